@@ -1,0 +1,258 @@
+"""The lifecycle of a deferral: the values it is made of and the two tables of what may follow what.
+
+Theory of operation. A Deferral asks for reviews by distinct people; each review is given in a Slot, a place that one
+person holds at a time by a Lease. Both move only along the edges of the two tables below, and each event is one Lua
+script that finds the state, refuses or applies the edge, and keeps the indexes, all in one step of the server. What is
+not in the tables is refused with the state it met. Consensus (what several reviews add up to) is not in a script: it is
+the pure function `consensus`, computed outside, and `settle` compares the deferral's version before it writes, so that
+a review that came in between sends the caller back to compute again. SETTLING is the undo window: the outcome is
+known inside and shown nowhere; everywhere outside it reads as OPEN with all its reviews in.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from fallback.answer import Answer, Task
+
+
+class State(StrEnum):
+    """Where a deferral stands."""
+
+    OPEN = "open"
+    SETTLING = "settling"
+    RESOLVED = "resolved"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Event(StrEnum):
+    """What may happen to a deferral."""
+
+    SETTLE = "settle"
+    CLOSE = "close"
+    UNDO = "undo"
+    EXPIRE = "expire"
+    ESCALATE = "escalate"
+    CANCEL = "cancel"
+
+
+class SlotState(StrEnum):
+    """Where a slot stands."""
+
+    FREE = "free"
+    HELD = "held"
+    FILLED = "filled"
+
+
+class SlotEvent(StrEnum):
+    """What may happen to a slot."""
+
+    LEASE = "lease"
+    EXTEND = "extend"
+    RELEASE = "release"
+    LAPSE = "lapse"
+    SKIP = "skip"
+    SUBMIT = "submit"
+    UNDO = "undo"
+
+
+# (state, event) -> the states that may follow. An event that is missing for a state is refused there.
+DEFERRAL_TABLE: Final = MappingProxyType(
+    {
+        (State.OPEN, Event.SETTLE): frozenset({State.RESOLVED, State.SETTLING}),
+        (State.OPEN, Event.EXPIRE): frozenset({State.EXPIRED}),
+        (State.OPEN, Event.ESCALATE): frozenset({State.OPEN}),
+        (State.OPEN, Event.CANCEL): frozenset({State.CANCELLED}),
+        (State.SETTLING, Event.CLOSE): frozenset({State.RESOLVED}),
+        (State.SETTLING, Event.UNDO): frozenset({State.OPEN}),
+        (State.SETTLING, Event.CANCEL): frozenset({State.CANCELLED}),
+    }
+)
+SLOT_TABLE: Final = MappingProxyType(
+    {
+        (SlotState.FREE, SlotEvent.LEASE): SlotState.HELD,
+        (SlotState.HELD, SlotEvent.EXTEND): SlotState.HELD,
+        (SlotState.HELD, SlotEvent.RELEASE): SlotState.FREE,
+        (SlotState.HELD, SlotEvent.LAPSE): SlotState.FREE,
+        (SlotState.HELD, SlotEvent.SKIP): SlotState.FREE,
+        (SlotState.HELD, SlotEvent.SUBMIT): SlotState.FILLED,
+        (SlotState.FILLED, SlotEvent.UNDO): SlotState.HELD,
+    }
+)
+TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
+# Events of the tables that no script serves yet.
+NOT_YET: Final = frozenset({Event.CLOSE, Event.UNDO, Event.ESCALATE, SlotEvent.SKIP, SlotEvent.UNDO})
+
+
+class Source(StrEnum):
+    """Where an outcome came from."""
+
+    PERSON = "person"
+    CONSENSUS = "consensus"
+    EXPIRY = "expiry"
+    CANCELLATION = "cancellation"
+
+
+class OnExpiry(StrEnum):
+    """What the outcome is when nobody came in time."""
+
+    ANSWER_UNREVIEWED = "answer_unreviewed"
+    ABSTAIN = "abstain"
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model version says of one input; confidence in [0, 1]."""
+
+    model: str
+    version: str
+    answer: Answer
+    confidence: float
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an outcome is told; exactly one of the two is set."""
+
+    webhook_url: str = ""
+    grpc_target: str = ""
+
+
+class Review(msgspec.Struct, frozen=True, kw_only=True):
+    """One person's answer. Times are Unix seconds by the server's clock."""
+
+    reviewer: str
+    answer: Answer
+    comment: str = ""
+    create_time: float
+    blind: bool
+    duration_seconds: float
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The final answer and where it came from; `answer` is None where there is none."""
+
+    source: Source
+    answer: Answer | None
+    reviewed: bool
+    create_time: float
+
+
+class Draw(msgspec.Struct, frozen=True, kw_only=True):
+    """How a request came to be sampled: its key, with what probability `q` in (0, 1], and the number drawn in [0, 1)."""
+
+    request_key: str
+    q: float
+    xi: float
+
+
+class Parking(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a request when it is parked.
+
+    `subject` and `inputs` (a serialised demur.v1.Tensors, or empty) are the payload: they never go through Lua.
+    `input_digest` (sha256 hex over model, inputs and subject) tells a retry from another input under the same key.
+    """
+
+    queue: str
+    client: str
+    idempotency_key: str
+    input_digest: str
+    task: Task
+    subject: bytes
+    media_type: str
+    attributes: dict[str, str]
+    inputs: bytes = b""
+    prediction: Prediction | None = None
+    draw: Draw | None = None
+    reasons: tuple[str, ...] = ()
+    audit: bool = False
+    callback: Callback | None = None
+    priority: int = 0
+    review_seconds: float | None = None
+    on_expiry: OnExpiry | None = None
+
+
+class Deferral(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of a parked request, as it stands. Times are Unix seconds by the server's clock.
+
+    `state` is never SETTLING here: that shows as OPEN. `subject_digest` and `inputs_digest` are sha256 hex, empty
+    where there is nothing.
+    """
+
+    id: str
+    queue: str
+    state: State
+    version: int
+    task: Task
+    prediction: Prediction | None
+    draw: Draw | None
+    outcome: Outcome | None
+    reviews: tuple[Review, ...]
+    reviews_wanted: int
+    create_time: float
+    expire_time: float
+    client: str
+    priority: int
+    attributes: dict[str, str]
+    media_type: str
+    reasons: tuple[str, ...]
+    audit: bool
+    callback: Callback | None
+    on_expiry: OnExpiry
+    subject_digest: str
+    inputs_digest: str
+
+    @property
+    def name(self) -> str:
+        """The resource name, from which the queue can be found."""
+        return deferral_name(self.queue, self.id)
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A reviewer's timed hold on one slot. `token` is opaque to its holder. `subject` is the content to look at."""
+
+    token: str
+    deferral: Deferral
+    subject: bytes
+    expire_time: float
+    blind: bool
+
+
+class NeedMore(msgspec.Struct, frozen=True):
+    """More reviews are needed."""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """The reviews add up to an answer."""
+
+    source: Source
+    answer: Answer | None
+
+
+def consensus(reviews: tuple[Review, ...], *, wanted: int, limit: int) -> NeedMore | Settled:
+    """Say what `reviews` by distinct people add up to.
+
+    `wanted` (N) is how many must be in before anything is decided, `limit` (M >= N) how many there may be at most. An
+    answer that more than half gave decides; while none does, one more review is asked for; at the limit without one,
+    nobody's word prevails and the answer is None.
+    """
+    if len(reviews) < wanted:
+        return NeedMore()
+    if len(reviews) == 1:
+        return Settled(source=Source.PERSON, answer=reviews[0].answer)
+    counts: dict[bytes, int] = {}
+    for review in reviews:
+        key = msgspec.json.encode(review.answer, order="sorted")
+        counts[key] = counts.get(key, 0) + 1
+    best = max(counts, key=lambda key: counts[key])
+    if 2 * counts[best] > len(reviews):
+        return Settled(source=Source.CONSENSUS, answer=msgspec.json.decode(best, type=Answer))
+    return NeedMore() if len(reviews) < limit else Settled(source=Source.CONSENSUS, answer=None)
+
+
+def deferral_name(queue: str, deferral_id: str) -> str:
+    """Return `queues/<queue>/deferrals/<id>`."""
+    return f"queues/{queue}/deferrals/{deferral_id}"

@@ -1,0 +1,1 @@
+"""The wire contracts, generated from the .proto files beside them."""

@@ -1,0 +1,1 @@
+"""Demur's own contract: the stubs of `demur/v1/*.proto`."""

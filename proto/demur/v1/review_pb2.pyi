@@ -1,0 +1,156 @@
+import datetime
+
+from demur.v1 import types_pb2 as _types_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ReviewQueue(_message.Message):
+    __slots__ = ("name", "waiting", "held", "open", "assisted", "lease_duration", "reviewers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    ASSISTED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REVIEWERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    waiting: int
+    held: int
+    open: int
+    assisted: bool
+    lease_duration: _duration_pb2.Duration
+    reviewers: int
+    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ..., held: _Optional[int] = ..., open: _Optional[int] = ..., assisted: _Optional[bool] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reviewers: _Optional[int] = ...) -> None: ...
+
+class ListQueuesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListQueuesResponse(_message.Message):
+    __slots__ = ("queues",)
+    QUEUES_FIELD_NUMBER: _ClassVar[int]
+    queues: _containers.RepeatedCompositeFieldContainer[ReviewQueue]
+    def __init__(self, queues: _Optional[_Iterable[_Union[ReviewQueue, _Mapping]]] = ...) -> None: ...
+
+class LeaseDeferralsRequest(_message.Message):
+    __slots__ = ("queue", "limit", "wait")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    queue: str
+    limit: int
+    wait: _duration_pb2.Duration
+    def __init__(self, queue: _Optional[str] = ..., limit: _Optional[int] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ("token", "deferral", "expire_time", "blind")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DEFERRAL_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    BLIND_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    deferral: _types_pb2.Deferral
+    expire_time: _timestamp_pb2.Timestamp
+    blind: bool
+    def __init__(self, token: _Optional[str] = ..., deferral: _Optional[_Union[_types_pb2.Deferral, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blind: _Optional[bool] = ...) -> None: ...
+
+class LeaseDeferralsResponse(_message.Message):
+    __slots__ = ("leases",)
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    leases: _containers.RepeatedCompositeFieldContainer[Lease]
+    def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
+
+class ExtendLeaseRequest(_message.Message):
+    __slots__ = ("token", "request_id")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    request_id: str
+    def __init__(self, token: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ReleaseLeaseRequest(_message.Message):
+    __slots__ = ("token", "request_id")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    request_id: str
+    def __init__(self, token: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ReleaseLeaseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SubmitReviewRequest(_message.Message):
+    __slots__ = ("token", "answer", "comment", "request_id")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    answer: _types_pb2.Answer
+    comment: str
+    request_id: str
+    def __init__(self, token: _Optional[str] = ..., answer: _Optional[_Union[_types_pb2.Answer, _Mapping]] = ..., comment: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SubmitReviewResponse(_message.Message):
+    __slots__ = ("deferral", "model_agreed")
+    DEFERRAL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_AGREED_FIELD_NUMBER: _ClassVar[int]
+    deferral: _types_pb2.Deferral
+    model_agreed: bool
+    def __init__(self, deferral: _Optional[_Union[_types_pb2.Deferral, _Mapping]] = ..., model_agreed: _Optional[bool] = ...) -> None: ...
+
+class SkipDeferralRequest(_message.Message):
+    __slots__ = ("token", "reason", "request_id")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    reason: str
+    request_id: str
+    def __init__(self, token: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SkipDeferralResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UndoReviewRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class GetReviewDeferralRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListDeferralsRequest(_message.Message):
+    __slots__ = ("queue", "state", "page_size", "page_token")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    queue: str
+    state: _types_pb2.Deferral.State
+    page_size: int
+    page_token: str
+    def __init__(self, queue: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.Deferral.State, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListDeferralsResponse(_message.Message):
+    __slots__ = ("deferrals", "next_page_token")
+    DEFERRALS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    deferrals: _containers.RepeatedCompositeFieldContainer[_types_pb2.Deferral]
+    next_page_token: str
+    def __init__(self, deferrals: _Optional[_Iterable[_Union[_types_pb2.Deferral, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Learning from outcomes: the ledger, datasets, retraining, evaluation, promotion."""
