@@ -1,6 +1,6 @@
 """Makes the stubs from the contract; with `--check`, fails if the committed ones differ.
 
-    python proto/generate.py [--check]
+python proto/generate.py [--check]
 """
 
 from __future__ import annotations
