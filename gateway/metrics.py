@@ -1,0 +1,92 @@
+"""What the gateway counts, and the page a Prometheus server reads it from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from fallback.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+_STAGE_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """One gateway's counters, in a registry of their own so that two gateways in one process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests by model, decision and gRPC code", "model", "decision", "code")
+        self.parked = self._counter("parked", "Deferrals parked, audits left out", "model")
+        self.audits = self._counter("audits", "Answered requests parked for a check", "model")
+        self.redis_errors = self._counter("redis_errors", "Calls to Redis that failed, by what they were for", "operation")
+        self.swaps = self._counter("swaps", "Versions swapped in", "model")
+        self.swap_failures = self._counter("swap_failures", "Versions that could not be loaded", "model")
+        self.batch_rows = Histogram(
+            "demur_batch_rows", "Rows run together", ["model"], buckets=_ROWS, registry=self.registry
+        )
+        self.queue_rows = Gauge("demur_queue_rows", "Rows waiting for a run", ["model"], registry=self.registry)
+        self.stage_seconds = Histogram(
+            "demur_stage_seconds",
+            "Where a request's time went: queue, compute, park",
+            ["model", "stage"],
+            buckets=_STAGE_SECONDS,
+            registry=self.registry,
+        )
+        self._champion = Gauge(
+            "demur_champion",
+            "1 for the version that is live here",
+            ["model", "version", "provider"],
+            registry=self.registry,
+        )
+        self._build = Info("demur_build", "This program", registry=self.registry)
+        self._live: dict[str, tuple[str, str]] = {}
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"demur_{name}", text, labels, registry=self.registry)
+
+    def set_build(self, *, version: str, device: str) -> None:
+        """Say which program this is and what it runs on."""
+        self._build.info({"version": version, "device": device})
+
+    def set_champion(self, model: str, version: str, provider: str) -> None:
+        """Say which version of `model` is live; the one before it leaves the page."""
+        before = self._live.get(model)
+        if before is not None and before != (version, provider):
+            self._champion.remove(model, *before)
+        self._live[model] = (version, provider)
+        self._champion.labels(model, version, provider).set(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsPage:
+    """A running page at http://<address>/metrics."""
+
+    address: str
+    server: WSGIServer
+    thread: Thread
+
+    def close(self) -> None:
+        """Stop answering and free the port."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def serve(metrics: Metrics, listen: str) -> MetricsPage:
+    """Answer GET /metrics on `listen` (host:port, port 0 for any); raises ConfigError where the port cannot be had."""
+    host, _, port = listen.rpartition(":")
+    try:
+        server, thread = prometheus_client.start_http_server(
+            int(port), addr=host.strip("[]"), registry=metrics.registry
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"gateway.metrics_listen: cannot listen on {listen}: {error}") from error
+    return MetricsPage(address=f"{host}:{server.server_port}", server=server, thread=thread)
