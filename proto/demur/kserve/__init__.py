@@ -29,7 +29,7 @@ def _load() -> FileDescriptor:
 DESCRIPTOR: FileDescriptor = _load()
 
 
-def message_class(name: str) -> Any:  # noqa: ANN401 - classes made at run time have no static type
+def message_class(name: str) -> Any:
     """Return the message class of `inference.<name>`; KeyError for a name that is not in the contract."""
     return message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name[name])
 
