@@ -6,6 +6,7 @@ the answer's and which input a subject becomes.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
         artefact=str(artefact.resolve()),
         memory_bytes=limits.memory_bytes_max + _MEMORY_PER_ARTEFACT_BYTE * artefact.stat().st_size,
         cpu_seconds=max(1, round(limits.seconds)),
+        parent=os.getpid(),
         shapes=_known_shapes(manifest.preprocess),
         golden=tuple(golden.inputs for golden in manifest.golden),
     )

@@ -161,7 +161,15 @@ def check(manifest: Manifest) -> None:
         raise InvalidError(f"golden: expected at most {GOLDEN_MAX}, got {len(manifest.golden)}")
     _check_task(manifest)
     _check_preprocess(manifest.preprocess)
-    _check_policy(manifest)
+    check_policy(manifest.policy, manifest.labels)
+
+
+def check_policy(policy: Policy, labels: tuple[str, ...]) -> None:
+    """Raise InvalidError where `policy` names a label the model does not know."""
+    unknown = sorted({*policy.class_thresholds, *policy.always_person} - set(labels))
+    if unknown:
+        offered = ", ".join(labels[:20]) or "none"
+        raise InvalidError(f"policy: expected labels of the model ({offered}), got {unknown[0][:100]!r}")
 
 
 def _explain(message: str) -> str:
@@ -220,9 +228,3 @@ def _check_preprocess(preprocess: Preprocess | None) -> None:
     if not all(map(math.isfinite, numbers)) or 0 in preprocess.std:
         raise InvalidError("preprocess: expected finite scale, mean and std, and no std of 0")
 
-
-def _check_policy(manifest: Manifest) -> None:
-    named = {*manifest.policy.class_thresholds, *manifest.policy.always_person}
-    unknown = sorted(named - set(manifest.labels))
-    if unknown:
-        raise InvalidError(f"policy: expected labels of the model, got {unknown[0]!r}")

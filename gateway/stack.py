@@ -13,6 +13,7 @@ from fallback.errors import UnavailableError
 
 STACK: Final = "stack.json"
 RUN: Final = "run"
+SUPERVISOR: Final = "up"
 
 T = TypeVar("T")
 
@@ -54,12 +55,17 @@ def write_atomic(path: Path, body: bytes) -> None:
 
 def announce(data: Path, process: str, running: Running) -> None:
     """Say that `process` answers now."""
-    write_atomic(data / RUN / f"{process}.json", msgspec.json.encode(running))
+    write_atomic(announcement(data, process), msgspec.json.encode(running))
 
 
 def announced(data: Path, process: str) -> Running | None:
     """Read what `process` said, or None."""
-    return _read(data / RUN / f"{process}.json", Running)
+    return _read(announcement(data, process), Running)
+
+
+def announcement(data: Path, process: str) -> Path:
+    """Return the file that `process` says in that it answers."""
+    return data / RUN / f"{process}.json"
 
 
 def write(data: Path, stack: Stack) -> None:
@@ -68,8 +74,9 @@ def write(data: Path, stack: Stack) -> None:
 
 
 def read(data: Path) -> Stack | None:
-    """Read stack.json, or None where no stack runs or the file is not one."""
-    return _read(data / STACK, Stack)
+    """Read stack.json; None where no stack runs: there is no file, or its supervisor was killed."""
+    found = _read(data / STACK, Stack)
+    return found if found is not None and _lives(found.pids.get(SUPERVISOR, 0)) else None
 
 
 def find(data: Path) -> Stack:
@@ -83,6 +90,18 @@ def find(data: Path) -> Stack:
 def forget(data: Path) -> None:
     """Remove stack.json: nothing runs any more."""
     (data / STACK).unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read(path: Path, type_: type[T]) -> T | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from gateway import leash
 from gateway.manifest import TENSORS_MAX, TensorSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     artefact: str
     memory_bytes: int
     cpu_seconds: int
+    parent: int
     rows: tuple[int, ...] = (1, 2)
     shapes: dict[str, tuple[int, ...]] = {}
     golden: tuple[dict[str, list[Any]], ...] = ()
@@ -292,6 +294,8 @@ def _limit(plan: Plan) -> None:
 def main() -> None:
     """Read a Plan from standard input, write a Report to standard output."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    if sys.platform == "linux":
+        leash.die_with(plan.parent)
     _limit(plan)
     # A library may print; only the Report may reach standard output.
     answer = os.dup(1)

@@ -1,0 +1,348 @@
+"""demur.v1.ModelService: publishing, promoting and rolling back versions, and the policy of each model.
+
+Promotion loads first and writes second: the gateway that took the call has the version live before anybody is told, so
+that a version that does not load changes nothing anywhere; if the states then cannot be written, it goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from demur.v1 import model_pb2 as pb
+from fallback.documents import Documents
+from fallback.errors import (
+    AbortedError,
+    DemurError,
+    FullError,
+    InvalidError,
+    NotFoundError,
+    StateError,
+    UnimplementedError,
+)
+from fallback.identity import OPERATOR, Credentials
+from gateway import admission, lifecycle
+from gateway.lifecycle import ModelStates, Standing, VersionState
+from gateway.manifest import MANIFEST_BYTES_MAX, Manifest, check_name, check_policy, parse, render
+from gateway.policy import Policy
+from gateway.registry import ModelVersion, Registry, parse_name, version_name
+from gateway.watch import MODELS, POLICIES, Watch, states_of
+
+SERVICE: Final = "demur.v1.ModelService"
+_ADMISSIONS_WAITING_MAX: Final = 4
+_FULL_RETRY_SECONDS: Final = 5.0
+_WRITE_ATTEMPTS_MAX: Final = 8
+
+log = structlog.get_logger(__name__)
+M = TypeVar("M", bound=Message)
+
+
+class Call(Protocol):
+    """The part of a transport's call that these methods need."""
+
+    @property
+    def payload(self) -> bytes:
+        """The request, or for a client stream nothing."""
+
+    @property
+    def metadata(self) -> Iterable[tuple[str, str | bytes]]:
+        """What came beside it."""
+
+    @property
+    def peer(self) -> str:
+        """gRPC's name of the other end."""
+
+    async def receive(self) -> bytes | None:
+        """Return the next message of a client stream, None at its end."""
+
+    def reply(self, payload: bytes) -> None:
+        """Answer."""
+
+    def fail(self, error: DemurError) -> None:
+        """Refuse."""
+
+
+class ModelService:
+    """The methods, over the transport's seam."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        documents: Documents,
+        watch: Watch,
+        limits: admission.Limits,
+        credentials: Credentials,
+    ) -> None:
+        self._credentials = credentials
+        self._registry = registry
+        self._documents = documents
+        self._watch = watch
+        self._limits = limits
+        self._admitting = asyncio.Semaphore(1)
+        self._admissions = 0
+
+    def routes(self) -> Mapping[str, Callable[[Call], Awaitable[None]]]:
+        """Return the handlers by full method name."""
+        methods: dict[str, Callable[[Call], Awaitable[Message]]] = {
+            "PublishModelVersion": self._publish,
+            "ListModelVersions": self._list,
+            "PromoteModelVersion": self._promote,
+            "RollBackModel": self._roll_back,
+            "GetPolicy": self._get_policy,
+            "UpdatePolicy": self._update_policy,
+            "GetCertificate": self._get_certificate,
+        }
+        return {f"/{SERVICE}/{name}": self._answering(method) for name, method in methods.items()}
+
+    def _answering(self, method: Callable[[Call], Awaitable[Message]]) -> Callable[[Call], Awaitable[None]]:
+        async def answer(call: Call) -> None:
+            try:
+                role = "" if method in {self._list, self._get_policy, self._get_certificate} else OPERATOR
+                self._credentials.identify(call.metadata, peer=call.peer, role=role)
+                reply = await method(call)
+            except DemurError as error:
+                call.fail(error)
+            else:
+                call.reply(reply.SerializeToString())
+
+        return answer
+
+    async def _publish(self, call: Call) -> Message:
+        first = await call.receive()
+        request = _read(first or b"", pb.PublishModelVersionRequest)
+        if request.WhichOneof("part") != "header":
+            raise InvalidError("header: expected as the first message of the stream")
+        header = request.header
+        check_name("header.model", header.model)
+        if len(header.manifest.encode()) > MANIFEST_BYTES_MAX:
+            raise InvalidError(f"header.manifest: expected at most {MANIFEST_BYTES_MAX} bytes")
+        manifest = parse(header.manifest)
+        # Fails now, not after minutes of upload and trial, when Redis is away.
+        await self._documents.read(MODELS + header.model)
+        with tempfile.TemporaryDirectory(prefix=".upload-", dir=self._home()) as folder:
+            artefact = Path(folder) / "model.onnx"
+            await self._receive(call, artefact)
+            version = await self._admit(header.model, artefact, manifest)
+        reason = header.reason or "published"
+        states = await self._write(
+            header.model, lambda states: lifecycle.add(states, version.version, reason=reason, time=time.time())
+        )
+        log.info("published", model=version.model, version=version.version, sha256=version.sha256)
+        if header.promote:
+            states = await self._make_champion(version.model, version.version, reason)
+        return _to_wire(version, states)
+
+    def _home(self) -> Path:
+        self._registry.folder.mkdir(parents=True, exist_ok=True)
+        return self._registry.folder
+
+    async def _receive(self, call: Call, artefact: Path) -> None:
+        """Write the stream's chunks to a file, no more than the limit."""
+        size = 0
+        with artefact.open("xb") as file:
+            while (message := await call.receive()) is not None:
+                request = _read(message, pb.PublishModelVersionRequest)
+                if request.WhichOneof("part") != "chunk":
+                    raise InvalidError("chunk: expected in every message after the first")
+                size += len(request.chunk)
+                if size > self._limits.artefact_bytes_max:
+                    raise InvalidError(f"chunk: expected at most {self._limits.artefact_bytes_max} bytes in all")
+                await asyncio.to_thread(file.write, request.chunk)
+
+    async def _admit(self, model: str, artefact: Path, manifest: Manifest) -> ModelVersion:
+        """Try one version at a time: a trial takes a core and much memory."""
+        if self._admissions >= _ADMISSIONS_WAITING_MAX:
+            raise FullError(
+                f"{self._admissions} versions are being tried, the most at a time",
+                retry_after_seconds=_FULL_RETRY_SECONDS,
+            )
+        self._admissions += 1
+        try:
+            async with self._admitting:
+                return await asyncio.to_thread(
+                    self._registry.publish, model, artefact, manifest, limits=self._limits
+                )
+        finally:
+            self._admissions -= 1
+
+    async def _list(self, call: Call) -> Message:
+        wanted = _read(call.payload, pb.ListModelVersionsRequest).model
+        if wanted:
+            check_name("model", wanted)
+        models = await asyncio.to_thread(self._registry.models)
+        if wanted and wanted not in models:
+            raise NotFoundError(f"model {wanted!r} is not here; there are: {', '.join(models) or 'none'}")
+        reply = pb.ListModelVersionsResponse()
+        for model in [wanted] if wanted else models:
+            states = states_of(await self._documents.read(MODELS + model))
+            versions = await asyncio.to_thread(self._registry.versions, model)
+            reply.versions.extend(_to_wire(version, states) for version in versions)
+        return reply
+
+    async def _promote(self, call: Call) -> Message:
+        request = _read(call.payload, pb.PromoteModelVersionRequest)
+        model, number = parse_name(request.name)
+        version = await asyncio.to_thread(self._registry.get, model, number)
+        states = await self._make_champion(model, number, request.reason or "promoted")
+        return _to_wire(version, states)
+
+    async def _make_champion(self, model: str, version: str, reason: str) -> ModelStates:
+        def promoted(states: ModelStates) -> ModelStates:
+            known = lifecycle.add(states, version, reason="published", time=time.time())
+            return lifecycle.promote(known, version, reason=reason, time=time.time())
+
+        return await self._change_champion(model, promoted)
+
+    async def _roll_back(self, call: Call) -> Message:
+        request = _read(call.payload, pb.RollBackModelRequest)
+        check_name("model", request.model)
+        await asyncio.to_thread(self._known, request.model)
+        reason = request.reason or "rolled back by hand"
+        states = await self._change_champion(
+            request.model, lambda states: lifecycle.roll_back(states, reason=reason, time=time.time())
+        )
+        version = await asyncio.to_thread(self._registry.get, request.model, states.champion)
+        return _to_wire(version, states)
+
+    def _known(self, model: str) -> None:
+        if not self._registry.versions(model):
+            raise NotFoundError(f"model {model!r} is not here; there are: {', '.join(self._registry.models()) or 'none'}")
+
+    async def _change_champion(self, model: str, change: Callable[[ModelStates], ModelStates]) -> ModelStates:
+        """Load the version that `change` makes the champion, then write the states; on trouble all is as it was."""
+        async with self._watch.lock(model):
+            before = states_of(await self._documents.read(MODELS + model))
+            target = change(before).champion
+            await self._load(model, target, before.champion)
+            try:
+                states = await self._write(model, change)
+            except DemurError:
+                if before.champion:
+                    await self._watch.load(model, before.champion)
+                raise
+            if states.champion != target:
+                await self._watch.load(model, states.champion)
+        log.info("champion", model=model, version=states.champion, before=before.champion)
+        return states
+
+    async def _load(self, model: str, target: str, before: str) -> None:
+        try:
+            await self._watch.load(model, target)
+        except DemurError as error:
+            stays = f"version {before} stays live" if before else "the model has no live version"
+            raise StateError(f"version {target} of {model!r} could not be loaded: {error.message}; {stays}") from error
+
+    async def _write(self, model: str, change: Callable[[ModelStates], ModelStates]) -> ModelStates:
+        """Compare and set, again from the new states when somebody else was first."""
+        key = MODELS + model
+        for attempt in range(_WRITE_ATTEMPTS_MAX):
+            document = await self._documents.read(key)
+            states = change(states_of(document))
+            try:
+                written = await self._documents.write(
+                    key, lifecycle.encode(states), expected_revision=document.revision if document else 0
+                )
+            except AbortedError:
+                if attempt == _WRITE_ATTEMPTS_MAX - 1:
+                    raise
+                continue
+            self._watch.keep(key, written)
+            return states
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    async def _get_policy(self, call: Call) -> Message:
+        model = _read(call.payload, pb.GetPolicyRequest).model
+        version = await self._judged(model)
+        document = await self._documents.read(POLICIES + model)
+        if document is None:
+            return _policy_to_wire(model, version.manifest.policy, 0)
+        return _policy_to_wire(model, msgspec.json.decode(document.body, type=Policy), document.revision)
+
+    async def _update_policy(self, call: Call) -> Message:
+        wire = _read(call.payload, pb.UpdatePolicyRequest).policy
+        version = await self._judged(wire.model)
+        policy = _policy_from_wire(wire)
+        check_policy(policy, version.manifest.labels)
+        key = POLICIES + wire.model
+        document = await self._documents.read(key)
+        stored = document.revision if document else 0
+        if wire.revision not in {0, stored}:
+            raise AbortedError(f"policy.revision: expected {stored}, got {wire.revision}; read it again, then retry")
+        written = await self._documents.write(key, msgspec.json.encode(policy), expected_revision=stored)
+        self._watch.take_policy(wire.model, written)
+        log.info("policy", model=wire.model, revision=written.revision, policy=msgspec.to_builtins(policy))
+        return _policy_to_wire(wire.model, policy, written.revision)
+
+    async def _judged(self, model: str) -> ModelVersion:
+        """Return the version whose labels a policy of `model` must know: the champion, else the newest."""
+        check_name("model", model)
+        await asyncio.to_thread(self._known, model)
+        champion = states_of(await self._documents.read(MODELS + model)).champion
+        if champion:
+            return await asyncio.to_thread(self._registry.get, model, champion)
+        return (await asyncio.to_thread(self._registry.versions, model))[-1]
+
+    async def _get_certificate(self, call: Call) -> Message:
+        model = _read(call.payload, pb.GetCertificateRequest).model
+        raise UnimplementedError(f"GetCertificate: there are no certificates yet, for {model[:100]!r} or any model")
+
+
+def _read(payload: bytes, type_: type[M]) -> M:
+    message = type_()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
+    return message
+
+
+def _to_wire(version: ModelVersion, states: ModelStates) -> pb.ModelVersion:
+    unlisted = Standing(state=VersionState.CANDIDATE, reason="published", time=version.create_time.timestamp())
+    standing = states.states.get(version.version, unlisted)
+    wire = pb.ModelVersion(
+        name=version_name(version.model, version.version),
+        state=pb.ModelVersion.State.Value(standing.state.name),
+        reason=standing.reason,
+        sha256=version.sha256,
+        manifest=render(version.manifest),
+    )
+    wire.create_time.FromDatetime(version.create_time)
+    return wire
+
+
+def _policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
+    return pb.Policy(
+        model=model,
+        revision=revision,
+        threshold=policy.threshold,
+        class_thresholds=policy.class_thresholds,
+        always_person=policy.always_person,
+        audit_share=policy.audit_share,
+        allow_model_wish=policy.allow_model_wish,
+    )
+
+
+def _policy_from_wire(wire: pb.Policy) -> Policy:
+    shares = {"threshold": wire.threshold, "audit_share": wire.audit_share}
+    shares |= {f"class_thresholds[{label}]": share for label, share in wire.class_thresholds.items()}
+    for field, share in shares.items():
+        if not (math.isfinite(share) and 0 <= share <= 1):
+            raise InvalidError(f"policy.{field}: expected a number in [0, 1], got {share}")
+    return Policy(
+        threshold=wire.threshold,
+        class_thresholds=dict(wire.class_thresholds),
+        always_person=tuple(wire.always_person),
+        audit_share=wire.audit_share,
+        allow_model_wish=wire.allow_model_wish,
+    )
+

@@ -1,0 +1,268 @@
+"""`demur up`: everything on one machine, as children of one supervisor.
+
+Theory of operation. One lock file a data folder: its holder is the supervisor. Children start in the order of their
+needs (Valkey, then gateway and fallback service, then the first model, then the trainer), each waited for until it
+answers; they end in the opposite order. A child that dies is started again with a back-off; each keeps nothing that
+matters in memory, so it goes on where it was. When the supervisor dies, by whatever signal, the kernel ends its
+children (`gateway.leash`), and the next start finds a lock nobody holds. Where things are is in `<data>/stack.json`,
+which stands while all of it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from fallback import embedded
+from fallback.config import Config, FallbackSettings, RedisSettings
+from fallback.errors import ConfigError, StateError, UnavailableError
+from gateway import screen, stack
+from gateway.config import GatewaySettings
+from gateway.model_client import ModelClient
+from gateway.stack import Stack
+from gateway.supervise import Child, Command, leashed
+
+FIRST_MODEL: Final = "digits"
+LOCK: Final = "up.lock"
+# After a supervisor was killed, its children are still ending for a moment.
+_SETTLE_SECONDS_MAX: Final = 10.0
+_LOOK_SECONDS: Final = 0.1
+_TRAIN_SECONDS_MAX: Final = 300.0
+_ENDING_SECONDS: Final = 10.0
+
+
+def up(config: Config, *, console: Console) -> None:
+    """Run everything until SIGINT or SIGTERM; raises DemurError where something cannot start."""
+    data = config.data_folder.resolve()
+    with _locked(data):
+        asyncio.run(_Up(config, data, console).run())
+
+
+class _Up:
+    def __init__(self, config: Config, data: Path, console: Console) -> None:
+        self._config = config
+        self._data = data
+        self._console = console
+        self._children: list[Child] = []
+        self._keeping: list[asyncio.Task[None]] = []
+        self._stop = asyncio.Event()
+        self._gateway = config.table("gateway", GatewaySettings)
+        self._fallback = config.table("fallback", FallbackSettings)
+        redis = config.table("redis", RedisSettings)
+        self._redis_url = os.environ.get("DEMUR_REDIS_URL") or redis.url
+        self._environment = _environment(config, data)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, self._asked_to_stop)
+        stack.forget(self._data)
+        starting = asyncio.create_task(self._start())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await stopping
+        finally:
+            starting.cancel()
+            stopping.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await self._end()
+
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set():
+            for child in self._children:
+                child.kill()
+        self._stop.set()
+
+    async def _start(self) -> None:
+        await self._free_ports()
+        with screen.step(self._console, "starting"):
+            if not self._redis_url:
+                await self._start_child(self._valkey())
+            await asyncio.gather(self._start_child(self._serve()), self._start_child(self._review()))
+        await self._first_model()
+        with screen.step(self._console, "starting the trainer"):
+            await self._start_child(self._own("train", "train", "--watch", announces=False))
+        facts = await self._in_use()
+        self._write_stack()
+        screen.show(self._console, self._stack(), facts)
+
+    async def _start_child(self, command: Command) -> None:
+        child = Child(command, logs=self._data / "logs", environment=self._environment, tell=self._tell)
+        self._children.append(child)
+        await child.start()
+        self._keeping.append(asyncio.create_task(child.keep(again=self._again)))
+
+    def _tell(self, text: str) -> None:
+        self._console.print(text, style="yellow", markup=False, highlight=False)
+
+    def _again(self) -> None:
+        if stack.read(self._data) is not None:
+            self._write_stack()
+
+    async def _end(self) -> None:
+        stack.forget(self._data)
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+        with screen.step(self._console, "stopping"):
+            for child in reversed(self._children):
+                await child.stop()
+        for process in ("serve", "review"):
+            stack.announcement(self._data, process).unlink(missing_ok=True)
+        self._console.print("stopped; the data is in", str(self._data), markup=False, highlight=False)
+
+    def _valkey(self) -> Command:
+        folder = embedded.folder(self._data)
+        return Command(name="valkey", argv=embedded.command(folder), ready=lambda _pid: embedded.answers(folder))
+
+    def _serve(self) -> Command:
+        return self._own("serve", "serve", stop_seconds=self._gateway.drain_seconds + _ENDING_SECONDS)
+
+    def _review(self) -> Command:
+        return self._own("review", "review")
+
+    def _own(self, name: str, *arguments: str, announces: bool = True, stop_seconds: float = _ENDING_SECONDS) -> Command:
+        """One of Demur's own processes; ready once it has said so under its process id."""
+        stack.announcement(self._data, name).unlink(missing_ok=True)
+        return Command(
+            name=name,
+            argv=demur(*arguments),
+            ready=(lambda pid: self._announced(name, pid)) if announces else (lambda _pid: True),
+            stop_seconds_max=stop_seconds,
+        )
+
+    def _announced(self, name: str, pid: int) -> bool:
+        running = stack.announced(self._data, name)
+        return running is not None and running.pid == pid
+
+    async def _free_ports(self) -> None:
+        """Raise ConfigError that names the key of a port in use; waits for a killed stack's children to be gone."""
+        listens = {
+            "gateway.grpc_listen": self._gateway.grpc_listen,
+            "gateway.metrics_listen": self._gateway.metrics_listen,
+            "fallback.grpc_listen": self._fallback.grpc_listen,
+            "fallback.page_listen": self._fallback.page_listen,
+        }
+        loop = asyncio.get_running_loop()
+        left_behind = any(stack.announcement(self._data, name).exists() for name in ("serve", "review"))
+        deadline = loop.time() + (_SETTLE_SECONDS_MAX if left_behind else 0)
+        for key, listen in listens.items():
+            while (problem := port_problem(listen)) and loop.time() < deadline:
+                await asyncio.sleep(_LOOK_SECONDS)
+            if problem:
+                raise ConfigError(f"{key}: {listen} cannot be had: {problem}; set another address, or port 0 for any")
+
+    async def _first_model(self) -> None:
+        """Train and publish the first model where there is no live one."""
+        async with ModelClient(self._address("serve", "grpc"), identity="up") as client:
+            known = await client.list()
+        if known:
+            return
+        self._console.print(f"no model yet: training the first one, {FIRST_MODEL}", highlight=False)
+        process = await asyncio.create_subprocess_exec(
+            *leashed(demur("train", "--first", FIRST_MODEL)),
+            stdin=asyncio.subprocess.PIPE,
+            env=self._environment,
+        )
+        try:
+            code = await asyncio.wait_for(process.wait(), _TRAIN_SECONDS_MAX)
+        except TimeoutError as error:
+            raise UnavailableError(f"training the first model took more than {_TRAIN_SECONDS_MAX:g} s") from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if code != 0:
+            raise UnavailableError(f"training the first model failed (exit code {code}); what it said stands above")
+
+    async def _in_use(self) -> dict[str, str]:
+        running = stack.announced(self._data, "serve")
+        return running.facts if running is not None else {}
+
+    def _address(self, process: str, what: str) -> str:
+        running = stack.announced(self._data, process)
+        if running is None:
+            raise UnavailableError(f"{process} has not said where it answers")
+        return running.addresses.get(what, "")
+
+    def _stack(self) -> Stack:
+        return Stack(
+            gateway=self._address("serve", "grpc"),
+            metrics=self._address("serve", "metrics"),
+            review=self._address("review", "grpc"),
+            page=f"http://{self._address('review', 'page')}",
+            data=str(self._data),
+            redis=self._redis_url or embedded.url(embedded.folder(self._data)),
+            pids={stack.SUPERVISOR: os.getpid(), **{child.command.name: child.pid for child in self._children}},
+        )
+
+    def _write_stack(self) -> None:
+        with contextlib.suppress(UnavailableError):
+            stack.write(self._data, self._stack())
+
+
+def demur(*arguments: str) -> list[str]:
+    """Return the command line of `demur` in this Python, whatever PATH says."""
+    return [sys.executable, "-m", "gateway.cli", *arguments]
+
+
+def port_problem(listen: str) -> str:
+    """Say why `host:port` cannot be listened on now; empty: it can."""
+    host, _, port = listen.rpartition(":")
+    if not listen or port == "0":
+        return ""
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen(1)
+    except (OSError, ValueError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
+def _environment(config: Config, data: Path) -> dict[str, str]:
+    """Children read the same configuration, from wherever they are started."""
+    environment = {**os.environ, "DEMUR_DATA": str(data), "PYTHONUNBUFFERED": "1"}
+    if config.path is not None:
+        environment["DEMUR_CONFIG"] = str(config.path.resolve())
+    return environment
+
+
+@contextlib.contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the data folder's lock; raises StateError that says who else holds it."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        handle = os.open(data / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigError(f"data_folder: {data} cannot be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            raise StateError(
+                f"`demur up` runs already on {data} (process {holder}); stop that one first, or name another folder: "
+                f"demur up --data FOLDER",
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

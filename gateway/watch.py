@@ -1,0 +1,185 @@
+"""Follows the shared documents: which version of each model is live, and by which policy its answers are judged.
+
+Theory of operation. `models/<model>` and `policies/<model>` are documents that any gateway may change; every gateway
+reads them when it starts and whenever one of them changes, and makes its own champions follow. What was last taken is
+copied to a folder of this machine, so that a gateway starts, and answers, while Redis is away; once it is back, the
+documents win. A change is applied under the model's lock and the document is read inside it: whoever promotes holds
+the same lock from loading to writing, so that a version that is live here but not yet written is not swapped back.
+A version that does not load leaves the champion as it was and is tried again at the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from fallback.documents import Document, Documents
+from fallback.errors import DemurError, UnavailableError
+from gateway import lifecycle
+from gateway.lifecycle import ModelStates
+from gateway.metrics import Metrics
+from gateway.policy import Policy
+from gateway.registry import ModelVersion, Registry
+from gateway.stack import write_atomic
+
+MODELS: Final = "models/"
+POLICIES: Final = "policies/"
+_RETRY_SECONDS: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Champions(Protocol):
+    """What serves: the live version of each model. The gateway's own, and the tests'."""
+
+    async def ensure(self, version: ModelVersion) -> None:
+        """Load, warm and swap in `version` unless it is live; a DemurError leaves the champion as it was."""
+
+    def current(self, model: str) -> ModelVersion | None:
+        """Return the live version."""
+
+    def set_policy(self, model: str, policy: Policy) -> None:
+        """Judge answers by `policy` from the next batch on."""
+
+
+class _Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """A document as last seen, in a file."""
+
+    revision: int
+    body: bytes
+
+
+class Watch:
+    """Keeps one gateway's champions and policies as the documents say."""
+
+    def __init__(
+        self,
+        *,
+        documents: Documents,
+        registry: Registry,
+        champions: Champions,
+        folder: Path,
+        wait_seconds: float,
+        metrics: Metrics,
+    ) -> None:
+        self._documents = documents
+        self._registry = registry
+        self._champions = champions
+        self._folder = folder
+        self._wait_seconds = wait_seconds
+        self._metrics = metrics
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._taken: dict[str, int] = {}
+        self._policies: dict[str, Policy] = {}
+        self._cursor = ""
+
+    def lock(self, model: str) -> asyncio.Lock:
+        """The lock that a change of this model's champion is made under."""
+        return self._locks[model]
+
+    async def start(self) -> None:
+        """Take everything as it stands: from Redis, or from this machine's copies while Redis is away."""
+        for key, copy in self._copies().items():
+            if key.startswith(POLICIES):
+                self._policies[key.removeprefix(POLICIES)] = _policy(copy.body)
+        try:
+            self._cursor = await self._documents.wait_change("", timeout_seconds=0)
+            found = await self._documents.read_all("")
+        except UnavailableError as error:
+            self._metrics.redis_errors.labels("watch").inc()
+            log.warning("redis is away; starting from this machine's copies", error=error.message)
+            found = {}
+        await self._take({**{key: Document(copy.revision, copy.body) for key, copy in self._copies().items()}, **found})
+
+    async def run(self) -> None:
+        """Follow changes until cancelled."""
+        while True:
+            try:
+                self._cursor = await self._documents.wait_change(self._cursor, timeout_seconds=self._wait_seconds)
+                await self._take(await self._documents.read_all(""))
+            except DemurError as error:
+                self._metrics.redis_errors.labels("watch").inc()
+                log.warning("the shared documents cannot be read; going on as before", error=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def load(self, model: str, version: str) -> ModelVersion:
+        """Make `version` the live one here; the caller holds the model's lock. DemurError: the champion is as it was."""
+        found = await asyncio.to_thread(self._registry.get, model, version)
+        current = self._champions.current(model)
+        if current is not None and current.version == version:
+            return found
+        try:
+            await asyncio.to_thread(self._registry.verify, found)
+            await self._champions.ensure(found)
+        except DemurError:
+            self._metrics.swap_failures.labels(model).inc()
+            raise
+        self._metrics.swaps.labels(model).inc()
+        self._champions.set_policy(model, self.policy(model, found))
+        return found
+
+    def policy(self, model: str, version: ModelVersion) -> Policy:
+        """Return the policy in force: the operator's, or else the one the version was published with."""
+        return self._policies.get(model, version.manifest.policy)
+
+    def keep(self, key: str, document: Document) -> None:
+        """Copy a document to this machine and remember that it was taken."""
+        copy = _Copy(revision=document.revision, body=document.body)
+        write_atomic(self._folder / f"{key}.json", msgspec.json.encode(copy))
+        self._taken[key] = document.revision
+
+    def take_policy(self, model: str, document: Document) -> None:
+        """Put a policy document into force."""
+        self._policies[model] = _policy(document.body)
+        if self._champions.current(model) is not None:
+            self._champions.set_policy(model, self._policies[model])
+        self.keep(POLICIES + model, document)
+
+    async def _take(self, documents: dict[str, Document]) -> None:
+        """Apply what changed; one model's trouble is logged and stays its own."""
+        # Policies first, so that a champion that is swapped in finds its own.
+        for key in sorted(documents, key=lambda key: key.startswith(MODELS)):
+            document = documents[key]
+            if self._taken.get(key) == document.revision:
+                continue
+            try:
+                if key.startswith(POLICIES):
+                    self.take_policy(key.removeprefix(POLICIES), document)
+                elif key.startswith(MODELS):
+                    await self._take_states(key, document)
+            except (DemurError, msgspec.DecodeError) as error:
+                log.error("a change could not be taken; going on as before", document=key, error=str(error))  # noqa: TRY400 - the sentence says all; a traceback would say where, not why
+
+    async def _take_states(self, key: str, document: Document) -> None:
+        model = key.removeprefix(MODELS)
+        async with self._locks[model]:
+            if self._taken.get(key, 0) > document.revision:
+                return
+            states = states_of(document)
+            if states.champion:
+                await self.load(model, states.champion)
+            self.keep(key, document)
+
+    def _copies(self) -> dict[str, _Copy]:
+        copies = {}
+        for prefix in (MODELS, POLICIES):
+            for path in sorted((self._folder / prefix).glob("*.json")):
+                try:
+                    copies[prefix + path.stem] = msgspec.json.decode(path.read_bytes(), type=_Copy)
+                except (OSError, msgspec.DecodeError) as error:
+                    log.warning("a copy cannot be read; going on without it", path=str(path), error=str(error))
+        return copies
+
+
+def states_of(document: Document | None) -> ModelStates:
+    """Read a `models/<model>` document; an absent one has no versions yet."""
+    return ModelStates() if document is None else lifecycle.decode(document.body)
+
+
+def _policy(body: bytes) -> Policy:
+    return msgspec.json.decode(body, type=Policy)
