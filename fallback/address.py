@@ -1,0 +1,175 @@
+"""Which addresses Demur may call: what a target's text must look like, and where its connection may really go.
+
+A client names where it wants to be called back, so a callback is a request that somebody else steers (server-side
+request forgery). What counts is the address that is connected to, not the name or its first resolution: both kinds of
+callback are judged on the numeric address, at the moment of connecting.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from fallback.errors import ConfigError, ForbiddenError, InvalidError
+
+URL_CHARS_MAX: Final = 2_048
+HOST_CHARS_MAX: Final = 253
+PORT_MAX: Final = 65_535
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+# Prefixes whose addresses hold an IPv4 address, with the number of bits to the right of it (RFC 6052, 3056; RFC 4291
+# for the deprecated IPv4-compatible form). Teredo, which hides its client's address by inversion, is refused whole.
+_EMBEDDING: Final = (
+    (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
+    (ipaddress.IPv6Network("::ffff:0:0:0/96"), 0),
+    (ipaddress.IPv6Network("64:ff9b::/96"), 0),
+    (ipaddress.IPv6Network("2002::/16"), 80),
+    (ipaddress.IPv6Network("::/96"), 0),
+)
+# Not for unicast on the Internet, whatever `is_global` of this Python's version says.
+_NEVER: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "100.64.0.0/10",
+        "168.63.129.16/32",  # Azure's metadata service
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "240.0.0.0/4",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
+        "fec0::/10",
+    )
+)
+
+
+def unwrap(address: Address) -> Address:
+    """Return the IPv4 address inside an IPv6 one that merely carries it (mapped, translated, NAT64, 6to4)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    bare = ipaddress.IPv6Address(int(address))
+    if bare.is_loopback or bare.is_unspecified:
+        return bare
+    for network, shift in _EMBEDDING:
+        if bare in network:
+            return ipaddress.IPv4Address((int(bare) >> shift) & 0xFFFF_FFFF)
+    return bare
+
+
+class Rule:
+    """Which numeric addresses may be called: global unicast ones, and those in the operator's own list."""
+
+    def __init__(self, allow_networks: Iterable[str] = ()) -> None:
+        try:
+            self._allowed = tuple(ipaddress.ip_network(text) for text in allow_networks)
+        except ValueError as error:
+            raise ConfigError(
+                f"fallback.webhook_allow_networks: expected networks such as 10.1.0.0/16: {error}"
+            ) from error
+
+    def listed(self, text: str) -> bool:
+        """Say whether the numeric address `text` is in a network that the operator allows."""
+        address = unwrap(_address(text))
+        return any(address in network for network in self._allowed)
+
+    def check(self, text: str, *, encrypted: bool) -> None:
+        """Raise ForbiddenError unless the numeric address `text` may be called; unencrypted only if listed."""
+        address = unwrap(_address(text))
+        if self.listed(text):
+            return
+        if not encrypted:
+            raise ForbiddenError(f"{text}: without TLS only networks in fallback.webhook_allow_networks may be called")
+        if not _is_public(address):
+            raise ForbiddenError(
+                f"{text}: only public addresses may be called; for others, name the network in "
+                "fallback.webhook_allow_networks"
+            )
+
+    def socket(
+        self, family: int, kind: int, proto: int, sockaddr: tuple[Any, ...], *, encrypted: bool
+    ) -> socket.socket:
+        """Return a socket that is about to connect to `sockaddr`; raises ForbiddenError instead if it may not."""
+        self.check(str(sockaddr[0]), encrypted=encrypted)
+        return socket.socket(family, kind, proto)
+
+
+def check_url(field: str, url: str) -> str:
+    """Return `url`; raises InvalidError naming `field` unless it is an http(s) URL, without user or password."""
+    if not url or len(url) > URL_CHARS_MAX:
+        raise InvalidError(f"{field}: expected a URL of 1 to {URL_CHARS_MAX} characters, got {len(url)}")
+    if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
+        raise InvalidError(f"{field}: expected a URL of printable ASCII characters without spaces, got {url[:100]!r}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidError(f"{field}: expected a URL, got {url[:100]!r}: {error}") from error
+    if parts.scheme not in {"https", "http"}:
+        raise InvalidError(f"{field}: expected https (or http where the operator allows it), got {parts.scheme!r}")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidError(f"{field}: expected no user or password in the URL; a receiver checks the signature")
+    if port == 0:
+        raise InvalidError(f"{field}: expected a port from 1 to {PORT_MAX}, got 0")
+    _check_host(field, parts.hostname or "")
+    return url
+
+
+def check_target(field: str, target: str) -> str:
+    """Return `target`; raises InvalidError naming `field` unless it is host:port."""
+    split_target(field, target)
+    return target
+
+
+def split_target(field: str, target: str) -> tuple[str, int]:
+    """Return host and port of `host:port` (an IPv6 address in brackets); raises InvalidError naming `field`."""
+    host, _, port = target.rpartition(":") if len(target) <= URL_CHARS_MAX else ("", "", "")
+    if not (_PORT.fullmatch(port) and 0 < int(port) <= PORT_MAX):
+        raise InvalidError(f"{field}: expected host:port with a port from 1 to {PORT_MAX}, got {target[:100]!r}")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if ":" in host and bare == host:
+        raise InvalidError(f"{field}: expected host:port, an IPv6 address in brackets, got {target[:100]!r}")
+    _check_host(field, bare)
+    return bare, int(port)
+
+
+def _check_host(field: str, host: str) -> None:
+    if len(host) > HOST_CHARS_MAX or not (_HOST.fullmatch(host) or _is_ipv6(host)):
+        raise InvalidError(f"{field}: expected a host name or an IP address, got {host[:100]!r}")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def _address(text: str) -> Address:
+    return ipaddress.ip_address(text.partition("%")[0])
+
+
+def _is_public(address: Address) -> bool:
+    refused = (
+        address.is_multicast
+        or address.is_private
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_reserved
+        or address.is_unspecified
+        or not address.is_global
+    )
+    return not refused and not any(address in network for network in _NEVER)
