@@ -1,0 +1,92 @@
+"""The seam between the network and the pipeline.
+
+A transport hands over calls (method, bytes, deadline, metadata, peer) and takes back bytes or a DemurError, from any
+thread. It is the only thing that knows what carries them: `gateway.aio` is the one on grpc.aio. Behind the seam there
+is no grpc; before it there is no tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fallback.errors import DemurError
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+class Call(Protocol):
+    """One call. Exactly one of `reply` and `fail` counts, the first; later ones are ignored, from whatever thread."""
+
+    @property
+    def method(self) -> str:
+        """The full name, "/package.Service/Method"."""
+
+    @property
+    def payload(self) -> bytes:
+        """The serialised request; empty where the client streams."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller stops waiting, by time.monotonic(); None: never."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What came beside the request; keys in lower case, those ending in -bin with bytes."""
+
+    @property
+    def peer(self) -> str:
+        """The caller's address, e.g. "ipv4:127.0.0.1:40312" or "unix:"."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the reply any more: cancelled, overdue, or already answered."""
+
+    def reply(self, payload: bytes, trailing: Metadata = ()) -> None:
+        """Answer; for a server stream `send` comes before and the payload is not sent."""
+
+    def fail(self, error: DemurError, trailing: Metadata = ()) -> None:
+        """Refuse."""
+
+    async def send(self, payload: bytes) -> None:
+        """Send one message of a server stream; returns when there is room for the next."""
+
+    async def receive(self) -> bytes | None:
+        """Return the next message of a client stream, None at its end."""
+
+
+Hot = Callable[[Call], None]
+Slow = Callable[[Call], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """What is served, by full method name.
+
+    `hot` handlers are called on the transport's thread and must not block; they or another thread reply later. `slow`
+    handlers are coroutines on the slow loop; one that returns without a reply has ended its stream. `reads` and
+    `writes` name the slow methods whose client or server streams.
+    """
+
+    hot: Mapping[str, Hot]
+    slow: Mapping[str, Slow]
+    reads: frozenset[str] = field(default_factory=frozenset)
+    writes: frozenset[str] = field(default_factory=frozenset)
+
+
+class Transport(Protocol):
+    """What carries calls."""
+
+    @property
+    def port(self) -> int:
+        """The port in use, once started."""
+
+    def start(self) -> None:
+        """Listen; returns once calls are taken. Raises ConfigError where the address cannot be had."""
+
+    def set_ready(self, ready: bool) -> None:
+        """Say to those who ask for health whether calls are welcome."""
+
+    def stop(self, grace_seconds: float) -> None:
+        """Take no new calls, let those under way finish for up to `grace_seconds`, then end them."""
