@@ -98,9 +98,7 @@ class Rule:
                 "fallback.webhook_allow_networks"
             )
 
-    def socket(
-        self, family: int, kind: int, proto: int, sockaddr: tuple[Any, ...], *, encrypted: bool
-    ) -> socket.socket:
+    def open(self, family: int, kind: int, proto: int, sockaddr: tuple[Any, ...], *, encrypted: bool) -> socket.socket:
         """Return a socket that is about to connect to `sockaddr`; raises ForbiddenError instead if it may not."""
         self.check(str(sockaddr[0]), encrypted=encrypted)
         return socket.socket(family, kind, proto)

@@ -1,0 +1,292 @@
+"""Telling one outcome to one receiver: a webhook (Standard Webhooks 1.0.0) or demur.v1.CallbackService.
+
+One attempt ends as a value: Told, or NotTold with the reason and whether trying again makes sense. When to try again is
+the pure `retry_after`; who tries is the dispatcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+import grpc
+import msgspec
+from google.protobuf.json_format import MessageToDict
+
+from demur.v1 import callback_pb2 as pb
+from demur.v1.callback_pb2_grpc import CallbackServiceStub
+from fallback.address import Rule, split_target
+from fallback.errors import ConfigError, ForbiddenError, InvalidError
+from fallback.queue import Delivery
+from fallback.wire import deferral_to_wire, outcome_to_wire, timestamp_to_wire
+
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # what a secret starts with, not one
+SECRET_BYTES_MIN: Final = 24
+SECRET_BYTES_MAX: Final = 64
+RESPONSE_BYTES_MAX: Final = 16 * 1024
+REASON_CHARS_MAX: Final = 300
+RETRY_AFTER_SECONDS_MAX: Final = 86_400.0
+CONNECTIONS_MAX: Final = 1_000
+_GRPC_MESSAGE_BYTES_MAX: Final = 64 * 1024
+_GONE: Final = 410
+_TOLD: Final = range(200, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The receiver took it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotTold:
+    """The receiver did not take it. `final`: trying again as things are makes no sense; an operator may redeliver."""
+
+    reason: str
+    final: bool = False
+    retry_after_seconds: float = 0.0
+
+
+Attempt = Told | NotTold
+
+
+def retry_after(
+    attempt: int, jitter: float, *, schedule_seconds: Sequence[float], asked_seconds: float = 0.0
+) -> float | None:
+    """Return how long to wait after the failed attempt number `attempt` (from 1), None to give up.
+
+    `schedule_seconds[i]` is the longest wait after attempt i + 1; `jitter` in [0, 1) chooses within it (full jitter, so
+    that receivers coming back are not met by everything at once). A receiver that asked for more time with Retry-After
+    gets it, up to a day. Source: Standard Webhooks 1.0.0, "Deliverability and reliability".
+    """
+    if attempt > len(schedule_seconds):
+        return None
+    return max(schedule_seconds[attempt - 1] * jitter, min(asked_seconds, RETRY_AFTER_SECONDS_MAX))
+
+
+def key_of(secret: str) -> bytes:
+    """Return the key in `whsec_<base64>`; raises ConfigError unless it is 24 to 64 bytes."""
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ConfigError("DEMUR_WEBHOOK_SECRET: expected whsec_ followed by base64") from error
+    if not secret.startswith(SECRET_PREFIX) or not SECRET_BYTES_MIN <= len(key) <= SECRET_BYTES_MAX:
+        raise ConfigError(
+            f"DEMUR_WEBHOOK_SECRET: expected whsec_ and the base64 of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes, "
+            f"got {len(key)} bytes"
+        )
+    return key
+
+
+def sign(key: bytes, *, delivery_id: str, timestamp: int, body: bytes) -> str:
+    """Return webhook-signature: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks)."""
+    digest = hmac.digest(key, f"{delivery_id}.{timestamp}.".encode() + body, hashlib.sha256)
+    return "v1," + base64.b64encode(digest).decode("ascii")
+
+
+def body_of(delivery: Delivery) -> bytes:
+    """Return the webhook's JSON: type, timestamp, and as data the deferral with its outcome (the contract's JSON)."""
+    deferral = delivery.deferral
+    outcome = None
+    if deferral.outcome is not None:
+        outcome = MessageToDict(
+            outcome_to_wire(deferral.outcome),
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+    prediction = deferral.prediction
+    data = {
+        "deferral": deferral.name,
+        "state": deferral.state.name,
+        "version": deferral.version,
+        "outcome": outcome,
+        "model": prediction.model if prediction else "",
+        "model_version": prediction.version if prediction else "",
+    }
+    moment = datetime.fromtimestamp(delivery.create_time, UTC).isoformat(timespec="milliseconds")
+    return msgspec.json.encode(
+        {"type": delivery.type, "timestamp": moment.replace("+00:00", "Z"), "data": data},
+    )
+
+
+def endpoint_of(delivery: Delivery) -> str:
+    """Return whom a delivery goes to: host and port, what limits count by."""
+    callback = delivery.callback
+    return callback.grpc_target or "/".join(callback.webhook_url.split("/", 3)[:3])
+
+
+class _RefusedAddressError(OSError):
+    """An OSError, so that the connector goes on to the host's next address."""
+
+
+class Caller:
+    """Makes attempts. One for a process; its two pools of connections are closed on leaving it."""
+
+    def __init__(self, *, secret: str, rule: Rule, timeout_seconds: float, ca_file: str = "") -> None:
+        """Take the signing secret, the rule of addresses, and how long one attempt may take."""
+        self._key = key_of(secret)
+        self._rule = rule
+        self._timeout_seconds = timeout_seconds
+        self._ca = _read_ca(ca_file)
+        self._exits = AsyncExitStack()
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def __aenter__(self) -> Self:
+        for encrypted in (True, False):
+            self._sessions[encrypted] = await self._exits.enter_async_context(self._session(encrypted=encrypted))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._exits.aclose()
+
+    async def call(self, delivery: Delivery) -> Attempt:
+        """Make one attempt; never raises for what the receiver or the network does."""
+        try:
+            if delivery.callback.grpc_target:
+                return await self._call_grpc(delivery)
+            return await self._call_webhook(delivery)
+        except (ForbiddenError, InvalidError) as error:
+            return NotTold(reason=error.message, final=True)
+        except TimeoutError:
+            return NotTold(reason=f"no answer within {self._timeout_seconds:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return _not_connected(error)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return NotTold(reason=_clip(f"{type(error).__name__}: {error}"))
+
+    def _session(self, *, encrypted: bool) -> aiohttp.ClientSession:
+        def open_socket(where: Any) -> socket.socket:
+            family, kind, proto, _, address = where
+            try:
+                return self._rule.open(family, kind, proto, address, encrypted=encrypted)
+            except ForbiddenError as error:
+                raise _RefusedAddressError(error.message) from error
+
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS_MAX, happy_eyeballs_delay=None, socket_factory=open_socket, ssl=self._context()
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+            auto_decompress=False,
+            trust_env=False,
+            headers={"User-Agent": "demur-webhooks/1"},
+        )
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self._ca:
+            context.load_verify_locations(cadata=self._ca.decode("ascii"))
+        return context
+
+    async def _call_webhook(self, delivery: Delivery) -> Attempt:
+        url = delivery.callback.webhook_url
+        body, timestamp = body_of(delivery), int(time.time())
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": delivery.id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(self._key, delivery_id=delivery.id, timestamp=timestamp, body=body),
+        }
+        session = self._sessions[url.startswith("https:")]
+        async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            if response.status in _TOLD:
+                await _read_bounded(response)
+                return Told()
+            return NotTold(
+                reason=f"the receiver answered {response.status}, expected 200 to 299",
+                final=response.status == _GONE,
+                retry_after_seconds=_asked_seconds(response.headers.get("retry-after", "")),
+            )
+
+    async def _call_grpc(self, delivery: Delivery) -> Attempt:
+        request = pb.DeliverRequest(
+            id=delivery.id,
+            type=delivery.type,
+            create_time=timestamp_to_wire(delivery.create_time),
+            deferral=deferral_to_wire(delivery.deferral, show_prediction=True),
+        )
+        async with asyncio.timeout(self._timeout_seconds):
+            host, port = split_target("callback.grpc_target", delivery.callback.grpc_target)
+            async with await self._dial(host, port) as channel:
+                try:
+                    await CallbackServiceStub(channel).Deliver(request, timeout=self._timeout_seconds)
+                except grpc.aio.AioRpcError as error:
+                    return NotTold(reason=_clip(f"the receiver answered {error.code().name}: {error.details()}"))
+        return Told()
+
+    async def _dial(self, host: str, port: int) -> grpc.aio.Channel:
+        """Return a channel to the first address of `host` that may be called: to the address, never the name again."""
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        refused: ForbiddenError | None = None
+        for _, _, _, _, where in found:
+            address = str(where[0])
+            plain = self._rule.listed(address)
+            try:
+                self._rule.check(address, encrypted=not plain)
+            except ForbiddenError as error:
+                refused = error
+                continue
+            target = f"ipv6:[{address}]:{port}" if ":" in address else f"ipv4:{address}:{port}"
+            if plain:
+                return grpc.aio.insecure_channel(target, options=_options(host, port))
+            options = [*_options(host, port), ("grpc.ssl_target_name_override", host)]
+            credentials = grpc.ssl_channel_credentials(self._ca or None)
+            return grpc.aio.secure_channel(target, credentials, options=options)
+        raise refused or ForbiddenError(f"{host}: has no address")
+
+
+def _options(host: str, port: int) -> list[tuple[str, Any]]:
+    shown = f"[{host}]" if ":" in host else host
+    return [
+        ("grpc.default_authority", f"{shown}:{port}"),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", _GRPC_MESSAGE_BYTES_MAX),
+    ]
+
+
+def _read_ca(path: str) -> bytes:
+    if not path:
+        return b""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"fallback.callback_ca_file {path}: {error}") from error
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> None:
+    """Read a small body, so that the connection can be used again; leave a large one, which closes it."""
+    size = 0
+    while size <= RESPONSE_BYTES_MAX and (chunk := await response.content.read(RESPONSE_BYTES_MAX)):
+        size += len(chunk)
+    if size > RESPONSE_BYTES_MAX:
+        response.close()
+
+
+def _not_connected(error: aiohttp.ClientConnectorError) -> NotTold:
+    cause = error.os_error if isinstance(error.os_error, OSError) else error
+    return NotTold(reason=_clip(str(cause)), final=isinstance(cause, _RefusedAddressError))
+
+
+def _asked_seconds(header: str) -> float:
+    """Read Retry-After's number of seconds; its date form and anything else asks for nothing."""
+    return min(float(header), RETRY_AFTER_SECONDS_MAX) if header.isascii() and header.isdecimal() else 0.0
+
+
+def _clip(text: str) -> str:
+    return text[:REASON_CHARS_MAX]
