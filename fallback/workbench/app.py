@@ -1,0 +1,175 @@
+"""The reviewers' page: a few files and a small JSON API over the queue.
+
+A lease that was taken for somebody who has gone meanwhile would keep its item from everybody until it lapses; so a
+waiting call looks after its caller between short waits, and what it leased for nobody it gives back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import unquote
+from uuid import uuid4
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fallback.answer import Identity
+from fallback.config import Config, FallbackSettings
+from fallback.deferral import Lease
+from fallback.errors import DemurError, InvalidError, NotFoundError, StateError, UnauthenticatedError
+from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY, REVIEWER, Credentials
+from fallback.queue import Queue, QueueState
+from fallback.workbench import assets, wire
+from fallback.workbench.guard import Guard, check_same_origin, host_name, read_body
+
+# How long a waiting call goes on before it looks whether its caller is still there.
+LOOK_SECONDS: Final = 2.0
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[Request], Awaitable[object]]
+
+
+def build(queue: Queue, credentials: Credentials, config: Config) -> Starlette:
+    """Return the page's application over `queue`; who reviews is decided by `credentials`."""
+    settings = config.table("fallback", FallbackSettings)
+    workbench = Workbench(queue, credentials, config)
+    hosts = {host_name(settings.page_listen), *settings.page_hosts}
+    return Starlette(
+        routes=[
+            *assets.routes(),
+            Route("/api/session", endpoint(workbench.session)),
+            Route("/api/queues", endpoint(workbench.queues)),
+            Route("/api/lease", endpoint(workbench.lease), methods=["POST"]),
+            Route("/api/extend", endpoint(workbench.extend), methods=["POST"]),
+            Route("/api/release", endpoint(workbench.release), methods=["POST"]),
+            Route("/api/submit", endpoint(workbench.submit), methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, hosts=hosts)],
+        exception_handlers={HTTPException: _no_route},
+    )
+
+
+class Workbench:
+    """What the page calls, over one queue."""
+
+    def __init__(self, queue: Queue, credentials: Credentials, config: Config) -> None:
+        self._queue = queue
+        self._credentials = credentials
+        self._config = config
+
+    async def session(self, request: Request) -> wire.SessionView:
+        """Say who calls, or how to say it."""
+        sign_in = "token" if self._credentials.configured else "name"
+        try:
+            return wire.SessionView(sign_in=sign_in, name=self._reviewer(request).name)
+        except (UnauthenticatedError, InvalidError) as error:
+            return wire.SessionView(sign_in=sign_in, name=None, message=error.message)
+
+    async def queues(self, request: Request) -> dict[str, list[QueueState]]:
+        """List the queues."""
+        self._reviewer(request)
+        return {"queues": sorted(await self._queue.states(), key=lambda state: state.name)}
+
+    async def lease(self, request: Request) -> dict[str, list[wire.LeaseView]]:
+        """Take items for the caller."""
+        reviewer = self._reviewer(request)
+        wanted = wire.decode(await read_body(request), wire.LeaseRequest)
+        deadline = time.monotonic() + wanted.wait_seconds
+        while True:
+            wait_seconds = min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
+            leases = await self._queue.lease(
+                wanted.queue, reviewer=reviewer, limit=wanted.limit, wait_seconds=wait_seconds
+            )
+            gone = await request.is_disconnected()
+            if gone:
+                await self._give_back(leases, reviewer)
+                return {"leases": []}
+            if leases or time.monotonic() >= deadline:
+                return {"leases": [self._view(lease) for lease in leases]}
+
+    async def extend(self, request: Request) -> dict[str, float]:
+        """Hold an item for longer."""
+        reviewer = self._reviewer(request)
+        hold = wire.decode(await read_body(request), wire.Hold)
+        lease = await self._queue.extend(hold.token, reviewer=reviewer, request_id=hold.request_id)
+        return {"lease_seconds": self._lease_seconds(lease)}
+
+    async def release(self, request: Request) -> dict[str, int]:
+        """Give items back; one that is no longer held is no fault, for that was the wish."""
+        reviewer = self._reviewer(request)
+        holds = wire.decode(await read_body(request), wire.ReleaseRequest).releases
+        released = 0
+        for hold in holds:
+            try:
+                await self._queue.release(hold.token, reviewer=reviewer, request_id=hold.request_id)
+                released += 1
+            except (StateError, NotFoundError) as error:
+                log.info("release refused", message=error.message)
+        return {"released": released}
+
+    async def submit(self, request: Request) -> wire.Submitted:
+        """Take an answer."""
+        reviewer = self._reviewer(request)
+        wanted = wire.decode(await read_body(request), wire.SubmitRequest)
+        answer = wire.normal(wanted.answer)
+        deferral = await self._queue.submit(
+            wanted.token, reviewer=reviewer, answer=answer, comment=wanted.comment, request_id=wanted.request_id
+        )
+        return wire.submitted(deferral, answer)
+
+    async def _give_back(self, leases: list[Lease], reviewer: Identity) -> None:
+        for lease in leases:
+            await self._queue.release(lease.token, reviewer=reviewer, request_id=uuid4().hex)
+
+    def _view(self, lease: Lease) -> wire.LeaseView:
+        return wire.lease_view(lease, lease_seconds=self._lease_seconds(lease))
+
+    def _lease_seconds(self, lease: Lease) -> float:
+        # A fresh lease runs for the queue's time; comparing its end with this machine's clock would trust two clocks.
+        return float(self._config.queue(lease.deferral.queue).lease_seconds)
+
+    def _reviewer(self, request: Request) -> Identity:
+        metadata = [(name, value) for name, value in request.headers.items() if name == AUTHORIZATION_KEY]
+        named = request.headers.get("x-demur-identity")
+        if named is not None:
+            metadata.append((IDENTITY_KEY, unquote(named, errors="replace")))
+        return self._credentials.identify(metadata, peer=_peer(request), require_name=True, role=REVIEWER)
+
+
+def _peer(request: Request) -> str:
+    """Return gRPC's name of the other end, which `Credentials` reads; a unix socket has no address."""
+    if request.client is None:
+        return "unix:"
+    host, port = request.client
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Make an API endpoint of `handler`: same origin only, JSON out, errors as code and sentence, nothing internal."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            check_same_origin(request.headers)
+            return wire.json_response(await handler(request))
+        except DemurError as error:
+            return wire.error_response(error)
+        except Exception:
+            error_id = uuid4().hex[:12]
+            log.exception("internal error", error_id=error_id, path=request.url.path)
+            return wire.error_response(DemurError(f"internal error, id {error_id}"))
+
+    return answer
+
+
+async def _no_route(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = "NOT_FOUND" if error.status_code == HTTPStatus.NOT_FOUND else "INVALID_ARGUMENT"
+    return wire.json_response({"code": code, "message": error.detail}, error.status_code)

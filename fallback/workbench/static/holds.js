@@ -1,0 +1,212 @@
+// The leases this tab holds: one that is looked at, a few ahead so that the next is there at once. They are extended
+// while somebody works here, given back when nobody does, and counted as lapsed when their time is over.
+
+import { backOffSeconds, pause, requestId, toApiError } from "./api.js";
+
+/** @typedef {import("./types.js").Lease} Lease */
+/** @typedef {{lease: Lease, untilMs: number, extendId: string | null, nextTryMs: number}} Hold */
+/**
+ * @typedef {object} Listener
+ * @property {() => void} changed what is held changed
+ * @property {(lease: Lease, current: boolean) => void} lapsed
+ * @property {(error: import("./api.js").ApiError, seconds: number) => void} trouble it will be tried again in so many seconds
+ * @property {() => void} calm the server answers again
+ * @property {(error: import("./api.js").ApiError) => void} failed it will not be tried again
+ */
+
+const AHEAD_MAX = 2;
+// Of subjects this large (base64 characters), only one is fetched ahead.
+const LARGE_CHARS = 1_500_000;
+const WAIT_SECONDS = 10;
+const TICK_MS = 1_000;
+
+export class Holds {
+  /** @type {Hold | null} */
+  #current = null;
+  /** @type {Hold[]} */
+  #ahead = [];
+  /** @type {AbortController | null} */
+  #run = null;
+  #queue = "";
+  #wake = () => {};
+  /** Whether the last look found less than it asked for. */
+  #dry = false;
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {Listener} listener
+   */
+  constructor(api, listener) {
+    this.api = api;
+    this.listener = listener;
+    setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  /** @returns {Lease | null} */
+  get current() {
+    return this.#current?.lease ?? null;
+  }
+
+  get size() {
+    return this.#ahead.length + (this.#current === null ? 0 : 1);
+  }
+
+  /** Whether there is nothing here and nothing to be had. */
+  get empty() {
+    return this.#dry && this.size === 0;
+  }
+
+  get open() {
+    return this.#run !== null;
+  }
+
+  /** @param {string} queue */
+  start(queue) {
+    this.stop();
+    this.#queue = queue;
+    this.#dry = false;
+    this.#run = new AbortController();
+    void this.#fill(this.#run.signal);
+  }
+
+  /** Gives everything back. */
+  stop() {
+    this.#run?.abort();
+    this.#run = null;
+    const held = [...(this.#current === null ? [] : [this.#current]), ...this.#ahead];
+    this.#current = null;
+    this.#ahead = [];
+    this.#release(held);
+  }
+
+  /** Gives back what is held ahead: others may be waiting for it. */
+  stopAhead() {
+    this.#release(this.#ahead.splice(0));
+  }
+
+  /** Moves on; what was looked at has been answered. */
+  next() {
+    this.#current = this.#ahead.shift() ?? null;
+    this.#wake();
+  }
+
+  /** Gives the current item back and moves on. */
+  putBack() {
+    if (this.#current !== null) this.#release([this.#current]);
+    this.next();
+  }
+
+  /**
+   * Takes an item up again whose answer was refused.
+   * @param {Lease} lease
+   */
+  retake(lease) {
+    if (this.#current !== null) this.#ahead.unshift(this.#current);
+    this.#current = held(lease);
+  }
+
+  /** @param {AbortSignal} signal */
+  async #fill(signal) {
+    for (let attempt = 0; !signal.aborted; ) {
+      const limit = this.#room();
+      if (limit <= 0 || document.hidden && this.size > 0) {
+        await this.#woken(signal);
+        continue;
+      }
+      const body = { queue: this.#queue, limit, wait_seconds: this.#dry ? WAIT_SECONDS : 0 };
+      try {
+        const { leases } = await this.api.call("lease", body, { signal });
+        attempt = 0;
+        this.#dry = leases.length < limit;
+        this.#take(leases);
+      } catch (caught) {
+        if (signal.aborted) return;
+        const error = toApiError(caught);
+        if (error.final || error.code === "UNAUTHENTICATED") {
+          this.listener.failed(error);
+          return;
+        }
+        const seconds = backOffSeconds(error, attempt++);
+        this.listener.trouble(error, seconds);
+        await pause(seconds, signal);
+      }
+    }
+  }
+
+  #room() {
+    const large = [this.#current, ...this.#ahead].some((hold) => (hold?.lease.subject.content.length ?? 0) > LARGE_CHARS);
+    return (large ? 1 : AHEAD_MAX) + 1 - this.size;
+  }
+
+  /** @param {Lease[]} leases */
+  #take(leases) {
+    this.#ahead.push(...leases.map(held));
+    if (this.#current === null) this.#current = this.#ahead.shift() ?? null;
+    this.listener.calm();
+    this.listener.changed();
+  }
+
+  /** @param {AbortSignal} signal */
+  #woken(signal) {
+    return /** @type {Promise<void>} */ (new Promise((resolve) => {
+      const wake = () => { document.removeEventListener("visibilitychange", wake); resolve(); };
+      this.#wake = wake;
+      document.addEventListener("visibilitychange", wake);
+      signal.addEventListener("abort", wake, { once: true });
+    }));
+  }
+
+  #tick() {
+    const now = Date.now();
+    for (const hold of [...(this.#current === null ? [] : [this.#current]), ...this.#ahead]) {
+      const leaseMs = hold.lease.lease_seconds * 1000;
+      if (now >= hold.untilMs) this.#lapse(hold);
+      else if (hold.untilMs - now < leaseMs * 0.67 && now >= hold.nextTryMs) void this.#extend(hold);
+    }
+  }
+
+  /** @param {Hold} hold */
+  async #extend(hold) {
+    hold.nextTryMs = Infinity;
+    hold.extendId ??= requestId();
+    try {
+      const { lease_seconds } = await this.api.call("extend", { token: hold.lease.token, request_id: hold.extendId });
+      hold.untilMs = Date.now() + lease_seconds * 1000;
+      hold.extendId = null;
+      hold.nextTryMs = 0;
+    } catch (caught) {
+      const error = toApiError(caught);
+      if (error.code === "FAILED_PRECONDITION" || error.code === "NOT_FOUND") this.#lapse(hold);
+      else {
+        hold.nextTryMs = Date.now() + 2_000;
+        this.listener.trouble(error, 2);
+      }
+    }
+  }
+
+  /** @param {Hold} hold */
+  #lapse(hold) {
+    const current = hold === this.#current;
+    if (!current && !this.#ahead.includes(hold)) return;
+    this.#ahead = this.#ahead.filter((other) => other !== hold);
+    if (current) this.#current = this.#ahead.shift() ?? null;
+    this.listener.lapsed(hold.lease, current);
+    this.#wake();
+  }
+
+  /** @param {Hold[]} holds */
+  #release(holds) {
+    if (holds.length === 0) return;
+    const releases = holds.map((hold) => ({ token: hold.lease.token, request_id: requestId() }));
+    // Should this be lost, the leases lapse by themselves.
+    this.api.call("release", { releases }, { keepalive: true }).catch(() => {});
+  }
+}
+
+/**
+ * @param {Lease} lease
+ * @returns {Hold}
+ */
+function held(lease) {
+  return { lease, untilMs: Date.now() + lease.lease_seconds * 1000, extendId: null, nextTryMs: 0 };
+}

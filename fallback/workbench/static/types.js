@@ -1,0 +1,19 @@
+// The shapes of the JSON that the page and its server exchange under /api; fallback/workbench/wire.py is the other side.
+
+/** @typedef {{label: string, key: string}} LabelOption */
+/** @typedef {{question: string, kind: "label"|"labels"|"boxes"|"number"|"json", labels: LabelOption[], guidelines: string, cant_tell: boolean}} Task */
+/** @typedef {{label: string, x: number, y: number, width: number, height: number}} Box pixels of the subject, origin at the upper left */
+/**
+ * @typedef {{type: "label", label: string} | {type: "labels", labels: string[]} | {type: "boxes", boxes: Box[]}
+ *   | {type: "number", number: number} | {type: "json", json: string} | {type: "cant_tell"}} Answer
+ */
+/** @typedef {{model: string, version: string, answer: Answer, confidence: number}} Prediction */
+/** @typedef {{view: "image"|"text"|"json"|"file", media_type: string, content: string, attributes: Record<string, string>}} SubjectJson content in base64 */
+/**
+ * @typedef {{token: string, deferral: string, task: Task, subject: SubjectJson, blind: boolean,
+ *   prediction: Prediction | null, lease_seconds: number, reviews_done: number, reviews_wanted: number}} Lease
+ */
+/** @typedef {{name: string, waiting: number, held: number, open: number, assisted: boolean, lease_seconds: number, reviewers: number}} QueueState */
+/** @typedef {{deferral: string, open: boolean, reviews_done: number, reviews_wanted: number, model_agreed: boolean | null, prediction: Prediction | null}} Submitted */
+
+export {};

@@ -1,0 +1,201 @@
+"""The JSON that the page and its server exchange under /api; static/types.js is the other side.
+
+What a reviewer must not see before answering (the prediction in a blind review, why the item was parked, who sent it,
+what others answered) is left out here, not hidden by the page.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from math import ceil
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from fallback.answer import Answer, CantTell, Json, Labels, Task
+from fallback.deferral import Deferral, Lease, Prediction, State
+from fallback.errors import Code, DemurError, InvalidError
+
+T = TypeVar("T")
+
+# google.rpc.Code's mapping to HTTP, but for FAILED_PRECONDITION: 409 tells it from a malformed request.
+HTTP_STATUS: Final = {
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 409,
+    Code.ABORTED: 409,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.UNAUTHENTICATED: 401,
+}
+SIGNATURES: Final = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+LEASES_MAX: Final = 5
+WAIT_SECONDS_MAX: Final = 20
+COMMENT_CHARS_MAX: Final = 10_000
+
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
+
+
+class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Asks for up to `limit` items, waiting for the first."""
+
+    queue: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LEASES_MAX)] = 1
+    wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=WAIT_SECONDS_MAX)] = 0
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Names a lease, for extending or releasing it."""
+
+    token: Token
+    request_id: RequestId
+
+
+class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Gives leases back."""
+
+    releases: Annotated[tuple[Hold, ...], msgspec.Meta(min_length=1, max_length=LEASES_MAX)]
+
+
+class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers."""
+
+    token: Token
+    answer: Answer
+    comment: Annotated[str, msgspec.Meta(max_length=COMMENT_CHARS_MAX)] = ""
+    request_id: RequestId
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls; `name` is None where the page must ask, and `message` says why."""
+
+    sign_in: str
+    name: str | None
+    message: str = ""
+
+
+class SubjectView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at. `view` says how it may be shown: image, text, json, or file (never rendered)."""
+
+    view: str
+    media_type: str
+    content: str
+    attributes: dict[str, str]
+
+
+class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease as its holder sees it."""
+
+    token: str
+    deferral: str
+    task: Task
+    subject: SubjectView
+    blind: bool
+    prediction: Prediction | None
+    lease_seconds: float
+    reviews_done: int
+    reviews_wanted: int
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an answer. `model_agreed` is None where no model was asked or the person could not tell."""
+
+    deferral: str
+    open: bool
+    reviews_done: int
+    reviews_wanted: int
+    model_agreed: bool | None
+    prediction: Prediction | None
+
+
+def decode(body: bytes, type_: type[T]) -> T:
+    """Read a JSON body strictly. Raises InvalidError with msgspec's sentence, which names the field."""
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidError(f"body: {error}") from error
+
+
+def view_of(media_type: str, content: bytes) -> str:
+    """Say how content may be shown; an image only if its first bytes are those of its type."""
+    kind = media_type.partition(";")[0].strip().lower()
+    signature = SIGNATURES.get(kind)
+    if signature is not None:
+        return "image" if content.startswith(signature) else "file"
+    return {"text/plain": "text", "application/json": "json"}.get(kind, "file")
+
+
+def lease_view(lease: Lease, *, lease_seconds: float) -> LeaseView:
+    """Show a lease; without the prediction where the review is blind."""
+    deferral = lease.deferral
+    return LeaseView(
+        token=lease.token,
+        deferral=deferral.name,
+        task=deferral.task,
+        subject=SubjectView(
+            view=view_of(deferral.media_type, lease.subject),
+            media_type=deferral.media_type.partition(";")[0].strip().lower(),
+            content=b64encode(lease.subject).decode(),
+            attributes=deferral.attributes,
+        ),
+        blind=lease.blind,
+        prediction=None if lease.blind else deferral.prediction,
+        lease_seconds=lease_seconds,
+        reviews_done=len(deferral.reviews),
+        reviews_wanted=deferral.reviews_wanted,
+    )
+
+
+def submitted(deferral: Deferral, answer: Answer) -> Submitted:
+    """Show what became of an answer; the reviewer has answered, so the prediction is shown."""
+    prediction = deferral.prediction
+    return Submitted(
+        deferral=deferral.name,
+        open=deferral.state in {State.OPEN, State.SETTLING},
+        reviews_done=len(deferral.reviews),
+        reviews_wanted=deferral.reviews_wanted,
+        model_agreed=None if prediction is None or isinstance(answer, CantTell) else agrees(prediction, answer),
+        prediction=prediction,
+    )
+
+
+def normal(answer: Answer) -> Answer:
+    """Sort what has no order, so that equal answers are equal; raises InvalidError for JSON nested too deep to read."""
+    match answer:
+        case Labels(labels=labels):
+            return Labels(labels=tuple(sorted(labels)))
+        case Json(json=text):
+            try:
+                msgspec.json.decode(text)
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise InvalidError(f"answer.json: expected a JSON text, got {error}") from error
+    return answer
+
+
+def agrees(prediction: Prediction, answer: Answer) -> bool:
+    """Say whether a model guessed what a person answered; JSON texts are compared as values."""
+    guess = prediction.answer
+    if isinstance(guess, Json) and isinstance(answer, Json):
+        return bool(msgspec.json.decode(guess.json) == msgspec.json.decode(answer.json))
+    return normal(guess) == normal(answer)
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Reply with JSON."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def error_response(error: DemurError) -> Response:
+    """Reply with {"code", "message"}, the HTTP status that fits, and Retry-After in whole seconds where it is known."""
+    response = json_response({"code": error.code.name, "message": error.message}, HTTP_STATUS[error.code])
+    if error.retry_after_seconds is not None:
+        response.headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
+    return response
