@@ -41,7 +41,7 @@ def test_ports_agree_with_the_configuration() -> None:
     """What a Service sends on is what the process in the pod listens on."""
     settings = tomllib.loads((BASE / "demur.toml").read_text())
     listening = {
-        "demur-gateway": {settings["gateway"]["listen"], settings["gateway"]["metrics_listen"]},
+        "demur-gateway": {settings["gateway"]["grpc_listen"], settings["gateway"]["metrics_listen"]},
         "demur-review": {settings["fallback"]["grpc_listen"], settings["fallback"]["page_listen"]},
     }
     for name, addresses in listening.items():
