@@ -6,6 +6,7 @@ the answer's and which input a subject becomes.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -20,10 +21,11 @@ from fallback.errors import InvalidError
 from gateway import trial
 from gateway.manifest import ARTEFACT, Manifest, Preprocess, TensorSpec, check
 
+TRIAL: Final = (sys.executable, "-I", "-m", trial.__name__)
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
 # How far from [0, 1] rounding may bring a probability.
 _PROBABILITY_SLACK: Final = 1e-3
-# What onnxruntime and its libraries map before any model is there.
+# The file is read, parsed and loaded, each time anew.
 _MEMORY_PER_ARTEFACT_BYTE: Final = 4
 
 
@@ -80,34 +82,42 @@ def complete(manifest: Manifest, report: trial.Report) -> Manifest:
     )
 
 
-def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
-    plan = trial.Plan(
+def plan(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Plan:
+    """Say what the child is to try, and within what."""
+    return trial.Plan(
         artefact=str(artefact.resolve()),
         memory_bytes=limits.memory_bytes_max + _MEMORY_PER_ARTEFACT_BYTE * artefact.stat().st_size,
-        cpu_seconds=max(1, round(limits.seconds)),
+        cpu_seconds=math.ceil(2 * limits.seconds),
         parent=os.getpid(),
         shapes=_known_shapes(manifest.preprocess),
         golden=tuple(golden.inputs for golden in manifest.golden),
     )
+
+
+def verdict(code: int, output: bytes) -> trial.Report:
+    """Read what the child that ended with `code` said; raises AdmissionError where it was ended or said nothing."""
+    if code in {-signal.SIGXCPU, -signal.SIGKILL}:
+        raise AdmissionError(f"{ARTEFACT}: loading and trying it took more than its limits and was ended")
+    if code < 0:
+        raise AdmissionError(f"{ARTEFACT}: the process that tried it crashed ({signal.Signals(-code).name})")
+    try:
+        return msgspec.json.decode(output, type=trial.Report)
+    except msgspec.DecodeError as error:
+        raise AdmissionError(f"{ARTEFACT}: the process that tried it ended without a verdict") from error
+
+
+def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and a module of ours; the artefact's path goes by stdin
-            [sys.executable, "-I", "-m", trial.__name__],
-            input=msgspec.json.encode(plan),
+            TRIAL,
+            input=msgspec.json.encode(plan(artefact, manifest, limits)),
             capture_output=True,
             timeout=limits.seconds,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise AdmissionError(f"{ARTEFACT}: loading and trying it took more than {limits.seconds:g} s") from error
-    if done.returncode == -signal.SIGXCPU or (done.returncode == -signal.SIGKILL):
-        raise AdmissionError(f"{ARTEFACT}: loading and trying it took more than its limits and was ended")
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        raise AdmissionError(f"{ARTEFACT}: the process that tried it crashed ({name})")
-    try:
-        return msgspec.json.decode(done.stdout, type=trial.Report)
-    except msgspec.DecodeError as error:
-        raise AdmissionError(f"{ARTEFACT}: the process that tried it ended without a verdict") from error
+    return verdict(done.returncode, done.stdout)
 
 
 def _known_shapes(preprocess: Preprocess | None) -> dict[str, tuple[int, ...]]:
@@ -115,7 +125,11 @@ def _known_shapes(preprocess: Preprocess | None) -> dict[str, tuple[int, ...]]:
     if preprocess is None or preprocess.kind != "image" or not preprocess.input:
         return {}
     width, height, channels = preprocess.width, preprocess.height, len(preprocess.mode)
-    shapes = {"NCHW": (channels, height, width), "NHWC": (height, width, channels), "flat": (channels * height * width,)}
+    shapes = {
+        "NCHW": (channels, height, width),
+        "NHWC": (height, width, channels),
+        "flat": (channels * height * width,),
+    }
     return {preprocess.input: shapes[preprocess.layout]}
 
 
@@ -147,13 +161,17 @@ def _subject_input(preprocess: Preprocess | None, inputs: tuple[TensorSpec, ...]
         raise AdmissionError(f"preprocess: expected a model with one input, got {', '.join(names)}")
     filled = msgspec.structs.replace(preprocess, input=names[0])
     shape, known = inputs[0].shape[1:], _known_shapes(filled).get(names[0])
-    if known is not None and (len(known) != len(shape) or any(b not in {-1, a} for a, b in zip(known, shape, strict=True))):
+    if known is not None and (
+        len(known) != len(shape) or any(b not in {-1, a} for a, b in zip(known, shape, strict=True))
+    ):
         raise AdmissionError(
             f"preprocess: makes {list(known)} of a {filled.width} x {filled.height} {filled.mode} image in layout "
             f"{filled.layout}; input {names[0]!r} expects {list(shape)} a row",
         )
     if filled.kind == "json" and filled.fields and shape not in {(len(filled.fields),), (-1,)}:
-        raise AdmissionError(f"preprocess.fields: input {names[0]!r} expects {list(shape)} a row, got {len(filled.fields)}")
+        raise AdmissionError(
+            f"preprocess.fields: input {names[0]!r} expects {list(shape)} a row, got {len(filled.fields)}"
+        )
     return filled
 
 
@@ -167,7 +185,7 @@ def _check_answer(manifest: Manifest, tensor: str, facts: trial.OutputFacts) -> 
         raise AdmissionError(
             f"labels: output {tensor!r} has {width} values a row, one a label; got {len(manifest.labels)} labels",
         )
-    probable = -_PROBABILITY_SLACK <= facts.low and facts.high <= 1 + _PROBABILITY_SLACK
+    probable = facts.low >= -_PROBABILITY_SLACK and facts.high <= 1 + _PROBABILITY_SLACK
     if manifest.output.activation == "none" and not probable:
         raise AdmissionError(
             f"output.activation: {tensor!r} ranges from {facts.low:.3g} to {facts.high:.3g}, which are no "

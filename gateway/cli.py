@@ -65,7 +65,8 @@ def application(arguments: Iterable[str]) -> typer.Typer:
 def _root(
     *,
     _version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", callback=lambda on: _tell(on=on), is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and end.", callback=lambda on: _tell(on=on), is_eager=True),
     ] = False,
 ) -> None:
     """Demur answers what it is sure of and asks a person about the rest.

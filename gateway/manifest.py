@@ -39,7 +39,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table of the manifest: a misspelt key is an error."""
 
 
-class TensorSpec(_Table):
+class TensorSpec(_Table, frozen=True, kw_only=True):
     """One tensor of the model; `datatype` by KServe's name, -1 in `shape` for any size."""
 
     name: str
@@ -47,14 +47,14 @@ class TensorSpec(_Table):
     shape: tuple[int, ...]
 
 
-class Output(_Table):
-    """Which output is the answer's, and what makes probabilities of it. Empty `tensor`: the model's only float output."""
+class Output(_Table, frozen=True, kw_only=True):
+    """Which output is the answer's (empty: the model's only one of floats), and what makes probabilities of it."""
 
     tensor: str = ""
     activation: Literal["none", "softmax"] = "none"
 
 
-class Preprocess(_Table):
+class Preprocess(_Table, frozen=True, kw_only=True):
     """How a subject becomes a tensor: (pixel * scale - mean) / std for images, named numbers in order for JSON.
 
     Empty `input`: the model's only input. `width`, `height` in pixels; `mean`, `std` one number or one a channel.
@@ -72,26 +72,26 @@ class Preprocess(_Table):
     fields: tuple[str, ...] = ()
 
 
-class Training(_Table):
+class Training(_Table, frozen=True, kw_only=True):
     """Whether the trainer may make new versions of this one from corrections."""
 
     enabled: bool = True
 
 
-class Golden(_Table):
+class Golden(_Table, frozen=True, kw_only=True):
     """An input the model must give a known label for, or it is not let in: one row of each input, as nested numbers."""
 
     inputs: dict[str, list[Any]]
     label: str
 
 
-class Manifest(_Table):
-    """All that is known of a model version. `version`, `create_time`, `inputs`, `outputs`, `batched` and `files` are
-    set when it is published.
+class Manifest(_Table, frozen=True, kw_only=True):
+    """All that is known of a model version.
 
-    `queue` is where its deferrals wait (empty: the model's name). `batched`: the first axis of every tensor counts
-    rows. `files` maps each file's name to its sha256 (hex).
-    """  # noqa: D205 - one sentence needs two lines
+    `version`, `create_time`, `inputs`, `outputs`, `batched` and `files` are set when it is published. `queue` is where
+    its deferrals wait (empty: the model's name). `batched`: the first axis of every tensor counts rows. `files` maps
+    each file's name to its sha256 (hex).
+    """
 
     model: str = ""
     version: str = ""
@@ -227,4 +227,3 @@ def _check_preprocess(preprocess: Preprocess | None) -> None:
     numbers = (preprocess.scale, *preprocess.mean, *preprocess.std)
     if not all(map(math.isfinite, numbers)) or 0 in preprocess.std:
         raise InvalidError("preprocess: expected finite scale, mean and std, and no std of 0")
-

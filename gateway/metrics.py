@@ -14,7 +14,24 @@ from fallback.errors import ConfigError
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
-_STAGE_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STAGE_SECONDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+)
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -23,10 +40,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = self._counter("requests", "Requests by model, decision and gRPC code", "model", "decision", "code")
+        self.requests = self._counter(
+            "requests", "Requests by model, decision and gRPC code", "model", "decision", "code"
+        )
         self.parked = self._counter("parked", "Deferrals parked, audits left out", "model")
         self.audits = self._counter("audits", "Answered requests parked for a check", "model")
-        self.redis_errors = self._counter("redis_errors", "Calls to Redis that failed, by what they were for", "operation")
+        self.redis_errors = self._counter(
+            "redis_errors", "Calls to Redis that failed, by what they were for", "operation"
+        )
         self.swaps = self._counter("swaps", "Versions swapped in", "model")
         self.swap_failures = self._counter("swap_failures", "Versions that could not be loaded", "model")
         self.batch_rows = Histogram(

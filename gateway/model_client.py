@@ -108,7 +108,9 @@ class ModelClient:
             raise error_of(error) from error
 
 
-async def _chunks(header: pb.PublishModelVersionRequest.Header, artefact: Path) -> AsyncIterator[pb.PublishModelVersionRequest]:
+async def _chunks(
+    header: pb.PublishModelVersionRequest.Header, artefact: Path
+) -> AsyncIterator[pb.PublishModelVersionRequest]:
     yield pb.PublishModelVersionRequest(header=header)
     with artefact.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -10,9 +10,9 @@ import asyncio
 import math
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -35,40 +35,18 @@ from gateway.lifecycle import ModelStates, Standing, VersionState
 from gateway.manifest import MANIFEST_BYTES_MAX, Manifest, check_name, check_policy, parse, render
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry, parse_name, version_name
+from gateway.transport import Call, Slow
 from gateway.watch import MODELS, POLICIES, Watch, states_of
 
 SERVICE: Final = "demur.v1.ModelService"
+# The methods whose client streams.
+READS: Final = frozenset({f"/{SERVICE}/PublishModelVersion"})
 _ADMISSIONS_WAITING_MAX: Final = 4
 _FULL_RETRY_SECONDS: Final = 5.0
 _WRITE_ATTEMPTS_MAX: Final = 8
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
-
-
-class Call(Protocol):
-    """The part of a transport's call that these methods need."""
-
-    @property
-    def payload(self) -> bytes:
-        """The request, or for a client stream nothing."""
-
-    @property
-    def metadata(self) -> Iterable[tuple[str, str | bytes]]:
-        """What came beside it."""
-
-    @property
-    def peer(self) -> str:
-        """gRPC's name of the other end."""
-
-    async def receive(self) -> bytes | None:
-        """Return the next message of a client stream, None at its end."""
-
-    def reply(self, payload: bytes) -> None:
-        """Answer."""
-
-    def fail(self, error: DemurError) -> None:
-        """Refuse."""
 
 
 class ModelService:
@@ -91,7 +69,7 @@ class ModelService:
         self._admitting = asyncio.Semaphore(1)
         self._admissions = 0
 
-    def routes(self) -> Mapping[str, Callable[[Call], Awaitable[None]]]:
+    def routes(self) -> Mapping[str, Slow]:
         """Return the handlers by full method name."""
         methods: dict[str, Callable[[Call], Awaitable[Message]]] = {
             "PublishModelVersion": self._publish,
@@ -104,7 +82,7 @@ class ModelService:
         }
         return {f"/{SERVICE}/{name}": self._answering(method) for name, method in methods.items()}
 
-    def _answering(self, method: Callable[[Call], Awaitable[Message]]) -> Callable[[Call], Awaitable[None]]:
+    def _answering(self, method: Callable[[Call], Awaitable[Message]]) -> Slow:
         async def answer(call: Call) -> None:
             try:
                 role = "" if method in {self._list, self._get_policy, self._get_certificate} else OPERATOR
@@ -169,9 +147,7 @@ class ModelService:
         self._admissions += 1
         try:
             async with self._admitting:
-                return await asyncio.to_thread(
-                    self._registry.publish, model, artefact, manifest, limits=self._limits
-                )
+                return await asyncio.to_thread(self._registry.publish, model, artefact, manifest, limits=self._limits)
         finally:
             self._admissions -= 1
 
@@ -216,7 +192,9 @@ class ModelService:
 
     def _known(self, model: str) -> None:
         if not self._registry.versions(model):
-            raise NotFoundError(f"model {model!r} is not here; there are: {', '.join(self._registry.models()) or 'none'}")
+            raise NotFoundError(
+                f"model {model!r} is not here; there are: {', '.join(self._registry.models()) or 'none'}"
+            )
 
     async def _change_champion(self, model: str, change: Callable[[ModelStates], ModelStates]) -> ModelStates:
         """Load the version that `change` makes the champion, then write the states; on trouble all is as it was."""
@@ -311,7 +289,7 @@ def _to_wire(version: ModelVersion, states: ModelStates) -> pb.ModelVersion:
     standing = states.states.get(version.version, unlisted)
     wire = pb.ModelVersion(
         name=version_name(version.model, version.version),
-        state=pb.ModelVersion.State.Value(standing.state.name),
+        state=standing.state.name,
         reason=standing.reason,
         sha256=version.sha256,
         manifest=render(version.manifest),
@@ -345,4 +323,3 @@ def _policy_from_wire(wire: pb.Policy) -> Policy:
         audit_share=wire.audit_share,
         allow_model_wish=wire.allow_model_wish,
     )
-

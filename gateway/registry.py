@@ -6,6 +6,7 @@ where that number is taken, so two publishers never get the same one and nobody 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -107,7 +108,7 @@ class Registry:
         return [self.get(model, str(number)) for number in _numbers(self.folder / model)]
 
     def models(self) -> list[str]:
-        """The names of all models that have a version, sorted."""
+        """Return the names of all models that have a version, sorted."""
         if not self.folder.is_dir():
             return []
         return sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir() and _numbers(entry))
@@ -154,8 +155,9 @@ class Registry:
         """Remove what a publisher that was killed left behind."""
         oldest = datetime.now(UTC).timestamp() - _STAGING_SECONDS_MAX
         for left in home.glob(f"{_STAGING}*"):
-            if left.stat().st_mtime < oldest:
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # its publisher is done with it
+                if left.stat().st_mtime < oldest:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def version_name(model: str, version: str) -> str:

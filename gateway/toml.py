@@ -13,7 +13,7 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 def dumps(document: Mapping[str, object]) -> str:
-    """Return `document` as TOML text: strings, numbers, booleans, datetimes, sequences and mappings; None is left out."""
+    """Return strings, numbers, booleans, datetimes, sequences and mappings as TOML text; None is left out."""
     return "\n".join(_table(document, ())).strip() + "\n"
 
 
@@ -48,7 +48,7 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _value(value: object) -> str:
+def _value(value: object) -> str:  # noqa: PLR0911 - one return a type
     match value:
         case bool():
             return "true" if value else "false"

@@ -17,33 +17,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from fallback.errors import InvalidError
 from gateway import leash
 from gateway.manifest import TENSORS_MAX, TensorSpec
 
 if TYPE_CHECKING:
-    import numpy as np
+    from gateway.model import Model
+    from gateway.tensor import Array
 
 # Operators that ONNX Runtime brings itself; anything else would need a library of the publisher's.
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 # Sizes to try, in this order, for an axis that may have any.
 _FREE_AXES: Final = (1, 8, 32, 224)
 _MESSAGE_CHARS_MAX: Final = 600
-_DATATYPES: Final = {
-    "tensor(bool)": ("BOOL", "bool"),
-    "tensor(uint8)": ("UINT8", "uint8"),
-    "tensor(uint16)": ("UINT16", "uint16"),
-    "tensor(uint32)": ("UINT32", "uint32"),
-    "tensor(uint64)": ("UINT64", "uint64"),
-    "tensor(int8)": ("INT8", "int8"),
-    "tensor(int16)": ("INT16", "int16"),
-    "tensor(int32)": ("INT32", "int32"),
-    "tensor(int64)": ("INT64", "int64"),
-    "tensor(float16)": ("FP16", "float16"),
-    "tensor(float)": ("FP32", "float32"),
-    "tensor(double)": ("FP64", "float64"),
-    "tensor(string)": ("BYTES", "object"),
-}
-_NUMPY: Final = dict(_DATATYPES.values())
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +76,8 @@ def examine(plan: Plan) -> Report:
         return _run(path, plan)
     except RefusedError as error:
         return Report(refused=_tidy(str(error), path))
+    except InvalidError as error:
+        return Report(refused=_tidy(error.message, path))
     except MemoryError:
         return Report(refused=f"trying it took more than {plan.memory_bytes} bytes of memory")
 
@@ -160,27 +148,25 @@ def _tensors(model: Any) -> Iterator[Any]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for sparse in ([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []):
+            for sparse in [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []:
                 yield from (sparse.values, sparse.indices)
             for sparse in attribute.sparse_tensors:
                 yield from (sparse.values, sparse.indices)
 
 
 def _run(path: Path, plan: Plan) -> Report:
-    import onnxruntime
+    """Load and run it as the gateway will, on the CPU."""
+    from gateway.model import Model
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own types of error are not one family
-        raise RefusedError(f"ONNX Runtime does not load it: {error}") from error
-    inputs, outputs = _specs("input", session.get_inputs()), _specs("output", session.get_outputs())
+    model = Model.load(path, device="cpu", threads=1)
+    inputs, outputs = model.signature.inputs, model.signature.outputs
+    for what, specs in (("inputs", inputs), ("outputs", outputs)):
+        if not 1 <= len(specs) <= TENSORS_MAX:
+            raise RefusedError(f"expected 1 to {TENSORS_MAX} {what}, got {len(specs)}")
     batched = all(spec.shape[:1] == (-1,) for spec in (*inputs, *outputs))
-    found: dict[str, Any] = {}
+    found: dict[str, Array] = {}
     for rows in plan.rows if batched else (1,):
-        found = _try(session, inputs, plan, rows if batched else None)
+        found = _try(model, plan, rows if batched else None)
         strays = [name for name, value in found.items() if batched and value.shape[:1] != (rows,)]
         if strays:
             raise RefusedError(
@@ -192,55 +178,43 @@ def _run(path: Path, plan: Plan) -> Report:
         outputs=outputs,
         batched=batched,
         facts={name: _facts(value) for name, value in found.items()},
-        golden=tuple(_golden(session, inputs, row, batched=batched) for row in plan.golden),
+        golden=tuple(_golden(model, row, batched=batched) for row in plan.golden),
     )
 
 
-def _specs(what: str, arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    if not 1 <= len(arguments) <= TENSORS_MAX:
-        raise RefusedError(f"expected 1 to {TENSORS_MAX} {what}s, got {len(arguments)}")
-    specs = []
-    for argument in arguments:
-        if argument.type not in _DATATYPES:
-            raise RefusedError(f"{what} {argument.name!r} is a {argument.type}; expected a tensor of numbers or strings")
-        shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in argument.shape)
-        specs.append(TensorSpec(name=argument.name, datatype=_DATATYPES[argument.type][0], shape=shape))
-    return tuple(specs)
-
-
-def _try(session: Any, inputs: Sequence[TensorSpec], plan: Plan, rows: int | None) -> dict[str, Any]:
+def _try(model: Model, plan: Plan, rows: int | None) -> dict[str, Array]:
     """Run once with made-up rows; an axis of any size is tried in a few."""
     problem: Exception | None = None
     for size in _FREE_AXES:
-        feeds = {spec.name: _made_up(spec, plan.shapes.get(spec.name, ()), rows, size) for spec in inputs}
+        feeds = {
+            spec.name: _made_up(spec, plan.shapes.get(spec.name, ()), rows, size) for spec in model.signature.inputs
+        }
         try:
-            return _outputs(session, feeds)
+            return model.run(feeds)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's own types of error are not one family
             problem = problem or error
     raise RefusedError(f"a run with made-up input fails: {problem}") from problem
 
 
-def _outputs(session: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(zip([output.name for output in session.get_outputs()], session.run(None, feeds), strict=True))
-
-
-def _made_up(spec: TensorSpec, known: Sequence[int], rows: int | None, free: int) -> np.ndarray[Any, Any]:
+def _made_up(spec: TensorSpec, known: Sequence[int], rows: int | None, free: int) -> Array:
     """Random numbers in [0, 1) for floats, zeros for whole numbers (an index that every table has), empty strings."""
     import numpy as np
+
+    from gateway.tensor import DTYPES
 
     head = () if rows is None else (rows,)
     rest = spec.shape if rows is None else spec.shape[1:]
     rest = tuple(known) if len(known) == len(rest) else rest
     shape = (*head, *(free if size < 0 else size for size in rest))
-    if spec.datatype == "BYTES":
+    dtype = DTYPES[spec.datatype]
+    if dtype.kind == "O":
         return np.full(shape, "", dtype=object)
-    dtype = np.dtype(_NUMPY[spec.datatype])
     if dtype.kind == "f":
         return np.random.default_rng(0).random(shape).astype(dtype)
     return np.zeros(shape, dtype)
 
 
-def _facts(value: Any) -> OutputFacts:
+def _facts(value: Array) -> OutputFacts:
     import numpy as np
 
     if value.dtype.kind != "f" or not value.size:
@@ -250,30 +224,30 @@ def _facts(value: Any) -> OutputFacts:
     return OutputFacts(shape=value.shape, low=float(known.min()), high=float(known.max()), finite=finite)
 
 
-def _golden(
-    session: Any, inputs: Sequence[TensorSpec], row: Mapping[str, list[Any]], *, batched: bool
-) -> dict[str, list[float]]:
+def _golden(model: Model, row: Mapping[str, list[Any]], *, batched: bool) -> dict[str, list[float]]:
     import numpy as np
 
+    from gateway.tensor import DTYPES
+
     feeds = {}
-    for spec in inputs:
+    for spec in model.signature.inputs:
         if spec.name not in row:
             raise RefusedError(f"golden: expected a value for input {spec.name!r}, got {', '.join(row) or 'none'}")
         try:
-            value = np.asarray(row[spec.name], dtype=_NUMPY[spec.datatype])
+            value = np.asarray(row[spec.name], dtype=DTYPES[spec.datatype])
         except (ValueError, TypeError, OverflowError) as error:
             raise RefusedError(f"golden: input {spec.name!r} expects {spec.datatype}: {error}") from error
         feeds[spec.name] = value[np.newaxis] if batched else value
     try:
-        outputs = _outputs(session, feeds)
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's own types of error are not one family
+        outputs = model.run(feeds)
+    except Exception as error:
         raise RefusedError(f"golden: a run fails: {error}") from error
     return {name: value.ravel().tolist() for name, value in outputs.items() if value.dtype.kind == "f"}
 
 
 def _tidy(message: str, path: Path) -> str:
     """Take folders and source lines out of a library's sentence, and bound it."""
-    message = message.replace(str(path), path.name)
+    message = message.replace(str(path), path.name).removeprefix(f"{path.name}: ")
     message = re.sub(r"\S*\.(?:cc|cpp|h|cu):\d+\s?", "", message)
     message = " ".join(message.split())
     return message if len(message) <= _MESSAGE_CHARS_MAX else message[: _MESSAGE_CHARS_MAX - 3] + "..."

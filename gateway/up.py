@@ -134,7 +134,9 @@ class _Up:
     def _review(self) -> Command:
         return self._own("review", "review")
 
-    def _own(self, name: str, *arguments: str, announces: bool = True, stop_seconds: float = _ENDING_SECONDS) -> Command:
+    def _own(
+        self, name: str, *arguments: str, announces: bool = True, stop_seconds: float = _ENDING_SECONDS
+    ) -> Command:
         """One of Demur's own processes; ready once it has said so under its process id."""
         stack.announcement(self._data, name).unlink(missing_ok=True)
         return Command(
@@ -160,7 +162,7 @@ class _Up:
         left_behind = any(stack.announcement(self._data, name).exists() for name in ("serve", "review"))
         deadline = loop.time() + (_SETTLE_SECONDS_MAX if left_behind else 0)
         for key, listen in listens.items():
-            while (problem := port_problem(listen)) and loop.time() < deadline:
+            while (problem := port_problem(listen)) and loop.time() < deadline:  # noqa: ASYNC110 - a port tells nobody
                 await asyncio.sleep(_LOOK_SECONDS)
             if problem:
                 raise ConfigError(f"{key}: {listen} cannot be had: {problem}; set another address, or port 0 for any")
@@ -225,7 +227,9 @@ def port_problem(listen: str) -> str:
     if not listen or port == "0":
         return ""
     try:
-        found = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         for family, kind, protocol, _, address in found:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

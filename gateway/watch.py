@@ -79,7 +79,7 @@ class Watch:
         self._cursor = ""
 
     def lock(self, model: str) -> asyncio.Lock:
-        """The lock that a change of this model's champion is made under."""
+        """Return the lock that a change of this model's champion is made under."""
         return self._locks[model]
 
     async def start(self) -> None:
@@ -108,7 +108,7 @@ class Watch:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def load(self, model: str, version: str) -> ModelVersion:
-        """Make `version` the live one here; the caller holds the model's lock. DemurError: the champion is as it was."""
+        """Make `version` live here, under the model's lock; a DemurError leaves the champion as it was."""
         found = await asyncio.to_thread(self._registry.get, model, version)
         current = self._champions.current(model)
         if current is not None and current.version == version:

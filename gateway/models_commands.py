@@ -1,0 +1,373 @@
+"""`demur models ...`: publish, import, list, show, promote, roll back, and the policy of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from demur.v1 import model_pb2 as pb
+    from gateway.draft import Missing, Outline
+    from gateway.manifest import Manifest
+    from gateway.model_client import ModelClient
+
+T = TypeVar("T")
+
+TOKEN: Final = "DEMUR_TOKEN"  # noqa: S105 - the name of the environment variable, not a token
+_REASON_WIDTH: Final = 48
+_ON_DEFERRAL: Final = {
+    "provisional": "the model's answer at once, marked as provisional",
+    "wait": "nothing until a person has answered, or its deadline",
+    "refuse": "an error that says that a person has been asked",
+}
+
+Gateway = Annotated[
+    str, typer.Option("--gateway", metavar="HOST:PORT", help="The gateway; else the one `demur up` runs here.")
+]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="The version's number.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept with the version.")]
+
+models = typer.Typer(
+    no_args_is_help=True, help="Publish, promote and roll back versions of models; read and set policies."
+)
+policy = typer.Typer(no_args_is_help=True, help="Read and set when a model's answers go to a person.")
+models.add_typer(policy, name="policy")
+
+
+@models.command(
+    epilog="Example: demur models publish digits.onnx --labels 0..9 --question 'Which digit?' --on-deferral wait"
+)
+def publish(
+    artefact: Annotated[Path, typer.Argument(metavar="ANY.onnx", help="The ONNX file.")],
+    *,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="The model's name; else the file's.")] = "",
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="A,B,C", help="What the outputs mean, in order; 0..9 is a range.")
+    ] = "",
+    labels_file: Annotated[
+        Path | None, typer.Option("--labels-file", metavar="FILE", help="The same, one label a line.")
+    ] = None,
+    question: Annotated[str, typer.Option("--question", metavar="TEXT", help="What a reviewer is asked.")] = "",
+    on_deferral: Annotated[
+        str,
+        typer.Option("--on-deferral", metavar="provisional|wait|refuse", help="What a plain ModelInfer client gets."),
+    ] = "",
+    queue: Annotated[
+        str, typer.Option("--queue", metavar="NAME", help="Where its deferrals wait; else its name.")
+    ] = "",
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0, max=1, help="Confidence below this goes to a person.")
+    ] = None,
+    activation: Annotated[
+        str, typer.Option("--activation", metavar="none|softmax", help="What makes probabilities of the output.")
+    ] = "",
+    review: Annotated[bool, typer.Option("--review/--no-review", help="Whether people review it at all.")] = True,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", metavar="FILE", help="A manifest.toml to begin with.")
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="Make it live at once.")] = False,
+    reason: Reason = "",
+    gateway: Gateway = "",
+) -> None:
+    """Publish an ONNX file as the next version of a model.
+
+    What the file says of itself (inputs, outputs, shapes) is read from it. What it cannot know is asked for on a
+    terminal, and named where there is none: the labels, the question a reviewer is asked, and what a client that knows
+    nothing of deferrals gets for one.
+    """
+    from gateway import draft
+    from gateway.manifest import Manifest, parse, render
+
+    outlined = draft.outline(artefact)
+    begun = parse(_text(manifest)) if manifest is not None else Manifest()
+    label_text = _text(labels_file) if labels_file is not None else labels
+    filled = draft.fill(
+        begun,
+        labels=draft.parse_labels(label_text),
+        question=question,
+        on_deferral=_one_of("--on-deferral", on_deferral, _ON_DEFERRAL),  # type: ignore[arg-type]  # one of the three
+        activation=_one_of("--activation", activation, {"none", "softmax"}),
+        queue=queue,
+        threshold=threshold,
+    )
+    filled = _ask(filled, outlined, reviewed=review, activation=activation or None)
+    name = model or filled.model or artefact.stem
+    published = _call(
+        gateway, lambda client: client.publish(name, artefact, render(filled), promote=promote, reason=reason)
+    )
+    _say(published, "is live" if promote else f"is a candidate; make it live: demur models promote {_of(published)}")
+
+
+@models.command("import", epilog="Example: demur models import ./exported/digits --promote")
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds model.onnx and manifest.toml.")],
+    *,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="Another name than the manifest's.")] = "",
+    promote: Annotated[bool, typer.Option("--promote", help="Make it live at once.")] = False,
+    reason: Reason = "",
+    gateway: Gateway = "",
+) -> None:
+    """Publish a folder that holds a model and its manifest, as another registry or the trainer wrote it."""
+    import msgspec
+
+    from fallback.errors import InvalidError
+    from gateway.manifest import ARTEFACT, MANIFEST, parse, render
+
+    manifest = parse(_text(folder / MANIFEST))
+    name = model or manifest.model
+    if not name:
+        raise InvalidError(f"{folder / MANIFEST}: names no model; name it with --model")
+    # The next number is the registry's to give, and the files' digests are its own to take.
+    fresh = msgspec.structs.replace(manifest, model=name, version="", create_time=None, files={})
+    published = _call(
+        gateway, lambda client: client.publish(name, folder / ARTEFACT, render(fresh), promote=promote, reason=reason)
+    )
+    _say(published, "is live" if promote else f"is a candidate; make it live: demur models promote {_of(published)}")
+
+
+@models.command("list", epilog="Example: demur models list digits")
+def list_(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="Only this model's versions.")] = "",
+    *,
+    gateway: Gateway = "",
+) -> None:
+    """List models and their versions: which one is live, and why each stands where it does."""
+    from rich.table import Table
+
+    from demur.v1 import model_pb2 as pb
+
+    versions = _call(gateway, lambda client: client.list(model))
+    if not versions:
+        _console().print("no models yet; publish one: demur models publish ANY.onnx")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("model", "version", "state", "since publishing", "why"):
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    for version in versions:
+        name, number = _split(version)
+        state = pb.ModelVersion.State.Name(version.state).lower()
+        style = "green" if state == "champion" else ""
+        created = version.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
+        table.add_row(name, number, state, created, version.reason[:_REASON_WIDTH], style=style)
+    _console().print(table)
+
+
+@models.command(epilog="Example: demur models show digits 1")
+def show(
+    model: Model,
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="Its number; else the live one.")] = "",
+    *,
+    gateway: Gateway = "",
+) -> None:
+    """Show one version: its state, its digest and its manifest."""
+    from demur.v1 import model_pb2 as pb
+    from fallback.errors import NotFoundError
+
+    versions = _call(gateway, lambda client: client.list(model))
+    live = [found for found in versions if found.state == pb.ModelVersion.CHAMPION]
+    chosen = [found for found in versions if _split(found)[1] == version] if version else live or versions[-1:]
+    if not chosen:
+        raise NotFoundError(f"model {model!r} has no version {version}; see: demur models list {model}")
+    found = chosen[0]
+    console = _console()
+    console.print(f"{found.name}: {pb.ModelVersion.State.Name(found.state).lower()}", style="bold", highlight=False)
+    console.print(f"reason: {found.reason or '-'}\nsha256: {found.sha256}\n", markup=False, highlight=False)
+    console.print(found.manifest, markup=False, highlight=False)
+
+
+@models.command(epilog="Example: demur models promote digits 2 --reason 'better on the hold-out'")
+def promote(model: Model, version: Version, *, reason: Reason = "", gateway: Gateway = "") -> None:
+    """Make a version live: loaded beside the old one, warmed, swapped in without dropping a request."""
+    _say(_call(gateway, lambda client: client.promote(model, version, reason=reason)), "is live")
+
+
+@models.command(epilog="Example: demur models rollback digits --reason 'worse at night'")
+def rollback(model: Model, *, reason: Reason = "", gateway: Gateway = "") -> None:
+    """Go back to the version that was live before this one."""
+    _say(_call(gateway, lambda client: client.roll_back(model, reason=reason)), "is live again")
+
+
+@policy.command("get", epilog="Example: demur models policy get digits")
+def policy_get(model: Model, *, gateway: Gateway = "") -> None:
+    """Show the policy in force."""
+    _show_policy(_call(gateway, lambda client: client.get_policy(model)))
+
+
+@policy.command("set", epilog="Example: demur models policy set digits --threshold 0.95 --always-person 8,9")
+def policy_set(
+    model: Model,
+    *,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0, max=1, help="Confidence below this goes to a person.")
+    ] = None,
+    class_threshold: Annotated[
+        list[str] | None,
+        typer.Option("--class-threshold", metavar="LABEL=N", help="Another threshold for one label; repeatable."),
+    ] = None,
+    always_person: Annotated[
+        str | None,
+        typer.Option("--always-person", metavar="A,B", help="Labels that always go to a person; '' for none."),
+    ] = None,
+    audit_share: Annotated[
+        float | None, typer.Option("--audit-share", min=0, max=1, help="Share of answers a person also checks.")
+    ] = None,
+    allow_model_wish: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-model-wish/--refuse-model-wish", help="Whether a client may wish for the model's answer."
+        ),
+    ] = None,
+    gateway: Gateway = "",
+) -> None:
+    """Change the policy; what is not named stays as it is."""
+
+    async def change(client: ModelClient) -> pb.Policy:
+        found = await client.get_policy(model)
+        if threshold is not None:
+            found.threshold = threshold
+        for item in class_threshold or ():
+            label, share = _assignment(item)
+            found.class_thresholds[label] = share
+        if always_person is not None:
+            found.always_person[:] = [label.strip() for label in always_person.split(",") if label.strip()]
+        if audit_share is not None:
+            found.audit_share = audit_share
+        if allow_model_wish is not None:
+            found.allow_model_wish = allow_model_wish
+        return await client.update_policy(found)
+
+    _show_policy(_call(gateway, change))
+
+
+def address_of(gateway: str) -> str:
+    """Return the gateway that was named, or the one of the stack that runs here; raises UnavailableError."""
+    from fallback import config
+    from gateway import stack
+
+    return gateway or stack.find(config.load().data_folder).gateway
+
+
+def caller() -> tuple[str, str]:
+    """Return the name this person gives, and their token where one is set."""
+    return getpass.getuser(), os.environ.get(TOKEN, "")
+
+
+def _call(gateway: str, use: Callable[[ModelClient], Awaitable[T]]) -> T:
+    from gateway.model_client import ModelClient
+
+    async def run() -> T:
+        identity, token = caller()
+        async with ModelClient(address_of(gateway), identity=identity, token=token) as client:
+            return await use(client)
+
+    return asyncio.run(run())
+
+
+def _ask(manifest: Manifest, outlined: Outline, *, reviewed: bool, activation: str | None) -> Manifest:
+    """Ask for what is missing on a terminal; elsewhere raise InvalidError that names the options."""
+    from fallback.errors import InvalidError
+    from gateway import draft
+
+    left = draft.missing(manifest, outlined, reviewed=reviewed, activation=activation)
+    if not left:
+        return manifest
+    if not sys.stdin.isatty():
+        wanted = "; ".join(f"{item.option} ({item.what})" for item in left)
+        raise InvalidError(f"the file cannot know everything; publishing it needs {wanted}")
+    for item in left:
+        manifest = _answered(manifest, outlined, item)
+    return manifest
+
+
+def _answered(manifest: Manifest, outlined: Outline, item: Missing) -> Manifest:
+    from gateway import draft
+
+    match item.option:
+        case "--labels":
+            classes = outlined.classes()
+            text = typer.prompt(f"Labels in order, separated by commas{f' ({classes} of them)' if classes else ''}")
+            return draft.fill(manifest, labels=draft.parse_labels(text))
+        case "--activation":
+            scores = typer.confirm(f"Does softmax still have to make probabilities? ({item.what})", default=True)
+            return draft.fill(manifest, activation="softmax" if scores else "none")
+        case "--question":
+            return draft.fill(manifest, question=typer.prompt("The question a reviewer is asked"))
+        case _:
+            typer.echo("A client that knows nothing of deferrals gets, for a request that waits for a person:")
+            for choice, meaning in _ON_DEFERRAL.items():
+                typer.echo(f"  {choice:<12} {meaning}")
+            while (chosen := typer.prompt("provisional, wait or refuse")) not in _ON_DEFERRAL:
+                pass
+            return draft.fill(manifest, on_deferral=chosen)
+
+
+def _one_of(option: str, value: str, choices: set[str] | dict[str, str]) -> str | None:
+    from fallback.errors import InvalidError
+
+    if value and value not in choices:
+        raise InvalidError(f"{option}: expected {', '.join(sorted(choices))}; got {value!r}")
+    return value or None
+
+
+def _text(path: Path) -> str:
+    from fallback.errors import InvalidError
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidError(f"{path}: cannot be read: {error}") from error
+
+
+def _assignment(item: str) -> tuple[str, float]:
+    from fallback.errors import InvalidError
+
+    label, _, share = item.rpartition("=")
+    try:
+        return label, float(share)
+    except ValueError as error:
+        raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, got {item!r}") from error
+
+
+def _show_policy(found: pb.Policy) -> None:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", found.model)
+    table.add_row("revision", str(found.revision) if found.revision else "0 (as published)")
+    table.add_row("threshold", f"{found.threshold:g}")
+    for label, share in sorted(found.class_thresholds.items()):
+        table.add_row(f"  of {label}", f"{share:g}")
+    table.add_row("always a person", ", ".join(found.always_person) or "-")
+    table.add_row("audit share", f"{found.audit_share:g}")
+    table.add_row("model wish", "allowed" if found.allow_model_wish else "refused")
+    _console().print(table)
+
+
+def _split(version: pb.ModelVersion) -> tuple[str, str]:
+    from gateway.registry import parse_name
+
+    return parse_name(version.name)
+
+
+def _of(version: pb.ModelVersion) -> str:
+    return " ".join(_split(version))
+
+
+def _say(version: pb.ModelVersion, what: str) -> None:
+    _console().print(f"{version.name} {what}", markup=False, highlight=False)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
