@@ -1,0 +1,164 @@
+"""What the page is told and what it is not."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+
+import msgspec
+import pytest
+
+from fallback.answer import Answer, Box, Boxes, CantTell, Json, Label, LabelOption, Labels, Number, Task
+from fallback.deferral import Deferral, Lease, OnExpiry, Prediction, Review, State
+from fallback.errors import Code, DemurError, InvalidError, UnavailableError
+from fallback.workbench import wire
+
+PNG = b"\x89PNG\r\n\x1a\n..."
+GUESS = Prediction(model="digits", version="7", answer=Label(label="3"), confidence=0.41)
+
+
+def deferral(**changes: object) -> Deferral:
+    """An open deferral that a second person looks at."""
+    first = Review(reviewer="Bob", answer=Label(label="8"), create_time=1.0, blind=True, duration_seconds=2.0)
+    plain = Deferral(
+        id="d1",
+        queue="digits",
+        state=State.OPEN,
+        version=3,
+        task=Task(question="Which?", labels=(LabelOption(label="3", key="3"),)),
+        prediction=GUESS,
+        draw=None,
+        outcome=None,
+        reviews=(first,),
+        reviews_wanted=2,
+        create_time=1.0,
+        expire_time=9.0,
+        client="billing-service",
+        priority=0,
+        attributes={"site": "north"},
+        media_type="Image/PNG; foo=bar",
+        reasons=("threshold",),
+        audit=True,
+        callback=None,
+        on_expiry=OnExpiry.ABSTAIN,
+        subject_digest="",
+        inputs_digest="",
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def lease(*, blind: bool) -> Lease:
+    """A lease on it."""
+    return Lease(token="t", deferral=deferral(), subject=PNG, expire_time=5.0, blind=blind)
+
+
+def test_a_blind_lease_says_nothing_that_could_sway() -> None:
+    """Neither the guess nor why it was parked, who sent it, or what others answered leaves the server."""
+    text = msgspec.json.encode(wire.lease_view(lease(blind=True), lease_seconds=120.0)).decode()
+    for secret in ("0.41", "threshold", "billing-service", "Bob", "audit", '"8"'):
+        assert secret not in text
+    assert wire.lease_view(lease(blind=True), lease_seconds=120.0).prediction is None
+
+
+def test_an_assisted_lease_shows_the_guess() -> None:
+    """It is the queue's setting, which the lease carries."""
+    view = wire.lease_view(lease(blind=False), lease_seconds=120.0)
+    assert view.prediction == GUESS
+    assert (view.subject.view, view.subject.media_type, b64decode(view.subject.content)) == ("image", "image/png", PNG)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content", "view"),
+    [
+        ("image/png", PNG, "image"),
+        ("image/jpeg", b"\xff\xd8\xff\xe0", "image"),
+        ("image/png", b"<svg onload='x'/>", "file"),
+        ("image/jpeg", PNG, "file"),
+        ("image/svg+xml", b"<svg/>", "file"),
+        ("text/html", b"<p>", "file"),
+        ("application/pdf", b"%PDF", "file"),
+        ("", b"", "file"),
+        ("text/plain; charset=utf-8", b"<p>", "text"),
+        ("application/json", b"{}", "json"),
+    ],
+)
+def test_only_what_is_safe_has_a_view(media_type: str, content: bytes, view: str) -> None:
+    """An image must also begin like one; everything else is a file to download."""
+    assert wire.view_of(media_type, content) == view
+
+
+@pytest.mark.parametrize(
+    ("guess", "answer", "agreed"),
+    [
+        (Label(label="3"), Label(label="3"), True),
+        (Label(label="3"), Label(label="8"), False),
+        (Labels(labels=("b", "a")), Labels(labels=("a", "b")), True),
+        (Json(json='{"a": 1, "b": 2}'), Json(json='{"b":2,"a":1}'), True),
+        (Json(json="1"), Json(json="2"), False),
+        (Number(number=2.0), Number(number=2.0), True),
+        (Label(label="3"), CantTell(), None),
+    ],
+)
+def test_agreement_is_about_what_was_meant(guess: Answer, answer: Answer, agreed: bool | None) -> None:
+    """Order in a set and spaces in JSON do not count, and "can't tell" is neither yes nor no."""
+    prediction = msgspec.structs.replace(GUESS, answer=guess)
+    assert wire.submitted(deferral(prediction=prediction), answer).model_agreed is agreed
+
+
+def test_without_a_model_there_is_nothing_to_agree_with() -> None:
+    """A question that no model was asked has no guess to show."""
+    told = wire.submitted(deferral(prediction=None, state=State.RESOLVED), Label(label="3"))
+    assert (told.model_agreed, told.prediction, told.open) == (None, None, False)
+
+
+def test_every_kind_of_answer_is_read() -> None:
+    """The page's JSON and the domain's values are the same shapes."""
+    answers: list[Answer] = [
+        Label(label="3"),
+        Labels(labels=("a",)),
+        Boxes(boxes=(Box(label="a", x=1, y=2, width=3, height=4),)),
+        Number(number=1.5),
+        Json(json="{}"),
+        CantTell(),
+    ]
+    for answer in answers:
+        body = msgspec.json.encode({"token": "t", "answer": answer, "request_id": "r" * 32})
+        assert wire.decode(body, wire.SubmitRequest).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"{", "truncated"),
+        (b'{"queue": "q", "limit": 6}', r"\$\.limit"),
+        (b'{"queue": "q", "limit": 0}', r"\$\.limit"),
+        (b'{"queue": "q", "wait_seconds": 99}', r"\$\.wait_seconds"),
+        (b'{"queue": ""}', r"\$\.queue"),
+        (b'{"queue": "q", "reviewer": "Bob"}', "reviewer"),
+        (b"\xff", "body"),
+        (b"[" * 100_000, "body"),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_by_name(body: bytes, named: str) -> None:
+    """Unknown fields, wrong ranges and broken JSON are the caller's, and the sentence says where."""
+    with pytest.raises(InvalidError, match=named):
+        wire.decode(body, wire.LeaseRequest)
+
+
+def test_json_too_deep_to_read_is_refused() -> None:
+    """What no parser could read again is not an answer."""
+    with pytest.raises(InvalidError, match=r"answer\.json"):
+        wire.normal(Json(json="[" * 60_000))
+
+
+def test_every_code_has_an_http_status() -> None:
+    """No error of the family falls through."""
+    for code in Code:
+        error = type("Some", (DemurError,), {"code": code})("sentence")
+        assert wire.error_response(error).status_code >= 400
+
+
+def test_an_error_says_when_to_come_back() -> None:
+    """Whole seconds, rounded up, as HTTP wants them."""
+    response = wire.error_response(UnavailableError("the queue is away", retry_after_seconds=1.2))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    assert msgspec.json.decode(response.body) == {"code": "UNAVAILABLE", "message": "the queue is away"}
