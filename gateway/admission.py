@@ -20,6 +20,7 @@ import msgspec
 from fallback.errors import InvalidError
 from gateway import trial
 from gateway.manifest import ARTEFACT, Manifest, Preprocess, TensorSpec, check
+from gateway.preprocess import known_shapes
 
 TRIAL: Final = (sys.executable, "-I", "-m", trial.__name__)
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
@@ -89,7 +90,7 @@ def plan(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Plan:
         memory_bytes=limits.memory_bytes_max + _MEMORY_PER_ARTEFACT_BYTE * artefact.stat().st_size,
         cpu_seconds=math.ceil(2 * limits.seconds),
         parent=os.getpid(),
-        shapes=_known_shapes(manifest.preprocess),
+        shapes=known_shapes(manifest.preprocess),
         golden=tuple(golden.inputs for golden in manifest.golden),
     )
 
@@ -120,19 +121,6 @@ def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
     return verdict(done.returncode, done.stdout)
 
 
-def _known_shapes(preprocess: Preprocess | None) -> dict[str, tuple[int, ...]]:
-    """Sizes of the axes after the rows' of the input that a subject becomes."""
-    if preprocess is None or preprocess.kind != "image" or not preprocess.input:
-        return {}
-    width, height, channels = preprocess.width, preprocess.height, len(preprocess.mode)
-    shapes = {
-        "NCHW": (channels, height, width),
-        "NHWC": (height, width, channels),
-        "flat": (channels * height * width,),
-    }
-    return {preprocess.input: shapes[preprocess.layout]}
-
-
 def _answer_output(manifest: Manifest, report: trial.Report) -> str:
     """Name the output that the answer is read from."""
     floats = [spec.name for spec in report.outputs if spec.datatype in _FLOATS]
@@ -160,7 +148,7 @@ def _subject_input(preprocess: Preprocess | None, inputs: tuple[TensorSpec, ...]
     if len(names) > 1:
         raise AdmissionError(f"preprocess: expected a model with one input, got {', '.join(names)}")
     filled = msgspec.structs.replace(preprocess, input=names[0])
-    shape, known = inputs[0].shape[1:], _known_shapes(filled).get(names[0])
+    shape, known = inputs[0].shape[1:], known_shapes(filled).get(names[0])
     if known is not None and (
         len(known) != len(shape) or any(b not in {-1, a} for a, b in zip(known, shape, strict=True))
     ):

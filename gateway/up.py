@@ -20,11 +20,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 
 from fallback import embedded
-from fallback.config import Config, FallbackSettings, RedisSettings
+from fallback.config import Config, FallbackSettings, redis_url
 from fallback.errors import ConfigError, StateError, UnavailableError
 from gateway import screen, stack
 from gateway.config import GatewaySettings
@@ -58,8 +59,7 @@ class _Up:
         self._stop = asyncio.Event()
         self._gateway = config.table("gateway", GatewaySettings)
         self._fallback = config.table("fallback", FallbackSettings)
-        redis = config.table("redis", RedisSettings)
-        self._redis_url = os.environ.get("DEMUR_REDIS_URL") or redis.url
+        self._redis_url = redis_url(config)
         self._environment = _environment(config, data)
 
     async def run(self) -> None:
@@ -207,7 +207,7 @@ class _Up:
             review=self._address("review", "grpc"),
             page=f"http://{self._address('review', 'page')}",
             data=str(self._data),
-            redis=self._redis_url or embedded.url(embedded.folder(self._data)),
+            redis=without_password(self._redis_url) or embedded.url(embedded.folder(self._data)),
             pids={stack.SUPERVISOR: os.getpid(), **{child.command.name: child.pid for child in self._children}},
         )
 
@@ -238,6 +238,12 @@ def port_problem(listen: str) -> str:
     except (OSError, ValueError, OverflowError) as error:
         return getattr(error, "strerror", None) or str(error)
     return ""
+
+
+def without_password(url: str) -> str:
+    """Return an address as it may be shown."""
+    parts = urlsplit(url)
+    return url if parts.password is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _environment(config: Config, data: Path) -> dict[str, str]:

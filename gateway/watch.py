@@ -37,8 +37,8 @@ log = structlog.get_logger(__name__)
 class Champions(Protocol):
     """What serves: the live version of each model. The gateway's own, and the tests'."""
 
-    async def ensure(self, version: ModelVersion) -> None:
-        """Load, warm and swap in `version` unless it is live; a DemurError leaves the champion as it was."""
+    async def ensure(self, version: ModelVersion, policy: Policy) -> None:
+        """Load, warm and swap in `version`, judged by `policy`; a DemurError leaves the champion as it was."""
 
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""
@@ -115,12 +115,11 @@ class Watch:
             return found
         try:
             await asyncio.to_thread(self._registry.verify, found)
-            await self._champions.ensure(found)
+            await self._champions.ensure(found, self.policy(model, found))
         except DemurError:
             self._metrics.swap_failures.labels(model).inc()
             raise
         self._metrics.swaps.labels(model).inc()
-        self._champions.set_policy(model, self.policy(model, found))
         return found
 
     def policy(self, model: str, version: ModelVersion) -> Policy:
