@@ -1,0 +1,74 @@
+"""`demur demo` and `demur bench`: see the loop work, and measure it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+STREAM = 1200
+
+demo = typer.Typer(help="See the whole loop work, by itself, on real data.", no_args_is_help=True)
+bench = typer.Typer(help="Measure latency under open-loop load.", no_args_is_help=True)
+
+_RUNNING_HELP = "Use the stack that runs on this data folder, or start one of its own in a temporary folder and end it."
+Running = Annotated[bool, typer.Option("--running/--own", help=_RUNNING_HELP)]
+Json = Annotated[bool, typer.Option("--json", help="Progress to stderr; the last line of stdout is one object.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws what the run leaves to chance.")]
+_KEEP_HELP = "Keep everything of the run in this empty folder: data, logs, journals, picture."
+Keep = Annotated[Path | None, typer.Option("--keep", help=_KEEP_HELP, show_default=False)]
+
+
+@demo.callback()
+@bench.callback()
+def group() -> None:
+    """Make a group of commands even while it has but one."""
+
+
+@demo.command()
+def digits(
+    *,
+    json: Json = False,
+    running: Running = False,
+    requests: Annotated[
+        int, typer.Option(min=1, max=STREAM, help="How many digits to stream; fewer may not bring two new versions.")
+    ] = STREAM,
+    seed: Seed = 1,
+    keep: Keep = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the picture, a PNG. [default: <data folder>/demo/]", show_default=False),
+    ] = None,
+) -> None:
+    """Stream handwritten digits; people answer what the model is unsure of; it learns and is swapped while they come.
+
+    Clients, reviewers and a receiver of callbacks are processes of their own, and every count comes from them. Ends
+    with 1 unless every promise holds: exactly one outcome for every deferral, every callback arrived, no request
+    failed, at least two hot swaps, and a last version better than the first on digits that were never trained on.
+    """
+    from benchmarks.demo import command
+
+    ok = command.run(as_json=json, running=running, requests=requests, seed=seed, keep=keep, to=picture)
+    raise typer.Exit(0 if ok else 1)
+
+
+@bench.command()
+def predict(
+    *,
+    rate: Annotated[float, typer.Option(min=1, max=100_000, help="Requests a second on average, Poisson.")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long to send.")] = 10.0,
+    callers: Annotated[int, typer.Option(min=1, max=64, help="Processes that send.")] = 2,
+    json: Json = False,
+    running: Running = False,
+    seed: Seed = 1,
+) -> None:
+    """Measure Predict from when each request was due, sent late or not; a generator that lags makes the run void.
+
+    A digit a request, to a digits model of the run's own whose policy answers everything, so that nothing is parked
+    and nobody's queue is touched. Ends with 1 if a request failed or the run is void.
+    """
+    from benchmarks import bench_predict
+
+    ok = bench_predict.run(rate=rate, seconds=seconds, callers=callers, as_json=json, running=running, seed=seed)
+    raise typer.Exit(0 if ok else 1)

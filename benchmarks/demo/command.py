@@ -1,0 +1,148 @@
+"""`demur demo digits`: a stack to run on, the run, what came of it as a table, a picture and one JSON object."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks import machine, stack
+from benchmarks.demo import counts, evaluate, picture, report
+from benchmarks.demo.counts import Tally, Version
+from benchmarks.demo.journal import Replied
+from benchmarks.demo.orchestrator import Orchestration, Plan, lay_down
+from benchmarks.demo.progress import Display
+from benchmarks.demo.receiver import HOST as RECEIVER_HOST
+from benchmarks.demo.receiver import SECRET
+from fallback import config as configuration
+from fallback.address import Rule
+from fallback.config import Config, FallbackSettings
+from fallback.errors import ConfigError
+from gateway.stack import Stack
+from trainer import digits
+
+# What a demonstration wants faster or more talkative than an operator does.
+SETTINGS = """
+[queues.default]
+lease_seconds = 20
+
+[trainer]
+retrain_after_reviews = 100
+"""
+STUMBLE_EVERY = 20
+SWAPS_GOAL = 2
+MODEL = "digits"
+SECRET_BYTES = 32
+# The receiver fails no attempt of a stack that would be slower than this to make the next.
+BACKOFF_SECONDS_MAX = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What a run stands on: the stack, the model's name there, and the secret its callbacks are signed with."""
+
+    stack: Stack
+    model: str
+    secret: str
+    stumble_every: int
+
+
+def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | None, to: Path | None) -> bool:
+    """Run the demo once and tell what came of it; returns whether every promise holds."""
+    start = time.monotonic()
+    run_id = secrets.token_hex(3)
+    console = Console(stderr=as_json, highlight=False)
+    config = configuration.load()
+    with stack.place(keep) as folder, ThreadPoolExecutor(1) as aside, Display(console, requests) as display:
+        laying = aside.submit(lay_down, folder / "stream.msgpack", seed)
+        with _running(config, run_id, display) if running else _own(folder, display) as ground:
+            plan = Plan(
+                stack=ground.stack,
+                folder=folder,
+                images=folder / "stream.msgpack",
+                model=ground.model,
+                run=run_id,
+                requests=requests,
+                seed=seed,
+                swaps_goal=SWAPS_GOAL,
+                secret=ground.secret,
+                stumble_every=ground.stumble_every,
+            )
+            truth = laying.result().labels
+            tally = asyncio.run(Orchestration(plan, display).run())
+            display.phase("measuring each version on the hold-out")
+            versions = asyncio.run(evaluate.measure_all(ground.stack, ground.model, tally, truth))
+    path = to or (keep or config.data_folder) / "demo" / f"digits-{run_id}.png"
+    facts = {
+        "seconds": round(time.monotonic() - start, 1),
+        "machine": machine.describe(),
+        "model": ground.model,
+        "stack": "running" if running else "own",
+        "seed": seed,
+        "versions_on": f"{digits.HOLDOUT_COUNT} held-out digits at the live policy; stream_*: what clients saw",
+        "picture": str(path),
+    }
+    return _tell(console, tally, versions, requests=requests, facts=facts, as_json=as_json)
+
+
+def _tell(
+    console: Console,
+    tally: Tally,
+    versions: list[Version],
+    *,
+    requests: int,
+    facts: dict[str, object],
+    as_json: bool,
+) -> bool:
+    checks = counts.judge(tally, versions, requests=requests, swaps_goal=SWAPS_GOAL)
+    summary = counts.summary(tally, versions, checks, facts)
+    console.print(report.render(summary, versions, checks))
+    path = Path(str(facts["picture"]))
+    picture.draw(path, versions, tally.of(Replied), caption=report.caption(summary))
+    console.print(Text(f"  picture: {path}"))
+    for entry in report.complaints(tally):
+        console.print(Text(f"  {entry}", style="red"))
+    if as_json:
+        print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
+    return all(check.ok for check in checks)
+
+
+@contextlib.contextmanager
+def _own(folder: Path, display: Display) -> Iterator[Ground]:
+    display.phase("starting a stack of its own: queue, gateway, reviews; a first model from 200 digits; trainer")
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    with stack.own(folder, settings=stack.SETTINGS + SETTINGS, secrets={SECRET: secret}) as found:
+        yield Ground(stack=found, model=MODEL, secret=secret, stumble_every=STUMBLE_EVERY)
+        display.phase("stopping the stack")
+
+
+@contextlib.contextmanager
+def _running(config: Config, run_id: str, display: Display) -> Iterator[Ground]:
+    """Use the stack that runs, under a model's name of this run's own, so that nobody's queue is disturbed."""
+    found = stack.running(config.data_folder)
+    settings = config.table("fallback", FallbackSettings)
+    if not Rule(settings.webhook_allow_networks).listed(RECEIVER_HOST):
+        raise ConfigError(
+            f"fallback.webhook_allow_networks: expected a network with {RECEIVER_HOST}, where the demo's receiver of "
+            'callbacks listens; add "127.0.0.0/8" and start `demur up` again, or leave out --running'
+        )
+    model = f"{MODEL}-demo-{run_id}"
+    display.phase(f"training a first model from 200 digits on the running stack, as {model}")
+    stack.first(MODEL, model)
+    patient = settings.callback_backoff_seconds <= BACKOFF_SECONDS_MAX
+    yield Ground(
+        stack=found,
+        model=model,
+        secret=configuration.secret(config, "webhook"),
+        stumble_every=STUMBLE_EVERY if patient else 0,
+    )

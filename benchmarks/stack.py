@@ -1,0 +1,130 @@
+"""The stack that is measured: one of its own, started and ended here, or one that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks.demo.processes import tail_of
+from fallback.errors import UnavailableError
+from gateway import stack as gateway_stack
+from gateway.stack import Stack
+from gateway.supervise import leashed
+from gateway.up import demur
+
+# Free ports of the loopback address; a receiver of callbacks there may be called.
+SETTINGS = """\
+[gateway]
+grpc_listen = "127.0.0.1:0"
+metrics_listen = "127.0.0.1:0"
+
+[fallback]
+grpc_listen = "127.0.0.1:0"
+page_listen = "127.0.0.1:0"
+webhook_allow_networks = ["127.0.0.0/8"]
+"""
+START_SECONDS_MAX = 120.0
+FIRST_SECONDS_MAX = 120.0
+END_SECONDS_MAX = 30.0
+_LOOK_SECONDS = 0.1
+# What would make a stack of one's own less one's own.
+_NOT_INHERITED = ("DEMUR_DATA", "DEMUR_REDIS_URL", "DEMUR_CONFIG")
+
+
+def environment(config: Path, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a stack of one's own: this process's, less what points elsewhere."""
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    return {**kept, "DEMUR_CONFIG": str(config), **secrets}
+
+
+@contextlib.contextmanager
+def place(keep: Path | None) -> Iterator[Path]:
+    """Yield an empty folder for a run: `keep`, which stays, or a temporary one, which goes."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise UnavailableError(f"--keep {keep}: expected an empty or a new folder, got one with files in it")
+        yield keep.resolve()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="demur-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def own(folder: Path, *, settings: str, secrets: Mapping[str, str]) -> Iterator[Stack]:
+    """Start `demur up` on a data folder of its own, yield where it is, and end it; it ends too if this process dies.
+
+    `settings` are the tables of its demur.toml. Raises UnavailableError, with its log's end, if it does not come up.
+    """
+    config, data, log = folder / "demur.toml", folder / "data", folder / "up.log"
+    config.write_text(f'data_folder = "{data}"\n\n{settings}', encoding="utf-8")
+    with log.open("ab") as output:
+        child = subprocess.Popen(  # noqa: S603 - this Python, our own command
+            leashed(demur("up")),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env=environment(config, secrets),
+            start_new_session=True,
+        )
+    try:
+        yield _wait(child, data, log)
+    finally:
+        _end(child)
+
+
+def _wait(child: subprocess.Popen[bytes], data: Path, log: Path) -> Stack:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < deadline:
+        found = gateway_stack.read(data)
+        if found is not None:
+            return found
+        if child.poll() is not None:
+            raise UnavailableError(
+                f"`demur up` ended with code {child.returncode}; the end of its log:\n{tail_of(log)}"
+            )
+        time.sleep(_LOOK_SECONDS)
+    raise UnavailableError(f"`demur up` is not up after {START_SECONDS_MAX:.0f} s; the end of its log:\n{tail_of(log)}")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Stop it as Ctrl-C would; what will not stop is killed with all its children, which end with it."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(END_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def running(data: Path) -> Stack:
+    """Return where the running stack on `data` is; raises UnavailableError that says how to start one."""
+    return gateway_stack.find(data)
+
+
+def first(kind: str, model: str) -> None:
+    """Train and publish a first model of `kind` as `model` on the running stack; raises UnavailableError."""
+    try:
+        done = subprocess.run(  # noqa: S603 - this Python, our own command
+            demur("train", "--first", kind, "--as", model),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=FIRST_SECONDS_MAX,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"training {model} took more than {FIRST_SECONDS_MAX:.0f} s") from error
+    if done.returncode:
+        raise UnavailableError(f"training {model} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
