@@ -41,7 +41,10 @@ _DATATYPES: Final = {
 }
 # Sizes to try, in this order, for an axis that may have any, when a run is made up.
 _FREE_AXES: Final = (1, 8, 32, 224)
-_LOG_ERRORS_ONLY: Final = 3
+# What a run refuses is told to the caller; logging it as well would let a caller fill the log.
+_LOG_FATAL_ONLY: Final = 4
+# Words of ONNX Runtime's for trouble that is the machine's, not the input's.
+_MACHINE_SIGNS: Final = ("Failed to allocate", "CUDA failure", "CUDNN failure", "CUBLAS failure", "TensorRT EP")
 _DRIVER_LIBRARY: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _TENSORRT_LIBRARY: Final = "nvinfer_10.dll" if sys.platform == "win32" else "libnvinfer.so.10"
 
@@ -78,7 +81,7 @@ class Model:
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = _LOG_ERRORS_ONLY
+        options.log_severity_level = _LOG_FATAL_ONLY
         # Threads that spin between runs take a core each from everything else in the process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         wanted = pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus())
@@ -109,7 +112,9 @@ class Model:
         try:
             found = self._run_bound(session, feeds) if self._bindable else session.run(self._outputs, dict(feeds))
             return dict(zip(self._outputs, found, strict=True))
-        except ort_errors.InvalidArgument as error:
+        except (ort_errors.InvalidArgument, RuntimeError) as error:
+            if any(sign in str(error) for sign in _MACHINE_SIGNS):
+                raise
             raise InvalidError(f"inputs: the model cannot be run on them: {_brief(error)}") from error
 
     def _run_bound(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> Sequence[Array]:

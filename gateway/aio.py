@@ -1,0 +1,341 @@
+"""The transport on grpc.aio: raw bytes in, raw bytes or a status out.
+
+Theory of operation. The server and its event loop live in a thread of their own, the transport's. A hot handler is
+called there and returns at once; whoever settles the call later, from whatever thread, puts the outcome into a mailbox
+that the loop empties in one go, so that a batch of replies costs one wake-up. A slow handler runs on the slow loop. A
+call waits for the first of: its outcome, its deadline (so that DEADLINE_EXCEEDED comes on time even while the model
+runs), its cancellation. Nothing but a DemurError's own sentence ever reaches a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from fallback.edge import status_of
+from fallback.errors import ConfigError, DemurError, OverdueError
+from gateway.internal import told
+from gateway.transport import Hot, Metadata, Routes, Slow
+
+_START_SECONDS_MAX: Final = 30.0
+# Beyond the grace: what a cancelled handler may still take to end.
+_END_SECONDS: Final = 5.0
+_UNLIMITED: Final = -1
+
+log = structlog.get_logger(__name__)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Replied:
+    payload: bytes
+    trailing: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: DemurError
+    trailing: Metadata
+
+
+_Outcome = _Replied | _Failed
+
+
+class _Mailbox:
+    """Outcomes from other threads, handed to the loop's futures; many for one wake-up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: deque[tuple[asyncio.Future[_Outcome], _Outcome]] = deque()
+        self._woken = False
+
+    def post(self, future: asyncio.Future[_Outcome], outcome: _Outcome) -> None:
+        self._items.append((future, outcome))
+        # Set before it is emptied below, so an item that sees it set is still taken.
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._empty)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                self._items.clear()
+
+    def _empty(self) -> None:
+        self._woken = False
+        while self._items:
+            future, outcome = self._items.popleft()
+            if not future.done():
+                future.set_result(outcome)
+
+
+class _Call:
+    """One call on grpc.aio."""
+
+    __slots__ = ("_context", "_loop", "_mailbox", "deadline", "future", "metadata", "method", "payload", "peer")
+
+    def __init__(self, method: str, payload: bytes, context: Context, mailbox: _Mailbox) -> None:
+        remaining = context.time_remaining()
+        self.method = method
+        self.payload = payload
+        self.deadline = None if remaining is None else time.monotonic() + remaining
+        self.metadata: Metadata = tuple(context.invocation_metadata() or ())
+        self.peer: str = context.peer()
+        self._context = context
+        self._mailbox = mailbox
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[_Outcome] = self._loop.create_future()
+
+    @property
+    def cancelled(self) -> bool:
+        return self.future.done()
+
+    def reply(self, payload: bytes, trailing: Metadata = ()) -> None:
+        self._mailbox.post(self.future, _Replied(payload, trailing))
+
+    def fail(self, error: DemurError, trailing: Metadata = ()) -> None:
+        self._mailbox.post(self.future, _Failed(error, trailing))
+
+    async def send(self, payload: bytes) -> None:
+        await self._there(self._context.write(payload))
+
+    async def receive(self) -> bytes | None:
+        message = await self._there(self._context.read())
+        return message if isinstance(message, bytes) else None
+
+    async def _there(self, operation: Awaitable[Any]) -> Any:
+        """Await, on the slow loop, what must run on the transport's."""
+
+        async def run() -> Any:
+            return await operation
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+
+
+class AioTransport:
+    """Serves `routes` on `listen` (host:port or unix:path; port 0 for any free one).
+
+    `message_bytes_max` bounds what a client may send, `calls_max` the calls under way. `names` are the services that
+    reflection and health speak of, `files` the descriptors that reflection shows.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        *,
+        listen: str,
+        slow_loop: asyncio.AbstractEventLoop,
+        message_bytes_max: int,
+        calls_max: int,
+        names: Sequence[str],
+        files: Sequence[descriptor_pb2.FileDescriptorProto],
+    ) -> None:
+        self._routes = routes
+        self._listen = listen
+        self._slow_loop = slow_loop
+        self._message_bytes_max = message_bytes_max
+        self._calls_max = calls_max
+        self._names = tuple(names)
+        self._files = tuple(files)
+        self._port = 0
+        self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port in use, once started; 0 on a unix socket."""
+        return self._port
+
+    def start(self) -> None:
+        """Listen; returns once calls are taken. Raises ConfigError where the address cannot be had."""
+        self._thread.start()
+        self._started.result(_START_SECONDS_MAX)
+
+    def set_ready(self, ready: bool) -> None:
+        """Say to those who ask for health whether calls are welcome."""
+        asyncio.run_coroutine_threadsafe(self._set_health(ready=ready), self._loop).result(_START_SECONDS_MAX)
+
+    def stop(self, grace_seconds: float) -> None:
+        """Take no new calls, let those under way finish for up to `grace_seconds`, then end them."""
+        if not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._stopping.set_result, grace_seconds)
+        self._thread.join(grace_seconds + _END_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - the root of the thread: whoever starts it is told
+            if self._started.done():
+                log.critical("the transport ended", exc_info=error)
+            else:
+                self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping: asyncio.Future[float] = self._loop.create_future()
+        self._mailbox = _Mailbox(self._loop)
+        server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", self._message_bytes_max),
+                ("grpc.max_send_message_length", _UNLIMITED),
+                ("grpc.so_reuseport", 0),
+            ),
+            maximum_concurrent_rpcs=self._calls_max,
+        )
+        server.add_generic_rpc_handlers((_Handlers(self),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflecting = ReflectionServicer(shown, pool=_pool((*self._files, _proto(health_pb2.DESCRIPTOR))))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
+        try:
+            self._port = server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise ConfigError(f"gateway.grpc_listen: cannot listen on {self._listen}; is it in use?") from error
+        await self._set_health(ready=False)
+        await server.start()
+        self._started.set_result(None)
+        grace = await self._stopping
+        await self._set_health(ready=False)
+        await server.stop(grace)
+
+    async def _set_health(self, *, ready: bool) -> None:
+        serving = health_pb2.HealthCheckResponse.ServingStatus
+        status = serving.SERVING if ready else serving.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def answer_hot(self, handler: Hot, call: _Call) -> bytes:
+        """Run one hot call to its end."""
+        try:
+            handler(call)
+        except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
+            call.fail(told(error, method=call.method))
+        return await self._outcome(call)
+
+    async def answer_slow(self, handler: Slow, call: _Call) -> bytes:
+        """Run one slow call to its end, on the slow loop."""
+
+        async def run() -> None:
+            try:
+                await handler(call)
+            except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
+                call.fail(told(error, method=call.method))
+            else:
+                call.reply(b"")  # where there was no reply: the end of a stream
+
+        running = asyncio.run_coroutine_threadsafe(run(), self._slow_loop)
+        try:
+            return await self._outcome(call)
+        finally:
+            running.cancel()
+
+    async def _outcome(self, call: _Call) -> bytes:
+        timer = None
+        if call.deadline is not None:
+            late = max(0.0, call.deadline - time.monotonic())
+            timer = self._loop.call_later(late, call.fail, OverdueError("the deadline passed"))
+        try:
+            outcome = await call.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return await _end(call, outcome)
+
+    def new_call(self, method: str, payload: bytes, context: Context) -> _Call:
+        """Wrap one call."""
+        return _Call(method, payload, context, self._mailbox)
+
+    @property
+    def routes(self) -> Routes:
+        """What is served."""
+        return self._routes
+
+
+async def _end(call: _Call, outcome: _Outcome) -> bytes:
+    context = call._context  # noqa: SLF001 - the call and its end are one thing
+    if isinstance(outcome, _Replied):
+        if outcome.trailing:
+            context.set_trailing_metadata(outcome.trailing)
+        return outcome.payload
+    status = status_of(outcome.error)
+    await context.abort(status.code, status.details, (*status.trailing, *outcome.trailing))
+    raise AssertionError("unreachable: abort raises")
+
+
+class _Handlers(grpc.GenericRpcHandler[Any, Any]):
+    """Finds a method's handler by name."""
+
+    def __init__(self, transport: AioTransport) -> None:
+        self._transport = transport
+        routes = transport.routes
+        self._methods = {name: self._hot(name, handler) for name, handler in routes.hot.items()}
+        self._methods |= {name: self._slow(name, handler) for name, handler in routes.slow.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._methods.get(handler_call_details.method)
+
+    def _hot(self, name: str, handler: Hot) -> grpc.RpcMethodHandler[Any, Any]:
+        transport = self._transport
+
+        async def answer(payload: bytes, context: Context) -> bytes:
+            return await transport.answer_hot(handler, transport.new_call(name, payload, context))
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    def _slow(self, name: str, handler: Slow) -> grpc.RpcMethodHandler[Any, Any]:
+        transport = self._transport
+
+        async def answer(payload: Any, context: Context) -> bytes:
+            reads = name in transport.routes.reads
+            return await transport.answer_slow(handler, transport.new_call(name, b"" if reads else payload, context))
+
+        async def stream(payload: bytes, context: Context) -> None:
+            await answer(payload, context)
+
+        make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = grpc.unary_unary_rpc_method_handler
+        if name in transport.routes.writes:
+            return grpc.unary_stream_rpc_method_handler(stream)
+        if name in transport.routes.reads:
+            make = grpc.stream_unary_rpc_method_handler
+        return make(answer)
+
+
+def _proto(descriptor: Any) -> descriptor_pb2.FileDescriptorProto:
+    return descriptor_pb2.FileDescriptorProto.FromString(descriptor.serialized_pb)
+
+
+def _pool(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> DescriptorPool:
+    """Return one pool of files that live in several."""
+    pool = DescriptorPool()
+    for file in files:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+def files_of(*descriptors: Any) -> list[descriptor_pb2.FileDescriptorProto]:
+    """Return file descriptors with all they import, each once, imports first."""
+    found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+
+    def add(descriptor: Any) -> None:
+        for needed in descriptor.dependencies:
+            add(needed)
+        found.setdefault(descriptor.name, _proto(descriptor))
+
+    for descriptor in descriptors:
+        add(descriptor)
+    return list(found.values())
+

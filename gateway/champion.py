@@ -1,0 +1,179 @@
+"""The live version of one model, and how another takes its place.
+
+Theory of operation. What a batch needs of a version (session, manifest, rules, intake) is one immutable value, `Live`.
+A batch takes a hold on the Live that is current when it starts and keeps it to its end, so no batch mixes versions. A
+swap loads and warms the new version beside the old one, then replaces the current Live by one assignment; from then on
+new batches hold the new one. The old one is freed by whoever lets go of it last: the count of holds, the flag that it
+was replaced, and the decision to free are under one lock, so it is freed once and never while it runs. A version that
+does not load or warm never becomes current; the champion stays as it was.
+
+Swaps of one model come one at a time: the caller sees to that (`gateway.watch` holds the model's lock).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from gateway.intake import Intake
+from gateway.manifest import Manifest
+from gateway.model import Device, Model
+from gateway.policy import Policy, Rules
+from gateway.preprocess import known_shapes
+from gateway.registry import ModelVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """One loaded version, as a batch needs it."""
+
+    version: ModelVersion
+    model: Model
+    rules: Rules
+    intake: Intake
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the version says of itself."""
+        return self.version.manifest
+
+    @property
+    def judged(self) -> bool:
+        """Whether its answers are judged: it has labels to be sure of, and a task to ask a person."""
+        return bool(self.manifest.labels) and self.manifest.task is not None
+
+
+class _Users:
+    """Counts who uses a model, and closes it when it was replaced and nobody does any more."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._lock = Lock()
+        self._count = 0
+        self._replaced = False
+
+    def add(self) -> bool:
+        """Count one more; False once it was replaced."""
+        with self._lock:
+            if self._replaced:
+                return False
+            self._count += 1
+            return True
+
+    def drop(self) -> None:
+        with self._lock:
+            self._count -= 1
+            last = self._replaced and self._count == 0
+        if last:
+            self._model.close()
+
+    def replace(self) -> None:
+        with self._lock:
+            self._replaced = True
+            unused = self._count == 0
+        if unused:
+            self._model.close()
+
+
+class Hold:
+    """Somebody's use of one Live, until `release`; releasing it again does nothing."""
+
+    __slots__ = ("_users", "live")
+
+    def __init__(self, live: Live, users: _Users) -> None:
+        self.live = live
+        self._users: _Users | None = users
+
+    def release(self) -> None:
+        """Let go."""
+        users, self._users = self._users, None
+        if users is not None:
+            users.drop()
+
+
+class Champion:
+    """The live version of one model. `acquire` from any thread; `swap`, `set_policy` and `close` one at a time."""
+
+    def __init__(self, *, device: Device = "auto", threads: int = 0) -> None:
+        self._device = device
+        self._threads = threads
+        self._current: tuple[Live, _Users] | None = None
+        self._policy_lock = Lock()
+
+    @property
+    def live(self) -> Live | None:
+        """What is live now, to look at; to run it, `acquire` it."""
+        current = self._current
+        return None if current is None else current[0]
+
+    def swap(self, version: ModelVersion, policy: Policy) -> Live:
+        """Load, warm and put in place `version`; blocks. Raises a DemurError and leaves all as it was if it fails."""
+        model = Model.load(version.artefact, device=self._device, threads=self._threads)
+        try:
+            manifest = version.manifest
+            # Written before versions recorded their tensors: as the artefact says.
+            inputs = manifest.inputs or model.signature.inputs
+            intake = Intake(
+                inputs=inputs,
+                batched=manifest.batched,
+                preprocess=manifest.preprocess,
+                forbid_nan=manifest.forbid_nan,
+                rows_max=rows_max(manifest),
+            )
+            model.warm_up(buckets(intake.rows_max), known_shapes(manifest.preprocess))
+            live = Live(version=version, model=model, rules=Rules.compile(policy, manifest.labels), intake=intake)
+        except BaseException:
+            model.close()
+            raise
+        with self._policy_lock:
+            before, self._current = self._current, (live, _Users(model))
+        if before is not None:
+            before[1].replace()
+        return live
+
+    def set_policy(self, policy: Policy) -> None:
+        """Judge by `policy` from the next batch on."""
+        with self._policy_lock:
+            if self._current is None:
+                return
+            live, users = self._current
+            self._current = replace(live, rules=Rules.compile(policy, live.manifest.labels)), users
+
+    def hold(self) -> Hold | None:
+        """Hold what is live; None where nothing is."""
+        while (current := self._current) is not None:
+            live, users = current
+            if users.add():
+                return Hold(live, users)
+            # Replaced between the two lines; what replaced it is there by now.
+        return None
+
+    @contextmanager
+    def acquire(self) -> Iterator[Live | None]:
+        """Hold what is live for one batch; None where nothing is."""
+        hold = self.hold()
+        try:
+            yield None if hold is None else hold.live
+        finally:
+            if hold is not None:
+                hold.release()
+
+    def close(self) -> None:
+        """Free the live version when its last batch is done."""
+        with self._policy_lock:
+            before, self._current = self._current, None
+        if before is not None:
+            before[1].replace()
+
+
+def rows_max(manifest: Manifest) -> int:
+    """Return how many rows one run may have."""
+    return manifest.batch_rows_max if manifest.batched else 1
+
+
+def buckets(most: int) -> list[int]:
+    """Return the numbers of rows to warm up: powers of two up to `most`, and `most`."""
+    powers = [2**power for power in range(most.bit_length())]
+    return powers if powers[-1] == most else [*powers, most]

@@ -1,0 +1,111 @@
+"""Whether a request fits a version's inputs, and its rows as the arrays that go into a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fallback.errors import InvalidError
+from gateway import tensor
+from gateway.manifest import Preprocess, TensorSpec
+from gateway.preprocess import to_tensor
+from gateway.request import Request
+from gateway.tensor import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """How a request becomes arrays; two versions with equal intakes take the same prepared rows.
+
+    `batched`: the first axis of every tensor counts rows.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    batched: bool
+    preprocess: Preprocess | None
+    forbid_nan: bool
+    rows_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A request's rows, ready for a batch of others with an equal `shape`."""
+
+    intake: Intake
+    arrays: Mapping[str, Array]
+    rows: int
+    shape: Hashable
+
+
+def prepare(request: Request, intake: Intake, *, pixels_max: int) -> Prepared:
+    """Check `request` against `intake`; raises InvalidError naming field, expected and got."""
+    arrays = request.tensors
+    if not arrays:
+        arrays = _read_subject(request, intake, pixels_max)
+    _check_names(arrays, intake)
+    rows = {_check(arrays[spec.name], spec, intake) for spec in intake.inputs}
+    if len(rows) > 1:
+        counts = {spec.name: arrays[spec.name].shape[0] for spec in intake.inputs}
+        raise InvalidError(f"inputs: expected as many rows in each, got {counts}")
+    shape = tuple((arrays[spec.name].shape[intake.batched :]) for spec in intake.inputs)
+    ordered = {spec.name: arrays[spec.name] for spec in intake.inputs}
+    return Prepared(intake=intake, arrays=ordered, rows=rows.pop(), shape=shape)
+
+
+def join(prepared: Sequence[Prepared]) -> dict[str, Array]:
+    """Return one array for each input with all rows: the one copy on the way in, and none for a lone request."""
+    first = prepared[0].arrays
+    if len(prepared) == 1:
+        return dict(first)
+    return {name: np.concatenate([each.arrays[name] for each in prepared]) for name in first}
+
+
+def _read_subject(request: Request, intake: Intake, pixels_max: int) -> Mapping[str, Array]:
+    if request.subject is None:
+        raise InvalidError(f"inputs: expected {_named(intake.inputs)}, or a subject; got neither")
+    if len(intake.inputs) != 1:
+        raise InvalidError(f"inputs: expected {_named(intake.inputs)}; a subject can be read for one input only")
+    (spec,) = intake.inputs
+    leading = intake.batched or spec.shape[:1] == (1,)
+    sizes = spec.shape[1:] if leading else spec.shape
+    row = to_tensor(request.subject, spec, intake.preprocess, sizes=sizes, pixels_max=pixels_max)
+    return {spec.name: row[np.newaxis] if leading else row}
+
+
+def _check_names(arrays: Mapping[str, Array], intake: Intake) -> None:
+    expected = {spec.name for spec in intake.inputs}
+    if arrays.keys() != expected:
+        got = ", ".join(repr(name[:100]) for name in list(arrays)[:20]) or "none"
+        raise InvalidError(f"inputs: expected {_named(intake.inputs)}, got {got}")
+
+
+def _check(array: Array, spec: TensorSpec, intake: Intake) -> int:
+    """Return the rows of one input."""
+    field = f"inputs[{spec.name}]"
+    datatype = tensor.datatype_of(array)
+    if datatype != spec.datatype:
+        raise InvalidError(f"{field}.datatype: expected {spec.datatype}, got {datatype}")
+    rows = _check_rows(array, spec, intake, field)
+    sizes, expected = array.shape[intake.batched :], spec.shape[intake.batched :]
+    if any(want not in {-1, got} for want, got in zip(expected, sizes, strict=True)):
+        raise InvalidError(f"{field}.shape: expected {list(spec.shape)}, got {list(array.shape)}")
+    if intake.forbid_nan and array.dtype.kind == "f" and np.isnan(array).any():
+        raise InvalidError(f"{field}: expected numbers, got {int(np.isnan(array).sum())} NaN")
+    return rows
+
+
+def _check_rows(array: Array, spec: TensorSpec, intake: Intake, field: str) -> int:
+    if array.ndim != len(spec.shape):
+        raise InvalidError(
+            f"{field}.shape: expected {len(spec.shape)} axes {list(spec.shape)}, got {array.ndim} {list(array.shape)}",
+        )
+    rows = array.shape[0] if intake.batched else 1
+    if not 1 <= rows <= intake.rows_max:
+        raise InvalidError(f"{field}.shape: expected 1 to {intake.rows_max} rows, got {rows}")
+    return rows
+
+
+def _named(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} ({spec.datatype} {list(spec.shape)})" for spec in specs)
