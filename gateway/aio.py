@@ -177,7 +177,7 @@ class AioTransport:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - the root of the thread: whoever starts it is told
+        except BaseException as error:  # the root of the thread: whoever starts it is told
             if self._started.done():
                 log.critical("the transport ended", exc_info=error)
             else:
@@ -276,7 +276,7 @@ async def _end(call: _Call, outcome: _Outcome) -> bytes:
     raise AssertionError("unreachable: abort raises")
 
 
-class _Handlers(grpc.GenericRpcHandler[Any, Any]):
+class _Handlers(grpc.GenericRpcHandler):
     """Finds a method's handler by name."""
 
     def __init__(self, transport: AioTransport) -> None:
@@ -338,4 +338,3 @@ def files_of(*descriptors: Any) -> list[descriptor_pb2.FileDescriptorProto]:
     for descriptor in descriptors:
         add(descriptor)
     return list(found.values())
-

@@ -43,3 +43,31 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         float,
         Meta(gt=0, le=600, description="longest wait before states and policies are read again unasked, seconds"),
     ] = 15.0
+    queue_rows_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="rows that wait for one model's run before callers are refused, rows")
+    ] = 4096
+    linger_us: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="how long a lone request waits for company in its batch, microseconds"),
+    ] = 0
+    calls_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="calls under way at a time, waits and streams among them, calls")
+    ] = 8192
+    image_pixels_max: Annotated[int, Meta(ge=1, le=2**30, description="largest image taken as a subject, pixels")] = (
+        16 * MIB
+    )
+    parkings_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="rows on their way to the queue at a time, rows")
+    ] = 10_000
+    keys_max: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="idempotency keys of answered requests that are remembered, keys")
+    ] = 65_536
+    wait_seconds_max: Annotated[
+        float, Meta(gt=0, le=86_400, description="longest wait for a person within one call, seconds")
+    ] = 3600.0
+    redis_away: Annotated[
+        Literal["refuse", "answer_unreviewed"],
+        Meta(
+            description="what an uncertain request gets while Redis is away: UNAVAILABLE, or the model's answer marked"
+        ),
+    ] = "refuse"
