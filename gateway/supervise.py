@@ -24,6 +24,7 @@ LOG_BYTES_MAX: Final = 8 * 1024 * 1024
 TAIL_LINES: Final = 20
 RESTART_SECONDS_MIN: Final = 0.1
 RESTART_SECONDS_MAX: Final = 10.0
+_DOUBLINGS_MAX: Final = 30
 # A child that ran this long is taken to be well again.
 STEADY_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.05
@@ -79,7 +80,8 @@ class Log:
 
 def restart_seconds(failures: int) -> float:
     """How long to wait before the start that follows `failures` ends in a row, seconds."""
-    return min(RESTART_SECONDS_MAX, RESTART_SECONDS_MIN * 2.0 ** max(0, failures - 1))
+    doublings = min(max(0, failures - 1), _DOUBLINGS_MAX)
+    return min(RESTART_SECONDS_MAX, RESTART_SECONDS_MIN * 2**doublings)
 
 
 class Child:

@@ -45,7 +45,7 @@ _ENDING_SECONDS: Final = 10.0
 def up(config: Config, *, console: Console) -> None:
     """Run everything until SIGINT or SIGTERM; raises DemurError where something cannot start."""
     data = config.data_folder.resolve()
-    with _locked(data):
+    with locked(data):
         asyncio.run(_Up(config, data, console).run())
 
 
@@ -255,7 +255,7 @@ def _environment(config: Config, data: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
+def locked(data: Path) -> Iterator[None]:
     """Hold the data folder's lock; raises StateError that says who else holds it."""
     try:
         data.mkdir(parents=True, exist_ok=True)
