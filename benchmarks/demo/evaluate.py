@@ -77,8 +77,11 @@ def on_holdout(version: ModelVersion, policy: Policy) -> tuple[float, float, flo
     try:
         spec = model.signature.inputs[0]
         subjects = [Subject(content=found.png(index), media_type="image/png") for index in found.holdout]
-        rows = [to_tensor(subject, spec, manifest.preprocess, pixels_max=PIXELS_MAX) for subject in subjects]
-        scores = model.run({spec.name: np.concatenate(rows)})[manifest.output.tensor]
+        rows = [
+            to_tensor(subject, spec, manifest.preprocess, sizes=spec.shape[1:], pixels_max=PIXELS_MAX)
+            for subject in subjects
+        ]
+        scores = model.run({spec.name: np.stack(rows)})[manifest.output.tensor]
     finally:
         model.close()
     sure, predicted = confidence(scores, manifest.output.activation)
