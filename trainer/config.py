@@ -31,7 +31,9 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 64
     outcomes_keep_seconds: Annotated[
         float,
-        Meta(ge=0, le=31_536_000, description="how long outcomes stay in Redis for watchers once in the ledger, seconds"),
+        Meta(
+            ge=0, le=31_536_000, description="how long outcomes stay in Redis for watchers once in the ledger, seconds"
+        ),
     ] = 3600.0
     retrain_after_reviews: Annotated[
         int, Meta(ge=1, le=10_000_000, description="new labels by people before a model is trained again, labels")
@@ -57,25 +59,26 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     class_weights: Annotated[
         Literal["none", "balanced"], Meta(description="balanced: rare labels count as much as frequent ones")
     ] = "none"
-    iterations_max: Annotated[
-        int, Meta(ge=1, le=100_000, description="most steps of the optimiser, iterations")
-    ] = 500
+    iterations_max: Annotated[int, Meta(ge=1, le=100_000, description="most steps of the optimiser, iterations")] = 500
     parity_tolerance: Annotated[
         float, Meta(gt=0, lt=1, description="largest difference of a probability between export and training")
     ] = 1e-3
     gate_holdout_min: Annotated[
-        int, Meta(ge=1, le=10_000_000, description="fewest held-out examples that a new version can be judged by, examples")
+        int,
+        Meta(ge=1, le=10_000_000, description="fewest held-out examples that a new version can be judged by, examples"),
     ] = 30
     gate_accuracy_drop_max: Annotated[
         float, Meta(ge=0, lt=1, description="drop of accuracy on the hold-out that is let through, share")
     ] = 0.005
     gate_recall_drop_max: Annotated[
-        float, Meta(ge=0, lt=1, description="drop of one label's recall that is let through even if it is no chance, share")
+        float,
+        Meta(ge=0, lt=1, description="drop of one label's recall that is let through even if it is no chance, share"),
     ] = 0.02
     gate_error_rise_max: Annotated[
         float,
         Meta(ge=0, lt=1, description="rise of the error among automatic answers that is let through, share"),
     ] = 0.005
     gate_significance: Annotated[
-        float, Meta(gt=0, lt=0.5, description="probability below which a drop is no longer taken for chance (sign test)")
+        float,
+        Meta(gt=0, lt=0.5, description="probability below which a drop is no longer taken for chance (sign test)"),
     ] = 0.05

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.answer import LabelOption, Task
-from gateway.manifest import Manifest, Output, Preprocess
+from gateway.manifest import Manifest, Output, Preprocess, TensorSpec
 from gateway.policy import Policy
 
 LABELS: Final = tuple("0123456789")
 SIDE_PIXELS: Final = 8
+INPUT: Final = "image"
+OUTPUT: Final = "probabilities"
 SEED_PER_LABEL: Final = 20
 STREAM_COUNT: Final = 1200
 HOLDOUT_COUNT: Final = 397
@@ -32,7 +34,7 @@ _INK_MAX: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digits:
-    """All digits: `pixels` (1797, 8, 8) uint8 in [0, 255], `labels` (1797); the parts as numbers of digits, disjoint."""
+    """All digits: `pixels` (1797, 8, 8) uint8, `labels` (1797); the parts as numbers of digits, disjoint."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -50,7 +52,7 @@ class Digits:
 
     def label(self, index: int) -> str:
         """Return what one digit is, "0" to "9"."""
-        return LABELS[self.labels[index]]
+        return LABELS[int(self.labels[index])]
 
     def tensor(self, indices: tuple[int, ...]) -> NDArray[np.float32]:
         """Return digits as the model takes them: (count, 1, 8, 8) in [0, 1], as the manifest's preprocessing makes."""
@@ -91,15 +93,18 @@ def task() -> Task:
     )
 
 
-def manifest() -> Manifest:
-    """Return what a model of digits declares when it is published."""
+def manifest(model: str) -> Manifest:
+    """Return what a model of digits declares when it is published under the name `model`."""
     return Manifest(
+        model=model,
         labels=LABELS,
         task=task(),
         on_deferral="provisional",
-        output=Output(tensor="probabilities", activation="none"),
+        output=Output(tensor=OUTPUT, activation="none"),
+        inputs=(TensorSpec(name=INPUT, datatype="FP32", shape=(-1, 1, SIDE_PIXELS, SIDE_PIXELS)),),
+        outputs=(TensorSpec(name=OUTPUT, datatype="FP32", shape=(-1, len(LABELS))),),
         preprocess=Preprocess(
-            kind="image", input="image", width=SIDE_PIXELS, height=SIDE_PIXELS, mode="L", layout="NCHW", scale=1 / 255
+            kind="image", input=INPUT, width=SIDE_PIXELS, height=SIDE_PIXELS, mode="L", layout="NCHW", scale=1 / 255
         ),
         policy=Policy(threshold=THRESHOLD, audit_share=AUDIT_SHARE),
     )

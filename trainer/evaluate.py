@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.policy import Rules
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -44,16 +46,12 @@ class Judged:
     confidence: Floats
 
 
-def judge(probabilities: Floats, labels: Indices, thresholds: Floats) -> Judged:
-    """Compare `probabilities` (examples x labels) with the true `labels` (examples).
-
-    `thresholds` (labels): an answer goes out on its own when its confidence reaches the threshold of what it says.
-    """
+def judge(probabilities: Floats, labels: Indices, rules: Rules) -> Judged:
+    """Compare `probabilities` (examples x labels) with the true `labels` (examples), under the live policy's rules."""
     answer = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(labels)), answer]
-    return Judged(
-        labels=labels, right=answer == labels, answered=confidence >= thresholds[answer], confidence=confidence
-    )
+    deferred = rules.decide(confidence=confidence, predicted=answer).deferred
+    return Judged(labels=labels, right=answer == labels, answered=~deferred, confidence=confidence)
 
 
 def measure(judged: Judged, names: tuple[str, ...]) -> Metrics:

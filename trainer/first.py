@@ -7,12 +7,26 @@ features do not depend on how well the few labels were fitted, so that refitting
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from demur.v1 import model_pb2 as pb
+from gateway import manifest as manifests
+from gateway.manifest import Manifest
+from gateway.model_client import ModelClient
+from gateway.registry import parse_name
+from trainer import dataset, digits
+from trainer.imports import Split
+from trainer.retrain import LEDGER_ROW, TRAINED_ON, Rooms, limits
 from trainer.train import Indices, refit
 
 HIDDEN_UNITS: Final = 512
@@ -20,6 +34,7 @@ REGULARISATION: Final = 0.01
 ITERATIONS_MAX: Final = 500
 OPSET: Final = 17
 IR_VERSION: Final = 8
+REASON: Final = "the first model, trained on 200 digits"
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +57,50 @@ def build(images: NDArray[np.float32], labels: Indices, *, label_count: int) -> 
         iterations_max=ITERATIONS_MAX,
     )
     return _network(images.shape[1:], hidden, offset, fit.weights, fit.bias)
+
+
+async def publish(rooms: Rooms, gateway: ModelClient, name: str, tell: Callable[[str], None]) -> tuple[str, bool]:
+    """Make sure that a model `name` of digits is live; returns its version, and whether anything had to be done.
+
+    With a live version nothing is done; with only published ones the newest is promoted.
+    """
+    versions = await gateway.list(name)
+    live = [version for version in versions if version.state == pb.ModelVersion.CHAMPION]
+    if live:
+        return parse_name(live[0].name)[1], False
+    if versions:
+        newest = max((parse_name(version.name)[1] for version in versions), key=int)
+        promoted = await gateway.promote(name, newest, reason=REASON)
+        return parse_name(promoted.name)[1], True
+    tell("reading scikit-learn's digits")
+    found = await asyncio.to_thread(digits.load)
+    tell(f"training on {len(found.seed)} of {len(found.labels)} digits")
+    labels = found.labels[list(found.seed)]
+    model = await asyncio.to_thread(build, found.tensor(found.seed), labels, label_count=len(digits.LABELS))
+    tell(f"keeping those, and {len(found.holdout)} to judge by")
+    manifest = await asyncio.to_thread(_import, rooms, digits.manifest(name), found)
+    tell("publishing it")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "digits.onnx"
+        onnx.save_model(model, path)
+        published = await gateway.publish(name, path, manifests.render(manifest), promote=True, reason=REASON)
+    return parse_name(published.name)[1], True
+
+
+def _import(rooms: Rooms, manifest: Manifest, found: digits.Digits) -> Manifest:
+    """Import the seed and the hold-out; returns the manifest with what the model was trained on."""
+    for split, indices in ((Split.TRAIN, found.seed), (Split.HOLDOUT, found.holdout)):
+        rooms.imports.add(
+            manifest,
+            {digits.INPUT: found.tensor(indices)},
+            [found.label(index) for index in indices],
+            split,
+            examples_max=rooms.settings.import_examples_max,
+        )
+    kept = rooms.imports.all(manifest.model)
+    made = dataset.build(manifest, [], kept, rooms.contents, trained_row=0, limits=limits(rooms.settings))
+    provenance = {"why": REASON, TRAINED_ON: made.digest, LEDGER_ROW: "0", "source": "sklearn.datasets.load_digits"}
+    return msgspec.structs.replace(manifest, provenance=provenance)
 
 
 def _between(flat: Floats, labels: Indices) -> tuple[Floats, Floats]:

@@ -40,13 +40,11 @@ def decide(live: Judged, candidate: Judged, names: tuple[str, ...], tolerances: 
     """
     count = len(live.labels)
     if count < tolerances.holdout_min:
-        return Decision(
-            promote=False,
-            reasons=(
-                f"hold-out: expected at least {tolerances.holdout_min} examples to judge by, got {count}; "
-                "import some with `demur train import-examples --split holdout`",
-            ),
+        reason = (
+            f"hold-out: expected at least {tolerances.holdout_min} examples to judge by, got {count}; import some with "
+            f"`demur train import-examples --split holdout`"
         )
+        return Decision(promote=False, reasons=(reason,))
     old, new = measure(live, names), measure(candidate, names)
     verdicts = [
         _accuracy(live, candidate, old, new, tolerances),
@@ -62,12 +60,10 @@ def decide(live: Judged, candidate: Judged, names: tuple[str, ...], tolerances: 
 def sign_test(worse: int, better: int) -> float:
     """Return the probability of at least `worse` of `worse + better` fair coin tosses."""
     tosses = worse + better
-    return sum(math.comb(tosses, heads) for heads in range(worse, tosses + 1)) / 2**tosses
+    return float(sum(math.comb(tosses, heads) for heads in range(worse, tosses + 1)) / 2**tosses)
 
 
-def _accuracy(
-    live: Judged, candidate: Judged, old: Metrics, new: Metrics, tolerances: Tolerances
-) -> tuple[bool, str]:
+def _accuracy(live: Judged, candidate: Judged, old: Metrics, new: Metrics, tolerances: Tolerances) -> tuple[bool, str]:
     worse, better = _split(live.right, candidate.right)
     drop = old.accuracy - new.accuracy
     chance = sign_test(worse, better)
@@ -78,9 +74,7 @@ def _accuracy(
     )
 
 
-def _recalls(
-    live: Judged, candidate: Judged, names: tuple[str, ...], tolerances: Tolerances
-) -> list[tuple[bool, str]]:
+def _recalls(live: Judged, candidate: Judged, names: tuple[str, ...], tolerances: Tolerances) -> list[tuple[bool, str]]:
     verdicts = []
     for index, name in enumerate(names):
         chosen = live.labels == index
@@ -90,19 +84,15 @@ def _recalls(
             continue
         chance = sign_test(worse, better)
         passed = (worse - better) / count <= tolerances.recall_drop_max or chance >= tolerances.significance
-        verdicts.append(
-            (
-                passed,
-                f"recall of {name!r}: {int(live.right[chosen].sum())} -> {int(candidate.right[chosen].sum())} of "
-                f"{count} (p = {chance:.3f}, drop let through {tolerances.recall_drop_max})",
-            ),
+        sentence = (
+            f"recall of {name!r}: {int(live.right[chosen].sum())} -> {int(candidate.right[chosen].sum())} of "
+            f"{count} (p = {chance:.3f}, drop let through {tolerances.recall_drop_max})"
         )
+        verdicts.append((passed, sentence))
     return verdicts
 
 
-def _automatic(
-    live: Judged, candidate: Judged, old: Metrics, new: Metrics, tolerances: Tolerances
-) -> tuple[bool, str]:
+def _automatic(live: Judged, candidate: Judged, old: Metrics, new: Metrics, tolerances: Tolerances) -> tuple[bool, str]:
     worse, better = _split(~(live.answered & ~live.right), ~(candidate.answered & ~candidate.right))
     chance = sign_test(worse, better)
     rise = new.auto_error - old.auto_error

@@ -25,6 +25,8 @@ from trainer.errors import NotTrainableError
 
 FEATURES: Final = "demur_features"
 _TAIL_NODES_MAX: Final = 16
+# Before, the axis was 1 unless given and all axes from there on were one: the same thing for two axes.
+_SOFTMAX_OPSET: Final = 13
 _FLOATS: Final = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16}
 
 Floats = NDArray[np.float64]
@@ -131,8 +133,8 @@ def _gemm(graph: Any, position: int, *, softmax: bool) -> LinearLayer:
     transposed = bool(attributes.get("transB", 0))
     weights = attributes.get("alpha", 1.0) * (stored.T if transposed else stored)
     bias = np.zeros(weights.shape[1])
-    if len(node.input) > 2 and node.input[2]:
-        bias = attributes.get("beta", 1.0) * _bias(graph, node.input[2], node, weights.shape[1])
+    for name in filter(None, node.input[2:]):
+        bias = attributes.get("beta", 1.0) * _bias(graph, name, node, weights.shape[1])
     return LinearLayer(
         node=position,
         add=None,
@@ -153,7 +155,9 @@ def _matmul_add(graph: Any, position: int, producers: dict[str, int], *, softmax
         if made_by is None or graph.node[made_by].op_type != "MatMul" or bias not in initializers:
             continue
         return _matmul(graph, made_by, position, bias, softmax=softmax)
-    raise _refusal(f"{_name(add)} does not add an initialiser to a MatMul; it adds {add.input[0]!r} and {add.input[1]!r}")
+    raise _refusal(
+        f"{_name(add)} does not add an initialiser to a MatMul; it adds {add.input[0]!r} and {add.input[1]!r}"
+    )
 
 
 def _matmul(graph: Any, position: int, add: int | None, bias: str | None, *, softmax: bool) -> LinearLayer:
@@ -178,7 +182,9 @@ def _matmul(graph: Any, position: int, add: int | None, bias: str | None, *, sof
 def _feature(graph: Any, node: Any) -> str:
     name = str(node.input[0])
     if name in {tensor.name for tensor in graph.initializer}:
-        raise _refusal(f"{_name(node)} has its weights on the left; expected features on the left, weights on the right")
+        raise _refusal(
+            f"{_name(node)} has its weights on the left; expected features on the left, weights on the right"
+        )
     return name
 
 
@@ -187,7 +193,9 @@ def _initializer(graph: Any, name: str, what: str, *, rank: int | None = None) -
         if tensor.name != name:
             continue
         if tensor.data_type not in _FLOATS:
-            raise _refusal(f"{what} are {TensorProto.DataType.Name(tensor.data_type)}, expected FLOAT, DOUBLE or FLOAT16")
+            raise _refusal(
+                f"{what} are {TensorProto.DataType.Name(tensor.data_type)}, expected FLOAT, DOUBLE or FLOAT16"
+            )
         values = numpy_helper.to_array(tensor).astype(np.float64)
         if rank is not None and values.ndim != rank:
             raise _refusal(f"{what} have shape {list(values.shape)}, expected {rank} axes")
@@ -198,7 +206,7 @@ def _initializer(graph: Any, name: str, what: str, *, rank: int | None = None) -
 
 def _bias(graph: Any, name: str, node: Any, labels: int) -> Floats:
     values, _ = _initializer(graph, name, f"the bias of {_name(node)}")
-    if values.ndim > 2 or (values.ndim == 2 and values.shape[0] != 1) or values.shape[-1:] not in {(), (1,), (labels,)}:
+    if values.shape not in {(), (1,), (labels,), (1, 1), (1, labels)}:
         raise _refusal(f"the bias of {_name(node)} has shape {list(values.shape)}, expected [{labels}]")
     return np.broadcast_to(values.reshape(-1), (labels,)).copy()
 
@@ -207,8 +215,9 @@ def _check_softmax(node: Any, model: Any, *, again: bool) -> None:
     if again:
         raise _refusal(f"{_name(node)} is a second Softmax")
     opset = next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 0)
-    # Before opset 13 the default was 1 and all axes from there on were flattened: the same thing for two axes.
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1 if opset >= 13 else 1)
+    axis = next(
+        (attribute.i for attribute in node.attribute if attribute.name == "axis"), -1 if opset >= _SOFTMAX_OPSET else 1
+    )
     if axis not in {-1, 1}:
         raise _refusal(f"{_name(node)} runs along axis {axis}, expected the last")
 
@@ -233,7 +242,8 @@ def _ancestors(graph: Any, tensor: str) -> tuple[list[int], set[str]]:
 
 def _reads(node: Any) -> list[str]:
     """Return the names a node reads, those that the graphs inside it take from outside too."""
-    names, waiting = [], [node]
+    names: list[str] = []
+    waiting = [node]
     while waiting:
         here = waiting.pop()
         names.extend(name for name in here.input if name)
@@ -258,7 +268,7 @@ def _add_initializer(graph: Any, stem: str, values: Floats, element_type: int) -
 
 
 def _rewrite_gemm(node: Any, bias: str) -> None:
-    """The new weights hold alpha and beta already."""
+    """Take alpha and beta away, which the new weights hold already, and put in the new bias."""
     kept = [attribute for attribute in node.attribute if attribute.name not in {"alpha", "beta"}]
     del node.attribute[:]
     node.attribute.extend(kept)

@@ -93,12 +93,12 @@ def forward(features: Floats, weights: Floats, bias: Floats) -> Floats:
 def log_sum_exp(logits: Floats) -> Floats:
     """Return log(sum(exp(logits))) over the last axis without overflow."""
     highest = logits.max(axis=1)
-    return highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+    return np.asarray(highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)))
 
 
 def _check(features: Floats, labels: Indices, sample_weights: Floats, weights: Floats) -> None:
     size, count = weights.shape
-    if features.ndim != 2 or features.shape[1] != size:
+    if features.shape != (len(features), size):
         raise ValueError(f"features: expected shape [examples, {size}], got {list(features.shape)}")
     if labels.shape != (len(features),) or labels.min() < 0 or labels.max() >= count:
         raise ValueError(f"labels: expected {len(features)} indices below {count}, got shape {list(labels.shape)}")

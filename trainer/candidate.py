@@ -1,0 +1,186 @@
+"""Makes one candidate: cuts the live model, refits its last layer, exports it, and has the gate judge both.
+
+All of it is a function of the live version, the dataset and the settings: the same again gives the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import onnx
+
+from fallback.errors import InvalidError
+from gateway.manifest import Manifest
+from gateway.model import Model
+from gateway.policy import Policy, Rules
+from gateway.registry import ModelVersion
+from trainer import evaluate, export, promote, surgery
+from trainer.config import TrainerSettings
+from trainer.contents import Contents
+from trainer.dataset import Dataset
+from trainer.errors import NotTrainableError
+from trainer.evaluate import Judged, Metrics
+from trainer.examples import Origin
+from trainer.features import Floats, Table, compute
+from trainer.train import Fit, balanced, forward, refit
+
+ARTEFACT: Final = "candidate.onnx"
+_PARITY_ROWS_MAX: Final = 1_000
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """One version on the hold-out: on all of it, on what was imported, on what came from live requests.
+
+    Live requests are there because they were deferred or audited, so they are harder than traffic is.
+    """
+
+    all: Metrics
+    imported: Metrics
+    live: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A retrained model in a file, what it is worth beside the live one, and what the gate says."""
+
+    artefact: Path
+    before: Scores
+    after: Scores
+    decision: promote.Decision
+    fit: Fit
+    parity: float
+
+
+def make(
+    parent: ModelVersion,
+    dataset: Dataset,
+    policy: Policy,
+    contents: Contents,
+    settings: TrainerSettings,
+    folder: Path,
+    *,
+    metadata: Mapping[str, str],
+) -> Candidate:
+    """Retrain `parent` on `dataset` into `folder`, which exists; `policy` is the live one.
+
+    Raises NotTrainableError where the model is of another build than surgery takes, ParityError where the export went
+    wrong.
+    """
+    manifest = parent.manifest
+    model = _read(parent.artefact)
+    layer = surgery.find(model, manifest.output.tensor)
+    check_fits(layer, manifest)
+    cut = folder / "features.onnx"
+    onnx.save_model(surgery.cut(model, layer), cut)
+    train, holdout = _features(cut, layer, dataset, manifest, contents, settings)
+    fit = _fit(train, layer, len(manifest.labels), settings)
+    artefact = folder / ARTEFACT
+    stored = export.write(
+        model, layer, fit.weights, fit.bias, artefact, output=manifest.output.tensor, metadata=metadata
+    )
+    parity = export.check_parity(
+        artefact,
+        stored,
+        holdout if holdout.examples else train,
+        manifest,
+        contents,
+        device=settings.device,
+        tolerance=settings.parity_tolerance,
+        rows_max=_PARITY_ROWS_MAX,
+    )
+    rules = Rules.compile(policy, manifest.labels)
+    before = evaluate.judge(forward(holdout.values, layer.weights, layer.bias), holdout.labels, rules)
+    after = evaluate.judge(forward(holdout.values, stored.weights, stored.bias), holdout.labels, rules)
+    return Candidate(
+        artefact=artefact,
+        before=_scores(before, holdout, manifest),
+        after=_scores(after, holdout, manifest),
+        decision=promote.decide(before, after, manifest.labels, tolerances(settings)),
+        fit=fit,
+        parity=parity,
+    )
+
+
+def check_fits(layer: surgery.LinearLayer, manifest: Manifest) -> None:
+    """Raise NotTrainableError unless `layer` gives one score a label, made probabilities of exactly once."""
+    if not manifest.training.enabled:
+        raise NotTrainableError(f"the manifest of {manifest.model} says training.enabled = false")
+    if layer.weights.shape[1] != len(manifest.labels):
+        raise NotTrainableError(
+            f"the last layer gives {layer.weights.shape[1]} scores; expected one for each of the "
+            f"{len(manifest.labels)} labels",
+        )
+    if layer.softmax is (manifest.output.activation == "softmax"):
+        found = "both in the graph and in the manifest" if layer.softmax else "nowhere"
+        raise NotTrainableError(
+            f"the scores must become probabilities by exactly one Softmax, in the graph or as output.activation in the "
+            f"manifest; it is {found}",
+        )
+
+
+def tolerances(settings: TrainerSettings) -> promote.Tolerances:
+    """Return what the gate lets through."""
+    return promote.Tolerances(
+        holdout_min=settings.gate_holdout_min,
+        accuracy_drop_max=settings.gate_accuracy_drop_max,
+        recall_drop_max=settings.gate_recall_drop_max,
+        error_rise_max=settings.gate_error_rise_max,
+        significance=settings.gate_significance,
+    )
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load_model(path, load_external_data=False)
+    except Exception as error:
+        raise InvalidError(f"{path.name}: expected an ONNX file, got {error}") from error
+
+
+def _features(
+    path: Path,
+    layer: surgery.LinearLayer,
+    dataset: Dataset,
+    manifest: Manifest,
+    contents: Contents,
+    settings: TrainerSettings,
+) -> tuple[Table, Table]:
+    model = Model.load(path, device=settings.device)
+    try:
+        train, holdout = (
+            compute(model, surgery.FEATURES, manifest, examples, contents, columns=len(layer.weights))
+            for examples in (dataset.train, dataset.holdout)
+        )
+    finally:
+        model.close()
+    return train, holdout
+
+
+def _fit(train: Table, layer: surgery.LinearLayer, labels: int, settings: TrainerSettings) -> Fit:
+    sample_weights: Floats = np.array(
+        [settings.correction_weight if example.fresh else 1.0 for example in train.examples], dtype=np.float64
+    )
+    if settings.class_weights == "balanced" and train.examples:
+        sample_weights = sample_weights * balanced(train.labels, labels)
+    return refit(
+        train.values,
+        train.labels,
+        sample_weights,
+        weights=layer.weights,
+        bias=layer.bias,
+        regularisation=settings.regularisation,
+        iterations_max=settings.iterations_max,
+    )
+
+
+def _scores(judged: Judged, holdout: Table, manifest: Manifest) -> Scores:
+    live = np.array([example.origin is Origin.LIVE for example in holdout.examples], dtype=np.bool_)
+    return Scores(
+        all=evaluate.measure(judged, manifest.labels),
+        imported=evaluate.measure(evaluate.select(judged, ~live), manifest.labels),
+        live=evaluate.measure(evaluate.select(judged, live), manifest.labels),
+    )

@@ -1,0 +1,156 @@
+"""`demur train --watch`: keeps the ledger, and retrains a model when enough people have said something new of it.
+
+Two tasks that do not wait for each other: one follows the queues' outcomes into the ledger, the other retrains. Each
+has its own back-off, so that the ledger goes on while the gateway is away. What is left to do is read from the ledger
+and the reports each time; nothing is lost with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from fallback.config import Config
+from fallback.errors import DemurError, StateError
+from fallback.queue import Queue
+from gateway.model_client import ModelClient
+from trainer import dataset, ledger, retrain
+from trainer.config import TrainerSettings
+from trainer.follow import follow
+from trainer.retrain import FOLDER, Rooms
+
+_BACKOFF_SECONDS: Final = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+async def watch(config: Config, stop: asyncio.Event, *, ready: Callable[[], None]) -> None:
+    """Run until `stop` is set; calls `ready` once this process is the ledger's writer."""
+    rooms = Rooms.open(config)
+    settings = rooms.settings
+    async with _writer(rooms, stop), contextlib.AsyncExitStack() as closing:
+        if stop.is_set():
+            return
+        queue = Queue.connect(config)
+        closing.push_async_callback(queue.close)
+        ready()
+        grown = asyncio.Event()
+        grown.set()
+
+        async def take() -> bool:
+            rows = await follow(queue, rooms.ledger, rooms.contents, settings)
+            if rows:
+                grown.set()
+            return rows > 0
+
+        async def learn() -> bool:
+            if not grown.is_set():
+                return False
+            grown.clear()
+            try:
+                async with retrain.client(config) as gateway:
+                    return await retrain_due(rooms, gateway)
+            except BaseException:
+                grown.set()
+                raise
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(repeat("ledger", take, stop, settings))
+            learning = tasks.create_task(repeat("retraining", learn, stop, settings))
+            await stop.wait()
+            # A batch of outcomes is finished; a retraining is begun again by the next start.
+            learning.cancel()
+
+
+async def repeat(
+    what: str, step: Callable[[], Awaitable[bool]], stop: asyncio.Event, settings: TrainerSettings
+) -> None:
+    """Do `step` again and again until `stop`: at once while it got something done, else after a pause.
+
+    An error is logged and tried again after a back-off that doubles; one that nobody foresaw ends the process, which
+    its supervisor starts again.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            pause = 0.0 if await step() else settings.poll_seconds
+            failures = 0
+        except DemurError as error:
+            failures += 1
+            pause = backoff(failures, seconds_max=settings.backoff_seconds_max)
+            log.warning("failed; will be tried again", what=what, error=error.message, retry_seconds=pause)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause or 0.001)
+
+
+def backoff(failures: int, *, seconds_max: float) -> float:
+    """Return how long to wait after that many failures in a row, in seconds: doubling, up to `seconds_max`."""
+    return min(seconds_max, _BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30))
+
+
+async def retrain_due(rooms: Rooms, gateway: ModelClient) -> bool:
+    """Retrain every model that has enough new labels; True where one was.
+
+    One model's trouble does not keep the others waiting: it is raised when all have had their turn.
+    """
+    did, problems = False, []
+    for model in await asyncio.to_thread(rooms.registry.models):
+        labels = await asyncio.to_thread(new_labels, rooms, model)
+        if labels < rooms.settings.retrain_after_reviews:
+            continue
+        try:
+            await retrain.retrain(rooms, model, gateway, why=f"{labels} new labels")
+            did = True
+        except DemurError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+    return did
+
+
+def new_labels(rooms: Rooms, model: str) -> int:
+    """Count the labels that people gave since `model` was last trained; 0 where its manifest forbids training."""
+    newest = rooms.registry.versions(model)[-1]
+    if not newest.manifest.training.enabled:
+        return 0
+    report = rooms.reports.last(model)
+    seen = max(retrain.trained_row(newest), report.ledger_row if report else 0)
+    return dataset.labelled(rooms.ledger.rows(model, after=seen), newest.manifest.labels)
+
+
+async def catch_up(config: Config, rooms: Rooms) -> int:
+    """Take what waits into the ledger, unless a watching trainer does that; returns how many rows it grew by."""
+    try:
+        with ledger.locked(rooms.data / FOLDER / ledger.LOCK):
+            queue = Queue.connect(config)
+            try:
+                total = 0
+                while grown := await follow(queue, rooms.ledger, rooms.contents, rooms.settings):
+                    total += grown
+                return total
+            finally:
+                await queue.close()
+    except StateError:
+        return 0
+
+
+@contextlib.asynccontextmanager
+async def _writer(rooms: Rooms, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Become the one writer of the ledger, waiting for the one before to end."""
+    failures = 0
+    with contextlib.ExitStack() as held:
+        while not stop.is_set():
+            try:
+                held.enter_context(ledger.locked(rooms.data / FOLDER / ledger.LOCK))
+                break
+            except StateError as error:
+                failures += 1
+                pause = backoff(failures, seconds_max=rooms.settings.backoff_seconds_max)
+                log.warning("waiting to become the ledger's writer", error=error.message, retry_seconds=pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), pause)
+        yield

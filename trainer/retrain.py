@@ -1,0 +1,243 @@
+"""Retrains one model: reads the live version and the ledger, makes a candidate, and publishes it if the gate agrees.
+
+A rejected candidate is not published; every attempt leaves a report. Something that is away (the gateway, Redis) leaves
+none: the caller tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from demur.v1 import model_pb2 as pb
+from fallback.config import Config
+from fallback.errors import DemurError, NotFoundError, OverdueError, StateError, UnavailableError
+from gateway import manifest as manifests
+from gateway import stack
+from gateway.config import GatewaySettings
+from gateway.manifest import Manifest
+from gateway.model_client import ModelClient
+from gateway.policy import Policy
+from gateway.registry import ModelVersion, Registry, parse_name
+from trainer import candidate as candidates
+from trainer import contents, dataset, imports, ledger, reports
+from trainer.candidate import Candidate
+from trainer.config import TrainerSettings
+from trainer.dataset import Dataset
+from trainer.reports import Report, Result
+
+MODELS: Final = "models"
+FOLDER: Final = "trainer"
+IDENTITY: Final = "trainer"
+LEDGER_ROW: Final = "ledger_row"
+TRAINED_ON: Final = "dataset"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """What a trainer reads and writes, all under one data folder."""
+
+    data: Path
+    settings: TrainerSettings
+    registry: Registry
+    ledger: ledger.Ledger
+    contents: contents.Contents
+    imports: imports.Imports
+    reports: reports.Reports
+
+    @classmethod
+    def open(cls, config: Config) -> Rooms:
+        """Name the folders; nothing is made before it is needed."""
+        data = config.data_folder
+        kept = contents.Contents(data / contents.FOLDER)
+        return cls(
+            data=data,
+            settings=config.table("trainer", TrainerSettings),
+            registry=Registry(data / MODELS),
+            ledger=ledger.Ledger(data / ledger.FOLDER),
+            contents=kept,
+            imports=imports.Imports(data / FOLDER / imports.FOLDER, kept),
+            reports=reports.Reports(data / FOLDER / reports.FOLDER),
+        )
+
+    def lock(self, model: str) -> Path:
+        """Return the file that whoever trains `model` holds a lock on."""
+        return self.data / FOLDER / f"{model}.lock"
+
+
+def client(config: Config) -> ModelClient:
+    """Return a client of the gateway: the one configured, else the running stack's, else [gateway]'s own address.
+
+    Where callers must show a token, it is DEMUR_TOKEN of the environment.
+    """
+    address = config.table("trainer", TrainerSettings).gateway
+    running = stack.announced(config.data_folder, "serve")
+    if not address and running is not None:
+        address = running.addresses.get("grpc", "")
+    address = address or config.table("gateway", GatewaySettings).grpc_listen
+    return ModelClient(address, identity=IDENTITY, token=os.environ.get("DEMUR_TOKEN", ""))
+
+
+async def retrain(rooms: Rooms, model: str, gateway: ModelClient, *, why: str) -> Report:
+    """Retrain `model` now; returns the report, which is written too.
+
+    Raises NotFoundError where no version is live, UnavailableError where the gateway is away, StateError while another
+    process trains this model.
+    """
+    manifests.check_name("model", model)
+    with ledger.locked(rooms.lock(model)):
+        started, clock = datetime.now(UTC), time.monotonic()
+        parent = rooms.registry.get(model, await live_version(gateway, model))
+        policy = policy_of(await gateway.get_policy(model))
+        attempt = await _attempt(rooms, parent, policy, gateway, why=why)
+        report = msgspec.structs.replace(
+            attempt, create_time=started, duration_seconds=round(time.monotonic() - clock, 3)
+        )
+        report = await asyncio.to_thread(rooms.reports.write, report)
+    log.info("retrained", model=model, result=report.result.value, version=report.version, reasons=report.reasons)
+    return report
+
+
+async def live_version(gateway: ModelClient, model: str) -> str:
+    """Return the version that is live; raises NotFoundError where there is none."""
+    for version in await gateway.list(model):
+        if version.state == pb.ModelVersion.CHAMPION:
+            return parse_name(version.name)[1]
+    raise NotFoundError(
+        f"model {model!r} has no live version: publish one with `demur models publish`, then promote it"
+    )
+
+
+def policy_of(wire: pb.Policy) -> Policy:
+    """Read the live policy."""
+    return Policy(
+        threshold=wire.threshold,
+        class_thresholds=dict(wire.class_thresholds),
+        always_person=tuple(wire.always_person),
+        audit_share=wire.audit_share,
+        allow_model_wish=wire.allow_model_wish,
+    )
+
+
+def trained_row(version: ModelVersion) -> int:
+    """Return the last row of the ledger that went into a version, 0 where none did."""
+    text = version.manifest.provenance.get(LEDGER_ROW, "0")
+    return int(text) if text.isdecimal() else 0
+
+
+async def _attempt(rooms: Rooms, parent: ModelVersion, policy: Policy, gateway: ModelClient, *, why: str) -> Report:
+    blank = Report(
+        model=parent.model,
+        parent=parent.version,
+        result=Result.REFUSED,
+        reasons=(),
+        why=why,
+        ledger_row=await asyncio.to_thread(rooms.ledger.last_row),
+        create_time=parent.create_time,
+        duration_seconds=0.0,
+    )
+    data = await asyncio.to_thread(gather, rooms, parent)
+    blank = msgspec.structs.replace(blank, counts=data.counts, dataset=data.digest)
+    if not data.counts.fresh and parent.manifest.provenance.get(TRAINED_ON) in {None, data.digest}:
+        reason = f"nothing to learn: no new label since version {parent.version} was trained"
+        return msgspec.structs.replace(blank, result=Result.UNCHANGED, reasons=(reason,))
+    work = rooms.data / FOLDER / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work, prefix=f"{parent.model}-") as folder:
+        try:
+            made = await asyncio.to_thread(_make, rooms, parent, data, policy, Path(folder), blank.ledger_row)
+            return await _publish(gateway, parent, made, _measured(blank, made))
+        except (UnavailableError, OverdueError):
+            raise
+        except DemurError as error:
+            return msgspec.structs.replace(blank, result=Result.REFUSED, reasons=(error.message,))
+
+
+def gather(rooms: Rooms, parent: ModelVersion) -> Dataset:
+    """Return what the next version of `parent` would be trained on and judged by."""
+    settings = rooms.settings
+    return dataset.build(
+        parent.manifest,
+        rooms.ledger.rows(parent.model, limit=settings.examples_max),
+        rooms.imports.all(parent.model),
+        rooms.contents,
+        trained_row=trained_row(parent),
+        limits=limits(settings),
+    )
+
+
+def limits(settings: TrainerSettings) -> dataset.Limits:
+    """Return what bounds a dataset."""
+    return dataset.Limits(holdout_share=settings.holdout_share, replay_examples_max=settings.replay_examples_max)
+
+
+def _make(
+    rooms: Rooms, parent: ModelVersion, data: Dataset, policy: Policy, folder: Path, ledger_row: int
+) -> Candidate:
+    metadata = {"parent": parent.name, TRAINED_ON: data.digest, LEDGER_ROW: str(ledger_row)}
+    return candidates.make(parent, data, policy, rooms.contents, rooms.settings, folder, metadata=metadata)
+
+
+def _measured(report: Report, made: Candidate) -> Report:
+    return msgspec.structs.replace(
+        report,
+        result=Result.REJECTED,
+        reasons=made.decision.reasons,
+        before=made.before,
+        after=made.after,
+        iterations=made.fit.iterations,
+        converged=made.fit.converged,
+        parity=made.parity,
+    )
+
+
+async def _publish(gateway: ModelClient, parent: ModelVersion, made: Candidate, report: Report) -> Report:
+    if not made.decision.promote:
+        return report
+    live = await live_version(gateway, parent.model)
+    if live != parent.version:
+        raise StateError(f"version {live} became live while version {parent.version} was retrained; not published")
+    text = manifests.render(manifest_of(parent.manifest, parent.version, report))
+    published = await gateway.publish(parent.model, made.artefact, text, promote=True, reason=_reason(report))
+    return msgspec.structs.replace(report, result=Result.PROMOTED, version=parse_name(published.name)[1])
+
+
+def manifest_of(parent: Manifest, version: str, report: Report) -> Manifest:
+    """Return the manifest of a version retrained from `parent`, with where it comes from."""
+    provenance = {
+        "parent": version,
+        "made_by": f"demur {installed('demur')} trainer",
+        "why": report.why,
+        TRAINED_ON: report.dataset,
+        LEDGER_ROW: str(report.ledger_row),
+    }
+    if report.counts is not None:
+        provenance |= {
+            "examples_train": str(report.counts.train),
+            "examples_fresh": str(report.counts.fresh),
+            "examples_holdout": str(report.counts.holdout),
+        }
+    if report.before is not None and report.after is not None:
+        provenance |= {
+            "holdout_accuracy_before": f"{report.before.all.accuracy:.4f}",
+            "holdout_accuracy": f"{report.after.all.accuracy:.4f}",
+            "holdout_deferred_share": f"{report.after.all.deferred_share:.4f}",
+            "holdout_auto_error": f"{report.after.all.auto_error:.4f}",
+        }
+    return msgspec.structs.replace(parent, version="", create_time=None, files={}, provenance=provenance)
+
+
+def _reason(report: Report) -> str:
+    return f"retrained from version {report.parent} ({report.why}): {'; '.join(report.reasons)}"
