@@ -14,7 +14,6 @@ import hmac
 import socket
 import ssl
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,18 +61,27 @@ class NotTold:
 Attempt = Told | NotTold
 
 
-def retry_after(
-    attempt: int, jitter: float, *, schedule_seconds: Sequence[float], asked_seconds: float = 0.0
-) -> float | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """At most `attempts_max` attempts, with waits doubling from `seconds` to `seconds_max`."""
+
+    attempts_max: int
+    seconds: float
+    seconds_max: float
+
+
+def retry_after(attempt: int, jitter: float, backoff: Backoff, *, asked_seconds: float = 0.0) -> float | None:
     """Return how long to wait after the failed attempt number `attempt` (from 1), None to give up.
 
-    `schedule_seconds[i]` is the longest wait after attempt i + 1; `jitter` in [0, 1) chooses within it (full jitter, so
-    that receivers coming back are not met by everything at once). A receiver that asked for more time with Retry-After
-    gets it, up to a day. Source: Standard Webhooks 1.0.0, "Deliverability and reliability".
+    `jitter` in [0, 1) chooses within the longest wait (full jitter, so that a receiver that comes back is not met by
+    everything at once). One that asked for more time with Retry-After gets it, up to a day. The defaults reach over
+    about as many days as the schedule of Standard Webhooks 1.0.0, "Deliverability and reliability", with more of the
+    attempts early.
     """
-    if attempt > len(schedule_seconds):
+    if attempt >= backoff.attempts_max:
         return None
-    return max(schedule_seconds[attempt - 1] * jitter, min(asked_seconds, RETRY_AFTER_SECONDS_MAX))
+    longest = min(backoff.seconds_max, backoff.seconds * 2.0 ** min(attempt - 1, 64))
+    return max(longest * jitter, min(asked_seconds, RETRY_AFTER_SECONDS_MAX))
 
 
 def key_of(secret: str) -> bytes:

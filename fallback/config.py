@@ -85,13 +85,17 @@ class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = 10.0
     callback_attempts_max: Annotated[
         int, Meta(ge=1, le=100, description="attempts at a callback before it becomes a dead letter")
-    ] = 12
+    ] = 24
     callback_backoff_seconds: Annotated[
-        float, Meta(gt=0, le=3600, description="wait after the first failed attempt, doubled after each, seconds")
-    ] = 1.0
+        float,
+        Meta(gt=0, le=3600, description="longest wait after the first failed attempt, doubled after each, seconds"),
+    ] = 2.0
     callback_backoff_seconds_max: Annotated[
         float, Meta(gt=0, le=_DAY, description="longest wait between two attempts, seconds")
-    ] = 3600.0
+    ] = 43_200.0
+    callback_ca_file: Annotated[
+        str, Meta(description="PEM file of authorities that receivers' certificates may also come from; empty: none")
+    ] = ""
     callback_concurrency_max: Annotated[
         int, Meta(ge=1, le=1000, description="callbacks under way at once, to all receivers")
     ] = 64

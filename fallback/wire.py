@@ -29,6 +29,7 @@ from fallback.answer import (
     Task,
     check_task,
 )
+from fallback.config import QUEUE_NAME
 from fallback.deferral import Callback, Deferral, OnExpiry, Outcome, Prediction, Source, State
 from fallback.errors import InvalidError
 
@@ -41,7 +42,6 @@ REQUEST_ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 512
 DURATION_SECONDS_MAX: Final = 10 * 365 * 86_400.0
 
-_QUEUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 _NANOS: Final = 10**9
 
@@ -83,7 +83,7 @@ def text_from_wire(field: str, text: str, *, chars_max: int, needed: bool = Fals
 def queue_from_wire(field: str, name: str) -> str:
     """Return the queue's own name from `<queue>` or `queues/<queue>`; raises InvalidError naming `field`."""
     queue = name.removeprefix("queues/")
-    if not _QUEUE.fullmatch(queue):
+    if not QUEUE_NAME.fullmatch(queue):
         raise InvalidError(f"{field}: expected the name of a queue, e.g. queues/digits, got {name[:NAME_CHARS_MAX]!r}")
     return queue
 
@@ -93,7 +93,7 @@ def name_from_wire(field: str, name: str) -> tuple[str, str]:
     parts = name.split("/") if len(name) <= NAME_CHARS_MAX else []
     match parts:
         case ["queues", queue, "deferrals", deferral_id] if (
-            _QUEUE.fullmatch(queue) and deferral_id.isascii() and deferral_id
+            QUEUE_NAME.fullmatch(queue) and deferral_id.isascii() and deferral_id
         ):
             return queue, deferral_id
     raise InvalidError(f"{field}: expected queues/<queue>/deferrals/<id>, got {name[:100]!r}")

@@ -1,0 +1,288 @@
+"""demur.v1.ReviewService: what reviewers call. Wire in, wire out; every rule about deferrals stands behind `Queue`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+
+from demur.v1 import review_pb2 as pb
+from demur.v1 import types_pb2
+from demur.v1.review_pb2_grpc import ReviewServiceServicer, add_ReviewServiceServicer_to_server
+from fallback.answer import Identity
+from fallback.config import Config, FallbackSettings
+from fallback.deferral import TERMINAL, Deferral, Lease
+from fallback.edge import GuardInterceptor
+from fallback.errors import ConfigError, DemurError, InvalidError, UnimplementedError
+from fallback.identity import OPERATOR, REVIEWER, Credentials, require_role
+from fallback.queue import Queue, QueueState
+from fallback.wire import (
+    COMMENT_CHARS_MAX,
+    REQUEST_ID_CHARS_MAX,
+    TOKEN_CHARS_MAX,
+    answer_from_wire,
+    deferral_to_wire,
+    duration_from_wire,
+    duration_to_wire,
+    name_from_wire,
+    queue_from_wire,
+    state_from_wire,
+    text_from_wire,
+    timestamp_to_wire,
+)
+
+SERVICE: Final = "demur.v1.ReviewService"
+LEASES_MAX: Final = 100
+WAIT_SECONDS_MAX: Final = 60.0
+# A long poll asks for this long at a time, so that one that nobody waits for any more ends soon.
+SLICE_SECONDS: Final = 2.0
+# What a call's deadline keeps for the way back.
+DEADLINE_MARGIN_SECONDS: Final = 0.25
+# Subjects in one reply; what is leased beyond goes back at once. A client must be able to receive it.
+LEASE_BYTES_MAX: Final = 32 * 1024 * 1024
+PAGE_SIZE: Final = 50
+PAGE_SIZE_MAX: Final = 1_000
+PAGE_TOKEN_CHARS_MAX: Final = 1_024
+CALLS_MAX: Final = 2_000
+
+Context = grpc.aio.ServicerContext[Any, Any]
+log = structlog.get_logger(__name__)
+
+
+class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs are generated without types
+    """The methods. One for a process; `drain` ends the long polls."""
+
+    def __init__(self, queue: Queue, credentials: Credentials, config: Config) -> None:
+        self._queue = queue
+        self._credentials = credentials
+        self._config = config
+        self._draining = False
+        self._returning: set[asyncio.Task[None]] = set()
+
+    def drain(self) -> None:
+        """Let waiting calls return with nothing, soon."""
+        self._draining = True
+
+    async def close(self) -> None:
+        """Wait until everything that nobody took has gone back."""
+        while self._returning:
+            await asyncio.wait(self._returning)
+
+    async def ListQueues(self, request: pb.ListQueuesRequest, context: Context) -> pb.ListQueuesResponse:  # noqa: D102, N802  # named and described by the contract
+        del request
+        self._reader(context)
+        return pb.ListQueuesResponse(queues=[_queue_to_wire(state) for state in await self._queue.states()])
+
+    async def LeaseDeferrals(self, request: pb.LeaseDeferralsRequest, context: Context) -> pb.LeaseDeferralsResponse:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        queue = queue_from_wire("queue", request.queue)
+        limit = _within("limit", request.limit, default=1, most=LEASES_MAX)
+        wait_seconds = duration_from_wire("wait", request.wait, seconds_max=WAIT_SECONDS_MAX)
+        remaining = context.time_remaining()
+        if remaining is not None:
+            wait_seconds = min(wait_seconds, max(0.0, remaining - DEADLINE_MARGIN_SECONDS))
+        leases = await self._lease(queue, reviewer, limit, wait_seconds)
+        return pb.LeaseDeferralsResponse(leases=[_lease_to_wire(lease) for lease in leases])
+
+    async def ExtendLease(self, request: pb.ExtendLeaseRequest, context: Context) -> pb.Lease:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        token, request_id = _token(request.token), _request_id(request.request_id)
+        return _lease_to_wire(await self._queue.extend(token, reviewer=reviewer, request_id=request_id))
+
+    async def ReleaseLease(self, request: pb.ReleaseLeaseRequest, context: Context) -> pb.ReleaseLeaseResponse:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        token, request_id = _token(request.token), _request_id(request.request_id)
+        await self._queue.release(token, reviewer=reviewer, request_id=request_id)
+        return pb.ReleaseLeaseResponse()
+
+    async def SubmitReview(self, request: pb.SubmitReviewRequest, context: Context) -> pb.SubmitReviewResponse:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        token, request_id = _token(request.token), _request_id(request.request_id)
+        comment = text_from_wire("comment", request.comment, chars_max=COMMENT_CHARS_MAX)
+        answer = answer_from_wire(request.answer)
+        deferral = await self._queue.submit(
+            token, reviewer=reviewer, answer=answer, comment=comment, request_id=request_id
+        )
+        agreed = None if deferral.prediction is None else deferral.prediction.answer == answer
+        return pb.SubmitReviewResponse(deferral=deferral_to_wire(deferral, show_prediction=True), model_agreed=agreed)
+
+    async def SkipDeferral(self, request: pb.SkipDeferralRequest, context: Context) -> pb.SkipDeferralResponse:  # noqa: ARG002, D102, N802  # named and described by the contract
+        self._reviewer(context)
+        raise UnimplementedError("SkipDeferral is not served yet; ReleaseLease gives an item back")
+
+    async def UndoReview(self, request: pb.UndoReviewRequest, context: Context) -> pb.Lease:  # noqa: ARG002, D102, N802  # named and described by the contract
+        self._reviewer(context)
+        raise UnimplementedError("UndoReview is not served yet; a review that is in stays in")
+
+    async def GetDeferral(self, request: pb.GetReviewDeferralRequest, context: Context) -> types_pb2.Deferral:  # noqa: D102, N802  # named and described by the contract
+        reader = self._reader(context)
+        name_from_wire("name", request.name)
+        deferral = await self._queue.get(request.name)
+        return self._shown(deferral, reader)
+
+    async def ListDeferrals(self, request: pb.ListDeferralsRequest, context: Context) -> pb.ListDeferralsResponse:  # noqa: D102, N802  # named and described by the contract
+        reader = self._reader(context)
+        found, token = await self._queue.list_deferrals(
+            queue_from_wire("queue", request.queue),
+            state=state_from_wire(request.state),
+            page_size=_within("page_size", request.page_size, default=PAGE_SIZE, most=PAGE_SIZE_MAX),
+            page_token=text_from_wire("page_token", request.page_token, chars_max=PAGE_TOKEN_CHARS_MAX),
+        )
+        return pb.ListDeferralsResponse(
+            deferrals=[self._shown(deferral, reader) for deferral in found], next_page_token=token
+        )
+
+    def _reviewer(self, context: Context) -> Identity:
+        return self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=REVIEWER)
+
+    def _reader(self, context: Context) -> Identity:
+        identity = self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True)
+        require_role(identity, REVIEWER, OPERATOR)
+        return identity
+
+    def _shown(self, deferral: Deferral, reader: Identity) -> types_pb2.Deferral:
+        """Hide the guess from whoever may still be asked about it."""
+        show = (
+            deferral.state in TERMINAL
+            or self._config.queue(deferral.queue).assisted
+            or any(review.reviewer == reader.name for review in deferral.reviews)
+        )
+        return deferral_to_wire(deferral, show_prediction=show)
+
+    async def _lease(self, queue: str, reviewer: Identity, limit: int, wait_seconds: float) -> list[Lease]:
+        """Lease in slices until something comes, the time is up, or the service drains."""
+        until = time.monotonic() + wait_seconds
+        while True:
+            left = max(0.0, until - time.monotonic())
+            seconds = 0.0 if self._draining else min(left, SLICE_SECONDS)
+            leases = await self._lease_once(queue, reviewer, limit, seconds)
+            if leases or left <= seconds or self._draining:
+                return self._fitting(leases, reviewer)
+
+    async def _lease_once(self, queue: str, reviewer: Identity, limit: int, wait_seconds: float) -> list[Lease]:
+        """Lease; when the caller goes meanwhile, what was taken for them goes back."""
+        task = asyncio.ensure_future(
+            self._queue.lease(queue, reviewer=reviewer, limit=limit, wait_seconds=wait_seconds)
+        )
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._spawn(self._return_when_done(task, reviewer))
+            raise
+
+    async def _return_when_done(self, task: asyncio.Future[list[Lease]], reviewer: Identity) -> None:
+        try:
+            leases = await task
+        except DemurError:
+            return
+        await self._return(leases, reviewer)
+
+    def _fitting(self, leases: list[Lease], reviewer: Identity) -> list[Lease]:
+        size = 0
+        for count, lease in enumerate(leases):
+            size += len(lease.subject)
+            if size > LEASE_BYTES_MAX and count > 0:
+                self._give_back(leases[count:], reviewer)
+                return leases[:count]
+        return leases
+
+    def _give_back(self, leases: Sequence[Lease], reviewer: Identity) -> None:
+        if leases:
+            self._spawn(self._return(leases, reviewer))
+
+    async def _return(self, leases: Sequence[Lease], reviewer: Identity) -> None:
+        for lease in leases:
+            try:
+                await self._queue.release(lease.token, reviewer=reviewer, request_id=uuid.uuid4().hex)
+            except DemurError as error:
+                log.warning("lease not returned, it will lapse", deferral=lease.deferral.name, error=error.message)
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
+
+
+class Server:
+    """The gRPC server of one process: ReviewService, health and reflection behind the guard."""
+
+    def __init__(self, queue: Queue, credentials: Credentials, config: Config) -> None:
+        self.service = ReviewService(queue, credentials, config)
+        self._health = health.HealthServicer()
+        bytes_max = config.table("fallback", FallbackSettings).message_bytes_max
+        self._server = grpc.aio.server(
+            interceptors=[GuardInterceptor()],
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", bytes_max)],
+            maximum_concurrent_rpcs=CALLS_MAX,
+        )
+        add_ReviewServiceServicer_to_server(self.service, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listen on `address` (host:port, or unix:path) and return the port; raises ConfigError where that fails."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigError(f"fallback.grpc_listen: cannot listen on {address}; is it in use?") from error
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no new calls, let those under way end within `grace_seconds`, and give back what nobody took."""
+        await self._health.enter_graceful_shutdown()
+        self.service.drain()
+        await self._server.stop(grace_seconds)
+        await self.service.close()
+
+
+def _metadata(context: Context) -> list[tuple[str, str | bytes]]:
+    return list(context.invocation_metadata() or ())
+
+
+def _token(token: str) -> str:
+    return text_from_wire("token", token, chars_max=TOKEN_CHARS_MAX, needed=True)
+
+
+def _request_id(request_id: str) -> str:
+    return text_from_wire("request_id", request_id, chars_max=REQUEST_ID_CHARS_MAX, needed=True)
+
+
+def _within(field: str, number: int, *, default: int, most: int) -> int:
+    """Return `number`, or the default for 0; raises InvalidError naming `field` beyond 1 to `most`."""
+    if not 0 <= number <= most:
+        raise InvalidError(f"{field}: expected 1 to {most}, or 0 for {default}, got {number}")
+    return number or default
+
+
+def _lease_to_wire(lease: Lease) -> pb.Lease:
+    return pb.Lease(
+        token=lease.token,
+        deferral=deferral_to_wire(lease.deferral, show_prediction=not lease.blind, subject=lease.subject),
+        expire_time=timestamp_to_wire(lease.expire_time),
+        blind=lease.blind,
+    )
+
+
+def _queue_to_wire(state: QueueState) -> pb.ReviewQueue:
+    return pb.ReviewQueue(
+        name=f"queues/{state.name}",
+        waiting=state.waiting,
+        held=state.held,
+        open=state.open,
+        assisted=state.assisted,
+        lease_duration=duration_to_wire(state.lease_seconds),
+        reviewers=state.reviewers,
+    )
