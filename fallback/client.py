@@ -1,0 +1,175 @@
+"""A reviewer's side of ReviewService, in a dozen lines of use:
+
+async with ReviewClient("127.0.0.1:8003", identity="ann") as client:
+while True:
+for lease in await client.lease("digits", wait_seconds=30):
+print(lease.deferral.task.question, lease.subject)
+reviewed = await client.submit(lease.token, Label("7"))
+print("the model had guessed the same:", reviewed.model_agreed)
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+
+from demur.v1 import review_pb2 as pb
+from demur.v1.review_pb2_grpc import ReviewServiceStub
+from fallback.answer import Answer
+from fallback.deferral import Deferral, Lease, State
+from fallback.edge import error_of
+from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
+from fallback.wire import (
+    answer_to_wire,
+    deferral_from_wire,
+    duration_from_wire,
+    duration_to_wire,
+    timestamp_from_wire,
+)
+
+CALL_SECONDS: Final = 10.0
+# What a reply may weigh: the subjects of one LeaseDeferrals and some room.
+REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reviewed:
+    """What a review did: the deferral as it now is, and whether the model had guessed the same (None: none was asked)."""
+
+    deferral: Deferral
+    model_agreed: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewQueue:
+    """One queue's counts: items with a free slot, items that somebody holds, all open ones, reviewers at work."""
+
+    name: str
+    waiting: int
+    held: int
+    open: int
+    assisted: bool
+    lease_seconds: float
+    reviewers: int
+
+
+class ReviewClient:
+    """Calls ReviewService at `address` (host:port, or unix:path).
+
+    `identity` is the reviewer's name on a server without credentials, `token` what shows who they are on one with. Every
+    call may raise the DemurError that the server answered with; values carry what the wire tells (see
+    `fallback.wire.deferral_from_wire`). Request ids are made here, so a call that is repeated after a lost reply by
+    gRPC's own retries is done once.
+    """
+
+    def __init__(
+        self, address: str, *, identity: str = "", token: str = "", call_seconds: float = CALL_SECONDS
+    ) -> None:
+        self._address = address
+        self._metadata = _metadata(identity, token)
+        self._call_seconds = call_seconds
+
+    async def __aenter__(self) -> Self:
+        self._channel = grpc.aio.insecure_channel(
+            self._address, options=[("grpc.max_receive_message_length", REPLY_BYTES_MAX)]
+        )
+        self._stub: Any = ReviewServiceStub(self._channel)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def queues(self) -> list[ReviewQueue]:
+        """Return every queue with its counts."""
+        reply = await self._call(self._stub.ListQueues, pb.ListQueuesRequest())
+        return [_queue_from_wire(queue) for queue in reply.queues]
+
+    async def lease(self, queue: str, *, limit: int = 1, wait_seconds: float = 0.0) -> list[Lease]:
+        """Take up to `limit` (1 to 100) items of `queue`, most urgent first; wait up to 60 s for the first one.
+
+        A lease of a blind review holds no prediction. Raises InvalidError, UnauthenticatedError, ForbiddenError,
+        UnavailableError.
+        """
+        request = pb.LeaseDeferralsRequest(queue=queue, limit=limit, wait=duration_to_wire(wait_seconds))
+        reply = await self._call(self._stub.LeaseDeferrals, request, wait_seconds=wait_seconds)
+        return [_lease_from_wire(lease) for lease in reply.leases]
+
+    async def extend(self, token: str) -> Lease:
+        """Hold a lease for longer; raises StateError if it lapsed, was settled meanwhile, or is not yours."""
+        request = pb.ExtendLeaseRequest(token=token, request_id=_request_id())
+        return _lease_from_wire(await self._call(self._stub.ExtendLease, request))
+
+    async def release(self, token: str) -> None:
+        """Give an item back unanswered; raises StateError as `extend` does."""
+        await self._call(self._stub.ReleaseLease, pb.ReleaseLeaseRequest(token=token, request_id=_request_id()))
+
+    async def submit(self, token: str, answer: Answer, *, comment: str = "") -> Reviewed:
+        """Answer; raises InvalidError if the answer does not fit the task, StateError if the lease is stale."""
+        request = pb.SubmitReviewRequest(
+            token=token, answer=answer_to_wire(answer), comment=comment, request_id=_request_id()
+        )
+        reply = await self._call(self._stub.SubmitReview, request)
+        agreed = reply.model_agreed if reply.HasField("model_agreed") else None
+        return Reviewed(deferral=deferral_from_wire(reply.deferral), model_agreed=agreed)
+
+    async def get(self, name: str) -> Deferral:
+        """Return one deferral by its name; raises NotFoundError. No prediction while you may still be asked about it."""
+        return deferral_from_wire(await self._call(self._stub.GetDeferral, pb.GetReviewDeferralRequest(name=name)))
+
+    async def list(self, queue: str, *, state: State | None = None, page_size: int = 50) -> AsyncIterator[Deferral]:
+        """Yield the deferrals of `queue`, all or those in one state, page by page."""
+        request = pb.ListDeferralsRequest(queue=queue, page_size=page_size)
+        if state is not None:
+            request.state = pb.Deferral.State.Value(state.name)
+        while True:
+            reply = await self._call(self._stub.ListDeferrals, request)
+            for deferral in reply.deferrals:
+                yield deferral_from_wire(deferral)
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
+
+    async def _call(self, method: Any, request: Any, *, wait_seconds: float = 0.0) -> Any:
+        call: Awaitable[Any] = method(request, metadata=self._metadata, timeout=self._call_seconds + wait_seconds)
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+
+
+def _metadata(identity: str, token: str) -> list[tuple[str, str]]:
+    if token:
+        return [(AUTHORIZATION_KEY, f"Bearer {token}")]
+    return [(IDENTITY_KEY, identity)] if identity else []
+
+
+def _request_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _lease_from_wire(wire: pb.Lease) -> Lease:
+    return Lease(
+        token=wire.token,
+        deferral=deferral_from_wire(wire.deferral),
+        subject=wire.deferral.subject.content,
+        expire_time=timestamp_from_wire(wire.expire_time),
+        blind=wire.blind,
+    )
+
+
+def _queue_from_wire(wire: pb.ReviewQueue) -> ReviewQueue:
+    return ReviewQueue(
+        name=wire.name.removeprefix("queues/"),
+        waiting=wire.waiting,
+        held=wire.held,
+        open=wire.open,
+        assisted=wire.assisted,
+        lease_seconds=duration_from_wire("lease_duration", wire.lease_duration),
+        reviewers=wire.reviewers,
+    )
