@@ -1,11 +1,13 @@
-"""A reviewer's side of ReviewService, in a dozen lines of use:
+"""A reviewer's side of ReviewService, in a dozen lines of use.
 
-async with ReviewClient("127.0.0.1:8003", identity="ann") as client:
-while True:
-for lease in await client.lease("digits", wait_seconds=30):
-print(lease.deferral.task.question, lease.subject)
-reviewed = await client.submit(lease.token, Label("7"))
-print("the model had guessed the same:", reviewed.model_agreed)
+    async with ReviewClient("127.0.0.1:8003", identity="ann") as client:
+        while True:
+            for lease in await client.lease("digits", wait_seconds=30):
+                print(lease.deferral.task.question, lease.subject)
+                reviewed = await client.submit(lease.token, Label("7"))
+                print("the model had guessed the same:", reviewed.model_agreed)
+
+Values are those of `fallback.answer` and `fallback.deferral`.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import grpc
+import msgspec
 
 from demur.v1 import review_pb2 as pb
+from demur.v1 import types_pb2
 from demur.v1.review_pb2_grpc import ReviewServiceStub
 from fallback.answer import Answer
 from fallback.deferral import Deferral, Lease, State
@@ -34,13 +38,29 @@ from fallback.wire import (
 CALL_SECONDS: Final = 10.0
 # What a reply may weigh: the subjects of one LeaseDeferrals and some room.
 REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
-
-T = TypeVar("T")
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md; a LeaseDeferrals that is lost lapses by itself.
+_RETRIED: Final = ("ListQueues", "ExtendLease", "ReleaseLease", "SubmitReview", "GetDeferral", "ListDeferrals")
+_SERVICE_CONFIG: Final = msgspec.json.encode(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": "demur.v1.ReviewService", "method": method} for method in _RETRIED],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.3s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reviewed:
-    """What a review did: the deferral as it now is, and whether the model had guessed the same (None: none was asked)."""
+    """The deferral after a review, and whether the model had guessed the same (None: none was asked)."""
 
     deferral: Deferral
     model_agreed: bool | None
@@ -62,10 +82,10 @@ class ReviewQueue:
 class ReviewClient:
     """Calls ReviewService at `address` (host:port, or unix:path).
 
-    `identity` is the reviewer's name on a server without credentials, `token` what shows who they are on one with. Every
-    call may raise the DemurError that the server answered with; values carry what the wire tells (see
-    `fallback.wire.deferral_from_wire`). Request ids are made here, so a call that is repeated after a lost reply by
-    gRPC's own retries is done once.
+    `identity` is the reviewer's name on a server without credentials, `token` what shows who they are on one with them.
+    Every call may raise the DemurError that the server answered with; values carry what the wire tells (see
+    `fallback.wire.deferral_from_wire`). Calls about a lease carry a request id made here and are tried again for a few
+    seconds while the server is away; the id has the server do them once.
     """
 
     def __init__(
@@ -76,9 +96,8 @@ class ReviewClient:
         self._call_seconds = call_seconds
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(
-            self._address, options=[("grpc.max_receive_message_length", REPLY_BYTES_MAX)]
-        )
+        options = [("grpc.max_receive_message_length", REPLY_BYTES_MAX), ("grpc.service_config", _SERVICE_CONFIG)]
+        self._channel = grpc.aio.insecure_channel(self._address, options=options)
         self._stub: Any = ReviewServiceStub(self._channel)
         return self
 
@@ -119,14 +138,14 @@ class ReviewClient:
         return Reviewed(deferral=deferral_from_wire(reply.deferral), model_agreed=agreed)
 
     async def get(self, name: str) -> Deferral:
-        """Return one deferral by its name; raises NotFoundError. No prediction while you may still be asked about it."""
+        """Return a deferral, without its prediction while you may still be asked about it; raises NotFoundError."""
         return deferral_from_wire(await self._call(self._stub.GetDeferral, pb.GetReviewDeferralRequest(name=name)))
 
     async def list(self, queue: str, *, state: State | None = None, page_size: int = 50) -> AsyncIterator[Deferral]:
         """Yield the deferrals of `queue`, all or those in one state, page by page."""
         request = pb.ListDeferralsRequest(queue=queue, page_size=page_size)
         if state is not None:
-            request.state = pb.Deferral.State.Value(state.name)
+            request.state = getattr(types_pb2.Deferral, state.name)
         while True:
             reply = await self._call(self._stub.ListDeferrals, request)
             for deferral in reply.deferrals:
