@@ -51,8 +51,13 @@ export class Review {
    * @param {boolean} keysOn whether single characters answer
    */
   key(event, keysOn) {
-    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || takesText(event.target)) return;
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const target = /** @type {HTMLElement} */ (event.target);
+    if (takesText(target)) {
+      if (event.key === "Escape") this.element.querySelector("h1").focus();
+      // No number has a question mark in it.
+      if (!(event.key === "?" && target.matches(".number"))) return;
+    }
     const character = event.key.length === 1;
     if (character && !keysOn) return;
     if (event.key === " " || event.key === "Enter" && target.matches("a, summary, button:not(.choice[aria-pressed], .box-row)")) return;
@@ -93,7 +98,6 @@ export class Review {
     return h("textarea", {
       class: "field", rows: 2, maxLength: COMMENT_CHARS_MAX, value: this.draft.comment ?? "", "aria-label": "Note that goes with your answer",
       oninput: () => this.#drafted({ comment: this.note.value }),
-      onkeydown: (/** @type {KeyboardEvent} */ event) => { if (event.key === "Escape") this.element.querySelector("h1").focus(); },
     });
   }
 

@@ -41,7 +41,8 @@ export function nudged(box, dx, dy, grow, size) {
   const between = (/** @type {number} */ value, /** @type {number} */ low, /** @type {number} */ high) => rounded(Math.min(Math.max(value, low), Math.max(low, high)));
   if (!grow) return { ...box, x: between(box.x + dx, 0, size.width - box.width), y: between(box.y + dy, 0, size.height - box.height) };
   const least = Math.max(Math.abs(dx), Math.abs(dy));
-  return { ...box, width: between(box.width + dx, least, size.width - box.x), height: between(box.height + dy, least, size.height - box.y) };
+  const length = (/** @type {number} */ value, /** @type {number} */ room) => between(value, Math.min(least, room), room);
+  return { ...box, width: length(box.width + dx, size.width - box.x), height: length(box.height + dy, size.height - box.y) };
 }
 
 /**

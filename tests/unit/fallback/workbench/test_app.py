@@ -1,0 +1,254 @@
+"""The page's JSON API over a real queue, on a real port, called as a browser would and as nobody should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from fallback.answer import Identity, Label, LabelOption, Task
+from fallback.config import Config
+from fallback.deferral import Parking, Prediction, State
+from fallback.identity import Credentials
+from fallback.queue import Parked, Queue
+from fallback.workbench.app import build
+from fallback.workbench.guard import BODY_BYTES_MAX
+from tests.serving import served
+
+TASK = Task(question="Which?", labels=(LabelOption(label="3", key="3"), LabelOption(label="8", key="8")))
+REQUEST_ID = "0123456789abcdef"
+
+
+class Page:
+    """The server's address and what a page would send to it."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, queue: Queue) -> None:
+        self.session = session
+        self.url = url
+        self.queue = queue
+
+    async def call(
+        self, path: str, body: object = None, *, name: str = "Ada", headers: dict[str, str | None] | None = None
+    ) -> tuple[int, Any]:
+        """Call the API; a header of None is left out."""
+        sent: dict[str, str | None] = {"X-Demur-Page": "1", "X-Demur-Identity": name, **(headers or {})}
+        method = "GET" if body is None else "POST"
+        content = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        kept = {key: value for key, value in sent.items() if value is not None}
+        if content is not None:
+            kept.setdefault("Content-Type", "application/json")
+        async with self.session.request(method, f"{self.url}/api/{path}", data=content, headers=kept) as response:
+            return response.status, msgspec.json.decode(await response.read())
+
+    async def park(self, key: str = "one") -> str:
+        """Park one digit and return its name."""
+        parking = Parking(
+            queue="digits",
+            client="test",
+            idempotency_key=key,
+            input_digest=sha256(key.encode()).hexdigest(),
+            task=TASK,
+            subject=b"\x89PNG\r\n\x1a\n",
+            media_type="image/png",
+            attributes={"site": "north"},
+            prediction=Prediction(model="digits", version="1", answer=Label(label="8"), confidence=0.5),
+            reasons=("threshold",),
+        )
+        [parked] = await self.queue.park([parking])
+        assert isinstance(parked, Parked)
+        return parked.name
+
+    async def lease(self, **changes: object) -> dict[str, Any]:
+        """Take one item and return its lease."""
+        status, reply = await self.call("lease", {"queue": "digits", **changes})
+        assert status == 200
+        [lease] = reply["leases"]
+        assert isinstance(lease, dict)
+        return lease
+
+
+@pytest.fixture
+async def page(config: Config) -> AsyncIterator[Page]:
+    """The app under uvicorn on a free port."""
+    queue = Queue.connect(config)
+    async with served(build(queue, Credentials(), config)) as url, aiohttp.ClientSession() as session:
+        yield Page(session, url, queue)
+    await queue.close()
+
+
+async def test_an_item_is_taken_held_and_answered(page: Page) -> None:
+    """Lease, extend, submit: the outcome is the person's, and the guess is told afterwards."""
+    name = await page.park()
+    lease = await page.lease()
+    assert (lease["deferral"], lease["blind"], lease["prediction"]) == (name, True, None)
+    status, extended = await page.call("extend", {"token": lease["token"], "request_id": REQUEST_ID})
+    assert (status, extended) == (200, {"lease_seconds": 120.0})
+    answer = {"type": "label", "label": "3"}
+    body = {"token": lease["token"], "answer": answer, "comment": "a bar", "request_id": REQUEST_ID + "2"}
+    status, submitted = await page.call("submit", body)
+    assert (status, submitted["open"], submitted["model_agreed"]) == (200, False, False)
+    assert submitted["prediction"]["answer"] == {"type": "label", "label": "8"}
+    deferral = await page.queue.get(name)
+    assert deferral.state is State.RESOLVED
+    assert deferral.outcome is not None
+    assert deferral.outcome.answer == Label(label="3")
+    [review] = deferral.reviews
+    assert (review.reviewer, review.comment, review.blind) == ("Ada", "a bar", True)
+    assert await page.call("submit", body) == (200, submitted)
+
+
+async def test_a_released_item_is_there_for_others_and_releasing_twice_is_no_fault(page: Page) -> None:
+    """What a closing tab sends may come late or twice."""
+    await page.park()
+    lease = await page.lease()
+    assert await page.call("lease", {"queue": "digits"}, name="Bob") == (200, {"leases": []})
+    release = {"releases": [{"token": lease["token"], "request_id": REQUEST_ID}]}
+    assert await page.call("release", release) == (200, {"released": 1})
+    late = {"releases": [{"token": lease["token"], "request_id": REQUEST_ID + "late"}]}
+    assert await page.call("release", late) == (200, {"released": 0})
+    status, reply = await page.call("lease", {"queue": "digits"}, name="Bob")
+    assert (status, len(reply["leases"])) == (200, 1)
+
+
+async def test_a_caller_who_hangs_up_holds_nothing(page: Page) -> None:
+    """What is leased for a connection that has gone is given back at once, not when the lease lapses."""
+    waiting = asyncio.create_task(page.call("lease", {"queue": "digits", "wait_seconds": 20}))
+    await asyncio.sleep(0.3)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await page.park()
+    status, reply = await page.call("lease", {"queue": "digits", "wait_seconds": 10}, name="Bob")
+    assert (status, len(reply["leases"])) == (200, 1)
+
+
+async def test_a_waiting_caller_gets_what_comes(page: Page) -> None:
+    """A long poll ends with the first item."""
+    waiting = asyncio.create_task(page.call("lease", {"queue": "digits", "wait_seconds": 20}))
+    await asyncio.sleep(0.2)
+    await page.park()
+    status, reply = await waiting
+    assert (status, len(reply["leases"])) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"Host": "evil.example"}, 403, "PERMISSION_DENIED"),
+        ({"Origin": "https://evil.example"}, 403, "PERMISSION_DENIED"),
+        ({"X-Demur-Page": None}, 403, "PERMISSION_DENIED"),
+        ({"Sec-Fetch-Site": "cross-site"}, 403, "PERMISSION_DENIED"),
+        ({"Content-Type": "text/plain"}, 400, "INVALID_ARGUMENT"),
+        ({"X-Demur-Identity": None}, 401, "UNAUTHENTICATED"),
+        ({"X-Demur-Identity": "a" * 65}, 400, "INVALID_ARGUMENT"),
+        ({"X-Demur-Identity": "%00"}, 400, "INVALID_ARGUMENT"),
+    ],
+)
+async def test_a_foreign_or_nameless_caller_gets_nothing(
+    page: Page, headers: dict[str, str | None], status: int, code: str
+) -> None:
+    """Another site, a rebound name, a form, or nobody: refused before the queue is asked."""
+    await page.park()
+    got, error = await page.call("lease", {"queue": "digits"}, headers=headers)
+    assert (got, error["code"]) == (status, code)
+    [state] = await page.queue.states()
+    assert (state.waiting, state.held) == (1, 0)
+
+
+async def test_a_name_outside_ascii_is_a_name(page: Page) -> None:
+    """The header carries UTF-8, percent-encoded."""
+    status, session = await page.call("session", name="Zo%C3%AB%20%C5%81")
+    assert (status, session["name"], session["sign_in"]) == (200, "Zoë Ł", "name")
+
+
+async def test_with_credentials_only_a_token_says_who_calls(config: Config) -> None:
+    """A name in a header is nothing then; the token's owner is who reviews, if they may."""
+    tokens = {"ada-token": Identity(name="Ada", roles=frozenset({"reviewer"})), "app-token": Identity(name="app")}
+    credentials = Credentials([(sha256(token.encode()).digest(), who) for token, who in tokens.items()])
+    queue = Queue.connect(config)
+    async with served(build(queue, credentials, config)) as url, aiohttp.ClientSession() as session:
+        page = Page(session, url, queue)
+        assert (await page.call("session"))[1]["name"] is None
+        assert (await page.call("queues"))[0] == 401
+        assert (await page.call("queues", headers={"Authorization": "Bearer wrong"}))[0] == 401
+        assert (await page.call("queues", headers={"Authorization": "Bearer app-token"}))[0] == 403
+        _, told = await page.call("session", headers={"Authorization": "Bearer ada-token"})
+        assert (told["name"], told["sign_in"]) == ("Ada", "token")
+    await queue.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "named"),
+    [
+        ({"token": "made-up"}, None, None, "lease"),
+        ({"answer": {"type": "number", "number": 3}}, 400, "INVALID_ARGUMENT", "expects an answer of kind label"),
+        ({"answer": {"type": "label", "label": "7"}}, 400, "INVALID_ARGUMENT", "answer.label: expected one of 3, 8"),
+        ({"answer": {"type": "json", "json": "[" * 60_000}}, 400, "INVALID_ARGUMENT", "answer.json"),
+        ({"answer": {"type": "poem"}}, 400, "INVALID_ARGUMENT", "poem"),
+        ({"reviewer": "Bob"}, 400, "INVALID_ARGUMENT", "reviewer"),
+        ({"request_id": ""}, 400, "INVALID_ARGUMENT", "request_id"),
+        ({"comment": "x" * 10_001}, 400, "INVALID_ARGUMENT", "comment"),
+        ({"comment": "x" * BODY_BYTES_MAX}, 400, "INVALID_ARGUMENT", "body: expected at most 1048576 bytes"),
+    ],
+)
+async def test_an_answer_that_does_not_fit_is_refused_and_the_item_stays_held(
+    page: Page, changes: dict[str, object], status: int | None, code: str | None, named: str
+) -> None:
+    """The sentence names the field, and the reviewer can answer again with the same lease."""
+    await page.park()
+    lease = await page.lease()
+    body = {"token": lease["token"], "answer": {"type": "label", "label": "3"}, "request_id": REQUEST_ID}
+    got, error = await page.call("submit", body | changes)
+    assert got == status if status else got in {400, 404, 409}
+    assert error["code"] == code if code else error["code"] in {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"}
+    assert named in error["message"]
+    assert (await page.call("submit", body | {"request_id": REQUEST_ID + "again"}))[0] == 200
+
+
+async def test_somebody_elses_lease_answers_nothing(page: Page) -> None:
+    """A token is worth nothing in other hands."""
+    await page.park()
+    lease = await page.lease()
+    body = {"token": lease["token"], "answer": {"type": "label", "label": "3"}, "request_id": REQUEST_ID}
+    status, error = await page.call("submit", body, name="Mallory")
+    assert (status, error["code"]) in {(409, "FAILED_PRECONDITION"), (403, "PERMISSION_DENIED")}
+    assert (await page.call("extend", {"token": lease["token"], "request_id": REQUEST_ID}, name="Mallory"))[0] >= 400
+    assert (await page.call("submit", body))[0] == 200
+
+
+async def test_what_breaks_inside_is_not_told(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller learns an id to ask about, not the text of an exception."""
+
+    async def broken() -> None:
+        raise RuntimeError("secret path /etc/passwd")
+
+    monkeypatch.setattr(page.queue, "states", broken)
+    status, error = await page.call("queues")
+    assert (status, error["code"]) == (500, "INTERNAL")
+    assert "secret" not in error["message"]
+
+
+async def test_every_reply_carries_the_strict_headers(page: Page) -> None:
+    """The page, its files, the API and refusals alike."""
+    for path in ("/", "/static/main.js", "/api/queues", "/nowhere"):
+        async with page.session.get(page.url + path) as response:
+            policy = response.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["referrer-policy"] == "no-referrer"
+
+
+async def test_a_file_that_is_known_is_not_sent_again(page: Page) -> None:
+    """Each file has an ETag, and there is no way to any other file."""
+    async with page.session.get(f"{page.url}/static/main.js") as response:
+        etag = response.headers["etag"]
+    async with page.session.get(f"{page.url}/static/main.js", headers={"If-None-Match": etag}) as response:
+        assert response.status == 304
+    for path in ("/static/", "/static/%2e%2e/app.py", "/static/../app.py", "/static/index.html"):
+        async with page.session.get(page.url + path) as response:
+            assert response.status == 404
