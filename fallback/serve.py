@@ -1,0 +1,223 @@
+"""The process behind `demur review`: ReviewService, the page, the reaper and the dispatcher on one asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from fallback.address import Rule
+from fallback.callback import Caller
+from fallback.config import Config, FallbackSettings, secret
+from fallback.dispatcher import Dispatcher
+from fallback.errors import ConfigError, DemurError, UnavailableError
+from fallback.identity import Credentials, check_listen
+from fallback.queue import Queue
+from fallback.service import Server
+from fallback.workbench import app
+
+PROCESS: Final = "review"
+AWAY_SECONDS: Final = 1.0
+PAGE_CALLS_MAX: Final = 1_000
+PAGE_BACKLOG: Final = 128
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+log = structlog.get_logger(__name__)
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process says of itself in `<data>/run/review.json` once it answers; addresses are host:port."""
+
+    pid: int
+    addresses: dict[str, str]
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError where it cannot start."""
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    async with Review(config) as review:
+        await review.run(stop)
+
+
+class Review:
+    """Everything that one process serves; entering it starts listening, `run` goes on until told to stop."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._settings = config.table("fallback", FallbackSettings)
+        self._credentials = Credentials.load(self._settings.credentials_file)
+        for address in (self._settings.grpc_listen, self._settings.page_listen):
+            check_listen(address, self._credentials)
+        self._rule = Rule(self._settings.webhook_allow_networks)
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        # Names of receivers are resolved on these threads; one whose name server is slow must not hold up the others.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.callback_concurrency_max + 8))
+        async with AsyncExitStack() as exits:
+            self._queue = Queue.connect(self._config)
+            exits.push_async_callback(self._queue.close)
+            caller = Caller(
+                secret=secret(self._config, "webhook"),
+                rule=self._rule,
+                timeout_seconds=settings.callback_timeout_seconds,
+                ca_file=settings.callback_ca_file,
+            )
+            self._dispatcher = Dispatcher(self._queue, await exits.enter_async_context(caller), settings)
+            self._page = _Page(app.build(self._queue, self._credentials, self._config), settings)
+            exits.callback(self._page.socket.close)
+            self._server = Server(self._queue, self._credentials, self._config)
+            port = await self._server.start(settings.grpc_listen)
+            exits.push_async_callback(self._server.stop, settings.drain_seconds)
+            self.addresses = {"grpc": _with_port(settings.grpc_listen, port), "page": self._page.address}
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._exits.aclose()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until `stop`; what ends before that without being asked takes the process with it."""
+        parts = {
+            asyncio.create_task(self._page.serve(), name="page"),
+            asyncio.create_task(self._dispatcher.run(drain_seconds=self._settings.drain_seconds), name="dispatcher"),
+            asyncio.create_task(self._reap(stop), name="reaper"),
+        }
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await self._check(stop)
+            await self._page.ready()
+            _announce(self._config.data_folder, Running(pid=os.getpid(), addresses=self.addresses))
+            log.info("serving", **self.addresses)
+            await asyncio.wait({stopping, *parts}, return_when=asyncio.FIRST_COMPLETED)
+            log.info("draining", seconds=self._settings.drain_seconds)
+        finally:
+            stop.set()
+            self._dispatcher.stop()
+            self._page.stop()
+            self._server.service.drain()
+            ended = await asyncio.gather(*parts, stopping, return_exceptions=True)
+        for result in ended:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _check(self, stop: asyncio.Event) -> None:
+        """Refuse a server that could forget; wait for one that is away, while page and health check answer already."""
+        while not stop.is_set():
+            try:
+                await self._queue.check()
+            except UnavailableError as error:
+                log.warning("queue away", error=error.message)
+                await _pause(stop, AWAY_SECONDS)
+            else:
+                return
+
+    async def _reap(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            pause = self._settings.reap_interval_seconds
+            try:
+                reaped = await self._queue.reap()
+            except DemurError as error:
+                log.warning("not reaped", error=error.message)
+                pause = max(pause, AWAY_SECONDS)
+            else:
+                done = {key: value for key, value in msgspec.structs.asdict(reaped).items() if value}
+                if done:
+                    log.info("reaped", **done)
+            await _pause(stop, pause)
+
+
+class _PageServer(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the process has one place that decides when to end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+class _Page:
+    """The page's HTTP server on a socket that is bound at once, so that a port in use is told before anything runs."""
+
+    def __init__(self, application: Starlette, settings: FallbackSettings) -> None:
+        self.socket = _bind(settings.page_listen)
+        self.address = _with_port(settings.page_listen, self.socket.getsockname()[1])
+        self._server = _PageServer(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                limit_concurrency=PAGE_CALLS_MAX,
+                timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+            )
+        )
+
+    async def serve(self) -> None:
+        """Serve until `stop`."""
+        await self._server.serve(sockets=[self.socket])
+
+    async def ready(self) -> None:
+        """Return once it answers."""
+        while not self._server.started and not self._server.should_exit:  # noqa: ASYNC110  # uvicorn tells nobody
+            await asyncio.sleep(0.01)
+
+    def stop(self) -> None:
+        """End when the requests under way have."""
+        self._server.should_exit = True
+
+
+def _bind(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bare, int(port)))
+        listener.listen(PAGE_BACKLOG)
+    except (OSError, ValueError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(f"fallback.page_listen: cannot listen on {address}: {error}") from error
+    return listener
+
+
+def _with_port(address: str, port: int) -> str:
+    return address if address.startswith("unix") else f"{address.rpartition(':')[0]}:{port}"
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def _announce(data: Path, running: Running) -> None:
+    """Write `<data>/run/review.json` in one step."""
+    folder = data / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{PROCESS}-", dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(running))
+    Path(name).replace(folder / f"{PROCESS}.json")
