@@ -48,7 +48,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 4096
     linger_us: Annotated[
         int,
-        Meta(ge=0, le=1_000_000, description="how long a lone request waits for company in its batch, microseconds"),
+        Meta(ge=0, le=1_000_000, description="how long a lone request waits for company, microseconds"),
     ] = 0
     calls_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="calls under way at a time, waits and streams among them, calls")
@@ -67,7 +67,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 3600.0
     redis_away: Annotated[
         Literal["refuse", "answer_unreviewed"],
-        Meta(
-            description="what an uncertain request gets while Redis is away: UNAVAILABLE, or the model's answer marked"
-        ),
+        Meta(description="what an uncertain request gets while Redis is away: UNAVAILABLE, or an answer marked so"),
     ] = "refuse"

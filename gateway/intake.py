@@ -45,6 +45,8 @@ def prepare(request: Request, intake: Intake, *, pixels_max: int) -> Prepared:
     if not arrays:
         arrays = _read_subject(request, intake, pixels_max)
     _check_names(arrays, intake)
+    if request.one_row and intake.batched:
+        arrays = {spec.name: _one_row(arrays[spec.name], spec) for spec in intake.inputs}
     rows = {_check(arrays[spec.name], spec, intake) for spec in intake.inputs}
     if len(rows) > 1:
         counts = {spec.name: arrays[spec.name].shape[0] for spec in intake.inputs}
@@ -72,6 +74,15 @@ def _read_subject(request: Request, intake: Intake, pixels_max: int) -> Mapping[
     sizes = spec.shape[1:] if leading else spec.shape
     row = to_tensor(request.subject, spec, intake.preprocess, sizes=sizes, pixels_max=pixels_max)
     return {spec.name: row[np.newaxis] if leading else row}
+
+
+def _one_row(array: Array, spec: TensorSpec) -> Array:
+    """Return a row with its axis of rows."""
+    if array.ndim == len(spec.shape) - 1:
+        return array[np.newaxis]
+    if array.ndim == len(spec.shape) and array.shape[0] != 1:
+        raise InvalidError(f"inputs[{spec.name}].shape: expected one row, got {array.shape[0]}")
+    return array
 
 
 def _check_names(arrays: Mapping[str, Array], intake: Intake) -> None:

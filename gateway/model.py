@@ -175,6 +175,11 @@ def pick_providers(device: Device, available: Sequence[str], *, gpus: int) -> li
     return [*tensorrt, CUDA, CPU]
 
 
+def pick_device(device: Device) -> str:
+    """Return the provider that models should run on here; raises ConfigError saying what "cuda" lacks."""
+    return pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus())[0]
+
+
 def count_gpus() -> int:
     """Return how many NVIDIA GPUs the driver shows; 0 where there is no driver."""
     driver = _library(_DRIVER_LIBRARY)

@@ -4,8 +4,8 @@
 whole batch at once with arrays. What each rule said of a row is put into words only when somebody asks for that row.
 
 The rules: `threshold` (by predicted label where the policy says so), `always_person` (labels that no confidence
-excuses), `wish` (the client's), `audit` (a share of what is answered also goes to a person). A wish for the model's
-answer overrides the threshold where the policy allows it, never `always_person`.
+excuses), `wish` (the client's), `retry` (the same request was deferred before), `audit` (a share of what is answered
+also goes to a person). A wish for the model's answer overrides the threshold where the policy allows it, nothing else.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class Decisions:
     predicted: NDArray[np.intp]
     wishes: NDArray[np.int8]
     draws: NDArray[np.float64]
+    earlier: NDArray[np.bool_]
     deferred: NDArray[np.bool_]
     unreviewed: NDArray[np.bool_]
     audited: NDArray[np.bool_]
@@ -99,7 +100,7 @@ class Decisions:
 
     def verdicts(self, row: int) -> tuple[Verdict, ...]:
         """Return what every rule that has a say said of one row."""
-        said = [self._threshold(row), self._always_person(row), self._wish(row), self._audit(row)]
+        said = [self._threshold(row), self._always_person(row), self._wish(row), self._retry(row), self._audit(row)]
         return tuple(verdict for verdict in said if verdict is not None)
 
     def _threshold(self, row: int) -> Verdict:
@@ -131,6 +132,11 @@ class Decisions:
                 return Verdict(rule="wish", defers=False, evaluation=f"the client asked for the model; {said}")
             case _:
                 return None
+
+    def _retry(self, row: int) -> Verdict | None:
+        if not self.earlier[row]:
+            return None
+        return Verdict(rule="retry", defers=True, evaluation="the same request was deferred before")
 
     def _audit(self, row: int) -> Verdict | None:
         if self.deferred[row] or self.unreviewed[row]:
@@ -164,20 +170,22 @@ class Rules:
         predicted: NDArray[np.intp],
         wishes: NDArray[np.int8] | None = None,
         draws: NDArray[np.float64] | None = None,
+        earlier: NDArray[np.bool_] | None = None,
     ) -> Decisions:
         """Judge a batch of n rows: confidence in [0, 1], index of the predicted label, `Wish`, draw in [0, 1).
 
-        No wishes: NONE for all. No draws: nothing is audited.
+        No wishes: NONE for all. No draws: nothing is audited. `earlier`: rows that were deferred before, which stay so.
         """
         wishes = np.zeros(len(confidence), np.int8) if wishes is None else wishes
         draws = np.ones(len(confidence), np.float64) if draws is None else draws
+        earlier = np.zeros(len(confidence), np.bool_) if earlier is None else earlier
         # Not >=, rather than <, so that a confidence that is no number goes to a person.
         below = ~(confidence >= self.thresholds[predicted])
         always = self.always[predicted]
         person = wishes == Wish.PERSON
         granted = (wishes == Wish.MODEL) & self.policy.allow_model_wish & ~always
-        deferred = (below & ~granted) | always | person
-        unreviewed = below & granted
+        deferred = (below & ~granted) | always | person | earlier
+        unreviewed = below & granted & ~earlier
         audited = ~deferred & ~unreviewed & (draws < self.policy.audit_share)
         return Decisions(
             rules=self,
@@ -185,6 +193,7 @@ class Rules:
             predicted=predicted,
             wishes=wishes,
             draws=draws,
+            earlier=earlier,
             deferred=deferred,
             unreviewed=unreviewed,
             audited=audited,

@@ -23,7 +23,8 @@ class Request:
     """One question to a model. Either `tensors`, or a `subject` that the model's preprocessing reads, or both.
 
     `client` comes from the edge's credentials. `request_key` names the request for the audit's draw: the client and
-    its idempotency key, or an id made here. `deadline` by time.monotonic(). `review_seconds` None: the queue's setting.
+    its idempotency key, or an id made here. `one_row`: the tensors are one row, with or without an axis of rows.
+    `deadline` by time.monotonic(). `review_seconds` None: the queue's setting.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Request:
     client: str
     idempotency_key: str = ""
     request_key: str
+    one_row: bool = False
     callback: Callback | None = None
     priority: int = 0
     review_seconds: float | None = None

@@ -1,0 +1,82 @@
+"""All models that this gateway serves, each with its pipeline; what the watch tells which version is live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from fallback.errors import NotFoundError
+from gateway.champion import Champion
+from gateway.metrics import Metrics
+from gateway.model import Device
+from gateway.pipeline import Pipeline
+from gateway.policy import Policy
+from gateway.registry import ModelVersion
+
+NAMES_SHOWN = 20
+
+log = structlog.get_logger(__name__)
+
+
+class Champions:
+    """Pipelines by model. `make` builds one around a Champion."""
+
+    def __init__(
+        self, make: Callable[[str, Champion], Pipeline], *, device: Device, threads: int, metrics: Metrics
+    ) -> None:
+        self._make = make
+        self._device = device
+        self._threads = threads
+        self._metrics = metrics
+        self._pipelines: dict[str, Pipeline] = {}
+        self._policies: dict[str, Policy] = {}
+        self._provider = ""
+
+    @property
+    def provider(self) -> str:
+        """What models really run on; empty while none is loaded."""
+        return self._provider
+
+    def find(self, model: str) -> Pipeline:
+        """Return a model's pipeline; raises NotFoundError naming what there is."""
+        found = self._pipelines.get(model)
+        if found is None:
+            there = sorted(self._pipelines)[:NAMES_SHOWN]
+            raise NotFoundError(f"model {model[:100]!r} is not served here; there are: {', '.join(there) or 'none'}")
+        return found
+
+    def current(self, model: str) -> ModelVersion | None:
+        """Return the live version."""
+        pipeline = self._pipelines.get(model)
+        live = None if pipeline is None else pipeline.champion.live
+        return None if live is None else live.version
+
+    async def ensure(self, version: ModelVersion) -> None:
+        """Load, warm and swap in `version` unless it is live; a DemurError leaves the champion as it was."""
+        current = self.current(version.model)
+        if current is not None and current.version == version.version:
+            return
+        pipeline = self._pipelines.get(version.model)
+        champion = Champion(device=self._device, threads=self._threads) if pipeline is None else pipeline.champion
+        policy = self._policies.get(version.model, version.manifest.policy)
+        live = await asyncio.to_thread(champion.swap, version, policy)
+        if pipeline is None:
+            pipeline = self._pipelines[version.model] = self._make(version.model, champion)
+        pipeline.swapped(live)
+        self._provider = live.model.provider
+        self._metrics.set_champion(version.model, version.version, live.model.provider)
+        log.info("swapped", model=version.model, version=version.version, provider=live.model.provider)
+
+    def set_policy(self, model: str, policy: Policy) -> None:
+        """Judge answers by `policy` from the next batch on."""
+        self._policies[model] = policy
+        pipeline = self._pipelines.get(model)
+        if pipeline is not None:
+            pipeline.champion.set_policy(policy)
+
+    def close(self, grace_seconds: float) -> None:
+        """Run what waits for up to `grace_seconds`, then free all models."""
+        for pipeline in self._pipelines.values():
+            pipeline.close(grace_seconds)

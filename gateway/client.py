@@ -1,0 +1,381 @@
+"""A client's side of PredictionService, in a dozen lines of use.
+
+    async with Client("127.0.0.1:8001", identity="shop") as client:
+        got = await client.predict("digits", image=Path("seven.png").read_bytes())
+        if got.deferral is None:
+            print(got.label, got.confidence)
+        else:
+            told = await got.deferral.outcome(timeout_seconds=600)
+            print(told.label, "says a person")
+
+Values are those of `fallback.answer` and `fallback.deferral`. Every call may raise the DemurError that the gateway
+answered with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self, TypeVar
+
+import grpc
+import msgspec
+
+from demur.v1 import prediction_pb2 as pb
+from demur.v1 import types_pb2
+from demur.v1.prediction_pb2_grpc import PredictionServiceStub
+from fallback import wire
+from fallback.answer import Answer, Label, Subject, Task
+from fallback.deferral import TERMINAL, Callback, Deferral, State
+from fallback.edge import error_of
+from fallback.errors import InvalidError, OverdueError, UnavailableError
+from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
+from gateway.policy import Decision, Verdict
+from gateway.tensor import Array
+from gateway.wire import tensors_from_wire, tensors_to_wire
+
+CALL_SECONDS: Final = 10.0
+# One WaitDeferral; a longer wait is made of several.
+WAIT_SECONDS: Final = 30.0
+_MARGIN_SECONDS: Final = 5.0
+_PAUSE_SECONDS: Final = 0.5
+REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG: Final = b"\xff\xd8\xff"
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md; Predict is the caller's to try again, see `attempts`.
+_RETRIED: Final = ("GetDeferral", "CancelDeferral")
+_SERVICE_CONFIG: Final = msgspec.json.encode(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": "demur.v1.PredictionService", "method": method} for method in _RETRIED],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.3s",
+                    "maxBackoff": "2s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+).decode()
+
+Wish = Literal["", "person", "model"]
+OnExpiry = Literal["", "answer_unreviewed", "abstain"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A deferral as it stands, and, once it has ended, how."""
+
+    deferral: Deferral
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        return self.deferral.state
+
+    @property
+    def answer(self) -> Answer | None:
+        """The final answer; None while there is none, or where it ended without one."""
+        return None if self.deferral.outcome is None else self.deferral.outcome.answer
+
+    @property
+    def label(self) -> str:
+        """The final answer where it is a label, else empty."""
+        return self.answer.label if isinstance(self.answer, Label) else ""
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether a person gave the answer."""
+        return self.deferral.outcome is not None and self.deferral.outcome.reviewed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The name of a deferral, and the way to its outcome."""
+
+    name: str
+    client: Client
+
+    async def outcome(self, timeout_seconds: float | None = None) -> Told:
+        """Wait until it has ended, for as long as it takes; OverdueError after `timeout_seconds`."""
+        told = await self.client.wait(self.name, timeout_seconds=timeout_seconds)
+        if told.state not in TERMINAL:
+            raise OverdueError(f"{self.name}: nobody answered within {timeout_seconds:g} s; it is still open")
+        return told
+
+    async def cancel(self) -> Told:
+        """Take the question back."""
+        return await self.client.cancel(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What Predict replied. `deferral` is set where a person will answer; the label is then the model's guess.
+
+    `confidence` in [0, 1]; `label` is empty and `confidence` 0 where the model says neither.
+    """
+
+    model: str
+    version: str
+    decision: Decision
+    label: str
+    confidence: float
+    deferral: Pending | None
+    outputs: Mapping[str, Array]
+    rules: tuple[Verdict, ...]
+    queue_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One outcome in a queue's stream, and the cursor to go on from."""
+
+    cursor: str
+    deferral: Deferral
+
+
+class Client:
+    """Calls PredictionService at `address` (host:port, or unix:path).
+
+    `identity` is the client's name on a gateway without credentials, `token` what shows who it is on one with them.
+    """
+
+    def __init__(self, address: str, *, identity: str = "", token: str = "") -> None:
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=(
+                ("grpc.service_config", _SERVICE_CONFIG),
+                ("grpc.max_receive_message_length", REPLY_BYTES_MAX),
+            ),
+        )
+        self._stub: Any = PredictionServiceStub(self._channel)
+        metadata = [(IDENTITY_KEY, identity)] if identity else []
+        metadata += [(AUTHORIZATION_KEY, f"Bearer {token}")] if token else []
+        self._metadata = tuple(metadata)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def predict(
+        self,
+        model: str,
+        *,
+        image: bytes | None = None,
+        text: str | None = None,
+        json: object = None,
+        subject: Subject | tuple[bytes, str] | None = None,
+        inputs: Mapping[str, Array] | None = None,
+        version: str = "",
+        idempotency_key: str = "",
+        callback: str = "",
+        wish: Wish = "",
+        priority: int = 0,
+        review_seconds: float | None = None,
+        on_expiry: OnExpiry = "",
+        attributes: Mapping[str, str] | None = None,
+        timeout_seconds: float = CALL_SECONDS,
+        attempts: int = 1,
+    ) -> Result:
+        """Ask a model about one input.
+
+        The input is one of `image` (PNG or JPEG bytes), `text`, `json` (any value), `subject` (content with its media
+        type), or `inputs` (one row of each of the model's inputs by name), which may come with one of the others for
+        the reviewer to look at. `callback` is a webhook's URL or a CallbackService's host:port. With an
+        `idempotency_key`, up to `attempts` calls are made while the gateway is away.
+        """
+        shown = _subject(image=image, text=text, json=json, subject=subject)
+        if attempts > 1 and not idempotency_key:
+            raise InvalidError("idempotency_key: expected one where a call may be made again, got none")
+        request = pb.PredictRequest(
+            model=model,
+            version=version,
+            inputs=tensors_to_wire(inputs or {}),
+            subject=_subject_to_wire(shown),
+            idempotency_key=idempotency_key,
+            callback=_callback_to_wire(callback),
+            priority=priority,
+            review_deadline=None if review_seconds is None else wire.duration_to_wire(review_seconds),
+            on_expiry=on_expiry.upper() or None,
+            wish=wish.upper() or None,
+            attributes=attributes or {},
+        )
+        until = time.monotonic() + timeout_seconds
+        for left in reversed(range(attempts)):
+            try:
+                return self._result(await self._call(self._stub.Predict, request, until - time.monotonic()))
+            except UnavailableError as error:
+                pause = error.retry_after_seconds or _PAUSE_SECONDS
+                if not left or time.monotonic() + pause >= until:
+                    raise
+                await asyncio.sleep(pause)
+        raise InvalidError(f"attempts: expected at least 1, got {attempts}")
+
+    async def request_review(
+        self,
+        queue: str,
+        task: Task,
+        *,
+        image: bytes | None = None,
+        text: str | None = None,
+        json: object = None,
+        subject: Subject | tuple[bytes, str] | None = None,
+        idempotency_key: str = "",
+        callback: str = "",
+        priority: int = 0,
+        review_seconds: float | None = None,
+        attributes: Mapping[str, str] | None = None,
+        timeout_seconds: float = CALL_SECONDS,
+    ) -> Pending:
+        """Ask a person without asking a model."""
+        request = pb.RequestReviewRequest(
+            queue=queue,
+            subject=_subject_to_wire(_subject(image=image, text=text, json=json, subject=subject)),
+            task=wire.task_to_wire(task),
+            idempotency_key=idempotency_key,
+            callback=_callback_to_wire(callback),
+            priority=priority,
+            review_deadline=None if review_seconds is None else wire.duration_to_wire(review_seconds),
+            attributes=attributes or {},
+        )
+        reply = await self._call(self._stub.RequestReview, request, timeout_seconds)
+        return Pending(name=reply.name, client=self)
+
+    def pending(self, name: str) -> Pending:
+        """Return the way to the outcome of a deferral whose name was kept."""
+        return Pending(name=name, client=self)
+
+    async def get(self, name: str, *, timeout_seconds: float = CALL_SECONDS) -> Told:
+        """Return a deferral as it stands."""
+        return _told(await self._call(self._stub.GetDeferral, pb.GetDeferralRequest(name=name), timeout_seconds))
+
+    async def wait(self, name: str, *, timeout_seconds: float | None = None) -> Told:
+        """Return a deferral once it has ended, or as it is after `timeout_seconds` (None: no limit).
+
+        Goes on while the gateway is away for a moment.
+        """
+        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            left = WAIT_SECONDS if until is None else max(0.0, min(WAIT_SECONDS, until - time.monotonic()))
+            request = pb.WaitDeferralRequest(name=name, timeout=wire.duration_to_wire(left))
+            try:
+                told = _told(await self._call(self._stub.WaitDeferral, request, left + _MARGIN_SECONDS))
+            except UnavailableError as error:
+                pause = error.retry_after_seconds or _PAUSE_SECONDS
+                if until is not None and time.monotonic() + pause >= until:
+                    raise
+                await asyncio.sleep(pause)
+                continue
+            if told.state in TERMINAL or (until is not None and time.monotonic() >= until):
+                return told
+
+    async def cancel(self, name: str, *, timeout_seconds: float = CALL_SECONDS) -> Told:
+        """Take a question back; a StateError once it has an outcome."""
+        request = pb.CancelDeferralRequest(name=name, request_id=uuid.uuid4().hex)
+        return _told(await self._call(self._stub.CancelDeferral, request, timeout_seconds))
+
+    async def watch(self, queue: str, cursor: str = "") -> AsyncIterator[Event]:
+        """Yield outcomes as they come, from `cursor` on: empty from now, "0" from the oldest kept.
+
+        Ends with a DemurError when the gateway goes away; go on with the last event's cursor.
+        """
+        request = pb.WatchOutcomesRequest(queue=queue, cursor=cursor)
+        call = self._stub.WatchOutcomes(request, metadata=self._metadata)
+        try:
+            async for event in call:
+                yield Event(cursor=event.cursor, deferral=wire.deferral_from_wire(event.deferral))
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+        finally:
+            call.cancel()
+
+    async def _call(self, method: Any, request: Any, timeout_seconds: float) -> Any:
+        return await _raised(method(request, timeout=timeout_seconds, metadata=self._metadata))
+
+    def _result(self, reply: pb.PredictResponse) -> Result:
+        prediction = reply.prediction
+        return Result(
+            model=prediction.model,
+            version=prediction.version,
+            decision=Decision[pb.Decision.Name(reply.decision)],
+            label=prediction.answer.label,
+            confidence=prediction.confidence,
+            deferral=Pending(name=reply.deferral, client=self) if reply.deferral else None,
+            outputs=tensors_from_wire(reply.outputs, field="outputs"),
+            rules=tuple(
+                Verdict(rule=rule.rule, defers=rule.defers, evaluation=rule.evaluation) for rule in reply.rules
+            ),
+            queue_seconds=_seconds(reply.queue_duration),
+            compute_seconds=_seconds(reply.compute_duration),
+        )
+
+
+async def _raised(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error) from error
+
+
+def _told(reply: types_pb2.Deferral) -> Told:
+    return Told(deferral=wire.deferral_from_wire(reply))
+
+
+def _seconds(duration: Any) -> float:
+    return wire.duration_from_wire("duration", duration)
+
+
+def _subject(
+    *, image: bytes | None, text: str | None, json: object, subject: Subject | tuple[bytes, str] | None
+) -> Subject | None:
+    given = [
+        name
+        for name, value in (("image", image), ("text", text), ("json", json), ("subject", subject))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise InvalidError(f"expected one of image, text, json and subject, got {' and '.join(given)}")
+    if image is not None:
+        return Subject(content=image, media_type=_image_type(image))
+    if text is not None:
+        return Subject(content=text.encode(), media_type="text/plain")
+    if json is not None:
+        return Subject(content=msgspec.json.encode(json), media_type="application/json")
+    if isinstance(subject, tuple):
+        return Subject(content=subject[0], media_type=subject[1])
+    return subject
+
+
+def _image_type(image: bytes) -> str:
+    if image.startswith(_PNG):
+        return "image/png"
+    if image.startswith(_JPEG):
+        return "image/jpeg"
+    raise InvalidError(f"image: expected PNG or JPEG, got {len(image)} bytes that begin with {image[:8].hex()}")
+
+
+def _subject_to_wire(subject: Subject | None) -> types_pb2.Subject | None:
+    if subject is None:
+        return None
+    return types_pb2.Subject(content=subject.content, media_type=subject.media_type, attributes=subject.attributes)
+
+
+def _callback_to_wire(callback: str) -> types_pb2.Callback | None:
+    if not callback:
+        return None
+    web = "://" in callback
+    return wire.callback_to_wire(Callback(webhook_url=callback if web else "", grpc_target="" if web else callback))

@@ -1,0 +1,240 @@
+"""The slow side: parks what goes to a person, and tells the client its name once the queue has it.
+
+One asyncio loop in a thread of its own does everything that waits for Redis. The hot path hands over a batch's rows and
+goes on; all of them go to the queue in one call. A client that was deferred hears the names only after that; one that
+was answered has its answer already, and an audit of it that cannot be parked is counted and logged, nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Protocol
+
+import structlog
+
+from fallback.deferral import Parking
+from fallback.errors import DemurError, FullError, UnavailableError
+from fallback.queue import Parked, Queue
+from gateway.champion import Live
+from gateway.intake import Prepared
+from gateway.internal import told
+from gateway.metrics import Metrics
+from gateway.parking import parking
+from gateway.request import Request, Result
+
+_FULL_RETRY_SECONDS: Final = 1.0
+_LOOP_SECONDS: Final = 10.0
+
+RedisAway = Literal["refuse", "answer_unreviewed"]
+log = structlog.get_logger(__name__)
+
+
+class SlowLoop:
+    """One asyncio loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="slow", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Any], *, timeout_seconds: float | None = None) -> Any:
+        """Run `work` there and return its result; called from another thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_seconds)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Let `work` run there; trouble is logged. From any thread. False where the loop has ended."""
+        try:
+            self.loop.call_soon_threadsafe(self._start, work)
+        except RuntimeError:
+            work.close()
+            return False
+        return True
+
+    def stop(self, grace_seconds: float) -> None:
+        """Let what was spawned finish for up to `grace_seconds`, cancel the rest, end the thread."""
+        if not self._thread.is_alive():
+            self.loop.close()
+            return
+        try:
+            self.run(self._drain(grace_seconds), timeout_seconds=grace_seconds + _LOOP_SECONDS)
+        except concurrent.futures.TimeoutError:
+            log.error("the slow loop did not drain in time")  # noqa: TRY400 - a traceback would say nothing more
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(_LOOP_SECONDS)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, grace_seconds: float) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_seconds)
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+class Asker(Protocol):
+    """Who asked: a request under way."""
+
+    @property
+    def request(self) -> Request:
+        """What was asked."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """Its rows."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def answer(self, result: Result) -> None:
+        """Give the result."""
+
+    def fail(self, error: DemurError) -> None:
+        """Refuse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Declined:
+    """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer."""
+
+    asker: Asker
+    result: Result
+    deferred: tuple[int, ...]
+    audited: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows are to be parked."""
+        return len(self.deferred) + len(self.audited)
+
+
+class Deferring:
+    """Parks. `parkings_max` bounds the rows on their way; `redis_away` says what a client gets while Redis is."""
+
+    def __init__(
+        self, *, queue: Queue, slow: SlowLoop, metrics: Metrics, parkings_max: int, redis_away: RedisAway
+    ) -> None:
+        self._queue = queue
+        self._slow = slow
+        self._metrics = metrics
+        self._parkings_max = parkings_max
+        self._redis_away = redis_away
+        self._lock = threading.Lock()
+        self._rows = 0
+
+    def take(self, batch: Sequence[Declined], live: Live) -> None:
+        """Park the rows of a batch and reply to those that were deferred; from any thread, returns at once."""
+        taken: list[Declined] = []
+        for declined in batch:
+            with self._lock:
+                room = self._rows + declined.rows <= self._parkings_max
+                self._rows += declined.rows if room else 0
+            if room:
+                taken.append(declined)
+            else:
+                self._refuse(declined)
+        if taken and not self._slow.spawn(self._park(taken, live)):
+            for declined in taken:
+                declined.asker.fail(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
+
+    def _refuse(self, declined: Declined) -> None:
+        error = FullError(
+            f"{self._parkings_max} rows are on their way to the queue, the most at a time",
+            retry_after_seconds=_FULL_RETRY_SECONDS,
+        )
+        if declined.deferred:
+            declined.asker.fail(error)
+        else:
+            self._lose_audits(len(declined.audited), error)
+
+    async def _park(self, batch: Sequence[Declined], live: Live) -> None:
+        start = time.monotonic()
+        # Nothing was promised to who has left: a retry with its key is parked then.
+        wanted = [declined for declined in batch if not declined.deferred or not declined.asker.cancelled]
+        try:
+            rows = [(declined, row) for declined in wanted for row in (*declined.deferred, *declined.audited)]
+            verdicts = await self._send([_parking(declined, row, live) for declined, row in rows])
+            parked: dict[int, dict[int, Parked | DemurError]] = {}
+            for (declined, row), verdict in zip(rows, verdicts, strict=True):
+                parked.setdefault(id(declined), {})[row] = verdict
+            for declined in wanted:
+                self._tell(declined, parked[id(declined)])
+        except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
+            for declined in wanted:
+                declined.asker.fail(told(error, model=live.version.model))
+        finally:
+            with self._lock:
+                self._rows -= sum(declined.rows for declined in batch)
+            self._metrics.stage_seconds.labels(live.version.model, "park").observe(time.monotonic() - start)
+
+    async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:
+        if not parkings:
+            return []
+        try:
+            return await self._queue.park(parkings)
+        except DemurError as error:
+            return [error] * len(parkings)
+
+    def _tell(self, declined: Declined, verdicts: dict[int, Parked | DemurError]) -> None:
+        model = declined.result.model
+        for row in declined.audited:
+            verdict = verdicts[row]
+            if isinstance(verdict, DemurError):
+                self._lose_audits(1, verdict)
+            else:
+                self._metrics.audits.labels(model).inc(verdict.created)
+        if not declined.deferred:
+            return
+        names: dict[int, str] = {}
+        problem: DemurError | None = None
+        for row in declined.deferred:
+            verdict = verdicts[row]
+            if isinstance(verdict, DemurError):
+                problem = problem or verdict
+            else:
+                names[row] = verdict.name
+                self._metrics.parked.labels(model).inc(verdict.created)
+        if problem is not None:
+            self._metrics.redis_errors.labels("park").inc(isinstance(problem, UnavailableError))
+            if not isinstance(problem, UnavailableError) or self._redis_away == "refuse":
+                declined.asker.fail(problem)
+                return
+        declined.asker.answer(replace(declined.result, deferrals=names, unparked=problem is not None))
+
+    def _lose_audits(self, count: int, error: DemurError) -> None:
+        self._metrics.redis_errors.labels("audit").inc(count)
+        log.warning("audits were not parked", count=count, error=error.message)
+
+
+def _parking(declined: Declined, row: int, live: Live) -> Parking:
+    asker, decisions = declined.asker, declined.result.decisions
+    assert decisions is not None, "what nothing judged is never declined"
+    return parking(asker.request, asker.prepared, live, decisions, first=declined.result.first, row=row)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - the root of a task: it is logged and ends
+        told(error, where="slow loop")

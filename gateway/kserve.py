@@ -1,0 +1,465 @@
+"""inference.GRPCInferenceService, as Triton and KServe clients speak it.
+
+What is served is what ServerMetadata lists; any other method of that protocol answers UNIMPLEMENTED. The decision
+travels in the reply's parameters: `demur_decision`, `demur_confidence`, `demur_deferral`. A request of several rows is
+judged row by row: `demur_decision` is the weakest of them, `demur_confidence` the lowest, `demur_deferral` the names of
+the deferred rows in row order, with commas between.
+
+What a client gets for a deferred request is the model's `on_deferral`. "provisional": the model's outputs, marked.
+"wait": the call waits for the person within its deadline; the deferred rows of the answer's output are then one-hot of
+the person's label, and `demur_outcome` is a JSON array with one outcome for each deferred row. "refuse":
+FAILED_PRECONDITION that names the deferrals, also in the trailing metadata `demur-deferral`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib import metadata
+from typing import Any, Final, assert_never
+
+import msgspec
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from demur import kserve
+from demur.v1 import types_pb2
+from fallback import wire
+from fallback.address import check_target, check_url
+from fallback.answer import Identity, Label, Subject
+from fallback.deferral import Callback, Deferral
+from fallback.errors import DemurError, InvalidError, NotFoundError, OverdueError, StateError
+from fallback.identity import CLIENT, Credentials
+from fallback.queue import Queue
+from gateway import tensor
+from gateway.champion import Live
+from gateway.champions import Champions
+from gateway.deferring import SlowLoop
+from gateway.internal import told
+from gateway.policy import STRENGTH, Decision
+from gateway.request import Request, Result, request_key
+from gateway.service import DEADLINE_MARGIN_SECONDS, KEY_CHARS_MAX, priority_of, wait
+from gateway.tensor import Array
+from gateway.transport import Call, Hot
+
+SERVICE: Final = kserve.SERVICE
+EXTENSIONS: Final = ("parameters",)
+PLATFORM: Final = "onnxruntime_onnx"
+DEFERRAL_KEY: Final = "demur-deferral"
+INPUTS_MAX: Final = 256
+PARAMETERS_MAX: Final = 64
+REVIEW_SECONDS_MAX: Final = wire.DURATION_SECONDS_MAX
+_PREFIX: Final = "demur_"
+_PARAMETERS: Final = (
+    "demur_callback",
+    "demur_subject",
+    "demur_priority",
+    "demur_review_deadline",
+    "demur_idempotency_key",
+)
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+class InferenceService:
+    """The methods, as routes. `ready` says whether calls are welcome."""
+
+    def __init__(
+        self,
+        *,
+        champions: Champions,
+        queue: Queue,
+        slow: SlowLoop,
+        credentials: Credentials,
+        message_bytes_max: int,
+        wait_seconds_max: float,
+    ) -> None:
+        self.ready = False
+        self._champions = champions
+        self._queue = queue
+        self._slow = slow
+        self._credentials = credentials
+        self._message_bytes_max = message_bytes_max
+        self._wait_seconds_max = wait_seconds_max
+
+    def hot(self) -> Mapping[str, Hot]:
+        """Return the handlers by full method name."""
+        methods: dict[str, Hot] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+        return {f"/{SERVICE}/{name}": handler for name, handler in methods.items()}
+
+    def _live(self, call: Call) -> None:
+        call.reply(kserve.ServerLiveResponse(live=True).SerializeToString())
+
+    def _ready(self, call: Call) -> None:
+        call.reply(kserve.ServerReadyResponse(ready=self.ready).SerializeToString())
+
+    def _model_ready(self, call: Call) -> None:
+        self._identify(call)
+        message = _read(call.payload, kserve.ModelReadyRequest)
+        current = self._champions.current(message.name)
+        there = current is not None and message.version in {"", current.version}
+        call.reply(kserve.ModelReadyResponse(ready=there and self.ready).SerializeToString())
+
+    def _server_metadata(self, call: Call) -> None:
+        reply = kserve.ServerMetadataResponse(name="demur", version=metadata.version("demur"), extensions=EXTENSIONS)
+        call.reply(reply.SerializeToString())
+
+    def _model_metadata(self, call: Call) -> None:
+        self._identify(call)
+        message = _read(call.payload, kserve.ModelMetadataRequest)
+        live = self._champions.find(message.name).champion.live
+        if live is None or message.version not in {"", live.version.version}:
+            loaded = "none" if live is None else live.version.version
+            raise NotFoundError(
+                f"model {message.name!r} has no version {message.version[:20]!r} loaded; loaded is {loaded}"
+            )
+        call.reply(_metadata(live).SerializeToString())
+
+    def _identify(self, call: Call) -> Identity:
+        return self._credentials.identify(call.metadata, peer=call.peer, role=CLIENT)
+
+    def _infer(self, call: Call) -> None:
+        identity = self._identify(call)
+        message = _read(call.payload, kserve.ModelInferRequest)
+        request = self._request(message, identity, call)
+        outputs = tuple(output.name for output in message.outputs)
+        pipeline = self._champions.find(request.model)
+        live = pipeline.champion.live
+        if live is not None:
+            _check_outputs(outputs, [spec.name for spec in live.model.signature.outputs])
+        pipeline.submit(request, InferWaiter(call, message.id, outputs, self))
+
+    def _request(self, message: Any, identity: Identity, call: Call) -> Request:
+        asked = Asked.of(message.parameters)
+        if asked.subject is not None and len(asked.subject.content) > self._message_bytes_max:
+            raise InvalidError(f"parameters[demur_subject]: expected at most {self._message_bytes_max} bytes")
+        return Request(
+            model=message.model_name,
+            version=message.model_version,
+            tensors=_tensors(message),
+            subject=asked.subject,
+            client=identity.name,
+            idempotency_key=asked.idempotency_key,
+            request_key=request_key(identity.name, asked.idempotency_key),
+            callback=asked.callback,
+            priority=asked.priority,
+            review_seconds=asked.review_seconds,
+            deadline=call.deadline,
+        )
+
+    def wait(self, waiter: InferWaiter, result: Result) -> None:
+        """Let the slow loop wait for people, then reply."""
+        self._slow.spawn(self._wait(waiter, result))
+
+    async def _wait(self, waiter: InferWaiter, result: Result) -> None:
+        call = waiter.call
+        until = time.monotonic() + self._wait_seconds_max
+        if call.deadline is not None:
+            until = min(until, call.deadline - DEADLINE_MARGIN_SECONDS)
+        try:
+            settled = {}
+            for row, name in result.deferrals.items():
+                settled[row] = await wait(self._queue, await self._queue.get(name), until, call)
+            waiter.settled(result, settled)
+        except Exception as error:  # noqa: BLE001 - the root of the task: its caller is told
+            call.fail(told(error, method=call.method), _trailing(result))
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request's `demur_*` parameters ask."""
+
+    callback: Callback | None = None
+    subject: Subject | None = None
+    priority: int = 0
+    review_seconds: float | None = None
+    idempotency_key: str = ""
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Asked:
+        """Read a request's parameters; raises InvalidError naming the one that is wrong. Others' are left alone."""
+        if not parameters:
+            return _NOTHING
+        if len(parameters) > PARAMETERS_MAX:
+            raise InvalidError(f"parameters: expected at most {PARAMETERS_MAX}, got {len(parameters)}")
+        values = {name: _value(parameters[name]) for name in parameters if name.startswith(_PREFIX)}
+        for name in values:
+            if name not in _PARAMETERS:
+                near = difflib.get_close_matches(name, _PARAMETERS, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise InvalidError(f"parameters: {name[:100]!r} is not known{hint}")
+        key = _text("demur_idempotency_key", values)
+        return cls(
+            callback=_callback(_text("demur_callback", values)),
+            subject=_subject(_text("demur_subject", values)),
+            priority=priority_of("parameters[demur_priority]", _whole("demur_priority", values)),
+            review_seconds=_review_seconds(values),
+            idempotency_key=wire.text_from_wire("parameters[demur_idempotency_key]", key, chars_max=KEY_CHARS_MAX),
+        )
+
+
+_NOTHING: Final = Asked()
+
+
+class InferWaiter:
+    """Replies to ModelInfer."""
+
+    __slots__ = ("_id", "_outputs", "_service", "call")
+
+    def __init__(self, call: Call, id_: str, outputs: Sequence[str], service: InferenceService) -> None:
+        self.call = call
+        self._id = id_
+        self._outputs = outputs
+        self._service = service
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.call.cancelled
+
+    def fail(self, error: DemurError) -> None:
+        """Refuse."""
+        self.call.fail(error)
+
+    def answer(self, result: Result) -> None:
+        """Reply with the result, or as the model's `on_deferral` says."""
+        if not result.deferrals:
+            self._reply(result)
+            return
+        match result.on_deferral:
+            case "provisional":
+                self._reply(result, provisional=True)
+            case "wait":
+                self._service.wait(self, result)
+            case _:
+                names = _names(result)
+                error = StateError(f"a person will answer this: {names}; this model gives no answer without one")
+                self.call.fail(error, _trailing(result))
+
+    def settled(self, result: Result, deferrals: Mapping[int, Deferral]) -> None:
+        """Reply with what people said in place of the model's answer."""
+        outputs = dict(result.outputs)
+        answers = outputs[result.answer_output] = outputs[result.answer_output].copy()
+        for row, deferral in deferrals.items():
+            _put(answers, row, result, deferral)
+        outcomes = [
+            {"deferral": deferral.name, **msgspec.to_builtins(deferral.outcome)} for deferral in deferrals.values()
+        ]
+        self._reply(result, outputs=outputs, outcomes=msgspec.json.encode(outcomes).decode())
+
+    def _reply(
+        self,
+        result: Result,
+        *,
+        provisional: bool = False,
+        outputs: Mapping[str, Array] | None = None,
+        outcomes: str = "",
+    ) -> None:
+        outputs = result.outputs if outputs is None else outputs
+        _check_outputs(self._outputs, outputs)  # once more: the version may have changed since
+        reply = kserve.ModelInferResponse(model_name=result.model, model_version=result.version, id=self._id)
+        for name in self._outputs or outputs:
+            array = outputs[name]
+            reply.outputs.add(name=name, datatype=tensor.datatype_of(array), shape=array.shape)
+            reply.raw_output_contents.append(tensor.encode(array))
+        _describe(reply.parameters, result, provisional=provisional, outcomes=outcomes)
+        self.call.reply(reply.SerializeToString())
+
+
+def _check_outputs(wanted: Iterable[str], there: Collection[str]) -> None:
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        raise InvalidError(f"outputs: expected some of {', '.join(there)}, got {unknown[0][:100]!r}")
+
+
+def _describe(parameters: Any, result: Result, *, provisional: bool, outcomes: str) -> None:
+    """Say in the reply's parameters what it is worth."""
+    decisions = [result.decision(row) for row in range(result.rows)]
+    worth = max(decisions, key=STRENGTH.__getitem__)
+    if worth is Decision.DEFERRED and provisional:
+        worth = Decision.PROVISIONAL
+    parameters["demur_decision"].string_param = worth.value
+    known = [sure for row in range(result.rows) if (sure := result.confidence(row)) is not None]
+    if known:
+        parameters["demur_confidence"].double_param = min(known)
+    if result.deferrals:
+        parameters["demur_deferral"].string_param = _names(result)
+    if outcomes:
+        parameters["demur_outcome"].string_param = outcomes
+
+
+def _put(answers: Array, row: int, result: Result, deferral: Deferral) -> None:
+    """Put the person's answer in the place of the model's; raises where it has none that the model could give."""
+    outcome = deferral.outcome
+    if outcome is None:
+        raise OverdueError(f"{deferral.name}: nobody answered within the call's deadline; ask for it by WaitDeferral")
+    match outcome.answer:
+        case Label(label=label) if label in result.labels:
+            scores = answers[row : row + 1].reshape(-1) if result.rows > 1 else answers.reshape(-1)
+            one_hot = np.zeros_like(scores)
+            one_hot[result.labels.index(label)] = 1
+            scores[:] = one_hot
+        case None:
+            raise StateError(f"{deferral.name}: ended without an answer ({outcome.source.value})")
+        case other:
+            said = msgspec.json.encode(other).decode()[:200]
+            raise StateError(f"{deferral.name}: the answer is none that the model could give: {said}")
+
+
+def _names(result: Result) -> str:
+    return ",".join(name for _, name in sorted(result.deferrals.items()))
+
+
+def _trailing(result: Result) -> tuple[tuple[str, str], ...]:
+    return ((DEFERRAL_KEY, _names(result)),)
+
+
+def _metadata(live: Live) -> Any:
+    signature = live.model.signature
+    reply = kserve.ModelMetadataResponse(name=live.version.model, versions=[live.version.version], platform=PLATFORM)
+    for specs, listed in ((signature.inputs, reply.inputs), (signature.outputs, reply.outputs)):
+        for spec in specs:
+            listed.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+    return reply
+
+
+def _tensors(message: Any) -> dict[str, Array]:
+    """Read raw or typed contents; raises InvalidError naming field, expected and got."""
+    raws = message.raw_input_contents
+    if len(message.inputs) > INPUTS_MAX:
+        raise InvalidError(f"inputs: expected at most {INPUTS_MAX}, got {len(message.inputs)}")
+    if raws and len(raws) != len(message.inputs):
+        raise InvalidError(
+            f"raw_input_contents: expected one for each of the {len(message.inputs)} inputs, got {len(raws)}"
+        )
+    found: dict[str, Array] = {}
+    for number, each in enumerate(message.inputs):
+        field = f"inputs[{each.name[:100]}]"
+        if each.name in found:
+            raise InvalidError(f"inputs[{number}].name: expected each once, got {each.name[:100]!r} again")
+        if not raws:
+            found[each.name] = _typed(each, field)
+            continue
+        if each.HasField("contents") and each.contents.ListFields():
+            raise InvalidError(f"{field}: expected raw_input_contents or contents, got both")
+        found[each.name] = tensor.decode(raws[number], each.datatype, each.shape, field=field)
+    return found
+
+
+def _typed(each: Any, field: str) -> Array:
+    tensor.dtype_of(each.datatype, field=f"{field}.datatype")
+    name = _CONTENTS.get(each.datatype)
+    if name is None:
+        raise InvalidError(f"{field}: {each.datatype} has no typed contents; expected raw_input_contents")
+    stray = [found.name for found, _ in each.contents.ListFields() if found.name != name]
+    if stray:
+        raise InvalidError(f"{field}.contents: expected {name} for {each.datatype}, got {stray[0]}")
+    return tensor.from_values(list(getattr(each.contents, name)), each.datatype, each.shape, field=field)
+
+
+def _read(payload: bytes, type_: Any) -> Any:
+    message = type_()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
+    return message
+
+
+def _value(parameter: Any) -> bool | int | float | str | None:
+    choice = parameter.WhichOneof("parameter_choice")
+    value: bool | int | float | str | None = None if choice is None else getattr(parameter, choice)
+    return value
+
+
+def _text(name: str, values: Mapping[str, bool | int | float | str | None]) -> str:
+    value = values.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidError(f"parameters[{name}]: expected string_param, got {value!r}")
+    return value
+
+
+def _number(name: str, values: Mapping[str, bool | int | float | str | None]) -> float | None:
+    value = values.get(name)
+    match value:
+        case None:
+            return None
+        case bool() | str():
+            raise InvalidError(f"parameters[{name}]: expected a number, got {value!r}")
+        case int() | float():
+            return value
+        case _:
+            assert_never(value)
+
+
+def _whole(name: str, values: Mapping[str, bool | int | float | str | None]) -> int:
+    value = _number(name, values)
+    if isinstance(value, float):
+        raise InvalidError(f"parameters[{name}]: expected int64_param, got {value:g}")
+    return value or 0
+
+
+def _review_seconds(values: Mapping[str, bool | int | float | str | None]) -> float | None:
+    seconds = _number("demur_review_deadline", values)
+    if seconds is not None and not 0 <= seconds <= REVIEW_SECONDS_MAX:
+        raise InvalidError(
+            f"parameters[demur_review_deadline]: expected 0 to {REVIEW_SECONDS_MAX:g} seconds, got {seconds:g}"
+        )
+    return seconds
+
+
+def _callback(text: str) -> Callback | None:
+    """Read a webhook's URL or a CallbackService's host:port."""
+    field = "parameters[demur_callback]"
+    if not text:
+        return None
+    return (
+        Callback(webhook_url=check_url(field, text))
+        if "://" in text
+        else Callback(grpc_target=check_target(field, text))
+    )
+
+
+def _subject(text: str) -> Subject | None:
+    """Read a data: URL with base64, a JSON text, or plain text."""
+    if not text:
+        return None
+    if text.startswith("data:"):
+        head, comma, body = text[len("data:") :].partition(",")
+        media_type, _, encoding = head.rpartition(";")
+        try:
+            content = base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidError("parameters[demur_subject]: expected base64 after data:<type>;base64,") from error
+        if not comma or encoding != "base64" or not media_type:
+            raise InvalidError(
+                f"parameters[demur_subject]: expected data:<type>;base64,<content>, got data:{head[:50]!r}"
+            )
+        given = types_pb2.Subject(content=content, media_type=media_type)
+        return wire.subject_from_wire(given, bytes_max=len(content), field="parameters[demur_subject]")
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return Subject(content=text.encode(), media_type="text/plain")
+    return Subject(content=text.encode(), media_type="application/json")

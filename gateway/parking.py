@@ -1,0 +1,95 @@
+"""One row that goes to a person, as the Parking that the queue takes. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from fallback.answer import Label, Subject
+from fallback.deferral import Draw, Parking, Prediction
+from gateway import tensor
+from gateway.champion import Live
+from gateway.intake import Prepared
+from gateway.policy import Decisions
+from gateway.request import Request, row_key
+from gateway.tensor import Array
+from gateway.wire import serialise
+
+# Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
+_SHOWN_ELEMENTS_MAX: Final = 1_000
+
+
+def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) -> str:
+    """Return the sha256 (hex) that tells a retry from another input: over the model, the tensors, the subject."""
+    found = hashlib.sha256()
+
+    def add(part: bytes) -> None:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+
+    add(model.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        add(name.encode())
+        add(f"{tensor.datatype_of(array)}{list(array.shape)}".encode())
+        add(tensor.encode(array))
+    if subject is not None:
+        add(b"subject")
+        add(subject.media_type.encode())
+        add(subject.content)
+    return found.hexdigest()
+
+
+def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisions, *, first: int, row: int) -> Parking:
+    """Return what is parked of one row. `first`: the row of the batch that the request's rows begin at."""
+    manifest, place = live.manifest, first + row
+    assert manifest.task is not None, "only models with a task are judged"
+    batched = prepared.intake.batched
+    inputs = {name: array[row : row + 1] if batched else array for name, array in prepared.arrays.items()}
+    given = {name: array[row : row + 1] if batched else array for name, array in request.tensors.items()}
+    audit = bool(decisions.audited[place])
+    subject = request.subject or shown(inputs)
+    return Parking(
+        queue=manifest.review_queue,
+        client=request.client,
+        idempotency_key=row_key(request.idempotency_key, row, prepared.rows),
+        input_digest=digest(request.model, given, request.subject),
+        task=manifest.task,
+        subject=subject.content,
+        media_type=subject.media_type,
+        attributes={**subject.attributes, **request.attributes},
+        inputs=serialise(inputs),
+        prediction=Prediction(
+            model=request.model,
+            version=live.version.version,
+            answer=Label(manifest.labels[decisions.predicted[place]]),
+            confidence=float(decisions.confidence[place]),
+        ),
+        draw=Draw(
+            request_key=row_key(request.request_key, row, prepared.rows),
+            q=decisions.rules.policy.audit_share if audit else 1.0,
+            xi=float(decisions.draws[place]),
+        ),
+        reasons=decisions.reasons(place),
+        audit=audit,
+        callback=request.callback,
+        priority=request.priority,
+        review_seconds=request.review_seconds,
+        on_expiry=request.on_expiry,
+    )
+
+
+def shown(inputs: Mapping[str, Array]) -> Subject:
+    """Return a view of tensors for a client that sent nothing to look at: JSON with what there is of each, in full
+    where it is small.
+    """  # noqa: D205 - one sentence needs two lines
+    view: dict[str, Any] = {}
+    for name, array in inputs.items():
+        facts: dict[str, Any] = {"datatype": tensor.datatype_of(array), "shape": list(array.shape)}
+        if array.size <= _SHOWN_ELEMENTS_MAX:
+            facts["values"] = array.tolist()
+        view[name] = facts
+    return Subject(content=msgspec.json.encode(view), media_type="application/json")

@@ -1,0 +1,233 @@
+"""The gateway: everything of this folder put together, started, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import signal
+import threading
+from importlib import metadata
+from typing import Final
+
+import structlog
+from google.protobuf import descriptor_pb2
+
+from demur import kserve
+from demur.v1 import model_pb2, prediction_pb2
+from fallback.config import Config, FallbackSettings, secret
+from fallback.documents import Documents
+from fallback.identity import Credentials, check_listen
+from fallback.queue import Queue
+from gateway import admission, metrics, model_service, service, stack
+from gateway.aio import AioTransport, files_of
+from gateway.champion import Champion
+from gateway.champions import Champions
+from gateway.config import GatewaySettings
+from gateway.deferring import Deferring, SlowLoop
+from gateway.kserve import InferenceService
+from gateway.metrics import Metrics, MetricsPage
+from gateway.model import pick_device
+from gateway.model_service import ModelService
+from gateway.pipeline import Pipeline, Reader
+from gateway.registry import Registry
+from gateway.remembered import Remembered
+from gateway.service import PredictionService
+from gateway.transport import Routes, Transport
+from gateway.watch import Watch
+
+PROCESS: Final = "serve"
+MODELS_FOLDER: Final = "models"
+COPIES_FOLDER: Final = "gateway"
+_READERS: Final = 2
+_READING_MAX: Final = 1024
+# What the parts may take to end after the grace of the calls.
+_END_SECONDS: Final = 5.0
+_START_SECONDS_MAX: Final = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """One gateway. `start` returns once it answers; `drain` lets what is under way end, and stops."""
+
+    def __init__(self, config: Config) -> None:
+        self.settings = config.table("gateway", GatewaySettings)
+        self._config = config
+        self._credentials = Credentials.load(config.table("fallback", FallbackSettings).credentials_file)
+        self._secret = secret(config, "audit").encode()
+        self._watching: concurrent.futures.Future[None] | None = None
+        self._page: MetricsPage | None = None
+        self._transport: Transport | None = None
+        self._slow = SlowLoop()
+        self._reader = Reader(threads=_READERS, waiting_max=_READING_MAX)
+        self._remembered = Remembered(self.settings.keys_max)
+        self.metrics = Metrics()
+        self.queue: Queue
+        self.documents: Documents
+        self.watch: Watch
+        self.champions = Champions(
+            self._pipeline, device=self.settings.device, threads=self.settings.threads, metrics=self.metrics
+        )
+        self.registry = Registry(config.data_folder / MODELS_FOLDER)
+
+    @property
+    def address(self) -> str:
+        """Where it answers gRPC, host:port."""
+        listen = self.settings.grpc_listen
+        if self._transport is None or listen.startswith("unix"):
+            return listen
+        return f"{listen.rpartition(':')[0]}:{self._transport.port}"
+
+    @property
+    def metrics_address(self) -> str:
+        """Where its Prometheus page is, host:port; empty where there is none."""
+        return "" if self._page is None else self._page.address
+
+    def start(self) -> None:
+        """Load the champions and listen. Raises ConfigError where the configuration or the machine does not fit."""
+        check_listen(self.settings.grpc_listen, self._credentials)
+        device = pick_device(self.settings.device)
+        self._slow.start()
+        try:
+            self._slow.run(self._open(), timeout_seconds=_START_SECONDS_MAX)
+            self._transport = self._make_transport()
+            self._transport.start()
+            if self.settings.metrics_listen:
+                self._page = metrics.serve(self.metrics, self.settings.metrics_listen)
+        except BaseException:
+            self.drain(0.0)
+            raise
+        self.metrics.set_build(version=metadata.version("demur"), device=device)
+        self._watching = asyncio.run_coroutine_threadsafe(self.watch.run(), self._slow.loop)
+        self._inference.ready = True
+        self._transport.set_ready(ready=True)
+        log.info("serving", grpc=self.address, metrics=self.metrics_address, provider=self.provider)
+
+    @property
+    def provider(self) -> str:
+        """What models run on."""
+        return self.champions.provider or pick_device(self.settings.device)
+
+    def drain(self, grace_seconds: float | None = None) -> None:
+        """Take no new calls, let those under way end for up to `grace_seconds` (None: as configured), and stop."""
+        grace = self.settings.drain_seconds if grace_seconds is None else grace_seconds
+        log.info("draining", seconds=grace)
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._transport is not None:
+            self._inference.ready = False
+            self._transport.stop(grace)
+        self._reader.close()
+        self.champions.close(min(grace, _END_SECONDS))
+        if self._slow.loop.is_running():
+            self._slow.run(self._close(), timeout_seconds=_END_SECONDS)
+        self._slow.stop(min(grace, _END_SECONDS))
+        if self._page is not None:
+            self._page.close()
+        log.info("stopped")
+
+    async def _open(self) -> None:
+        self.queue = Queue.connect(self._config)
+        self.documents = Documents.connect(self._config)
+        self.watch = Watch(
+            documents=self.documents,
+            registry=self.registry,
+            champions=self.champions,
+            folder=self._config.data_folder / COPIES_FOLDER,
+            wait_seconds=self.settings.watch_seconds,
+            metrics=self.metrics,
+        )
+        self._deferring = Deferring(
+            queue=self.queue,
+            slow=self._slow,
+            metrics=self.metrics,
+            parkings_max=self.settings.parkings_max,
+            redis_away=self.settings.redis_away,
+        )
+        await self.watch.start()
+
+    async def _close(self) -> None:
+        await self.queue.close()
+        await self.documents.close()
+
+    def _pipeline(self, model: str, champion: Champion) -> Pipeline:
+        return Pipeline(
+            model,
+            champion,
+            deferring=self._deferring,
+            reader=self._reader,
+            remembered=self._remembered,
+            metrics=self.metrics,
+            secret=self._secret,
+            queue_rows_max=self.settings.queue_rows_max,
+            linger_us=self.settings.linger_us,
+            pixels_max=self.settings.image_pixels_max,
+        )
+
+    def _make_transport(self) -> Transport:
+        settings = self.settings
+        predictions = PredictionService(
+            champions=self.champions,
+            queue=self.queue,
+            credentials=self._credentials,
+            message_bytes_max=settings.message_bytes_max,
+            wait_seconds_max=settings.wait_seconds_max,
+        )
+        self._inference = InferenceService(
+            champions=self.champions,
+            queue=self.queue,
+            slow=self._slow,
+            credentials=self._credentials,
+            message_bytes_max=settings.message_bytes_max,
+            wait_seconds_max=settings.wait_seconds_max,
+        )
+        models = ModelService(
+            registry=self.registry,
+            documents=self.documents,
+            watch=self.watch,
+            limits=admission.Limits(
+                artefact_bytes_max=settings.artefact_bytes_max,
+                seconds=settings.admission_seconds,
+                memory_bytes_max=settings.admission_memory_bytes_max,
+            ),
+            credentials=self._credentials,
+        )
+        return AioTransport(
+            Routes(
+                hot={**predictions.hot(), **self._inference.hot()},
+                slow={**predictions.slow(), **models.routes()},
+                reads=model_service.READS,
+                writes=predictions.writes(),
+            ),
+            listen=settings.grpc_listen,
+            slow_loop=self._slow.loop,
+            message_bytes_max=settings.message_bytes_max,
+            calls_max=settings.calls_max,
+            names=(service.SERVICE, model_service.SERVICE, kserve.SERVICE),
+            files=_files(),
+        )
+
+
+def serve(config: Config) -> None:
+    """Run a gateway until SIGTERM or SIGINT, then drain it. Says in <data>/run/serve.json where it answers."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    gateway = Gateway(config)
+    gateway.start()
+    addresses = {"grpc": gateway.address, "metrics": gateway.metrics_address}
+    facts = {"device": gateway.settings.device, "provider": gateway.provider}
+    stack.announce(
+        config.data_folder,
+        PROCESS,
+        stack.Running(pid=os.getpid(), addresses=addresses, facts=facts),
+    )
+    stopping.wait()
+    stack.announcement(config.data_folder, PROCESS).unlink(missing_ok=True)
+    gateway.drain()
+
+
+def _files() -> list[descriptor_pb2.FileDescriptorProto]:
+    """Return the descriptors of both contracts, which live in two pools."""
+    return files_of(prediction_pb2.DESCRIPTOR, model_pb2.DESCRIPTOR, kserve.DESCRIPTOR)

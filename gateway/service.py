@@ -1,0 +1,276 @@
+"""demur.v1.PredictionService: wire to values and back. The rules stand behind it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from demur.v1 import prediction_pb2 as pb
+from demur.v1 import types_pb2
+from fallback import wire
+from fallback.answer import Identity, Label
+from fallback.deferral import Deferral, OnExpiry, Parking, Prediction
+from fallback.errors import DemurError, InvalidError, NotFoundError
+from fallback.identity import CLIENT, OPERATOR, Credentials
+from fallback.queue import Queue
+from gateway.champions import Champions
+from gateway.parking import digest
+from gateway.policy import Wish
+from gateway.request import Request, Result, request_key
+from gateway.transport import Call, Hot, Slow
+from gateway.wire import tensors_from_wire, tensors_to_wire
+
+SERVICE: Final = "demur.v1.PredictionService"
+KEY_CHARS_MAX: Final = 128
+PRIORITY_MAX: Final = 9
+OUTCOMES_MAX: Final = 100
+# What a call's deadline keeps for the way back.
+DEADLINE_MARGIN_SECONDS: Final = 0.25
+# A long poll asks for this long at a time, so that one that nobody waits for any more ends soon.
+SLICE_SECONDS: Final = 2.0
+
+M = TypeVar("M", bound=Message)
+
+
+class PredictionService:
+    """The methods, as routes. `wait_seconds_max` bounds one wait for a person."""
+
+    def __init__(
+        self,
+        *,
+        champions: Champions,
+        queue: Queue,
+        credentials: Credentials,
+        message_bytes_max: int,
+        wait_seconds_max: float,
+    ) -> None:
+        self._champions = champions
+        self._queue = queue
+        self._credentials = credentials
+        self._message_bytes_max = message_bytes_max
+        self._wait_seconds_max = wait_seconds_max
+
+    def hot(self) -> Mapping[str, Hot]:
+        """Return what runs on the transport's thread."""
+        return {f"/{SERVICE}/Predict": self._predict}
+
+    def slow(self) -> Mapping[str, Slow]:
+        """Return what waits for the queue."""
+        methods: dict[str, Callable[[Call], Awaitable[Message]]] = {
+            "RequestReview": self._request_review,
+            "GetDeferral": self._get,
+            "WaitDeferral": self._wait,
+            "CancelDeferral": self._cancel,
+        }
+        answering = {f"/{SERVICE}/{name}": _answering(method) for name, method in methods.items()}
+        return {**answering, f"/{SERVICE}/WatchOutcomes": self._watch}
+
+    def writes(self) -> frozenset[str]:
+        """Return the methods that stream to the client."""
+        return frozenset({f"/{SERVICE}/WatchOutcomes"})
+
+    def _caller(self, call: Call) -> Identity:
+        return self._credentials.identify(call.metadata, peer=call.peer, role=CLIENT)
+
+    def _predict(self, call: Call) -> None:
+        identity = self._caller(call)
+        request = self._request(_read(call.payload, pb.PredictRequest), identity, call)
+        self._champions.find(request.model).submit(request, PredictWaiter(call))
+
+    def _request(self, message: pb.PredictRequest, identity: Identity, call: Call) -> Request:
+        key = wire.text_from_wire("idempotency_key", message.idempotency_key, chars_max=KEY_CHARS_MAX)
+        subject = None
+        if message.HasField("subject"):
+            subject = wire.subject_from_wire(message.subject, bytes_max=self._message_bytes_max)
+        return Request(
+            model=message.model,
+            version=message.version,
+            tensors=tensors_from_wire(message.inputs),
+            subject=subject,
+            client=identity.name,
+            idempotency_key=key,
+            request_key=request_key(identity.name, key),
+            one_row=True,
+            callback=wire.callback_from_wire(message.callback),
+            priority=priority_of("priority", message.priority),
+            review_seconds=_review_seconds(message),
+            on_expiry=wire.on_expiry_from_wire(message.on_expiry),
+            wish=_wish(message.wish),
+            attributes=wire.attributes_from_wire(message.attributes),
+            deadline=call.deadline,
+        )
+
+    async def _request_review(self, call: Call) -> Message:
+        identity = self._caller(call)
+        message = _read(call.payload, pb.RequestReviewRequest)
+        key = wire.text_from_wire("idempotency_key", message.idempotency_key, chars_max=KEY_CHARS_MAX)
+        queue = wire.queue_from_wire("queue", message.queue)
+        subject = wire.subject_from_wire(message.subject, bytes_max=self._message_bytes_max)
+        if wire.on_expiry_from_wire(message.on_expiry) is OnExpiry.ANSWER_UNREVIEWED:
+            raise InvalidError("on_expiry: expected ABSTAIN, got ANSWER_UNREVIEWED; there is no model's answer")
+        asked = Parking(
+            queue=queue,
+            client=identity.name,
+            idempotency_key=key,
+            input_digest=digest(f"queues/{queue}", {}, subject),
+            task=wire.task_from_wire(message.task),
+            subject=subject.content,
+            media_type=subject.media_type,
+            attributes={**subject.attributes, **wire.attributes_from_wire(message.attributes)},
+            callback=wire.callback_from_wire(message.callback),
+            priority=priority_of("priority", message.priority),
+            review_seconds=_review_seconds(message),
+            on_expiry=OnExpiry.ABSTAIN,
+            reasons=("wish",),
+        )
+        (parked,) = await self._queue.park([asked])
+        if isinstance(parked, DemurError):
+            raise parked
+        return wire.deferral_to_wire(await self._queue.get(parked.name), show_prediction=True)
+
+    async def _get(self, call: Call) -> Message:
+        deferral = await self._own(_read(call.payload, pb.GetDeferralRequest).name, self._caller(call))
+        return wire.deferral_to_wire(deferral, show_prediction=True)
+
+    async def _wait(self, call: Call) -> Message:
+        identity = self._caller(call)
+        message = _read(call.payload, pb.WaitDeferralRequest)
+        seconds = self._wait_seconds_max
+        if message.HasField("timeout"):
+            seconds = min(seconds, wire.duration_from_wire("timeout", message.timeout))
+        until = time.monotonic() + seconds
+        if call.deadline is not None:
+            until = min(until, call.deadline - DEADLINE_MARGIN_SECONDS)
+        deferral = await self._own(message.name, identity)
+        return wire.deferral_to_wire(await wait(self._queue, deferral, until, call), show_prediction=True)
+
+    async def _cancel(self, call: Call) -> Message:
+        identity = self._caller(call)
+        message = _read(call.payload, pb.CancelDeferralRequest)
+        request_id = wire.text_from_wire("request_id", message.request_id, chars_max=wire.REQUEST_ID_CHARS_MAX)
+        await self._own(message.name, identity)
+        deferral = await self._queue.cancel(message.name, request_id=request_id or uuid.uuid4().hex)
+        return wire.deferral_to_wire(deferral, show_prediction=True)
+
+    async def _watch(self, call: Call) -> None:
+        identity = self._caller(call)
+        message = _read(call.payload, pb.WatchOutcomesRequest)
+        queue = wire.queue_from_wire("queue", message.queue)
+        cursor = message.cursor or await self._queue.last_cursor(queue)
+        while not call.cancelled:
+            events = await self._queue.outcomes(queue, cursor, count=OUTCOMES_MAX, wait_seconds=SLICE_SECONDS)
+            for event in events:
+                cursor = event.cursor
+                if self._may_see(event.deferral, identity):
+                    deferral = wire.deferral_to_wire(event.deferral, show_prediction=True)
+                    await call.send(pb.WatchOutcomesResponse(cursor=cursor, deferral=deferral).SerializeToString())
+
+    async def _own(self, name: str, identity: Identity) -> Deferral:
+        """Return a deferral that this client may see; others' are as if they were not there."""
+        wire.name_from_wire("name", name)
+        deferral = await self._queue.get(name)
+        if not self._may_see(deferral, identity):
+            raise NotFoundError(f"{name}: there is no such deferral, or it is no longer kept")
+        return deferral
+
+    def _may_see(self, deferral: Deferral, identity: Identity) -> bool:
+        own = deferral.client == identity.name
+        return own or not self._credentials.configured or OPERATOR in identity.roles
+
+
+class PredictWaiter:
+    """Replies to Predict."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._call.cancelled
+
+    def answer(self, result: Result) -> None:
+        """Reply with the result."""
+        self._call.reply(_response(result).SerializeToString())
+
+    def fail(self, error: DemurError) -> None:
+        """Refuse."""
+        self._call.fail(error)
+
+
+async def wait(queue: Queue, deferral: Deferral, until: float, call: Call) -> Deferral:
+    """Return the deferral once it has its outcome, or as it is at `until` (time.monotonic()) or when nobody waits."""
+    while deferral.outcome is None and not call.cancelled and (left := until - time.monotonic()) > 0:
+        deferral = await queue.wait(deferral.name, timeout_seconds=min(left, SLICE_SECONDS))
+    return deferral
+
+
+def priority_of(field: str, priority: int) -> int:
+    """Return a priority; raises InvalidError naming `field`."""
+    if not 0 <= priority <= PRIORITY_MAX:
+        raise InvalidError(f"{field}: expected 0 (least urgent) to {PRIORITY_MAX}, got {priority}")
+    return priority
+
+
+def _answering(method: Callable[[Call], Awaitable[Message]]) -> Slow:
+    async def answer(call: Call) -> None:
+        call.reply((await method(call)).SerializeToString())
+
+    return answer
+
+
+def _read(payload: bytes, type_: type[M]) -> M:
+    message = type_()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
+    return message
+
+
+def _review_seconds(message: pb.PredictRequest | pb.RequestReviewRequest) -> float | None:
+    if not message.HasField("review_deadline"):
+        return None
+    return wire.duration_from_wire("review_deadline", message.review_deadline)
+
+
+def _wish(wish: pb.Wish) -> Wish:
+    try:
+        return Wish(wish)
+    except ValueError:
+        raise InvalidError(f"wish: expected PERSON, MODEL or none, got {wish}") from None
+
+
+def _response(result: Result) -> pb.PredictResponse:
+    """Return the reply for a request of one row."""
+    response = pb.PredictResponse(
+        decision=result.decision(0).name,
+        prediction=_prediction(result),
+        outputs=tensors_to_wire(result.outputs),
+        deferral=result.deferrals.get(0, ""),
+        queue_duration=wire.duration_to_wire(result.queue_seconds),
+        compute_duration=wire.duration_to_wire(result.compute_seconds),
+    )
+    for verdict in result.verdicts(0):
+        response.rules.add(rule=verdict.rule, defers=verdict.defers, evaluation=verdict.evaluation)
+    return response
+
+
+def _prediction(result: Result) -> types_pb2.Prediction:
+    confidence = result.confidence(0)
+    if confidence is None:
+        return types_pb2.Prediction(model=result.model, version=result.version)
+    return wire.prediction_to_wire(
+        Prediction(
+            model=result.model,
+            version=result.version,
+            answer=Label(result.label(0)),
+            confidence=confidence,
+        ),
+    )
