@@ -1,0 +1,168 @@
+"""How `demur queue` shows queues, deferrals and dead letters: tables for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import msgspec
+from google.protobuf.json_format import MessageToDict
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fallback.answer import Answer, Boxes, CantTell, Json, Label, Labels, Number
+from fallback.client import ReviewQueue
+from fallback.deferral import Deferral
+from fallback.queue import Delivery
+from fallback.wire import deferral_to_wire
+
+_ANSWER_CHARS_MAX = 60
+
+
+def queues(found: Sequence[ReviewQueue], *, json: bool) -> None:
+    """Show counts, a queue a line."""
+    if json:
+        return _lines([asdict(queue) for queue in found])
+    table = _table("queue", *(("waiting", "held", "open", "reviewers")), right=4)
+    table.add_column("reviews are")
+    table.add_column("lease")
+    for queue in found:
+        counts = (queue.waiting, queue.held, queue.open, queue.reviewers)
+        kind = "assisted" if queue.assisted else "blind"
+        table.add_row(Text(queue.name), *map(str, counts), kind, f"{queue.lease_seconds:g} s")
+    return _print(table, len(found), "no queue has anything yet")
+
+
+def deferrals(found: Sequence[Deferral], *, json: bool) -> None:
+    """Show deferrals, one a line."""
+    if json:
+        return _lines([_plain(deferral) for deferral in found])
+    table = _table("name", "state", "answer", "parked", "expires")
+    for deferral in found:
+        table.add_row(
+            Text(deferral.name),
+            deferral.state.value,
+            Text(_answer_of(deferral)),
+            _time(deferral.create_time),
+            _time(deferral.expire_time),
+        )
+    return _print(table, len(found), "nothing there")
+
+
+def deferral(found: Deferral, *, json: bool) -> None:
+    """Show all that is known of one."""
+    if json:
+        return _lines([_plain(found)])
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "name": found.name,
+        "state": found.state.value,
+        "version": str(found.version),
+        "question": found.task.question,
+        "answer": _answer_of(found),
+        "from": _source(found),
+        "model's guess": _guess(found),
+        "reasons": ", ".join(found.reasons) or "-",
+        "parked": _time(found.create_time),
+        "expires": _time(found.expire_time),
+        "priority": str(found.priority),
+        "subject": found.media_type or "-",
+        "attributes": ", ".join(f"{key}={value}" for key, value in found.attributes.items()) or "-",
+    }
+    for key, value in rows.items():
+        table.add_row(Text(key, "dim"), Text(value))
+    return Console().print(table)
+
+
+def outcome(found: Deferral, *, json: bool) -> None:
+    """Show one outcome on one line."""
+    if json:
+        return _lines([_plain(found)])
+    when = _time(found.outcome.create_time) if found.outcome else ""
+    text = f"{when}  {found.name}  {found.state.value}  {_answer_of(found)}  {_source(found)}"
+    return Console(soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def dead_letters(found: Sequence[Delivery], *, json: bool) -> None:
+    """Show what nobody took."""
+    if json:
+        return _lines([_letter(delivery) for delivery in found])
+    table = _table("id", "type", "to", "attempts", "last failure")
+    for delivery in found:
+        to = delivery.callback.webhook_url or delivery.callback.grpc_target
+        table.add_row(Text(delivery.id), delivery.type, Text(to), str(delivery.attempt), Text(delivery.reason))
+    return _print(table, len(found), "every callback was taken, or is still being tried")
+
+
+def _letter(delivery: Delivery) -> dict[str, object]:
+    return {
+        "id": delivery.id,
+        "type": delivery.type,
+        "deferral": delivery.deferral.name,
+        "to": delivery.callback.webhook_url or delivery.callback.grpc_target,
+        "attempts": delivery.attempt,
+        "reason": delivery.reason,
+    }
+
+
+def _plain(found: Deferral) -> dict[str, object]:
+    """Return the contract's JSON."""
+    wire = deferral_to_wire(found, show_prediction=True)
+    plain: dict[str, object] = MessageToDict(wire, preserving_proto_field_name=True)
+    return plain
+
+
+def _answer_of(found: Deferral) -> str:
+    return "-" if found.outcome is None or found.outcome.answer is None else _words(found.outcome.answer)
+
+
+def _guess(found: Deferral) -> str:
+    guess = found.prediction
+    return f"{_words(guess.answer)} ({guess.confidence:.3f}, {guess.model} {guess.version})" if guess else "not shown"
+
+
+def _source(found: Deferral) -> str:
+    if found.outcome is None:
+        return "-"
+    return found.outcome.source.value + ("" if found.outcome.reviewed else ", seen by nobody")
+
+
+def _words(answer: Answer) -> str:
+    match answer:
+        case Label(label=label):
+            text = label
+        case Labels(labels=labels):
+            text = ", ".join(labels) or "none of them"
+        case Boxes(boxes=boxes):
+            text = f"{len(boxes)} boxes"
+        case Number(number=number):
+            text = f"{number:g}"
+        case Json(json=text):
+            pass
+        case CantTell():
+            text = "can't tell"
+    return text if len(text) <= _ANSWER_CHARS_MAX else text[: _ANSWER_CHARS_MAX - 1] + "…"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _table(*columns: str, right: int = 0) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if 0 < number <= right else "left", overflow="fold")
+    return table
+
+
+def _print(table: Table, count: int, empty: str) -> None:
+    Console().print(table if count else Text(empty, "dim"))
+
+
+def _lines(found: Sequence[object]) -> None:
+    for one in found:
+        sys.stdout.write(msgspec.json.encode(one).decode() + "\n")
+    sys.stdout.flush()
