@@ -47,4 +47,4 @@ async def _follow(specification: worker.Specification, journal: Journal) -> None
                     )
             except (DemurError, grpc.RpcError) as error:
                 journal.write(Stumbled(time=time.time(), call="WatchOutcomes", error=repr(error)))
-                await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(AGAIN_SECONDS)

@@ -20,7 +20,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
     network = first.build(found.tensor(found.seed), labels, label_count=len(digits.LABELS))
     artefact = folder / "first.onnx"
     onnx.save_model(network, str(artefact))
-    return Registry(folder / "registry").publish("digits", artefact, digits.manifest())
+    return Registry(folder / "registry").publish("digits", artefact, digits.manifest("digits"))
 
 
 def test_a_policy_that_answers_everything_has_the_models_own_error(version: ModelVersion) -> None:
