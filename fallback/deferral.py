@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
-from fallback.answer import Answer, Task
+from fallback.answer import Answer, CantTell, Task
 
 
 class State(StrEnum):
@@ -84,6 +84,7 @@ SLOT_TABLE: Final = MappingProxyType(
         (SlotState.FILLED, SlotEvent.UNDO): SlotState.HELD,
     }
 )
+AMENDED: Final = "answer.amended"
 TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
 # Events of the tables that no script serves yet.
 NOT_YET: Final = frozenset({Event.CLOSE, Event.UNDO, Event.ESCALATE, SlotEvent.SKIP, SlotEvent.UNDO})
@@ -142,7 +143,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Draw(msgspec.Struct, frozen=True, kw_only=True):
-    """How a request came to be sampled: its key, with what probability `q` in (0, 1], and the number drawn in [0, 1)."""
+    """How a request came to be sampled: its key, the probability `q` in (0, 1], and the number drawn in [0, 1)."""
 
     request_key: str
     q: float
@@ -251,6 +252,32 @@ def consensus(reviews: tuple[Review, ...], *, wanted: int, limit: int) -> NeedMo
     if 2 * counts[best] > len(reviews):
         return Settled(source=Source.CONSENSUS, answer=msgspec.json.decode(best, type=Answer))
     return NeedMore() if len(reviews) < limit else Settled(source=Source.CONSENSUS, answer=None)
+
+
+def overdue(prediction: Prediction | None, on_expiry: OnExpiry) -> Answer | None:
+    """Return the answer of a deferral that nobody came to in time."""
+    match on_expiry:
+        case OnExpiry.ANSWER_UNREVIEWED:
+            return prediction.answer if prediction is not None else None
+        case OnExpiry.ABSTAIN:
+            return None
+        case _:
+            assert_never(on_expiry)
+
+
+def telling(deferral: Deferral, state: State, answer: Answer | None) -> str:
+    """Return the type of the event that a deferral which ends in `state` with `answer` tells its callback; empty: none.
+
+    The client of an audited request already has its answer: it hears only of a person's answer that overturns it.
+    """
+    if deferral.callback is None:
+        return ""
+    if not deferral.audit:
+        return f"deferral.{state.value}"
+    if state is not State.RESOLVED or answer is None or isinstance(answer, CantTell):
+        return ""
+    told = deferral.prediction.answer if deferral.prediction is not None else None
+    return AMENDED if answer != told else ""
 
 
 def deferral_name(queue: str, deferral_id: str) -> str:

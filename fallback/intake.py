@@ -1,0 +1,109 @@
+"""Parks requests: content first, with a time to live, then the script that accepts it and takes that away."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from fallback import keys, records
+from fallback.connection import Argument, Reply, script
+from fallback.deferral import Parking, deferral_name
+from fallback.errors import ConflictError, DemurError, FullError, InvalidError, UnavailableError
+from fallback.parking import check_parking, expiry_of
+from fallback.records import MS
+from fallback.store import NO_REQUEST, Store, frame
+
+FULL_RETRY_SECONDS: Final = 5.0
+Command = tuple[Argument, ...]
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """The deferral that holds a request now; `created` is False where an earlier call with the same key made it."""
+
+    name: str
+    created: bool
+
+
+async def park(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+    """Accept requests in one pipeline; a verdict for each: durably parked, or why not."""
+    refusals = [_judge(store, parking) for parking in parkings]
+    ready = [parking for parking, refusal in zip(parkings, refusals, strict=True) if refusal is None]
+    sent = iter(await _send(store, ready) if ready else [])
+    return [next(sent) if refusal is None else refusal for refusal in refusals]
+
+
+def _judge(store: Store, parking: Parking) -> InvalidError | None:
+    try:
+        check_parking(parking, store.config.queue(parking.queue))
+    except InvalidError as error:
+        return error
+    return None
+
+
+async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+    # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
+    ids = [secrets.token_hex(16) for _ in parkings]
+    before: dict[Command, None] = {}
+    calls: list[tuple[list[str], Command]] = []
+    for one, parking in zip(ids, parkings, strict=True):
+        content, call = _prepare(store, one, parking)
+        before |= dict.fromkeys(content)
+        calls.append((keys.indexes(parking.queue), call))
+    try:
+        replies = await store.connection.run_all(list(before), script("park"), calls)
+    except DemurError as error:
+        return [error] * len(parkings)
+    return [_verdict(reply, parking) for reply, parking in zip(replies, parkings, strict=True)]
+
+
+def _prepare(store: Store, one: str, parking: Parking) -> tuple[list[Command], Command]:
+    """Return the commands that store the content of a request, and the arguments of its script."""
+    queue, settings = parking.queue, store.config.queue(parking.queue)
+    digest, task = records.encode_task(parking.task)
+    content = records.content_keys(queue, one, parking)
+    orphan = int(settings.orphan_seconds)
+    # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
+    before: list[Command] = [
+        ("SADD", keys.QUEUES, queue),
+        ("SET", keys.task(queue, digest), task, "NX", "EX", orphan),
+        *(("SET", key, blob, "NX", "EX", orphan) for key, blob in content.values()),
+    ]
+    seconds = parking.review_seconds if parking.review_seconds is not None else settings.review_seconds
+    call = (
+        *frame(keys.prefix(queue), NO_REQUEST),
+        one,
+        keys.digest(parking.client, parking.idempotency_key) if parking.idempotency_key else "",
+        parking.input_digest,
+        records.encode_body(parking, expiry_of(parking, settings)),
+        digest,
+        parking.priority,
+        settings.reviews_wanted,
+        max(settings.reviews_wanted, settings.reviews_max),
+        max(1, int(seconds * MS)),
+        settings.depth_max,
+        " ".join(content),
+    )
+    return before, call
+
+
+def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError:
+    match reply:
+        case DemurError():
+            return reply
+        case ["ok", str(one), created]:
+            return Parked(name=deferral_name(parking.queue, one), created=bool(created))
+        case ["refused", "conflict", str(one)]:
+            return ConflictError(
+                f"idempotency_key: {parking.idempotency_key!r} was used with another input, "
+                f"for {deferral_name(parking.queue, one)}; make a new key for each input"
+            )
+        case ["refused", "full", depth]:
+            return FullError(
+                f"queue {parking.queue}: holds {depth} open deferrals, as many as it may; try again later",
+                retry_after_seconds=FULL_RETRY_SECONDS,
+            )
+        case _:
+            return UnavailableError("the content was lost on its way; nothing was accepted, try again")

@@ -1,0 +1,94 @@
+"""Lists deferrals and says how full the queues are."""
+
+from __future__ import annotations
+
+from heapq import merge
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from fallback import keys
+from fallback.config import check_queue_name
+from fallback.deferral import Deferral, State
+from fallback.errors import InvalidError
+from fallback.store import Store
+
+PAGE_MAX: Final = 1_000
+_INDEXES: Final = {
+    State.OPEN: ("open",),
+    State.SETTLING: ("open",),
+    State.RESOLVED: ("resolved",),
+    State.EXPIRED: ("expired",),
+    State.CANCELLED: ("cancelled",),
+    None: ("open", "resolved", "expired", "cancelled"),
+}
+
+
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """How full a queue is: deferrals with a free slot, with a held one, OPEN ones; reviewers who hold something."""
+
+    name: str
+    waiting: int
+    held: int
+    open: int
+    assisted: bool
+    lease_seconds: float
+    reviewers: int
+
+
+async def page(
+    store: Store, queue: str, state: State | None, page_size: int, page_token: str
+) -> tuple[list[Deferral], str]:
+    """Return up to `page_size` deferrals, the youngest first, and the token of the next page, empty at the end."""
+    check_queue_name(queue)
+    if not 1 <= page_size <= PAGE_MAX:
+        raise InvalidError(f"page_size: expected 1 to {PAGE_MAX}, got {page_size}")
+    if page_token and not (page_token.isascii() and page_token.isdigit() and len(page_token) < 16):  # noqa: PLR2004
+        raise InvalidError(f"page_token: expected one that came with a page, got {page_token[:60]!r}")
+    end = f"({page_token}" if page_token else "+inf"
+    lists = await _lists(store, queue, _INDEXES[state], end, page_size + 1)
+    # A deferral that ended between two of the reads may stand in two of the lists.
+    entries = dict(islice(merge(*lists, key=lambda entry: -entry[1]), page_size + 1))
+    ids = list(entries)[:page_size]
+    found = [record.deferral for record in await store.fetch(queue, ids) if record is not None]
+    return found, str(entries[ids[-1]]) if len(entries) > page_size else ""
+
+
+async def states(store: Store) -> list[QueueState]:
+    """Return how full each queue is, by name."""
+    names = await store.queues()
+
+    async def call() -> list[int]:
+        pipeline = store.connection.redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.zcard(keys.index(name, "free"))
+            pipeline.hlen(keys.index(name, "holding"))
+            pipeline.zcard(keys.index(name, "open"))
+            pipeline.hlen(keys.index(name, "holders"))
+        return list(await pipeline.execute())
+
+    counts = iter(await store.connection.attempt(call)) if names else iter(())
+    return [
+        QueueState(
+            name=name,
+            waiting=next(counts),
+            held=next(counts),
+            open=next(counts),
+            reviewers=next(counts),
+            assisted=store.config.queue(name).assisted,
+            lease_seconds=store.config.queue(name).lease_seconds,
+        )
+        for name in names
+    ]
+
+
+async def _lists(store: Store, queue: str, names: tuple[str, ...], end: str, count: int) -> list[list[tuple[str, int]]]:
+    async def call() -> list[list[tuple[bytes, float]]]:
+        pipeline = store.connection.redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.zrevrangebyscore(keys.index(queue, name), end, "-inf", start=0, num=count, withscores=True)
+        return list(await pipeline.execute())
+
+    found = await store.connection.attempt(call)
+    return [[(member.decode(), int(seq)) for member, seq in entries] for entries in found]

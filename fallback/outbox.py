@@ -1,0 +1,98 @@
+"""The outbox: outcomes that are still to be told, claimed for a time, told at least once, given up as dead letters.
+
+A row was written by the script that wrote the outcome. Claiming moves its time on by the visibility time, so that
+whoever claims it and dies leaves it to the next one; the deferral's id is the idempotency key of every attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from fallback import keys
+from fallback.config import FallbackSettings
+from fallback.deferral import Callback, Deferral
+from fallback.errors import InvalidError
+from fallback.records import MS
+from fallback.store import Store, accepted
+
+IDS_MAX: Final = 1_000
+REASON_CHARS_MAX: Final = 1_000
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One telling of one outcome. `attempt` counts from 1; `create_time` is the outcome's, Unix seconds.
+
+    `reason` is why the last attempt failed; only dead letters have one.
+    """
+
+    id: str
+    type: str
+    deferral: Deferral
+    callback: Callback
+    attempt: int
+    create_time: float
+    reason: str = ""
+
+
+class Outbox:
+    """The outboxes of all queues."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._visibility_ms = int(store.config.table("fallback", FallbackSettings).callback_visibility_seconds * MS)
+
+    async def due(self, *, limit: int) -> list[Delivery]:
+        """Claim up to `limit` outcomes that are due."""
+        found: list[Delivery] = []
+        for queue in await self._store.queues():
+            if len(found) >= limit:
+                break
+            claimed = accepted(await self._store.run("claim", queue, limit - len(found), self._visibility_ms), queue)
+            found += await self._deliveries(queue, [str(one) for one, _ in claimed])
+        return found
+
+    async def delivered(self, delivery: Delivery) -> None:
+        """Strike a row off: the receiver took it."""
+        await self._store.run("delivered", delivery.deferral.queue, delivery.deferral.id)
+
+    async def failed(self, delivery: Delivery, *, retry_seconds: float | None, reason: str) -> None:
+        """Put a row back for later, or among the dead letters where `retry_seconds` is None."""
+        after = -1 if retry_seconds is None else max(0, int(retry_seconds * MS))
+        arguments = (delivery.deferral.id, delivery.attempt, after, reason[:REASON_CHARS_MAX])
+        await self._store.run("failed", delivery.deferral.queue, *arguments)
+
+    async def dead_letters(self, queue: str) -> list[Delivery]:
+        """Return the oldest IDS_MAX outcomes that nobody took."""
+        dead = keys.index(queue, "dead")
+        ids = await self._store.connection.attempt(lambda: self._store.connection.redis.zrange(dead, 0, IDS_MAX - 1))
+        return await self._deliveries(queue, [one.decode() for one in ids])
+
+    async def redeliver(self, queue: str, ids: Sequence[str]) -> int:
+        """Make dead letters due now; returns how many of `ids` were any."""
+        if len(ids) > IDS_MAX:
+            raise InvalidError(f"ids: expected at most {IDS_MAX}, got {len(ids)}")
+        if not ids:
+            return 0
+        (count,) = accepted(await self._store.run("redeliver", queue, *ids), queue)
+        return int(count)
+
+    async def _deliveries(self, queue: str, ids: Sequence[str]) -> list[Delivery]:
+        found = []
+        for record in await self._store.fetch(queue, ids):
+            if record is None or record.deferral.callback is None or record.deferral.outcome is None:
+                continue
+            found.append(
+                Delivery(
+                    id=record.deferral.id,
+                    type=record.event,
+                    deferral=record.deferral,
+                    callback=record.deferral.callback,
+                    attempt=record.attempt,
+                    create_time=record.deferral.outcome.create_time,
+                    reason=record.reason,
+                )
+            )
+        return found

@@ -1,0 +1,99 @@
+"""Judges what a client wants parked, before anything is stored. Pure."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Final
+
+from fallback.answer import Number, check_task
+from fallback.config import QueueSettings, check_queue_name
+from fallback.deferral import OnExpiry, Parking
+from fallback.errors import InvalidError
+
+PRIORITY_MAX: Final = 9
+CLIENT_CHARS_MAX: Final = 256
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 128
+MEDIA_TYPE_CHARS_MAX: Final = 128
+ATTRIBUTES_MAX: Final = 64
+ATTRIBUTE_CHARS_MAX: Final = 1_024
+REASONS_MAX: Final = 16
+TARGET_CHARS_MAX: Final = 2_048
+REVIEW_SECONDS_MAX: Final = 365 * 86_400.0
+
+
+def check_parking(parking: Parking, settings: QueueSettings) -> None:
+    """Raise InvalidError naming the first field that is wrong, what was expected and what came."""
+    check_queue_name(parking.queue)
+    check_task(parking.task)
+    for field, text, most in (
+        ("client", parking.client, CLIENT_CHARS_MAX),
+        ("idempotency_key", parking.idempotency_key, IDEMPOTENCY_KEY_CHARS_MAX),
+        ("subject.media_type", parking.media_type, MEDIA_TYPE_CHARS_MAX),
+    ):
+        if len(text) > most:
+            raise InvalidError(f"{field}: expected at most {most} characters, got {len(text)}")
+    for field, content, most in (
+        ("subject.content", parking.subject, settings.subject_bytes_max),
+        ("inputs", parking.inputs, settings.inputs_bytes_max),
+    ):
+        if len(content) > most:
+            raise InvalidError(f"{field}: queue {parking.queue} takes at most {most} bytes, got {len(content)}")
+    if not 0 <= parking.priority <= PRIORITY_MAX:
+        raise InvalidError(f"priority: expected 0 to {PRIORITY_MAX}, got {parking.priority}")
+    _check_attributes(parking.attributes)
+    _check_prediction(parking)
+    _check_end(parking)
+    _check_callback(parking)
+
+
+def expiry_of(parking: Parking, settings: QueueSettings) -> OnExpiry:
+    """Return what happens at expiry: the client's wish, else the queue's setting; without a prediction nothing."""
+    if parking.prediction is None:
+        return OnExpiry.ABSTAIN
+    return parking.on_expiry or OnExpiry(settings.on_expiry)
+
+
+def _check_attributes(attributes: dict[str, str]) -> None:
+    if len(attributes) > ATTRIBUTES_MAX:
+        raise InvalidError(f"subject.attributes: expected at most {ATTRIBUTES_MAX}, got {len(attributes)}")
+    for key, value in attributes.items():
+        if len(key) + len(value) > ATTRIBUTE_CHARS_MAX:
+            raise InvalidError(
+                f"subject.attributes: expected at most {ATTRIBUTE_CHARS_MAX} characters each, "
+                f"got {len(key) + len(value)} under {key[:40]!r}"
+            )
+
+
+def _check_prediction(parking: Parking) -> None:
+    """Refuse what JSON has no word for."""
+    prediction, draw = parking.prediction, parking.draw
+    if prediction is not None:
+        if not 0 <= prediction.confidence <= 1:
+            raise InvalidError(f"prediction.confidence: expected 0 to 1, got {prediction.confidence}")
+        if isinstance(prediction.answer, Number) and not isfinite(prediction.answer.number):
+            raise InvalidError(f"prediction.answer.number: expected a finite number, got {prediction.answer.number}")
+    if draw is not None and not (0 < draw.q <= 1 and 0 <= draw.xi < 1):
+        raise InvalidError(f"draw: expected q in (0, 1] and xi in [0, 1), got q {draw.q}, xi {draw.xi}")
+
+
+def _check_end(parking: Parking) -> None:
+    seconds = parking.review_seconds
+    if seconds is not None and not 0 < seconds <= REVIEW_SECONDS_MAX:
+        raise InvalidError(
+            f"review_deadline: expected more than 0 and at most {REVIEW_SECONDS_MAX:.0f} s, got {seconds}"
+        )
+    if parking.on_expiry is OnExpiry.ANSWER_UNREVIEWED and parking.prediction is None:
+        raise InvalidError("on_expiry: expected ABSTAIN where no model was asked, got ANSWER_UNREVIEWED")
+    if len(parking.reasons) > REASONS_MAX:
+        raise InvalidError(f"reasons: expected at most {REASONS_MAX}, got {len(parking.reasons)}")
+
+
+def _check_callback(parking: Parking) -> None:
+    callback = parking.callback
+    if callback is None:
+        return
+    if bool(callback.webhook_url) == bool(callback.grpc_target):
+        raise InvalidError("callback: expected exactly one of webhook_url and grpc_target, got both or neither")
+    target = callback.webhook_url or callback.grpc_target
+    if len(target) > TARGET_CHARS_MAX:
+        raise InvalidError(f"callback: expected at most {TARGET_CHARS_MAX} characters, got {len(target)}")

@@ -1,0 +1,238 @@
+"""The only door to the deferrals: park, lease, review, settle, listen.
+
+Theory of operation. Redis holds everything (`fallback.keys`); each event of the lifecycle is one script that judges,
+then writes (`fallback/scripts`); `fallback.store` runs them. Behind this door `intake` parks, `leases` is what
+reviewers do, `settling` ends deferrals, `outcomes` reads what ended, `outbox` is what is still to be told, `reaper`
+does what time asks for. Who waits is woken by `tail`, and looks again by itself now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Self, TypeVar
+
+from fallback import intake, keys, leases, listing, outcomes, reaper, reconcile, settling
+from fallback.answer import Answer, Identity
+from fallback.config import Config
+from fallback.deferral import TERMINAL, Deferral, Lease, Parking, State
+from fallback.errors import ConfigError, DemurError, InvalidError, UnavailableError
+from fallback.intake import Parked
+from fallback.listing import QueueState
+from fallback.outbox import Delivery, Outbox
+from fallback.outcomes import OutcomeEvent
+from fallback.reaper import Reaped
+from fallback.store import Store, parse
+from fallback.tail import OUTCOMES, WORK, Tail
+
+__all__ = ["Delivery", "OutcomeEvent", "Parked", "Queue", "QueueState", "Reaped"]
+
+VERSION_MIN: Final = 7
+LEASE_WAIT_SECONDS_MAX: Final = 60.0
+WAIT_SECONDS_MAX: Final = 3_600.0
+# Waiters look again this often even if nothing woke them.
+_LOOK_SECONDS: Final = 10.0
+_PAUSE_SECONDS: Final = 0.2
+
+T = TypeVar("T")
+
+
+class Queue:
+    """All queues of one server; belongs to one event loop. Every method raises DemurError only."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._outbox = Outbox(store)
+        self._tails: dict[str, Tail] = {}
+
+    @classmethod
+    def connect(cls, config: Config) -> Self:
+        """Return a queue that connects when it is first used."""
+        return cls(Store(config))
+
+    async def close(self) -> None:
+        """Stop listening and give the connections back."""
+        for tail in self._tails.values():
+            await tail.close()
+        await self._store.connection.close()
+
+    async def check(self) -> None:
+        """Raise ConfigError where the server could forget what it accepted."""
+        info = await self._store.connection.attempt(self._store.connection.redis.info)
+        version = str(info.get("valkey_version") or info.get("redis_version") or "0")
+        if int(version.split(".", maxsplit=1)[0]) < VERSION_MIN:
+            raise ConfigError(f"the queue's server: expected version {VERSION_MIN} or later, got {version}")
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if int(info.get("maxmemory", 0)) > 0 and policy != "noeviction":
+            raise ConfigError(f"the queue's server: expected maxmemory-policy noeviction, got {policy}: it would evict")
+        if not int(info.get("aof_enabled", 0)):
+            raise ConfigError("the queue's server: expected appendonly yes, got no: it would lose what it accepted")
+
+    async def park(self, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+        """Accept requests in one pipeline; a verdict for each: durably parked, or why not. Raises nothing."""
+        return await intake.park(self._store, parkings)
+
+    async def lease(self, queue: str, *, reviewer: Identity, limit: int = 1, wait_seconds: float = 0) -> list[Lease]:
+        """Take up to `limit` items, the most urgent first; wait up to `wait_seconds` for the first one."""
+        leases.check_lease(queue, reviewer, limit)
+        _check_wait(wait_seconds, LEASE_WAIT_SECONDS_MAX)
+
+        async def look() -> list[Lease]:
+            return await leases.lease(self._store, queue, reviewer, limit)
+
+        return await self._until(bool, look, queue, WORK, wait_seconds)
+
+    async def extend(self, token: str, *, reviewer: Identity, request_id: str) -> Lease:
+        """Hold on for another lease time. Raises StateError where the hold is over or somebody else's."""
+        return await leases.extend(self._store, token, reviewer, request_id)
+
+    async def release(self, token: str, *, reviewer: Identity, request_id: str) -> None:
+        """Give a slot back. Raises StateError where the hold is over or somebody else's."""
+        await leases.release(self._store, token, reviewer, request_id)
+
+    async def submit(
+        self, token: str, *, reviewer: Identity, answer: Answer, comment: str = "", request_id: str
+    ) -> Deferral:
+        """Give a review; returns the deferral after it, settled where its reviews now add up to an answer.
+
+        Raises InvalidError where the answer does not fit the task, StateError where the hold is over or not theirs.
+        """
+        return await leases.submit(self._store, token, reviewer, answer, comment, request_id)
+
+    async def cancel(self, name: str, *, request_id: str) -> Deferral:
+        """Take a question back; a repeat with the same request id returns the cancelled deferral."""
+        queue, _ = parse(name)
+        request = self._store.request(queue, request_id, f"cancel {name}")
+        await settling.cancel(self._store, await self._store.get(name), request)
+        return await self.get(name)
+
+    async def get(self, name: str) -> Deferral:
+        """Return a deferral as it stands."""
+        return (await self._store.get(name)).deferral
+
+    async def subject(self, name: str) -> bytes:
+        """Return the content that a reviewer sees; empty where there is none."""
+        return await self._store.content(keys.subject(*parse(name)), name)
+
+    async def inputs(self, name: str) -> bytes:
+        """Return the serialised demur.v1.Tensors that the model saw; empty where there are none."""
+        return await self._store.content(keys.inputs(*parse(name)), name)
+
+    async def list_deferrals(
+        self, queue: str, *, state: State | None = None, page_size: int = 50, page_token: str = ""
+    ) -> tuple[list[Deferral], str]:
+        """Return a page of deferrals, the youngest first, and the token of the next page, empty at the end."""
+        return await listing.page(self._store, queue, state, page_size, page_token)
+
+    async def states(self) -> list[QueueState]:
+        """Return how full each queue is, by name."""
+        return await listing.states(self._store)
+
+    async def wait(self, name: str, *, timeout_seconds: float) -> Deferral:
+        """Return a deferral as soon as it has its outcome, else as it is after `timeout_seconds`."""
+        queue, deferral_id = parse(name)
+        _check_wait(timeout_seconds, WAIT_SECONDS_MAX)
+
+        async def look() -> Deferral:
+            return await self.get(name)
+
+        return await self._until(lambda found: found.state in TERMINAL, look, queue, deferral_id, timeout_seconds)
+
+    async def outcomes(
+        self, queue: str, cursor: str, *, count: int = 100, wait_seconds: float = 0.0
+    ) -> list[OutcomeEvent]:
+        """Return outcomes after `cursor` ("0": from the oldest kept, "": from now on), waiting for the first one.
+
+        From now on means from this call on: to miss nothing between calls begin with `last_cursor`.
+        """
+        outcomes.check_outcomes(queue, cursor, count)
+        _check_wait(wait_seconds, WAIT_SECONDS_MAX)
+        start = cursor or await self.last_cursor(queue)
+
+        async def look() -> list[OutcomeEvent]:
+            return await outcomes.after(self._store, queue, start, count)
+
+        return await self._until(bool, look, queue, OUTCOMES, wait_seconds)
+
+    async def last_cursor(self, queue: str) -> str:
+        """Return the cursor of the newest outcome."""
+        return await self._tail(queue).last("outcomes")
+
+    async def trim_outcomes(self, queue: str, cursor: str) -> None:
+        """Forget the outcomes up to and with `cursor`, once the ledger has them."""
+        await outcomes.trim(self._store, queue, cursor)
+
+    async def due(self, *, limit: int) -> list[Delivery]:
+        """Claim up to `limit` outcomes that are due to be told; see `fallback.outbox`."""
+        return await self._outbox.due(limit=limit)
+
+    async def delivered(self, delivery: Delivery) -> None:
+        """Say that the receiver took it."""
+        await self._outbox.delivered(delivery)
+
+    async def failed(self, delivery: Delivery, *, retry_seconds: float | None, reason: str) -> None:
+        """Say that it did not; due again after `retry_seconds`, or a dead letter where that is None."""
+        await self._outbox.failed(delivery, retry_seconds=retry_seconds, reason=reason)
+
+    async def dead_letters(self, queue: str) -> list[Delivery]:
+        """Return outcomes that nobody took, the oldest first."""
+        return await self._outbox.dead_letters(queue)
+
+    async def redeliver(self, queue: str, ids: Sequence[str]) -> int:
+        """Make dead letters due now; returns how many of `ids` were any."""
+        return await self._outbox.redeliver(queue, ids)
+
+    async def reap(self) -> Reaped:
+        """Do what time asks for, in every queue; see `fallback.reaper`."""
+        done = Reaped()
+        for queue in await self._store.queues():
+            done += await reaper.sweep(self._store, queue)
+        return done
+
+    async def reconcile(self) -> list[str]:
+        """Return what does not agree between records and indexes; nothing, when all is well."""
+        return [
+            problem for queue in await self._store.queues() for problem in await reconcile.problems(self._store, queue)
+        ]
+
+    def _tail(self, queue: str) -> Tail:
+        return self._tails.setdefault(queue, Tail(self._store.connection, queue))
+
+    async def _until(
+        self,
+        enough: Callable[[T], bool],
+        look: Callable[[], Awaitable[T]],
+        queue: str,
+        topic: str,
+        wait_seconds: float,
+    ) -> T:
+        """Look until it is enough or the time is over; a server that goes away while we wait is waited for too."""
+        found = await look()
+        if enough(found) or wait_seconds <= 0:
+            return found
+        deadline = time.monotonic() + wait_seconds
+        with self._tail(queue).subscribe(topic) as event:
+            while (left := deadline - time.monotonic()) > 0:
+                try:
+                    found = await look()
+                except UnavailableError:
+                    await asyncio.sleep(min(_PAUSE_SECONDS, left))
+                    continue
+                if enough(found):
+                    break
+                await _wait(event, min(_LOOK_SECONDS, deadline - time.monotonic()))
+        return found
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+    event.clear()
+
+
+def _check_wait(seconds: float, most: float) -> None:
+    if not 0 <= seconds <= most:
+        raise InvalidError(f"wait: expected 0 to {most:.0f} s, got {seconds}")

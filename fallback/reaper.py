@@ -1,0 +1,111 @@
+"""Does what time asks for: lapses leases, expires deferrals, finishes what a dead process left, forgets what is old.
+
+Any number of reapers may run; every step is a script that looks again before it writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from fallback import keys
+from fallback.deferral import State
+from fallback.errors import DemurError, UnavailableError
+from fallback.records import MS
+from fallback.settling import conclude, expire
+from fallback.store import Store, accepted
+
+BATCH: Final = 128
+# A round ends even where work comes in as fast as it is done.
+BATCHES_MAX: Final = 64
+
+log = structlog.get_logger(__name__)
+
+
+class Reaped(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of what one round did."""
+
+    lapsed: int = 0
+    expired: int = 0
+    finished: int = 0
+    purged: int = 0
+
+    def __add__(self, other: Reaped) -> Reaped:
+        return Reaped(
+            lapsed=self.lapsed + other.lapsed,
+            expired=self.expired + other.expired,
+            finished=self.finished + other.finished,
+            purged=self.purged + other.purged,
+        )
+
+
+async def sweep(store: Store, queue: str) -> Reaped:
+    """Do one round in one queue. One deferral that cannot be read does not keep the others waiting."""
+    retention_ms = int(store.config.queue(queue).retention_seconds * MS)
+    lapsed = await _batches(store, "lapse", queue, BATCH)
+    finished = await _each(queue, await _members(store, queue, "full"), lambda one: _finish(store, queue, one))
+    overdue = await _members(store, queue, "expiry", until_ms=await store.clock() * MS)
+    expired = await _each(queue, overdue, lambda one: _expire(store, queue, one))
+    purged = await _batches(store, "purge", queue, BATCH, retention_ms)
+    return Reaped(lapsed=lapsed, finished=finished, expired=expired, purged=purged)
+
+
+async def run(reap: Callable[[], Awaitable[Reaped]], interval_seconds: float) -> None:
+    """Reap for ever, pausing in between; what goes wrong is logged and tried again."""
+    while True:
+        try:
+            done = await reap()
+        except UnavailableError as error:
+            log.warning("the reaper waits for the server", error=error.message)
+        except Exception:
+            log.exception("a round of the reaper failed; the next one tries again")
+        else:
+            if done.expired or done.finished or done.lapsed:
+                log.info("reaped", **msgspec.structs.asdict(done))
+        await asyncio.sleep(interval_seconds)
+
+
+async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:
+    total = 0
+    for _ in range(BATCHES_MAX):
+        (count,) = accepted(await store.run(event, queue, *arguments), queue)
+        total += count
+        if count < BATCH:
+            break
+    return total
+
+
+async def _members(store: Store, queue: str, index: str, *, until_ms: float | None = None) -> list[str]:
+    key = keys.index(queue, index)
+    redis = store.connection.redis
+    end = "+inf" if until_ms is None else int(until_ms)
+    found = await store.connection.attempt(
+        lambda: redis.zrange(key, "-inf", end, byscore=True, offset=0, num=BATCH * BATCHES_MAX)
+    )
+    return [member.decode() for member in found]
+
+
+async def _each(queue: str, ids: list[str], do: Callable[[str], Awaitable[bool]]) -> int:
+    count = 0
+    for one in ids:
+        try:
+            count += await do(one)
+        except UnavailableError:
+            raise
+        except DemurError:
+            log.exception("cannot end a deferral; going on with the others", queue=queue, id=one)
+    return count
+
+
+async def _finish(store: Store, queue: str, one: str) -> bool:
+    record = await conclude(store, queue, one)
+    return record.deferral.state is State.RESOLVED
+
+
+async def _expire(store: Store, queue: str, one: str) -> bool:
+    (record,) = await store.fetch(queue, [one])
+    return record is not None and await expire(store, record)

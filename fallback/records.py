@@ -1,0 +1,197 @@
+"""Turns a deferral into what Redis keeps of it and back.
+
+A record is a hash. Its `body` is what never changes, as JSON; beside it stand the fields that the scripts change:
+
+    state, version, seq, order, task, idempotency, wanted, limit, slots, create_ms, expire_ms
+    outcome, outcome_ms                   once it ended
+    event, attempt, reason                what is told of it, how often it was tried, why the last attempt failed
+    s<n>.state, .generation, .last        of slot n; `last` is how its last lease ended
+    s<n>.holder, .nonce, .since, .until   its current or last lease; `how` is blind or assisted
+    s<n>.answer, .comment, .create_ms     its review
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from fallback import keys
+from fallback.answer import Answer, Task
+from fallback.deferral import (
+    Callback,
+    Deferral,
+    Draw,
+    OnExpiry,
+    Outcome,
+    Parking,
+    Prediction,
+    Review,
+    Source,
+    State,
+)
+
+MS: Final = 1000.0
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """What never changes of a deferral."""
+
+    client: str
+    priority: int
+    attributes: dict[str, str]
+    media_type: str
+    prediction: Prediction | None
+    draw: Draw | None
+    reasons: tuple[str, ...]
+    audit: bool
+    callback: Callback | None
+    on_expiry: OnExpiry
+    subject_digest: str
+    inputs_digest: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome without its time, which is the server's to say."""
+
+    source: Source
+    answer: Answer | None
+    reviewed: bool
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A deferral as it stands, with what only the queue needs to know: N, M, and how telling its outcome goes."""
+
+    deferral: Deferral
+    wanted: int
+    limit: int
+    event: str
+    attempt: int
+    reason: str
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot has its review."""
+        return len(self.deferral.reviews) == self.deferral.reviews_wanted
+
+
+def digest(content: bytes) -> str:
+    """Return sha256 as hex; empty for nothing."""
+    return hashlib.sha256(content).hexdigest() if content else ""
+
+
+def encode_task(task: Task) -> tuple[str, bytes]:
+    """Return a task's digest and its JSON."""
+    encoded = msgspec.json.encode(task, order="sorted")
+    return hashlib.sha256(encoded).hexdigest()[:40], encoded
+
+
+def encode_body(parking: Parking, on_expiry: OnExpiry) -> bytes:
+    """Return what never changes of a parked request, as JSON."""
+    return msgspec.json.encode(
+        Body(
+            client=parking.client,
+            priority=parking.priority,
+            attributes=parking.attributes,
+            media_type=parking.media_type,
+            prediction=parking.prediction,
+            draw=parking.draw,
+            reasons=parking.reasons,
+            audit=parking.audit,
+            callback=parking.callback,
+            on_expiry=on_expiry,
+            subject_digest=digest(parking.subject),
+            inputs_digest=digest(parking.inputs),
+        )
+    )
+
+
+def encode_verdict(verdict: Verdict) -> bytes:
+    """Return an outcome as the scripts store it."""
+    return msgspec.json.encode(verdict)
+
+
+def decode(queue: str, deferral_id: str, fields: Mapping[bytes, bytes], task: Task) -> Record:
+    """Return the record that the hash `fields` says."""
+    body = msgspec.json.decode(fields[b"body"], type=Body)
+    state = State(fields[b"state"].decode())
+    slots = int(fields[b"slots"])
+    deferral = Deferral(
+        id=deferral_id,
+        queue=queue,
+        state=State.OPEN if state is State.SETTLING else state,
+        version=int(fields[b"version"]),
+        task=task,
+        prediction=body.prediction,
+        draw=body.draw,
+        outcome=_outcome(fields),
+        reviews=_reviews(fields, slots),
+        reviews_wanted=slots,
+        create_time=_time(fields[b"create_ms"]),
+        expire_time=_time(fields[b"expire_ms"]),
+        client=body.client,
+        priority=body.priority,
+        attributes=body.attributes,
+        media_type=body.media_type,
+        reasons=body.reasons,
+        audit=body.audit,
+        callback=body.callback,
+        on_expiry=body.on_expiry,
+        subject_digest=body.subject_digest,
+        inputs_digest=body.inputs_digest,
+    )
+    return Record(
+        deferral=deferral,
+        wanted=int(fields[b"wanted"]),
+        limit=int(fields[b"limit"]),
+        event=fields.get(b"event", b"").decode(),
+        attempt=int(fields.get(b"attempt", 0)),
+        reason=fields.get(b"reason", b"").decode(),
+    )
+
+
+def content_keys(queue: str, deferral_id: str, parking: Parking) -> dict[str, tuple[str, bytes]]:
+    """Return what content a parked request brings: its name in the scripts -> (its key, the bytes)."""
+    found = {
+        "subject": (keys.subject(queue, deferral_id), parking.subject),
+        "inputs": (keys.inputs(queue, deferral_id), parking.inputs),
+    }
+    return {name: (key, content) for name, (key, content) in found.items() if content}
+
+
+def _outcome(fields: Mapping[bytes, bytes]) -> Outcome | None:
+    if b"outcome" not in fields:
+        return None
+    verdict = msgspec.json.decode(fields[b"outcome"], type=Verdict)
+    return Outcome(
+        source=verdict.source,
+        answer=verdict.answer,
+        reviewed=verdict.reviewed,
+        create_time=_time(fields[b"outcome_ms"]),
+    )
+
+
+def _reviews(fields: Mapping[bytes, bytes], slots: int) -> tuple[Review, ...]:
+    found = [_review(fields, slot) for slot in range(slots) if fields[b"s%d.state" % slot] == b"filled"]
+    return tuple(sorted(found, key=lambda review: review.create_time))
+
+
+def _review(fields: Mapping[bytes, bytes], slot: int) -> Review:
+    def field(name: str) -> bytes:
+        return fields[f"s{slot}.{name}".encode()]
+
+    created = _time(field("create_ms"))
+    return Review(
+        reviewer=field("holder").decode(),
+        answer=msgspec.json.decode(field("answer"), type=Answer),
+        comment=field("comment").decode(),
+        create_time=created,
+        blind=field("how") == b"blind",
+        duration_seconds=max(0.0, created - _time(field("since"))),
+    )
+
+
+def _time(milliseconds: bytes) -> float:
+    return int(milliseconds) / MS

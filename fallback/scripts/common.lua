@@ -1,0 +1,192 @@
+-- What all scripts of a queue share. The loader puts it between a script's first line and the rest, after
+--   local K = { <name> = KEYS[n], ... }        the indexes, as fallback/keys.py lists them
+-- ARGV[1] is always the queue's prefix, from which the keys of items are derived: they bear the same hash tag.
+-- ARGV[2..4] are the request's key, its fingerprint and how long its reply is kept, ms; an empty key keeps nothing.
+-- A reply is {'ok', ...} or {'refused', why, ...}. Refusals come before the first write: Lua has no rollback.
+local P = ARGV[1]
+local call = redis.call
+
+-- The server's clock, the only one, in ms.
+local function clock()
+  local t = call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Whole numbers as text: Lua's own conversion keeps 14 digits.
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function record(id)
+  return P .. 'd:' .. id
+end
+
+-- The reply that this request id got before; nil the first time.
+local function replay()
+  if ARGV[2] == '' then
+    return nil
+  end
+  local kept = call('GET', P .. 'r:' .. ARGV[2])
+  if not kept then
+    return nil
+  end
+  local cut = string.find(kept, ' ', 1, true)
+  if string.sub(kept, 1, cut - 1) ~= ARGV[3] then
+    return { 'refused', 'reused' }
+  end
+  return cjson.decode(string.sub(kept, cut + 1))
+end
+
+local function remember(reply)
+  if ARGV[2] ~= '' then
+    call('SET', P .. 'r:' .. ARGV[2], ARGV[3] .. ' ' .. cjson.encode(reply), 'PX', ARGV[4])
+  end
+  return reply
+end
+
+local function slot_state(key, slot)
+  return call('HGET', key, 's' .. slot .. '.state')
+end
+
+local function slots_of(key)
+  return tonumber(call('HGET', key, 'slots'))
+end
+
+-- How many of an OPEN deferral's slots are FREE and HELD.
+local function count_slots(key)
+  local free, held = 0, 0
+  for slot = 0, slots_of(key) - 1 do
+    local state = slot_state(key, slot)
+    if state == 'free' then
+      free = free + 1
+    elseif state == 'held' then
+      held = held + 1
+    end
+  end
+  return free, held
+end
+
+-- Wakes those who wait for work: a slot of this deferral became FREE.
+local function wake(id)
+  call('XADD', K.changes, 'MAXLEN', '~', 64, '*', 'id', id)
+end
+
+-- Puts an OPEN deferral into the one index that its slots call for.
+local function place(id, key)
+  local free, held = count_slots(key)
+  local target = (free > 0 and K.free) or (held > 0 and K.held) or K.full
+  for _, index in ipairs({ K.free, K.held, K.full }) do
+    if index ~= target then
+      call('ZREM', index, id)
+    end
+  end
+  call('ZADD', target, call('HGET', key, 'order'), id)
+end
+
+local function count_down(index, member)
+  if call('HINCRBY', index, member, -1) <= 0 then
+    call('HDEL', index, member)
+  end
+end
+
+-- HELD -> FREE. `why` is what the holder is told who comes later.
+local function free_slot(id, key, slot, why)
+  local field = 's' .. slot
+  call('HSET', key, field .. '.state', 'free', field .. '.last', why)
+  call('ZREM', K.leases, id .. ':' .. slot)
+  count_down(K.holding, id)
+  count_down(K.holders, call('HGET', key, field .. '.holder'))
+end
+
+-- Lapses up to `limit` leases whose time is over: HELD -> FREE.
+local function lapse(time, limit)
+  local over = call('ZRANGE', K.leases, '-inf', text(time), 'BYSCORE', 'LIMIT', 0, limit)
+  for _, member in ipairs(over) do
+    local cut = string.find(member, ':', 1, true)
+    local id = string.sub(member, 1, cut - 1)
+    free_slot(id, record(id), string.sub(member, cut + 1), 'lapsed')
+    place(id, record(id))
+    wake(id)
+  end
+  return #over
+end
+
+-- Judges a holder's call: nil when the reviewer holds the slot now, else the refusal.
+local function judge(id, slot, generation, nonce, reviewer, time)
+  local field = 's' .. slot
+  local found = call('HMGET', record(id), 'state', field .. '.state', field .. '.generation', field .. '.nonce',
+    field .. '.holder', field .. '.until', field .. '.last', 'slots')
+  local state, slot_now, current, holder = found[1], found[2], tonumber(found[3]), found[5]
+  if not state then
+    return { 'refused', 'unknown' }
+  end
+  if not current or generation < 1 or generation > current or (generation == current and nonce ~= found[4]) then
+    return { 'refused', 'forged' }
+  end
+  if generation == current and holder ~= reviewer then
+    return { 'refused', 'foreign' }
+  end
+  if state ~= 'open' then
+    return { 'refused', 'ended', state }
+  end
+  if generation < current then
+    return { 'refused', 'stale', 'retaken' }
+  end
+  if slot_now == 'filled' then
+    return { 'refused', 'stale', 'submitted' }
+  end
+  if slot_now == 'free' then
+    return { 'refused', 'stale', found[7] }
+  end
+  if tonumber(found[6]) <= time then
+    return { 'refused', 'stale', 'lapsed' }
+  end
+  return nil
+end
+
+-- nil when the deferral is OPEN, else the refusal.
+local function judge_open(id)
+  local state = call('HGET', record(id), 'state')
+  if not state then
+    return { 'refused', 'unknown' }
+  end
+  if state ~= 'open' then
+    return { 'refused', 'ended', state }
+  end
+  return nil
+end
+
+-- OPEN -> `state`: the outcome, its stream entry and, where `event` names one, its row in the outbox. Everybody who
+-- still holds a slot loses it. Everything about the deferral is kept for `retention` ms from here on.
+local function finish(id, state, outcome, event, time, retention)
+  local key = record(id)
+  for slot = 0, slots_of(key) - 1 do
+    if slot_state(key, slot) == 'held' then
+      free_slot(id, key, slot, state)
+    end
+  end
+  for _, index in ipairs({ K.open, K.free, K.held, K.full, K.expiry }) do
+    call('ZREM', index, id)
+  end
+  local version = call('HINCRBY', key, 'version', 1)
+  call('HSET', key, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event, 'attempt', 0)
+  call('ZADD', K[state], call('HGET', key, 'seq'), id)
+  call('ZADD', K.ended, text(time + retention), id)
+  call('XADD', K.outcomes, '*', 'id', id)
+  if event ~= '' then
+    call('ZADD', K.outbox, text(time), id)
+  end
+  local task = call('HGET', key, 'task')
+  if call('HINCRBY', K.tasks, task, -1) <= 0 then
+    call('HDEL', K.tasks, task)
+    call('PEXPIRE', P .. 't:' .. task, text(retention + 86400000))
+  end
+  local idempotency = call('HGET', key, 'idempotency')
+  if idempotency ~= '' then
+    call('PEXPIRE', P .. 'k:' .. idempotency, text(retention))
+  end
+  for _, kept in ipairs({ key, P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs' }) do
+    call('PEXPIRE', kept, text(retention))
+  end
+  return version
+end

@@ -1,0 +1,47 @@
+#!lua flags=no-writes
+-- inspect: compares records with indexes, for the deferrals ARGV[5..], in one step. Changes nothing.
+-- -> {'ok', problem, ...}
+local reply = { 'ok' }
+
+local function expect(id, what, wanted, got)
+  if wanted ~= got then
+    reply[#reply + 1] = id .. ': ' .. what .. ': expected ' .. tostring(wanted) .. ', got ' .. tostring(got)
+  end
+end
+
+local function stands(index, id)
+  return call('ZSCORE', index, id) and true or false
+end
+
+for at = 5, #ARGV do
+  local id = ARGV[at]
+  local key = record(id)
+  local state = call('HGET', key, 'state')
+  local open = state == 'open'
+  local free, held = 0, 0
+  if open then
+    free, held = count_slots(key)
+    for slot = 0, slots_of(key) - 1 do
+      local found = call('ZSCORE', K.leases, id .. ':' .. slot)
+      expect(id, 'slot ' .. slot .. ' in leases', slot_state(key, slot) == 'held', found and true or false)
+    end
+  end
+  expect(id, 'in open', open, stands(K.open, id))
+  expect(id, 'in expiry', open, stands(K.expiry, id))
+  expect(id, 'in free', open and free > 0, stands(K.free, id))
+  expect(id, 'in held', open and free == 0 and held > 0, stands(K.held, id))
+  expect(id, 'in full', open and free + held == 0, stands(K.full, id))
+  expect(id, 'holding', held, tonumber(call('HGET', K.holding, id) or 0))
+  for _, ended in ipairs({ 'resolved', 'expired', 'cancelled' }) do
+    -- A record whose retention is over is gone a moment before its entry is.
+    if state then
+      expect(id, 'in ' .. ended, state == ended, stands(K[ended], id))
+    end
+  end
+end
+local sum = 0
+for _, count in ipairs(call('HVALS', K.holders)) do
+  sum = sum + tonumber(count)
+end
+expect('holders', 'leases', call('ZCARD', K.leases), sum)
+return reply

@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- redeliver: dead letters ARGV[5..] are due now, with all their attempts before them.
+-- -> {'ok', how many}
+local kept = replay()
+if kept then
+  return kept
+end
+local time, count = clock(), 0
+for at = 5, #ARGV do
+  if call('ZREM', K.dead, ARGV[at]) == 1 then
+    call('HSET', record(ARGV[at]), 'attempt', 0)
+    call('ZADD', K.outbox, text(time), ARGV[at])
+    count = count + 1
+  end
+end
+return remember({ 'ok', count })

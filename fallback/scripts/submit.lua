@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- submit: HELD -> FILLED with the reviewer's answer. What the reviews add up to is decided outside; see settle.
+--   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer   [10] answer, JSON   [11] comment
+-- -> {'ok', version} | refused: see judge
+local kept = replay()
+if kept then
+  return kept
+end
+local id, field, time = ARGV[5], 's' .. ARGV[6], clock()
+local key = record(id)
+local refusal = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], time)
+if refusal then
+  return refusal
+end
+call('HSET', key, field .. '.state', 'filled', field .. '.answer', ARGV[10], field .. '.comment', ARGV[11],
+  field .. '.create_ms', text(time))
+call('ZREM', K.leases, id .. ':' .. ARGV[6])
+count_down(K.holding, id)
+count_down(K.holders, ARGV[9])
+local version = call('HINCRBY', key, 'version', 1)
+place(id, key)
+return remember({ 'ok', version })

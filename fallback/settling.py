@@ -1,0 +1,70 @@
+"""Ends a deferral: what its reviews add up to, what happens at expiry, what a cancellation leaves.
+
+Deciding is in `fallback.deferral`, doing in the scripts; this carries values from one to the other. `conclude` may be
+run by anybody at any time, by the process that took the last review or by the reaper after that process died: the
+script compares the version that the reviews were read at.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fallback.deferral import NeedMore, Settled, Source, State, consensus, deferral_name, overdue, telling
+from fallback.errors import AbortedError
+from fallback.records import MS, Record, Verdict, encode_verdict
+from fallback.store import Request, Store, accepted, missing, refused
+
+_ATTEMPTS_MAX: Final = 8
+# Somebody else was faster, or there is nothing to do: read again.
+_OVERTAKEN: Final = frozenset({"changed", "ended", "limit", "full", "early"})
+
+
+async def conclude(store: Store, queue: str, deferral_id: str) -> Record:
+    """Settle or grow a deferral whose slots are all FILLED; return it as it then is. Raises NotFoundError."""
+    name = deferral_name(queue, deferral_id)
+    for _ in range(_ATTEMPTS_MAX):
+        record = await store.get(name)
+        if record.deferral.state is not State.OPEN or not record.full:
+            return record
+        match consensus(record.deferral.reviews, wanted=record.wanted, limit=record.limit):
+            case NeedMore():
+                reply = await store.run("grow", queue, deferral_id, record.deferral.version)
+            case Settled(source=source, answer=answer):
+                reply = await _settle(store, record, Verdict(source=source, answer=answer, reviewed=True))
+        if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
+            raise refused(reply, name)
+    raise AbortedError(f"{name}: others keep changing it; read it again, then retry")
+
+
+async def expire(store: Store, record: Record) -> bool:
+    """Expire a deferral whose time is over; False where there was nothing to do any more."""
+    deferral = record.deferral
+    answer = overdue(deferral.prediction, deferral.on_expiry)
+    verdict = Verdict(source=Source.EXPIRY, answer=answer, reviewed=False)
+    reply = await store.run("expire", deferral.queue, deferral.id, *_ending(store, record, State.EXPIRED, verdict))
+    if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
+        raise refused(reply, deferral.name)
+    return bool(reply[0] == "ok")
+
+
+async def cancel(store: Store, record: Record, request: Request) -> None:
+    """Cancel an OPEN deferral; raises StateError where it ended."""
+    deferral = record.deferral
+    verdict = Verdict(source=Source.CANCELLATION, answer=None, reviewed=False)
+    ending = _ending(store, record, State.CANCELLED, verdict)
+    reply = await store.run("cancel", deferral.queue, deferral.id, *ending, request=request)
+    if reply[0] != "ok" and reply[1] == "unknown":
+        raise missing(deferral.name)
+    accepted(reply, deferral)
+
+
+async def _settle(store: Store, record: Record, verdict: Verdict) -> list[object]:
+    deferral = record.deferral
+    ending = _ending(store, record, State.RESOLVED, verdict)
+    return await store.run("settle", deferral.queue, deferral.id, deferral.version, *ending)
+
+
+def _ending(store: Store, record: Record, state: State, verdict: Verdict) -> tuple[bytes, str, int]:
+    """Return what every ending script takes: the outcome, the event to tell, how long all is kept."""
+    retention = store.config.queue(record.deferral.queue).retention_seconds
+    return encode_verdict(verdict), telling(record.deferral, state, verdict.answer), int(retention * MS)

@@ -1,0 +1,206 @@
+"""What every part of the queue needs of Redis: running a script under a request id, and reading records."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from fallback import keys, records
+from fallback.answer import Task
+from fallback.config import QUEUE_NAME, Config
+from fallback.connection import Argument, Connection, Reply, script
+from fallback.deferral import Deferral, deferral_name
+from fallback.errors import (
+    AbortedError,
+    ConflictError,
+    DemurError,
+    InvalidError,
+    NotFoundError,
+    StateError,
+)
+from fallback.records import Record
+
+REQUEST_ID_CHARS_MAX: Final = 128
+NAME_CHARS_MAX: Final = 256
+TASKS_CACHED_MAX: Final = 1_024
+# What we repeat ourselves is repeated within seconds.
+OWN_REQUEST_SECONDS: Final = 60.0
+_STALE: Final = {
+    "lapsed": "it lapsed",
+    "released": "it was released",
+    "submitted": "its review was submitted",
+    "retaken": "it ended, and the place was leased again",
+}
+_REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
+    "forged": (InvalidError, "token: expected a token that a lease came with, got something else"),
+    "foreign": (StateError, "token: this lease of {name} is another reviewer's; lease one of your own"),
+    "ended": (StateError, "{name}: is {0} already; nothing more can happen to it"),
+    "stale": (StateError, "token: this lease of {name} is over: {0}; lease again"),
+    "reused": (ConflictError, "request_id: was used for another call; make a new one for each call"),
+    "changed": (AbortedError, "{name}: is at version {0} meanwhile; read it again, then retry"),
+    "early": (StateError, "{name}: does not expire before {0} (Unix time, ms)"),
+    "full": (StateError, "{name}: has all its reviews and is about to be settled"),
+    "limit": (StateError, "{name}: has {0} places for reviews and gets no more now"),
+}
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Under what a script keeps its reply, what tells a repeat from another call, and for how long."""
+
+    key: str
+    fingerprint: str
+    seconds: float
+
+
+# For a script whose repeat is safe by other means.
+NO_REQUEST: Final = Request(key="", fingerprint="", seconds=0)
+
+
+class Store:
+    """The records of all queues; belongs to one event loop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.connection = Connection(config)
+        self._tasks: dict[str, Task] = {}
+
+    async def run(self, event: str, queue: str, *arguments: Argument, request: Request | None = None) -> Reply:
+        """Run the script of an event; returns its reply, {'ok', ...} or {'refused', ...}."""
+        return await self.connection.run(
+            script(event), keys.indexes(queue), *frame(keys.prefix(queue), request or own_request()), *arguments
+        )
+
+    def request(self, queue: str, request_id: str, *call: str) -> Request:
+        """Return the request of a caller's `request_id`; `call` is what it asks for and who asks, the caller first."""
+        if len(request_id) > REQUEST_ID_CHARS_MAX:
+            raise InvalidError(f"request_id: expected at most {REQUEST_ID_CHARS_MAX} characters, got {len(request_id)}")
+        if not request_id:
+            return own_request()
+        return Request(
+            key=keys.digest(call[0], request_id),
+            fingerprint=keys.digest(*call),
+            seconds=self.config.queue(queue).request_seconds,
+        )
+
+    async def queues(self) -> list[str]:
+        """Return every queue's name, sorted: those configured and those that something was ever parked in."""
+        members = await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES))
+        return sorted({*self.config.queue_names(), *(member.decode() for member in members)})
+
+    async def clock(self) -> float:
+        """Return the server's time, Unix seconds."""
+        seconds, microseconds = await self.connection.attempt(self.connection.redis.time)
+        return float(seconds) + float(microseconds) / 1e6
+
+    async def get(self, name: str) -> Record:
+        """Return one deferral; raises NotFoundError."""
+        queue, deferral_id = parse(name)
+        (found,) = await self.fetch(queue, [deferral_id])
+        if found is None:
+            raise missing(name)
+        return found
+
+    async def fetch(self, queue: str, ids: Sequence[str]) -> list[Record | None]:
+        """Return the deferrals of `ids`, in order; None for those that are not there."""
+        if not ids:
+            return []
+        hashes = await self._hashes(queue, ids)
+        await self._load_tasks(queue, {fields[b"task"].decode() for fields in hashes if fields})
+        return [self._decode(queue, one, fields) if fields else None for one, fields in zip(ids, hashes, strict=True)]
+
+    async def content(self, key: str, name: str) -> bytes:
+        """Return a subject or inputs, empty where there are none."""
+        queue, deferral_id = parse(name)
+
+        async def call() -> tuple[bytes | None, int]:
+            pipeline = self.connection.redis.pipeline(transaction=False)
+            pipeline.get(key)
+            pipeline.exists(keys.record(queue, deferral_id))
+            content, there = await pipeline.execute()
+            return content, there
+
+        content, there = await self.connection.attempt(call)
+        if not there:
+            raise missing(name)
+        return content or b""
+
+    async def _hashes(self, queue: str, ids: Sequence[str]) -> list[dict[bytes, bytes]]:
+        async def call() -> list[dict[bytes, bytes]]:
+            pipeline = self.connection.redis.pipeline(transaction=False)
+            for one in ids:
+                pipeline.hgetall(keys.record(queue, one))
+            return list(await pipeline.execute())
+
+        return await self.connection.attempt(call)
+
+    async def _load_tasks(self, queue: str, digests: set[str]) -> None:
+        unknown = sorted(digests - self._tasks.keys())
+        if not unknown:
+            return
+        names = [keys.task(queue, digest) for digest in unknown]
+        found = await self.connection.attempt(lambda: self.connection.redis.mget(names))
+        for digest, encoded in zip(unknown, found, strict=True):
+            if encoded is not None:
+                self._tasks[digest] = msgspec.json.decode(encoded, type=Task)
+        # The oldest go; those of this call are younger, or stay because the cache is larger than any one call.
+        for digest in list(self._tasks)[: max(0, len(self._tasks) - TASKS_CACHED_MAX)]:
+            if digest not in digests:
+                del self._tasks[digest]
+
+    def _decode(self, queue: str, deferral_id: str, fields: dict[bytes, bytes]) -> Record:
+        try:
+            return records.decode(queue, deferral_id, fields, self._tasks[fields[b"task"].decode()])
+        except (KeyError, ValueError, msgspec.DecodeError) as error:
+            raise DemurError(f"{deferral_name(queue, deferral_id)}: its record cannot be read: {error!r}") from error
+
+
+def own_request() -> Request:
+    """Return a request of our own, for what only we repeat."""
+    return Request(key=secrets.token_hex(12), fingerprint="-", seconds=OWN_REQUEST_SECONDS)
+
+
+def frame(prefix: str, request: Request) -> tuple[Argument, ...]:
+    """Return the arguments that every script begins with."""
+    return prefix, request.key, request.fingerprint, int(request.seconds * records.MS)
+
+
+def parse(name: str) -> tuple[str, str]:
+    """Return queue and id of `queues/<queue>/deferrals/<id>`; raises InvalidError for what is no such name."""
+    parts = name.split("/") if len(name) <= NAME_CHARS_MAX else []
+    if len(parts) != 4 or (parts[0], parts[2]) != ("queues", "deferrals") or not _is_id(parts[3]):  # noqa: PLR2004
+        raise InvalidError(f"name: expected queues/<queue>/deferrals/<id>, got {name[:100]!r}")
+    if not QUEUE_NAME.fullmatch(parts[1]):
+        raise InvalidError(f"name: expected queues/<queue>/deferrals/<id>, got {name[:100]!r}")
+    return parts[1], parts[3]
+
+
+def missing(name: str) -> NotFoundError:
+    """Return the error for a deferral that is not there."""
+    return NotFoundError(f"{name}: no such deferral; it never was, or its retention time is over")
+
+
+def refused(reply: Reply, name: str) -> DemurError:
+    """Return the error for a script's refusal."""
+    why, detail = str(reply[1]), [str(item) for item in reply[2:]]
+    if why == "unknown":
+        return missing(name)
+    known = _REFUSALS.get(why)
+    if known is None:
+        return StateError(f"{name}: {' '.join([why, *detail])}")
+    kind, sentence = known
+    shown = [_STALE.get(item, item) for item in detail]
+    return kind(sentence.format(*shown, name=name))
+
+
+def accepted(reply: Reply, deferral: Deferral | str) -> Reply:
+    """Return what follows 'ok'; raises the refusal's error."""
+    if reply[0] != "ok":
+        raise refused(reply, deferral if isinstance(deferral, str) else deferral.name)
+    return reply[1:]
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isalnum()
