@@ -73,7 +73,7 @@ def deferral(found: Deferral, *, json: bool) -> None:
         "attributes": ", ".join(f"{key}={value}" for key, value in found.attributes.items()) or "-",
     }
     for key, value in rows.items():
-        table.add_row(Text(key, "dim"), Text(value))
+        table.add_row(Text(key, "dim"), Text(_safe(value)))
     return Console().print(table)
 
 
@@ -93,7 +93,7 @@ def dead_letters(found: Sequence[Delivery], *, json: bool) -> None:
     table = _table("id", "type", "to", "attempts", "last failure")
     for delivery in found:
         to = delivery.callback.webhook_url or delivery.callback.grpc_target
-        table.add_row(Text(delivery.id), delivery.type, Text(to), str(delivery.attempt), Text(delivery.reason))
+        table.add_row(Text(delivery.id), delivery.type, Text(to), str(delivery.attempt), Text(_safe(delivery.reason)))
     return _print(table, len(found), "every callback was taken, or is still being tried")
 
 
@@ -144,7 +144,12 @@ def _words(answer: Answer) -> str:
             pass
         case CantTell():
             text = "can't tell"
-    return text if len(text) <= _ANSWER_CHARS_MAX else text[: _ANSWER_CHARS_MAX - 1] + "…"
+    return _safe(text if len(text) <= _ANSWER_CHARS_MAX else text[: _ANSWER_CHARS_MAX - 1] + "…")
+
+
+def _safe(text: str) -> str:
+    """Leave out what would steer the terminal: the text may come from anybody."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _time(seconds: float) -> str:
