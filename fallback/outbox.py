@@ -42,16 +42,23 @@ class Outbox:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._turn = 0
         self._visibility_ms = int(store.config.table("fallback", FallbackSettings).callback_visibility_seconds * MS)
 
     async def due(self, *, limit: int) -> list[Delivery]:
         """Claim up to `limit` outcomes that are due."""
         found: list[Delivery] = []
-        for queue in await self._store.queues():
+        queues = await self._store.queues()
+        # Each call begins with another queue: none waits for ever behind a longer one.
+        self._turn += 1
+        for number in range(len(queues)):
+            queue = queues[(number + self._turn) % len(queues)]
             if len(found) >= limit:
                 break
             claimed = accepted(await self._store.run("claim", queue, limit - len(found), self._visibility_ms), queue)
-            found += await self._deliveries(queue, [str(one) for one, _ in claimed])
+            attempts = {str(one): int(attempt) for one, attempt in claimed}
+            deliveries = await self._deliveries(queue, list(attempts))
+            found += [msgspec.structs.replace(one, attempt=attempts[one.id]) for one in deliveries]
         return found
 
     async def delivered(self, delivery: Delivery) -> None:

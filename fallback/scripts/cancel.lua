@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- cancel: OPEN -> CANCELLED.
+-- cancel: OPEN or SETTLING -> CANCELLED.
 --   ARGV[5] id   [6] outcome, JSON   [7] event to tell, or ''   [8] retention, ms
 -- -> {'ok', version} | refused: unknown, ended state
 local kept = replay()
 if kept then
   return kept
 end
-local refusal = judge_open(ARGV[5])
+local refusal = judge_state(ARGV[5], 'open', 'settling')
 if refusal then
   return refusal
 end

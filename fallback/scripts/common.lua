@@ -144,19 +144,21 @@ local function judge(id, slot, generation, nonce, reviewer, time)
   return nil
 end
 
--- nil when the deferral is OPEN, else the refusal.
-local function judge_open(id)
+-- nil when the deferral is in one of the states, else the refusal.
+local function judge_state(id, ...)
   local state = call('HGET', record(id), 'state')
   if not state then
     return { 'refused', 'unknown' }
   end
-  if state ~= 'open' then
-    return { 'refused', 'ended', state }
+  for _, allowed in ipairs({ ... }) do
+    if state == allowed then
+      return nil
+    end
   end
-  return nil
+  return { 'refused', 'ended', state }
 end
 
--- OPEN -> `state`: the outcome, its stream entry and, where `event` names one, its row in the outbox. Everybody who
+-- To `state`, one of the last: the outcome, its stream entry and, where `event` names one, its row in the outbox. Everybody who
 -- still holds a slot loses it. Everything about the deferral is kept for `retention` ms from here on.
 local function finish(id, state, outcome, event, time, retention)
   local key = record(id)

@@ -7,7 +7,7 @@ if kept then
   return kept
 end
 local id, time = ARGV[5], clock()
-local refusal = judge_open(id)
+local refusal = judge_state(id, 'open')
 if refusal then
   return refusal
 end

@@ -8,7 +8,7 @@ if kept then
 end
 local id = ARGV[5]
 local key = record(id)
-local refusal = judge_open(id)
+local refusal = judge_state(id, 'open')
 if refusal then
   return refusal
 end

@@ -7,7 +7,7 @@ local kept = replay()
 if kept then
   return kept
 end
-local refusal = judge_open(ARGV[5])
+local refusal = judge_state(ARGV[5], 'open')
 if refusal then
   return refusal
 end
