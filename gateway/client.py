@@ -45,7 +45,7 @@ _PAUSE_SECONDS: Final = 0.5
 REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
-# https://github.com/grpc/proposal/blob/master/A6-client-retries.md; Predict is the caller's to try again, see `attempts`.
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md; Predict has `attempts`.
 _RETRIED: Final = ("GetDeferral", "CancelDeferral")
 _SERVICE_CONFIG: Final = msgspec.json.encode(
     {

@@ -32,12 +32,13 @@ def confidence(scores: NDArray[Any], activation: Activation) -> tuple[NDArray[np
     """
     values = scores.astype(np.float64)
     usable: NDArray[np.bool_] = np.all(np.isfinite(values), axis=-1)
-    if activation == "softmax":
-        values = softmax(np.where(usable[:, np.newaxis], values, 0.0))
-    else:
+    if activation == "none":
         with np.errstate(invalid="ignore"):
             usable &= np.all((values >= -SLACK) & (values <= 1 + SLACK), axis=-1)
-        values = np.where(usable[:, np.newaxis], values, 0.0)
+    values = np.where(usable[:, np.newaxis], values, 0.0)
+    # Of the scores, not of the probabilities: these may tie where those do not.
     predicted = values.argmax(axis=-1)
+    if activation == "softmax":
+        values = softmax(values)
     largest = np.take_along_axis(values, predicted[:, np.newaxis], axis=-1)[:, 0]
     return np.where(usable, np.clip(largest, 0.0, 1.0), 0.0), predicted

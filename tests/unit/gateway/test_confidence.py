@@ -1,0 +1,77 @@
+"""Confidence is a probability, and its class the one that has it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+from numpy.typing import NDArray
+
+from gateway.confidence import confidence, softmax
+
+Floats = NDArray[np.float64]
+SHAPES = st.tuples(st.integers(1, 8), st.integers(1, 6))
+SCORES = st_numpy.arrays(np.float64, SHAPES, elements=st.floats(-1e300, 1e300))
+ANY = st_numpy.arrays(np.float32, SHAPES, elements=st.floats(width=32))
+
+
+@given(SCORES)
+def test_softmax_gives_probabilities_for_any_finite_scores(scores: Floats) -> None:
+    """Each row sums to 1; nothing overflows."""
+    found = softmax(scores)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert np.allclose(found.sum(axis=-1), 1)
+
+
+@given(st_numpy.arrays(np.float64, SHAPES, elements=st.floats(-50, 50)), st.floats(-1e6, 1e6))
+def test_softmax_does_not_change_when_all_scores_shift(scores: Floats, shift: float) -> None:
+    """Only differences count."""
+    assert np.allclose(softmax(scores), softmax(scores + shift), atol=1e-6)
+
+
+@given(SCORES)
+def test_the_class_is_the_one_with_the_largest_score(scores: Floats) -> None:
+    """Whatever the sign: never by absolute value."""
+    sure, predicted = confidence(scores, "softmax")
+    assert (predicted == scores.argmax(axis=-1)).all()
+    assert (sure >= 1 / scores.shape[1] - 1e-9).all()
+
+
+@given(ANY, st.sampled_from(["none", "softmax"]))
+def test_confidence_is_in_the_unit_interval_whatever_a_model_says(scores: Floats, activation: str) -> None:
+    """NaN and infinity are no confidence."""
+    sure, predicted = confidence(scores, "softmax" if activation == "softmax" else "none")
+    assert ((sure >= 0) & (sure <= 1)).all()
+    assert ((predicted >= 0) & (predicted < scores.shape[1])).all()
+    assert (sure[~np.isfinite(scores).all(axis=-1)] == 0).all()
+
+
+@given(SCORES)
+def test_a_row_does_not_depend_on_its_neighbours(scores: Floats) -> None:
+    """Alone as in a batch."""
+    sure, predicted = confidence(scores, "softmax")
+    for row in range(len(scores)):
+        alone = confidence(scores[row : row + 1], "softmax")
+        assert (alone[0][0], alone[1][0]) == (sure[row], predicted[row])
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [([0.2, 0.7, 0.1], 0.7), ([-3.0, 0.5, 0.5], 0.0), ([2.0, -1.0, 0.0], 0.0), ([1.0000001, 0, 0], 1.0)],
+)
+def test_what_is_no_probability_is_no_confidence(row: list[float], expected: float) -> None:
+    """Scores taken for probabilities say nothing; rounding is forgiven."""
+    assert confidence(np.array([row]), "none")[0][0] == pytest.approx(expected)
+
+
+@given(st.integers(2, 6), st.integers(0, 5))
+def test_permuting_classes_permutes_the_answer(classes: int, seed: int) -> None:
+    """No class is special."""
+    generator = np.random.default_rng(seed)
+    scores, order = generator.normal(size=(1, classes)), generator.permutation(classes)
+    sure, predicted = confidence(scores, "softmax")
+    other = confidence(scores[:, order], "softmax")
+    assert other[0][0] == pytest.approx(sure[0])
+    assert order[other[1][0]] == predicted[0]
