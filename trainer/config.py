@@ -24,7 +24,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         float, Meta(gt=0, le=3600, description="longest pause while Redis or the gateway is away, seconds")
     ] = 30.0
     ledger_batch_rows_max: Annotated[
-        int, Meta(ge=1, le=10_000, description="most outcomes in one commit of the ledger, rows")
+        int, Meta(ge=1, le=1_000, description="most outcomes in one commit of the ledger, rows")
     ] = 500
     ledger_files_max: Annotated[
         int, Meta(ge=2, le=10_000, description="files of the ledger before small ones are merged, files")

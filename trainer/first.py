@@ -78,7 +78,7 @@ async def publish(rooms: Rooms, gateway: ModelClient, name: str, tell: Callable[
     labels = found.labels[list(found.seed)]
     model = await asyncio.to_thread(build, found.tensor(found.seed), labels, label_count=len(digits.LABELS))
     tell(f"keeping those, and {len(found.holdout)} to judge by")
-    manifest = await asyncio.to_thread(_import, rooms, digits.manifest(name), found)
+    manifest = await asyncio.to_thread(import_examples, rooms, digits.manifest(name), found)
     tell("publishing it")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.onnx"
@@ -87,7 +87,7 @@ async def publish(rooms: Rooms, gateway: ModelClient, name: str, tell: Callable[
     return parse_name(published.name)[1], True
 
 
-def _import(rooms: Rooms, manifest: Manifest, found: digits.Digits) -> Manifest:
+def import_examples(rooms: Rooms, manifest: Manifest, found: digits.Digits) -> Manifest:
     """Import the seed and the hold-out; returns the manifest with what the model was trained on."""
     for split, indices in ((Split.TRAIN, found.seed), (Split.HOLDOUT, found.holdout)):
         rooms.imports.add(

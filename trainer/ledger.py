@@ -101,7 +101,7 @@ class Ledger:
         """
         if not events:
             return 0
-        table = self._table() or DeltaTable.create(self.folder, schema=SCHEMA, name="ledger")
+        table = self._table() or DeltaTable.create(self.folder, schema=SCHEMA, mode="ignore", name="ledger")
         done = table.transaction_version(_app(queue))
         known = -1 if done is None else done
         fresh = [event for event in events if position_of(event.cursor) > known]

@@ -91,7 +91,7 @@ def cut(model: Any, layer: LinearLayer) -> Any:
         nodes,
         "features",
         [value for value in graph.input if value.name in needed],
-        [helper.make_tensor_value_info(FEATURES, layer.element_type, None)],
+        [helper.make_tensor_value_info(FEATURES, layer.element_type, [None, len(layer.weights)])],
         initializer=[tensor for tensor in graph.initializer if tensor.name in needed],
         sparse_initializer=[tensor for tensor in graph.sparse_initializer if tensor.values.name in needed],
     )
