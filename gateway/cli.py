@@ -37,7 +37,7 @@ _FAILED: Final = 1
 def main() -> None:
     """Run `demur`; an error that is meant for people is one line on standard error, exit code 2 (use) or 1 (failed)."""
     try:
-        application(sys.argv[1:])()
+        application(sys.argv[1:])(prog_name="demur")
     except DemurError as error:
         print(f"demur: {error.message}", file=sys.stderr)  # noqa: T201 - this is the command's voice
         sys.exit(_WRONG_USE if isinstance(error, ConfigError | InvalidError | NotFoundError) else _FAILED)
@@ -46,14 +46,17 @@ def main() -> None:
 def application(arguments: Iterable[str]) -> typer.Typer:
     """Return the command line, with the one command that `arguments` begin with, or with all."""
     registered = {entry.name: entry for entry in entry_points(group=GROUP)}
-    asked = next((argument for argument in arguments if not argument.startswith("-")), "")
+    given = list(arguments)
+    asked = next((argument for argument in given if not argument.startswith("-")), "")
     names = [asked] if asked in registered else sorted(registered, key=_place)
+    if given[:1] == ["--version"]:
+        names = []
     app = typer.Typer(
         name="demur",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
@@ -71,8 +74,8 @@ def _root(
 ) -> None:
     """Demur answers what it is sure of and asks a person about the rest.
 
-    Start everything on this machine with [bold]demur up[/bold]; then [bold]demur predict digits --digit 7[/bold] asks
-    the model, and the page that `up` names is where people answer.
+    Start everything on this machine with `demur up`; then `demur predict digits --digit 7` asks the model, and the page
+    that `up` names is where people answer.
     """
 
 

@@ -16,7 +16,10 @@ import msgspec
 from fallback.errors import NotFoundError, StateError
 
 PREVIOUS_MAX: Final = 32
-REASON_CHARS_MAX: Final = 1_000
+REASON_CHARS_MAX: Final = 400
+# The document must stay well below what one may weigh; older versions are on the disk, their states forgotten.
+STATES_MAX: Final = 500
+FORGOTTEN: Final = "older than what is recorded"
 
 
 class VersionState(StrEnum):
@@ -115,6 +118,16 @@ def standing(states: ModelStates, version: str) -> Standing:
     return found
 
 
+def shown(states: ModelStates, version: str, *, time: float) -> Standing:
+    """Return what to tell of a version that is on the disk: its standing, or that it is new, or forgotten."""
+    found = states.states.get(version)
+    if found is not None:
+        return found
+    if len(states.states) >= STATES_MAX and int(version) < max(map(int, states.states)):
+        return Standing(state=VersionState.RETIRED, reason=FORGOTTEN, time=time)
+    return Standing(state=VersionState.CANDIDATE, reason="published", time=time)
+
+
 def _check(states: ModelStates, version: str, target: VersionState) -> None:
     state = standing(states, version).state
     if target not in TABLE[state]:
@@ -128,4 +141,8 @@ def _move(states: ModelStates, version: str, target: VersionState, reason: str, 
 
 def _put(states: ModelStates, version: str, target: VersionState, reason: str, time: float) -> ModelStates:
     entered = Standing(state=target, reason=reason[:REASON_CHARS_MAX], time=time)
-    return msgspec.structs.replace(states, states={**states.states, version: entered})
+    kept = {**states.states, version: entered}
+    needed = {states.champion, *states.previous, version}
+    for old in sorted((old for old in kept if old not in needed), key=int)[: max(0, len(kept) - STATES_MAX)]:
+        del kept[old]
+    return msgspec.structs.replace(states, states=kept)

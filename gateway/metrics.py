@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import urllib.request
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.parser import text_string_to_metric_families
 
 from fallback.errors import ConfigError
 
@@ -32,6 +34,8 @@ _STAGE_SECONDS: Final = (
     5,
     10,
 )
+_CHAMPION: Final = "demur_champion"
+_ASK_SECONDS: Final = 5.0
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -62,7 +66,7 @@ class Metrics:
             registry=self.registry,
         )
         self._champion = Gauge(
-            "demur_champion",
+            _CHAMPION,
             "1 for the version that is live here",
             ["model", "version", "provider"],
             registry=self.registry,
@@ -99,6 +103,17 @@ class MetricsPage:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+
+def providers(address: str) -> list[str]:
+    """Ask the page at `address` (host:port) what live models run on; none where it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=_ASK_SECONDS) as page:
+            families = [*text_string_to_metric_families(page.read().decode())]
+    except OSError:
+        return []
+    samples = [sample for family in families if family.name == _CHAMPION for sample in family.samples]
+    return sorted({sample.labels["provider"] for sample in samples})
 
 
 def serve(metrics: Metrics, listen: str) -> MetricsPage:

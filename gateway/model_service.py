@@ -31,7 +31,7 @@ from fallback.errors import (
 )
 from fallback.identity import OPERATOR, Credentials
 from gateway import admission, lifecycle
-from gateway.lifecycle import ModelStates, Standing, VersionState
+from gateway.lifecycle import ModelStates
 from gateway.manifest import MANIFEST_BYTES_MAX, Manifest, check_name, check_policy, parse, render
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry, parse_name, version_name
@@ -155,11 +155,8 @@ class ModelService:
         wanted = _read(call.payload, pb.ListModelVersionsRequest).model
         if wanted:
             check_name("model", wanted)
-        models = await asyncio.to_thread(self._registry.models)
-        if wanted and wanted not in models:
-            raise NotFoundError(f"model {wanted!r} is not here; there are: {', '.join(models) or 'none'}")
         reply = pb.ListModelVersionsResponse()
-        for model in [wanted] if wanted else models:
+        for model in [wanted] if wanted else await asyncio.to_thread(self._registry.models):
             states = states_of(await self._documents.read(MODELS + model))
             versions = await asyncio.to_thread(self._registry.versions, model)
             reply.versions.extend(_to_wire(version, states) for version in versions)
@@ -285,8 +282,7 @@ def _read(payload: bytes, type_: type[M]) -> M:
 
 
 def _to_wire(version: ModelVersion, states: ModelStates) -> pb.ModelVersion:
-    unlisted = Standing(state=VersionState.CANDIDATE, reason="published", time=version.create_time.timestamp())
-    standing = states.states.get(version.version, unlisted)
+    standing = lifecycle.shown(states, version.version, time=version.create_time.timestamp())
     wire = pb.ModelVersion(
         name=version_name(version.model, version.version),
         state=standing.state.name,

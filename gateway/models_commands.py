@@ -40,7 +40,9 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept
 models = typer.Typer(
     no_args_is_help=True, help="Publish, promote and roll back versions of models; read and set policies."
 )
-policy = typer.Typer(no_args_is_help=True, help="Read and set when a model's answers go to a person.")
+policy = typer.Typer(
+    rich_markup_mode="markdown", no_args_is_help=True, help="Read and set when a model's answers go to a person."
+)
 models.add_typer(policy, name="policy")
 
 
@@ -148,7 +150,8 @@ def list_(
 
     versions = _call(gateway, lambda client: client.list(model))
     if not versions:
-        _console().print("no models yet; publish one: demur models publish ANY.onnx")
+        what = f"no model {model!r}; see: demur models list" if model else "no models yet"
+        _console().print(f"{what}, or publish one: demur models publish ANY.onnx", markup=False, highlight=False)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("model", "version", "state", "since publishing", "why"):

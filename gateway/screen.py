@@ -34,7 +34,7 @@ def show(console: Console, stack: Stack, facts: Mapping[str, str]) -> None:
         "page": stack.page,
         "reviewers' gRPC": stack.review,
         "metrics": f"http://{stack.metrics}/metrics" if stack.metrics else "off",
-        "device": ", ".join(f"{value}" for value in facts.values()) or "unknown",
+        "device": f'{facts.get("provider") or "unknown"} (gateway.device = "{facts.get("device", "")}")',
         "Redis": stack.redis,
         "data": stack.data,
     }

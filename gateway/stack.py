@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True):
-    """Addresses (host:port, `page` a URL), the data folder and the process ids of one running stack."""
+    """Addresses (host:port, `page` a URL), the data folder and the process ids of one running stack.
+
+    `webhook_networks`: networks that callbacks may reach although they are not public.
+    """
 
     gateway: str
     review: str
@@ -27,6 +30,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     metrics: str
     data: str
     redis: str
+    webhook_networks: tuple[str, ...] = ()
     pids: dict[str, int] = {}
 
 

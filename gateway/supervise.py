@@ -81,7 +81,7 @@ class Log:
 def restart_seconds(failures: int) -> float:
     """How long to wait before the start that follows `failures` ends in a row, seconds."""
     doublings = min(max(0, failures - 1), _DOUBLINGS_MAX)
-    return min(RESTART_SECONDS_MAX, RESTART_SECONDS_MIN * 2**doublings)
+    return min(RESTART_SECONDS_MAX, RESTART_SECONDS_MIN * (1 << doublings))
 
 
 class Child:

@@ -27,7 +27,7 @@ from rich.console import Console
 from fallback import embedded
 from fallback.config import Config, FallbackSettings, redis_url
 from fallback.errors import ConfigError, StateError, UnavailableError
-from gateway import screen, stack
+from gateway import metrics, screen, stack
 from gateway.config import GatewaySettings
 from gateway.model_client import ModelClient
 from gateway.stack import Stack
@@ -94,7 +94,7 @@ class _Up:
             await asyncio.gather(self._start_child(self._serve()), self._start_child(self._review()))
         await self._first_model()
         with screen.step(self._console, "starting the trainer"):
-            await self._start_child(self._own("train", "train", "--watch", announces=False))
+            await self._start_child(self._own("train", "train", "--watch"))
         facts = await self._in_use()
         self._write_stack()
         screen.show(self._console, self._stack(), facts)
@@ -132,17 +132,15 @@ class _Up:
         return self._own("serve", "serve", stop_seconds=self._gateway.drain_seconds + _ENDING_SECONDS)
 
     def _review(self) -> Command:
-        return self._own("review", "review")
+        return self._own("review", "review", stop_seconds=self._fallback.drain_seconds + _ENDING_SECONDS)
 
-    def _own(
-        self, name: str, *arguments: str, announces: bool = True, stop_seconds: float = _ENDING_SECONDS
-    ) -> Command:
+    def _own(self, name: str, *arguments: str, stop_seconds: float = _ENDING_SECONDS) -> Command:
         """One of Demur's own processes; ready once it has said so under its process id."""
         stack.announcement(self._data, name).unlink(missing_ok=True)
         return Command(
             name=name,
             argv=demur(*arguments),
-            ready=(lambda pid: self._announced(name, pid)) if announces else (lambda _pid: True),
+            ready=lambda pid: self._announced(name, pid),
             stop_seconds_max=stop_seconds,
         )
 
@@ -191,8 +189,14 @@ class _Up:
             raise UnavailableError(f"training the first model failed (exit code {code}); what it said stands above")
 
     async def _in_use(self) -> dict[str, str]:
+        """Say what was asked for and, from the gateway's own count, what the live models really run on."""
         running = stack.announced(self._data, "serve")
-        return running.facts if running is not None else {}
+        facts = dict(running.facts) if running is not None else {}
+        address = self._address("serve", "metrics")
+        if address:
+            providers = await asyncio.to_thread(metrics.providers, address)
+            facts |= {"provider": ", ".join(providers)} if providers else {}
+        return facts
 
     def _address(self, process: str, what: str) -> str:
         running = stack.announced(self._data, process)

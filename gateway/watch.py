@@ -37,21 +37,17 @@ log = structlog.get_logger(__name__)
 class Champions(Protocol):
     """What serves: the live version of each model. The gateway's own, and the tests'."""
 
-    async def ensure(self, version: ModelVersion, policy: Policy) -> None:
-        """Load, warm and swap in `version`, judged by `policy`; a DemurError leaves the champion as it was."""
+    async def ensure(self, version: ModelVersion) -> None:
+        """Load, warm and swap in `version` unless it is live; a DemurError leaves the champion as it was."""
 
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""
 
     def set_policy(self, model: str, policy: Policy) -> None:
-        """Judge answers by `policy` from the next batch on."""
+        """Judge answers by `policy` from the next batch on; for a model not live yet, once it is.
 
-
-class _Copy(msgspec.Struct, frozen=True, kw_only=True):
-    """A document as last seen, in a file."""
-
-    revision: int
-    body: bytes
+        Without it a version is judged by the policy it was published with.
+        """
 
 
 class Watch:
@@ -75,7 +71,6 @@ class Watch:
         self._metrics = metrics
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._taken: dict[str, int] = {}
-        self._policies: dict[str, Policy] = {}
         self._cursor = ""
 
     def lock(self, model: str) -> asyncio.Lock:
@@ -84,9 +79,7 @@ class Watch:
 
     async def start(self) -> None:
         """Take everything as it stands: from Redis, or from this machine's copies while Redis is away."""
-        for key, copy in self._copies().items():
-            if key.startswith(POLICIES):
-                self._policies[key.removeprefix(POLICIES)] = _policy(copy.body)
+        copies = self._copies()
         try:
             self._cursor = await self._documents.wait_change("", timeout_seconds=0)
             found = await self._documents.read_all("")
@@ -94,7 +87,7 @@ class Watch:
             self._metrics.redis_errors.labels("watch").inc()
             log.warning("redis is away; starting from this machine's copies", error=error.message)
             found = {}
-        await self._take({**{key: Document(copy.revision, copy.body) for key, copy in self._copies().items()}, **found})
+        await self._take({**copies, **found})
 
     async def run(self) -> None:
         """Follow changes until cancelled."""
@@ -115,28 +108,21 @@ class Watch:
             return found
         try:
             await asyncio.to_thread(self._registry.verify, found)
-            await self._champions.ensure(found, self.policy(model, found))
+            await self._champions.ensure(found)
         except DemurError:
             self._metrics.swap_failures.labels(model).inc()
             raise
         self._metrics.swaps.labels(model).inc()
         return found
 
-    def policy(self, model: str, version: ModelVersion) -> Policy:
-        """Return the policy in force: the operator's, or else the one the version was published with."""
-        return self._policies.get(model, version.manifest.policy)
-
     def keep(self, key: str, document: Document) -> None:
         """Copy a document to this machine and remember that it was taken."""
-        copy = _Copy(revision=document.revision, body=document.body)
-        write_atomic(self._folder / f"{key}.json", msgspec.json.encode(copy))
+        write_atomic(self._folder / f"{key}.json", msgspec.json.encode(document))
         self._taken[key] = document.revision
 
     def take_policy(self, model: str, document: Document) -> None:
         """Put a policy document into force."""
-        self._policies[model] = _policy(document.body)
-        if self._champions.current(model) is not None:
-            self._champions.set_policy(model, self._policies[model])
+        self._champions.set_policy(model, msgspec.json.decode(document.body, type=Policy))
         self.keep(POLICIES + model, document)
 
     async def _take(self, documents: dict[str, Document]) -> None:
@@ -164,12 +150,12 @@ class Watch:
                 await self.load(model, states.champion)
             self.keep(key, document)
 
-    def _copies(self) -> dict[str, _Copy]:
+    def _copies(self) -> dict[str, Document]:
         copies = {}
         for prefix in (MODELS, POLICIES):
             for path in sorted((self._folder / prefix).glob("*.json")):
                 try:
-                    copies[prefix + path.stem] = msgspec.json.decode(path.read_bytes(), type=_Copy)
+                    copies[prefix + path.stem] = msgspec.json.decode(path.read_bytes(), type=Document)
                 except (OSError, msgspec.DecodeError) as error:
                     log.warning("a copy cannot be read; going on without it", path=str(path), error=str(error))
         return copies
@@ -178,7 +164,3 @@ class Watch:
 def states_of(document: Document | None) -> ModelStates:
     """Read a `models/<model>` document; an absent one has no versions yet."""
     return ModelStates() if document is None else lifecycle.decode(document.body)
-
-
-def _policy(body: bytes) -> Policy:
-    return msgspec.json.decode(body, type=Policy)

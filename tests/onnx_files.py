@@ -40,7 +40,10 @@ def looping(*, rounds: int) -> Any:
             helper.make_tensor_value_info("next", TensorProto.FLOAT, ["rows", 4]),
         ],
     )
-    held = [numpy_helper.from_array(np.array(rounds), "rounds"), numpy_helper.from_array(np.array(True), "yes")]
+    held = [
+        numpy_helper.from_array(np.array(rounds), "rounds"),
+        numpy_helper.from_array(np.array([1], bool)[0:1].reshape(()), "yes"),
+    ]
     graph = helper.make_graph(
         [helper.make_node("Loop", ["rounds", "yes", "x"], ["y"], body=body)],
         "looping",

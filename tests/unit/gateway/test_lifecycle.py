@@ -24,17 +24,17 @@ def _states(**by_version: VersionState) -> ModelStates:
 @pytest.mark.parametrize(("start", "target"), list(itertools.product(S, [S.CHAMPION, S.REJECTED])))
 def test_only_the_edges_of_the_table_are_walked(start: VersionState, target: VersionState) -> None:
     """Every state x target that a function serves: along an edge it moves, otherwise it says where it stands."""
-    states = _states(v=start)
+    states = _states(**{"7": start})
     if target is S.CHAMPION and start is S.CHAMPION:
         with pytest.raises(StateError, match="already"):
-            lifecycle.promote(states, "v", reason="why", time=2.0)
+            lifecycle.promote(states, "7", reason="why", time=2.0)
         return
     walk = lifecycle.promote if target is S.CHAMPION else lifecycle.reject
     if target in lifecycle.TABLE[start]:
-        assert walk(states, "v", reason="why", time=2.0).states["v"] == Standing(state=target, reason="why", time=2.0)
+        assert walk(states, "7", reason="why", time=2.0).states["7"] == Standing(state=target, reason="why", time=2.0)
     else:
         with pytest.raises(StateError, match=f"is {start.value} and cannot become {target.value}"):
-            walk(states, "v", reason="why", time=2.0)
+            walk(states, "7", reason="why", time=2.0)
 
 
 def test_the_table_names_every_state() -> None:
@@ -60,14 +60,29 @@ def test_promotion_retires_the_champion_before_and_a_roll_back_returns_to_it() -
 
 def test_an_unknown_version_is_not_found() -> None:
     """The sentence names those that are."""
-    with pytest.raises(NotFoundError, match="version 9 is not known; there are: v"):
-        lifecycle.promote(_states(v=S.CANDIDATE), "9", reason="x", time=1.0)
+    with pytest.raises(NotFoundError, match="version 9 is not known; there are: 7"):
+        lifecycle.promote(_states(**{"7": S.CANDIDATE}), "9", reason="x", time=1.0)
 
 
 def test_the_document_is_read_back_equal() -> None:
     """What is stored is what was meant."""
-    states = _states(a=S.CHAMPION, b=S.ROLLED_BACK)
+    states = _states(**{"1": S.CHAMPION, "2": S.ROLLED_BACK})
     assert lifecycle.decode(lifecycle.encode(states)) == states
+
+
+def test_the_record_is_bounded() -> None:
+    """The oldest versions are forgotten, never the champion or those to go back to; a new one is not taken for old."""
+    states = ModelStates()
+    for number in range(1, lifecycle.STATES_MAX + 20):
+        states = lifecycle.add(states, str(number), reason="new", time=float(number))
+        if number <= 3:
+            states = lifecycle.promote(states, str(number), reason="better", time=float(number))
+    assert len(states.states) == lifecycle.STATES_MAX
+    assert {"1", "2", "3"} <= set(states.states)
+    assert lifecycle.shown(states, "4", time=1.0) == Standing(state=S.RETIRED, reason=lifecycle.FORGOTTEN, time=1.0)
+    newest = str(lifecycle.STATES_MAX + 20)
+    assert lifecycle.shown(states, newest, time=1.0).state is S.CANDIDATE
+    assert len(lifecycle.encode(states)) < 512 * 1024
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "promote", "roll_back", "reject"]), st.sampled_from("1234"))))

@@ -26,8 +26,10 @@ def test_the_page_shows_what_was_counted() -> None:
     page = metrics.serve(counted, "127.0.0.1:0")
     try:
         text = _page(page.address)
+        assert metrics.providers(page.address) == ["CPUExecutionProvider"]
     finally:
         page.close()
+    assert metrics.providers(page.address) == []
     assert 'demur_requests_total{code="OK",decision="answered",model="digits"} 1.0' in text
     assert 'demur_champion{model="digits",provider="CPUExecutionProvider",version="2"} 1.0' in text
     assert 'version="1"' not in text

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fallback.errors import InvalidError, NotFoundError, StateError
-from gateway import registry as registry_module
+from gateway import admission
 from gateway.admission import AdmissionError, Limits
 from gateway.manifest import Manifest
 from gateway.registry import ModelVersion, Registry, digest_of, parse_name
@@ -32,7 +32,7 @@ def artefact(tmp_path: Path) -> Path:
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the trial out, where numbering alone is looked at."""
-    monkeypatch.setattr(registry_module.admission, "admit", lambda _path, manifest, limits: manifest)
+    monkeypatch.setattr(admission, "admit", lambda _path, manifest, **_limits: manifest)
 
 
 def test_a_published_version_is_read_back_whole(registry: Registry, artefact: Path) -> None:

@@ -42,7 +42,7 @@ def _until(true: Callable[[], bool], seconds: float = 20.0) -> None:
 
 async def _until_later(true: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.01)
 
 
@@ -98,7 +98,7 @@ async def test_a_child_that_never_answers_is_given_up(tmp_path: Path) -> None:
     """There is a limit to the wait."""
     command = Command(name="one", argv=SLEEP, ready=lambda _pid: False, start_seconds_max=0.2)
     child = Child(command, logs=tmp_path, environment=os.environ, tell=print)
-    with pytest.raises(UnavailableError, match="one does not answer after 0.2 s"):
+    with pytest.raises(UnavailableError, match=r"one does not answer after 0.2 s"):
         await child.start()
     await child.stop()
 

@@ -38,7 +38,7 @@ def test_a_second_supervisor_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """With the key it came from."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="data_folder: .* cannot be written"), up.locked(tmp_path / "file" / "data"):
+    with pytest.raises(ConfigError, match=r"data_folder: .* cannot be written"), up.locked(tmp_path / "file" / "data"):
         pass
 
 

@@ -1,0 +1,102 @@
+"""The `demur` command as a person meets it: help for each part, one line for an error, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+COMMANDS = sorted(entry.name for entry in entry_points(group="demur.commands"))
+
+
+def _demur(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DEMUR_")}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        env={**kept, "COLUMNS": "120", **environment},
+        timeout=60,
+    )
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    """With one line about each."""
+    done = _demur("--help", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert f"│ {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, tmp_path: Path) -> None:
+    """Something that a person can follow."""
+    done = _demur(name, "--help", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: demur {name}" in done.stdout
+    assert "Example" in done.stdout or "Commands" in done.stdout
+
+
+def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    """2 for wrong use, 1 for what failed; never a traceback."""
+    (tmp_path / "demur.toml").write_text("[gatway]\n")
+    wrong = _demur("config", folder=tmp_path)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("demur: demur.toml: ")
+    assert "gateway" in wrong.stderr
+    (tmp_path / "demur.toml").unlink()
+    failed = _demur("models", "list", folder=tmp_path)
+    assert failed.returncode == 1
+    assert (
+        failed.stderr == f"demur: no stack runs on {tmp_path / 'data'}: start one with `demur up`, or name an address\n"
+    )
+
+
+def test_an_unreachable_gateway_is_named(tmp_path: Path) -> None:
+    """Nobody answers on port 1."""
+    done = _demur("models", "list", "--gateway", "127.0.0.1:1", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("demur: ")
+    assert "127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_config_shows_and_explains(tmp_path: Path) -> None:
+    """What is in force, and every key with its meaning."""
+    (tmp_path / "demur.toml").write_text("[gateway]\nthreads = 3\n[queues.night]\nlease_seconds = 5\n")
+    shown = _demur("config", folder=tmp_path).stdout
+    assert "threads = 3" in shown
+    assert "[queues.night]" in shown
+    explained = _demur("config", "--explain", folder=tmp_path).stdout
+    for key in ("grpc_listen", "DEMUR_REDIS_URL", "lease_seconds", "artefact_bytes_max"):
+        assert key in explained
+
+
+def test_publishing_names_what_is_missing_where_nobody_can_be_asked(tmp_path: Path) -> None:
+    """All of it at once."""
+    from tests.onnx_files import linear, save
+
+    path = save(linear(softmax=False), tmp_path / "my.onnx")
+    done = _demur("models", "publish", str(path), folder=tmp_path)
+    assert done.returncode == 2
+    for option in ("--labels (what its 3 outputs mean)", "--activation", "--question", "--on-deferral"):
+        assert option in done.stderr
+    wrong = _demur("models", "publish", str(path), "--on-deferral", "maybe", folder=tmp_path)
+    assert wrong.stderr == "demur: --on-deferral: expected provisional, refuse, wait; got 'maybe'\n"
+
+
+def test_predict_wants_one_input(tmp_path: Path) -> None:
+    """Neither none nor two."""
+    assert (
+        "expected one of --image, --json, --text and --digit, got none"
+        in _demur("predict", "m", folder=tmp_path).stderr
+    )
+    two = _demur("predict", "m", "--digit", "7", "--text", "x", folder=tmp_path)
+    assert (two.returncode, "got --text and --digit" in two.stderr) == (2, True)
