@@ -15,7 +15,7 @@ import uvicorn
 from PIL import Image
 from playwright.async_api import BrowserContext, Page, expect
 from sklearn.datasets import load_digits
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from fallback.answer import Answer, LabelOption, Task
 from fallback.deferral import Deferral, Parking, Prediction
@@ -41,13 +41,14 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(app: ASGIApp, *, port: int = 0) -> AsyncIterator[str]:
+async def served(app: Starlette) -> AsyncIterator[str]:
     """Serve `app` and yield its address; end it, with what still waits, afterwards."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
     server = _Server(config)
     serving = asyncio.create_task(server.serve())
     await server.up.wait()
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    app.state.drain()
     server.should_exit = True
     await serving
 

@@ -31,18 +31,21 @@ from fallback.workbench import assets, wire
 from fallback.workbench.guard import Guard, check_same_origin, host_name, read_body
 
 # How long a waiting call goes on before it looks whether its caller is still there.
-LOOK_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 1.0
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Awaitable[object]]
 
 
 def build(queue: Queue, credentials: Credentials, config: Config) -> Starlette:
-    """Return the page's application over `queue`; who reviews is decided by `credentials`."""
+    """Return the page's application over `queue`; who reviews is decided by `credentials`.
+
+    `application.state.drain()` ends what waits within LOOK_SECONDS, so that the process can stop.
+    """
     settings = config.table("fallback", FallbackSettings)
     workbench = Workbench(queue, credentials, config)
     hosts = {host_name(settings.page_listen), *settings.page_hosts}
-    return Starlette(
+    application = Starlette(
         routes=[
             *assets.routes(),
             Route("/api/session", endpoint(workbench.session)),
@@ -55,6 +58,8 @@ def build(queue: Queue, credentials: Credentials, config: Config) -> Starlette:
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={HTTPException: _no_route},
     )
+    application.state.drain = workbench.drain
+    return application
 
 
 class Workbench:
@@ -64,6 +69,11 @@ class Workbench:
         self._queue = queue
         self._credentials = credentials
         self._config = config
+        self._draining = False
+
+    def drain(self) -> None:
+        """Let nobody wait any longer."""
+        self._draining = True
 
     async def session(self, request: Request) -> wire.SessionView:
         """Say who calls, or how to say it."""
@@ -92,7 +102,7 @@ class Workbench:
             if gone:
                 await self._give_back(leases, reviewer)
                 return {"leases": []}
-            if leases or time.monotonic() >= deadline:
+            if leases or self._draining or time.monotonic() >= deadline:
                 return {"leases": [self._view(lease) for lease in leases]}
 
     async def extend(self, request: Request) -> dict[str, float]:

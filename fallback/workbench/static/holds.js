@@ -17,7 +17,7 @@ import { backOffSeconds, pause, requestId, toApiError } from "./api.js";
 const AHEAD_MAX = 2;
 // Of subjects this large (base64 characters), only one is fetched ahead.
 const LARGE_CHARS = 1_500_000;
-const WAIT_SECONDS = 10;
+const WAIT_SECONDS = 5;
 const TICK_MS = 1_000;
 
 export class Holds {
@@ -113,12 +113,15 @@ export class Holds {
         await this.#woken(signal);
         continue;
       }
+      const begun = Date.now();
       const body = { queue: this.#queue, limit, wait_seconds: this.#dry ? WAIT_SECONDS : 0 };
       try {
         const { leases } = await this.api.call("lease", body, { signal });
         attempt = 0;
         this.#dry = leases.length < limit;
         this.#take(leases);
+        // A server that stops lets nobody wait; it must not be asked without end.
+        if (leases.length === 0 && body.wait_seconds > 0 && Date.now() - begun < 1_000) await pause(1, signal);
       } catch (caught) {
         if (signal.aborted) return;
         const error = toApiError(caught);

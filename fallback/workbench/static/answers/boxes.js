@@ -40,9 +40,8 @@ export function boxBetween(label, one, other, size) {
 export function nudged(box, dx, dy, grow, size) {
   const between = (/** @type {number} */ value, /** @type {number} */ low, /** @type {number} */ high) => rounded(Math.min(Math.max(value, low), Math.max(low, high)));
   if (!grow) return { ...box, x: between(box.x + dx, 0, size.width - box.width), y: between(box.y + dy, 0, size.height - box.height) };
-  const least = Math.max(Math.abs(dx), Math.abs(dy));
-  const length = (/** @type {number} */ value, /** @type {number} */ room) => between(value, Math.min(least, room), room);
-  return { ...box, width: length(box.width + dx, size.width - box.x), height: length(box.height + dy, size.height - box.y) };
+  const length = (/** @type {number} */ value, /** @type {number} */ step, /** @type {number} */ room) => between(value + step, Math.min(Math.abs(step), room), room);
+  return { ...box, width: length(box.width, dx, size.width - box.x), height: length(box.height, dy, size.height - box.y) };
 }
 
 /**
@@ -155,6 +154,7 @@ class BoxesForm {
 
   /** @param {number} index */
   #pick(index) {
+    if (this.#boxes[index] !== undefined) this.#label = this.#boxes[index].label;
     this.#change(this.#boxes, index);
     this.#picked = index >= 0;
   }
@@ -179,7 +179,6 @@ class BoxesForm {
     this.#picked = false;
     this.#boxes = boxes.slice(0, BOXES_MAX);
     this.#selected = selected;
-    if (this.#boxes[selected] !== undefined) this.#label = this.#boxes[selected].label;
     this.wants.draft(this.#boxes);
     this.#show();
   }

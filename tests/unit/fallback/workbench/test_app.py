@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
@@ -42,7 +43,9 @@ class Page:
         kept = {key: value for key, value in sent.items() if value is not None}
         if content is not None:
             kept.setdefault("Content-Type", "application/json")
-        async with self.session.request(method, f"{self.url}/api/{path}", data=content, headers=kept) as response:
+        async with self.session.request(
+            method, f"{self.url}/api/{path}", data=content and io.BytesIO(content), headers=kept
+        ) as response:
             return response.status, msgspec.json.decode(await response.read())
 
     async def park(self, key: str = "one") -> str:
