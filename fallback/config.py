@@ -259,6 +259,10 @@ _ENVIRONMENT: Final = MappingProxyType(
         "DEMUR_REDIS_URL": "address of the server, may hold a password; wins over redis.url",
         "DEMUR_WEBHOOK_SECRET": "whsec_<base64 of 24 to 64 bytes>, signs webhooks; else made once in the data folder",
         "DEMUR_AUDIT_SECRET": "decides which answers are audited; else made once in the data folder",
+        "DEMUR_WEBHOOK_ALLOW_NETWORKS": (
+            "networks (CIDR, separated by commas) beside fallback.webhook_allow_networks; `demur up` without "
+            "credentials names this machine's own here"
+        ),
     }
 )
 
@@ -282,6 +286,13 @@ def _config(document: dict[str, Any], path: Path | None) -> Config:
             raise ConfigError(f"{name}: expected a table [{name}], got {shown(table)}")
     queues = _queues(document.pop(QUEUES, {}))
     tables = {name: read_table(name, table, _type(name)) for name, table in document.items()}
+    networks = os.environ.get("DEMUR_WEBHOOK_ALLOW_NETWORKS", "")
+    if networks:
+        fallback = tables.get("fallback") or FallbackSettings()
+        assert isinstance(fallback, FallbackSettings)
+        more = tuple(network.strip() for network in networks.split(",") if network.strip())
+        allowed = (*fallback.webhook_allow_networks, *more)
+        tables["fallback"] = msgspec.structs.replace(fallback, webhook_allow_networks=allowed)
     redis = tables.get("redis")
     if isinstance(redis, RedisSettings) and urlsplit(redis.url).password:
         raise ConfigError("redis.url: expected no password here, got one; set $DEMUR_REDIS_URL instead")

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -35,6 +35,8 @@ from gateway.supervise import Child, Command, leashed
 
 FIRST_MODEL: Final = "digits"
 LOCK: Final = "up.lock"
+LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
+_NETWORKS: Final = "DEMUR_WEBHOOK_ALLOW_NETWORKS"
 # After a supervisor was killed, its children are still ending for a moment.
 _SETTLE_SECONDS_MAX: Final = 10.0
 _LOOK_SECONDS: Final = 0.1
@@ -60,7 +62,9 @@ class _Up:
         self._gateway = config.table("gateway", GatewaySettings)
         self._fallback = config.table("fallback", FallbackSettings)
         self._redis_url = redis_url(config)
-        self._environment = _environment(config, data)
+        # Without credentials nobody but this machine calls, so callbacks may reach this machine.
+        self._networks = () if self._fallback.credentials_file else LOOPBACK
+        self._environment = _environment(config, data, self._networks)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -212,6 +216,7 @@ class _Up:
             page=f"http://{self._address('review', 'page')}",
             data=str(self._data),
             redis=without_password(self._redis_url) or embedded.url(embedded.folder(self._data)),
+            webhook_networks=(*self._fallback.webhook_allow_networks, *self._networks),
             pids={stack.SUPERVISOR: os.getpid(), **{child.command.name: child.pid for child in self._children}},
         )
 
@@ -250,11 +255,13 @@ def without_password(url: str) -> str:
     return url if parts.password is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _environment(config: Config, data: Path) -> dict[str, str]:
+def _environment(config: Config, data: Path, networks: Sequence[str]) -> dict[str, str]:
     """Children read the same configuration, from wherever they are started."""
     environment = {**os.environ, "DEMUR_DATA": str(data), "PYTHONUNBUFFERED": "1"}
     if config.path is not None:
         environment["DEMUR_CONFIG"] = str(config.path.resolve())
+    given = os.environ.get(_NETWORKS, "")
+    environment[_NETWORKS] = ",".join([*([given] if given else []), *networks])
     return environment
 
 

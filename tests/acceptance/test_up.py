@@ -111,11 +111,12 @@ def _up(folder: Path) -> Iterator[tuple[Up, Stack]]:
     try:
         yield up, up.wait()
     finally:
-        up.stop()
+        code = up.stop(signal.SIGTERM)
+    assert code == 0, "SIGTERM ends it like Ctrl-C"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where `demur up` has run once: its first start trained and published a model, and Ctrl-C ended it."""
     folder = tmp_path_factory.mktemp("up")
     up = Up(folder)
@@ -125,7 +126,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         code = up.stop()
     screen = up.screen.read_text()
     assert code == 0, screen
-    for shown in (found.gateway, found.page, "CPUExecutionProvider", str(folder / "data"), "demur predict digits --digit 7"):
+    for shown in (
+        found.gateway,
+        found.page,
+        "CPUExecutionProvider",
+        str(folder / "data"),
+        "demur predict digits --digit 7",
+    ):
         assert shown in screen.replace("│\n│", ""), screen
     assert stack.read(folder / "data") is None
     assert not any(_alive(pid) for pid in found.pids.values())
@@ -162,6 +169,7 @@ def test_what_it_says_is_where_things_are(folder: Path) -> None:
         said = _demur("predict", "digits", "--digit", "7", folder=folder)
         assert said.returncode == 0, said.stderr
         assert "7" in said.stdout
+        assert "127.0.0.0/8" in found.webhook_networks
         listed = _demur("models", "list", folder=folder)
         assert "champion" in listed.stdout
         second = _demur("up", folder=folder)
@@ -171,7 +179,8 @@ def test_what_it_says_is_where_things_are(folder: Path) -> None:
 
 def test_a_killed_child_is_started_again_and_nothing_is_lost(folder: Path) -> None:
     """Each of them in turn; what was parked before is still there after."""
-    with _up(folder) as (up, found):
+    with _up(folder) as (up, first):
+        found = first
         name = asyncio.run(_park(found.gateway))
         for child in CHILDREN:
             pid = found.pids[child]
@@ -203,19 +212,13 @@ def test_a_killed_supervisor_takes_its_children_along_and_the_next_one_goes_on(f
         assert asyncio.run(_state(later.gateway, name)) == "open"
 
 
-def test_sigterm_ends_it_like_ctrl_c(folder: Path) -> None:
-    """As service managers do."""
-    up = Up(folder)
-    found = up.wait()
-    assert up.stop(signal.SIGTERM) == 0
-    assert not any(_alive(pid) for pid in found.pids.values())
-
-
 def test_a_port_in_use_is_named_with_its_key(tmp_path: Path) -> None:
     """Before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        (tmp_path / "demur.toml").write_text(ANY_PORT.replace('page_listen = "127.0.0.1:0"', f'page_listen = "{address}"'))
+        (tmp_path / "demur.toml").write_text(
+            ANY_PORT.replace('page_listen = "127.0.0.1:0"', f'page_listen = "{address}"')
+        )
         done = _demur("up", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"demur: fallback.page_listen: {address} cannot be had: Address already in use")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fallback.config import FallbackSettings, load
 from fallback.errors import ConfigError, StateError
 from gateway import up
 
@@ -47,3 +48,14 @@ def test_a_password_is_not_shown() -> None:
     assert up.without_password("redis://me:secret@queue:6379/0") == "redis://queue:6379/0"
     assert up.without_password("unix:///d/valkey.sock") == "unix:///d/valkey.sock"
     assert up.without_password("") == ""
+
+
+def test_callbacks_may_reach_this_machine_where_the_environment_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what demur.toml allows; that is how `up` hands it to its children."""
+    monkeypatch.setenv("DEMUR_WEBHOOK_ALLOW_NETWORKS", "127.0.0.0/8, ::1/128")
+    path = tmp_path / "demur.toml"
+    path.write_text('[fallback]\nwebhook_allow_networks = ["10.1.0.0/16"]\n')
+    found = load(path).table("fallback", FallbackSettings)
+    assert found.webhook_allow_networks == ("10.1.0.0/16", "127.0.0.0/8", "::1/128")
