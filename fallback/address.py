@@ -24,6 +24,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+_NUMERIC: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 # Prefixes whose addresses hold an IPv4 address, with the number of bits to the right of it (RFC 6052, 3056; RFC 4291
 # for the deprecated IPv4-compatible form). Teredo, which hides its client's address by inversion, is refused whole.
@@ -144,13 +145,16 @@ def split_target(field: str, target: str) -> tuple[str, int]:
 
 
 def _check_host(field: str, host: str) -> None:
-    if len(host) > HOST_CHARS_MAX or not (_HOST.fullmatch(host) or _is_ipv6(host)):
+    """Refuse what is no host; a last label that is a number makes it an IPv4 address, written as usual (WHATWG URL)."""
+    numeric = _NUMERIC.fullmatch(host.rpartition(".")[2])
+    fits = _is_ip(host) if numeric or ":" in host else _HOST.fullmatch(host)
+    if len(host) > HOST_CHARS_MAX or not fits:
         raise InvalidError(f"{field}: expected a host name or an IP address, got {host[:100]!r}")
 
 
-def _is_ipv6(host: str) -> bool:
+def _is_ip(host: str) -> bool:
     try:
-        ipaddress.IPv6Address(host)
+        ipaddress.ip_address(host)
     except ValueError:
         return False
     return "%" not in host

@@ -165,8 +165,8 @@ class Caller:
             if delivery.callback.grpc_target:
                 return await self._call_grpc(delivery)
             return await self._call_webhook(delivery)
-        except (ForbiddenError, InvalidError) as error:
-            return NotTold(reason=error.message, final=True)
+        except (ForbiddenError, InvalidError, aiohttp.InvalidURL) as error:
+            return NotTold(reason=_clip(str(error)), final=True)
         except TimeoutError:
             return NotTold(reason=f"no answer within {self._timeout_seconds:g} s")
         except aiohttp.ClientConnectorError as error:
@@ -228,7 +228,7 @@ class Caller:
             deferral=deferral_to_wire(delivery.deferral, show_prediction=True),
         )
         async with asyncio.timeout(self._timeout_seconds):
-            host, port = split_target("callback.grpc_target", delivery.callback.grpc_target)
+            host, port = split_target("grpc_target", delivery.callback.grpc_target)
             async with await self._dial(host, port) as channel:
                 try:
                     await CallbackServiceStub(channel).Deliver(request, timeout=self._timeout_seconds)

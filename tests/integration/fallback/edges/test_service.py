@@ -265,7 +265,7 @@ async def test_the_wrong_kind_of_answer_is_refused(raw: Any, ann: ReviewClient, 
         ("GetDeferral", pb.GetReviewDeferralRequest(name="digits/1"), "name: expected queues/<queue>/deferrals/<id>"),
         ("ListDeferrals", pb.ListDeferralsRequest(queue="digits", page_size=1001), "page_size: "),
         ("ListDeferrals", pb.ListDeferralsRequest(queue="digits", page_token="\x00"), "page_token"),
-        ("ListDeferrals", pb.ListDeferralsRequest(queue="digits", state=9), "state: "),
+        ("ListDeferrals", pb.ListDeferralsRequest.FromString(b"\n\x06digits\x10\x09"), "state: "),
     ],
 )
 async def test_a_field_out_of_bounds_is_named(raw: Any, method: str, request_: Any, sentence: str) -> None:
@@ -312,7 +312,7 @@ async def test_what_comes_later_says_so(raw: Any) -> None:
 async def test_bytes_that_are_no_request_are_refused(review_address: str) -> None:
     """A message that does not parse is INVALID_ARGUMENT, without the parser's words."""
     async with grpc.aio.insecure_channel(review_address) as channel:
-        call = channel.unary_unary("/demur.v1.ReviewService/GetDeferral")
+        call: Any = channel.unary_unary("/demur.v1.ReviewService/GetDeferral")
         assert await refusal(call(b"\xff\xff", metadata=ANN)) == (
             CODE.INVALID_ARGUMENT,
             "request: expected this method's message, got bytes that are none",
@@ -351,7 +351,7 @@ async def test_health_and_reflection_are_served(review_address: str) -> None:
         for service in ("", "demur.v1.ReviewService"):
             health = await HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
             assert health.status == health_pb2.HealthCheckResponse.SERVING
-        call = ServerReflectionStub(channel).ServerReflectionInfo(
+        call: Any = ServerReflectionStub(channel).ServerReflectionInfo(
             iter([reflection_pb2.ServerReflectionRequest(list_services="")])
         )
         names = {each.name async for reply in call for each in reply.list_services_response.service}
