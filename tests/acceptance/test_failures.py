@@ -1,0 +1,358 @@
+"""What the README's table "When something fails" promises, row by row, on real servers and real processes.
+
+`demur up` killed is in test_up.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from fallback import embedded
+from fallback.answer import Label
+from fallback.client import ReviewClient
+from fallback.config import Config, FallbackSettings, QueueSettings, load
+from fallback.deferral import State
+from fallback.errors import FullError, InvalidError, UnavailableError
+from fallback.outbox import Delivery
+from fallback.queue import Queue
+from fallback.serve import Review
+from gateway import stack
+from gateway.client import Client
+from gateway.manifest import Manifest
+from gateway.model_client import ModelClient
+from gateway.policy import Decision
+from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+
+WAIT_SECONDS = 30.0
+SETTINGS = """
+[gateway]
+grpc_listen = "127.0.0.1:0"
+metrics_listen = ""
+device = "cpu"
+"""
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Server]:
+    """A server of the test's own, to kill, with a model `told` whose confidence the input says."""
+    server = embedded.Server.start(tmp_path / "valkey")
+    server.wait_ready()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEMUR_REDIS_URL", server.url)
+    monkeypatch.setenv("DEMUR_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("DEMUR_CONFIG", raising=False)
+    config = load()
+    install(config.data_folder, "told", "1", told(1), JUDGED)
+    promote(config, "told", "1")
+    yield server
+    with contextlib.suppress(ProcessLookupError):
+        server.stop()
+
+
+@pytest.fixture
+def told_config(config: Config) -> Config:
+    """The shared server, with a model `told`."""
+    install(config.data_folder, "told", "1", told(1), JUDGED)
+    promote(config, "told", "1")
+    return config
+
+
+def _kill(server: embedded.Server) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+    server.stop()
+
+
+async def test_redis_away_a_confident_request_is_answered_and_an_uncertain_one_told_when_to_come_back(
+    own_server: embedded.Server,
+) -> None:
+    """Nothing that was accepted is lost, and nothing is accepted that could be."""
+    with running(settings(load())) as gateway:
+        async with Client(gateway.address) as client:
+            parked = await client.predict("told", inputs={"x": UNSURE})
+            assert parked.deferral is not None
+            _kill(own_server)
+            sure = await client.predict("told", inputs={"x": SURE})
+            assert (sure.decision, sure.label) == (Decision.ANSWERED, "b")
+            with pytest.raises(UnavailableError) as refused:
+                await client.predict("told", inputs={"x": UNSURE})
+            assert (refused.value.retry_after_seconds or 0) > 0
+            again = embedded.Server.start(own_server.folder)
+            again.wait_ready()
+            try:
+                assert (await client.wait(parked.deferral.name, timeout_seconds=0)).state is State.OPEN
+                later = await client.predict(
+                    "told", inputs={"x": UNSURE}, idempotency_key="later", attempts=20, timeout_seconds=WAIT_SECONDS
+                )
+                assert later.deferral is not None
+            finally:
+                again.stop()
+
+
+async def test_redis_away_an_uncertain_request_is_answered_unreviewed_where_the_operator_chose_so(
+    own_server: embedded.Server,
+) -> None:
+    """The answer is marked: no rule vouches for it."""
+    with running(settings(load(), redis_away="answer_unreviewed")) as gateway:
+        _kill(own_server)
+        async with Client(gateway.address) as client:
+            reply = await client.predict("told", inputs={"x": UNSURE})
+        assert (reply.decision, reply.deferral) == (Decision.UNREVIEWED, None)
+
+
+async def test_a_gateway_started_while_redis_is_away_answers_what_is_confident(own_server: embedded.Server) -> None:
+    """It knows the champion and the policy from its local copy."""
+    with running(settings(load())) as gateway:
+        async with Client(gateway.address) as client:
+            assert (await client.predict("told", inputs={"x": SURE})).version == "1"
+    _kill(own_server)
+    with running(settings(load())) as gateway:
+        async with Client(gateway.address) as client:
+            reply = await client.predict("told", inputs={"x": SURE})
+            assert (reply.decision, reply.version) == (Decision.ANSWERED, "1")
+            with pytest.raises(UnavailableError):
+                await client.predict("told", inputs={"x": UNSURE})
+
+
+class _Gap:
+    """Stands between a gateway and its server; can let requests through and keep the replies back."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self.path = target.with_name("gap.sock")
+        self.keeps_replies = False
+        self._ends = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        server = await asyncio.start_unix_server(self._link, self.path)
+        self._ends.callback(server.close)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._ends.aclose()
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_unix_connection(self._target)
+        for end in (writer, there_writer):
+            self._ends.push_async_callback(_close, end)
+        await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer, replies=True))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool = False) -> None:
+        with contextlib.suppress(ConnectionError):
+            while content := await source.read(65_536):
+                if not (replies and self.keeps_replies):
+                    sink.write(content)
+                    await sink.drain()
+        sink.close()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def _process(folder: Path, redis_url: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run `demur serve` and yield it with its address."""
+    (folder / "demur.toml").write_text(SETTINGS)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "gateway.cli", "serve"),
+        cwd=folder,
+        env={**os.environ, "DEMUR_REDIS_URL": redis_url, "DEMUR_DATA": str(folder / "data")},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield process, await _address(folder / "data", process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _address(data: Path, process: asyncio.subprocess.Process) -> str:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        assert process.returncode is None, "the gateway did not start"
+        said = stack.announced(data, "serve")
+        if said is not None and said.pid == process.pid:
+            return said.addresses["grpc"]
+        await asyncio.sleep(0.05)
+    pytest.fail("the gateway never said where it is")
+
+
+async def test_a_gateway_killed_between_parking_and_replying_parks_once(own_server: embedded.Server) -> None:
+    """The client, who never heard, asks again with its key and gets the deferral that was made."""
+    folder = load().data_folder.parent
+    queue = Queue.connect(load())
+    try:
+        async with (
+            _Gap(embedded.socket_path(own_server.folder)) as gap,
+            _process(folder, f"unix://{gap.path}") as (process, address),
+            Client(address, identity="shop") as client,
+        ):
+            await client.predict("told", inputs={"x": UNSURE}, idempotency_key="first")
+            gap.keeps_replies = True
+            asking = asyncio.create_task(client.predict("told", inputs={"x": UNSURE}, idempotency_key="second"))
+            await _until_open(queue, 2)
+            process.kill()
+            with pytest.raises(UnavailableError):
+                await asking
+        parked, _ = await queue.list_deferrals("told", state=State.OPEN)
+        async with _process(folder, own_server.url) as (_, address), Client(address, identity="shop") as client:
+            again = await client.predict("told", inputs={"x": UNSURE}, idempotency_key="second")
+        assert again.deferral is not None
+        assert again.deferral.name in {deferral.name for deferral in parked}
+        (state,) = await queue.states()
+        assert state.open == 2
+    finally:
+        await queue.close()
+
+
+async def _until_open(queue: Queue, count: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not any(state.open == count for state in await queue.states()):
+        assert time.monotonic() < deadline, f"there were never {count} open deferrals"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_reviewers_browser_gone_the_lease_lapses_and_the_item_returns(told_config: Config) -> None:
+    """Whoever vanished is told so if they come back late; the next one answers."""
+    fallback = FallbackSettings(grpc_listen="127.0.0.1:0", page_listen="127.0.0.1:0", reap_interval_seconds=0.1)
+    config = Config(
+        data_folder=told_config.data_folder,
+        queues={"told": QueueSettings(lease_seconds=1)},
+        tables={"fallback": fallback},
+    )
+    with running(settings(told_config)) as gateway:
+        async with Client(gateway.address) as client, _review(config) as address:
+            parked = await client.predict("told", inputs={"x": UNSURE})
+            assert parked.deferral is not None
+            async with ReviewClient(address, identity="gone") as gone:
+                (_lost,) = await gone.lease("told")
+            async with ReviewClient(address, identity="here") as here:
+                (lease,) = await here.lease("told", wait_seconds=WAIT_SECONDS / 3)
+                await here.submit(lease.token, Label("c"))
+            assert (await parked.deferral.outcome(timeout_seconds=WAIT_SECONDS)).label == "c"
+
+
+@contextlib.asynccontextmanager
+async def _review(config: Config) -> AsyncIterator[str]:
+    """Run the review service in this process and yield its gRPC address."""
+    stop = asyncio.Event()
+    async with Review(config) as review:
+        running_review = asyncio.create_task(review.run(stop))
+        try:
+            yield review.addresses["grpc"]
+        finally:
+            stop.set()
+            await running_review
+
+
+async def test_a_receiver_that_is_down_is_told_when_it_is_back(told_config: Config) -> None:
+    """Attempts go on with pauses between; when they are used up the outcome waits, listed, to be sent again."""
+    fallback = FallbackSettings(
+        grpc_listen="127.0.0.1:0",
+        page_listen="127.0.0.1:0",
+        webhook_allow_networks=("127.0.0.0/8",),
+        callback_attempts_max=2,
+        callback_backoff_seconds=0.1,
+        callback_backoff_seconds_max=0.1,
+    )
+    config = Config(data_folder=told_config.data_folder, tables={"fallback": fallback})
+    queue = Queue.connect(config)
+    heard: list[str] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        heard.append(request.headers["webhook-id"])
+        return web.Response(status=503 if len(heard) <= 2 else 200)
+
+    application = web.Application()
+    application.router.add_post("/outcomes", receive)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/outcomes"
+    with running(settings(config, {"fallback": fallback})) as gateway:
+        async with Client(gateway.address) as client, _review(config) as address:
+            parked = await client.predict("told", inputs={"x": UNSURE}, callback=url)
+            assert parked.deferral is not None
+            async with ReviewClient(address, identity="here") as here:
+                (lease,) = await here.lease("told", wait_seconds=WAIT_SECONDS / 3)
+                await here.submit(lease.token, Label("c"))
+            (given_up,) = await _dead_letters(queue)
+            assert given_up.deferral.name == parked.deferral.name
+            assert await queue.redeliver("told", [given_up.id]) == 1
+            await _until_count(heard, 3)
+    assert len(heard) == 3
+    assert len(set(heard)) == 1
+    await runner.cleanup()
+    await queue.close()
+
+
+async def _dead_letters(queue: Queue) -> list[Delivery]:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := await queue.dead_letters("told")):
+        assert time.monotonic() < deadline, "nothing was ever given up"
+        await asyncio.sleep(0.05)
+    return found
+
+
+async def _until_count(heard: list[str], count: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while len(heard) < count:
+        assert time.monotonic() < deadline, f"heard {len(heard)} of {count}"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_broken_model_is_refused_with_the_reason_and_the_champion_stays(
+    told_config: Config, tmp_path: Path
+) -> None:
+    """Publishing it says what is wrong; requests go on."""
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(told(2)[:100])
+    with running(settings(told_config)) as gateway:
+        async with ModelClient(gateway.address) as models, Client(gateway.address) as client:
+            with pytest.raises(InvalidError, match=r"model\.onnx"):
+                await models.publish("told", broken, "", promote=True, reason="test")
+            assert (await client.predict("told", inputs={"x": SURE})).version == "1"
+
+
+async def test_more_load_than_the_queue_holds_is_refused_at_once(told_config: Config) -> None:
+    """With the time to come back; what was taken is answered."""
+    install(told_config.data_folder, "slow", "1", told(1, scale=3000, width=64), Manifest(batch_rows_max=1))
+    await asyncio.to_thread(promote, told_config, "slow", "1")
+    row = np.zeros((1, 64), np.float32)
+    with running(settings(told_config, queue_rows_max=4)) as gateway:
+        async with Client(gateway.address) as client:
+            asked = [client.predict("slow", inputs={"x": row}, timeout_seconds=WAIT_SECONDS) for _ in range(64)]
+            replies = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [reply for reply in replies if isinstance(reply, FullError)]
+    answered = [reply for reply in replies if not isinstance(reply, BaseException)]
+    assert refused
+    assert answered
+    assert len(refused) + len(answered) == len(replies)
+    assert all((error.retry_after_seconds or 0) > 0 for error in refused)
+
+
+async def test_bad_input_is_named_and_nothing_else_happens(told_config: Config) -> None:
+    """Field, expected and got; each kind of bad input has a test of its own beside the part that refuses it."""
+    with running(settings(told_config)) as gateway:
+        async with Client(gateway.address) as client:
+            with pytest.raises(InvalidError, match=r"inputs.*x.*expected.*3.*got.*2"):
+                await client.predict("told", inputs={"x": UNSURE[:, :2]})
+            assert (await client.predict("told", inputs={"x": SURE})).decision is Decision.ANSWERED
