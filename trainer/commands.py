@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from gateway.commands import ConfigFile, Data, load
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fallback.config import Config
     from trainer.reports import Report
 
 PROCESS: Final = "train"
@@ -40,7 +44,6 @@ train = typer.Typer(
     cls=_Train,
     invoke_without_command=True,
     no_args_is_help=True,
-    help="Learn from what people answered: retrain, compare, publish.",
     epilog="Examples: demur train digits · demur train --watch · demur train --first digits --as numbers",
 )
 
@@ -56,6 +59,8 @@ def main(
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay: keep the ledger, retrain when enough new labels are in.")
     ] = False,
+    config: ConfigFile = None,
+    data: Data = None,
 ) -> None:
     """Learn from what people answered: retrain, compare, publish.
 
@@ -65,25 +70,26 @@ def main(
     if context.invoked_subcommand is not None:
         if first or watch or name:
             raise typer.BadParameter("--first, --as and --watch stand alone, without a command or a model")
+        if config or data:
+            raise typer.BadParameter("--config and --data stand after the command or the model")
     elif first and watch:
         raise typer.BadParameter("expected --first or --watch, got both")
     elif name and not first:
         raise typer.BadParameter("--as goes with --first")
     elif first:
-        _first(first, name or first)
+        _first(load(config, data), first, name or first)
     elif watch:
-        _watch()
+        _watch(load(config, data))
 
 
 @train.command(_NOW, epilog="Example: demur train now digits, or shorter: demur train digits")
-def now(model: Model) -> None:
+def now(model: Model, *, config: ConfigFile = None, data: Data = None) -> None:
     """Retrain a model now, and say what came of it and why."""
-    from fallback import config
     from fallback.errors import StateError
     from trainer import loop, retrain
     from trainer.reports import Result
 
-    settings = config.load()
+    settings = load(config, data)
     rooms = retrain.Rooms.open(settings)
     console = _console()
 
@@ -111,15 +117,16 @@ def import_examples(
     ],
     *,
     split: Annotated[str, typer.Option("--split", metavar="train|holdout", help="To learn from, or to judge by.")],
+    config: ConfigFile = None,
+    data: Data = None,
 ) -> None:
     """Add labelled examples that did not come from requests; those to judge by are never trained on."""
-    from fallback import config
     from fallback.errors import InvalidError, NotFoundError
     from trainer import imports, retrain
 
     if split not in set(imports.Split):
         raise InvalidError(f"--split: expected train or holdout, got {split!r}")
-    rooms = retrain.Rooms.open(config.load())
+    rooms = retrain.Rooms.open(load(config, data))
     versions = rooms.registry.versions(model)
     if not versions:
         raise NotFoundError(f"model {model!r} is not here; there are: {', '.join(rooms.registry.models()) or 'none'}")
@@ -135,15 +142,14 @@ def import_examples(
 
 
 @train.command(epilog="Example: demur train report digits")
-def report(model: Model) -> None:
+def report(model: Model, *, config: ConfigFile = None, data: Data = None) -> None:
     """List a model's retrainings: what each did, and why."""
-    from fallback import config
     from fallback.errors import NotFoundError
     from gateway.manifest import check_name
     from trainer import retrain
 
     check_name("model", model)
-    found = retrain.Rooms.open(config.load()).reports.all(model)
+    found = retrain.Rooms.open(load(config, data)).reports.all(model)
     if not found:
         raise NotFoundError(f"{model!r} has not been retrained yet: `demur train {model}` does it now")
     console = _console()
@@ -155,19 +161,20 @@ def report(model: Model) -> None:
 @train.command(epilog="Example: demur train erase 3f5a...e1 (a digest stands in the ledger as inputs_digest)")
 def erase(
     digest: Annotated[str, typer.Argument(metavar="SHA256", help="The content's sha256, 64 hexadecimal digits.")],
+    *,
+    config: ConfigFile = None,
+    data: Data = None,
 ) -> None:
     """Erase a kept input for good; the ledger keeps its row, training goes on without it."""
-    from fallback import config
     from fallback.errors import NotFoundError
     from trainer import retrain
 
-    if not retrain.Rooms.open(config.load()).contents.erase(digest):
+    if not retrain.Rooms.open(load(config, data)).contents.erase(digest):
         raise NotFoundError(f"no content {digest} is kept here")
     _console().print(f"erased {digest}", highlight=False)
 
 
-def _first(kind: str, name: str) -> None:
-    from fallback import config
+def _first(settings: Config, kind: str, name: str) -> None:
     from fallback.errors import InvalidError
     from gateway.manifest import check_name
     from trainer import first, retrain
@@ -175,7 +182,6 @@ def _first(kind: str, name: str) -> None:
     if kind != FIRST:
         raise InvalidError(f"--first: expected {FIRST}, got {kind!r}; your own: demur models publish MODEL.onnx")
     check_name("--as", name)
-    settings = config.load()
     console = _console()
 
     async def run() -> tuple[str, bool]:
@@ -187,13 +193,11 @@ def _first(kind: str, name: str) -> None:
     console.print(f"{name} version {version} is live" + ("" if did else " already"), highlight=False)
 
 
-def _watch() -> None:
-    from fallback import config
+def _watch(settings: Config) -> None:
     from gateway import logs, stack
     from trainer import loop
 
     logs.configure(PROCESS)
-    settings = config.load()
 
     def ready() -> None:
         stack.announce(settings.data_folder, PROCESS, stack.Running(pid=os.getpid()))
@@ -251,8 +255,12 @@ def _table(found: list[Report]) -> object:
 
 
 def _console() -> Console:
+    """Return where a command speaks; what is logged on the way is for processes that nobody watches."""
     from rich.console import Console
 
+    from gateway import logs
+
+    logs.configure(PROCESS, level=logging.ERROR)
     return Console()
 
 

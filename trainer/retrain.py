@@ -150,8 +150,8 @@ async def _attempt(rooms: Rooms, parent: ModelVersion, policy: Policy, gateway: 
     )
     data = await asyncio.to_thread(gather, rooms, parent)
     blank = msgspec.structs.replace(blank, counts=data.counts, dataset=data.digest)
-    if not data.counts.fresh and parent.manifest.provenance.get(TRAINED_ON) in {None, data.digest}:
-        reason = f"nothing to learn: no new label since version {parent.version} was trained"
+    if not data.train or (not data.counts.fresh and parent.manifest.provenance.get(TRAINED_ON) == data.digest):
+        reason = f"nothing to learn: no new example since version {parent.version} was trained"
         return msgspec.structs.replace(blank, result=Result.UNCHANGED, reasons=(reason,))
     work = rooms.data / FOLDER / "work"
     work.mkdir(parents=True, exist_ok=True)

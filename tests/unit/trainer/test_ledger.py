@@ -16,10 +16,11 @@ from fallback.errors import InvalidError, StateError, UnavailableError
 from fallback.queue import OutcomeEvent
 from trainer.ledger import Ledger, cursor_of, locked, position_of
 
+SEVEN = Label("7")
 TASK = Task(question="Which?", cant_tell=True)
 
 
-def deferral(number: int, *, answer: Answer | None = Label("7"), model: str = "digits") -> Deferral:
+def deferral(number: int, *, answer: Answer | None = SEVEN, model: str = "digits") -> Deferral:
     return Deferral(
         id=f"d{number}",
         queue="digits",

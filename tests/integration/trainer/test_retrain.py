@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fallback import embedded
+from fallback.answer import Answer, CantTell, Label
+from fallback.config import Config, RedisSettings
+from fallback.errors import NotFoundError
+from fallback.queue import Queue
+from gateway import manifest as manifests
+from gateway.model_client import ModelClient
+from gateway.server import Gateway
+from tests import live_gateway
+from trainer import digits, first, loop, retrain
+from trainer.config import TrainerSettings
+from trainer.imports import Split
+from trainer.reports import Result
+from trainer.retrain import Rooms
+
+Review = Callable[[dict[int, Answer]], Awaitable[list[str]]]
+Truth = Callable[..., dict[int, Answer]]
+
+TRAINER = TrainerSettings(retrain_after_reviews=40, poll_seconds=0.05, backoff_seconds_max=0.5, gateway="127.0.0.1:1")
+
+
+@pytest.fixture
+def gateway(config: Config) -> Iterator[Gateway]:
+    """A real gateway on the same data folder."""
+    with live_gateway.running(live_gateway.settings(config)) as running:
+        yield running
+
+
+@pytest.fixture
+def learning(config: Config, gateway: Gateway) -> Config:
+    """The configuration of a trainer that knows that gateway."""
+    settings = msgspec.structs.replace(TRAINER, gateway=gateway.address)
+    return Config(data_folder=config.data_folder, tables={"trainer": settings})
+
+
+@pytest.fixture
+async def client(learning: Config) -> AsyncIterator[ModelClient]:
+    """The trainer's own client."""
+    async with retrain.client(learning) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def rooms(learning: Config, client: ModelClient) -> Rooms:
+    """A live first model of digits."""
+    opened = Rooms.open(learning)
+    assert await first.publish(opened, client, "digits", lambda _: None) == ("1", True)
+    return opened
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - files tell nobody
+            await asyncio.sleep(0.05)
+
+
+async def test_the_first_model_is_published_once(rooms: Rooms, client: ModelClient) -> None:
+    """A second `--first` finds it live and does nothing; under another name it is another model."""
+    assert await first.publish(rooms, client, "digits", pytest.fail) == ("1", False)
+    assert await first.publish(rooms, client, "numbers", lambda _: None) == ("1", True)
+    assert rooms.registry.models() == ["digits", "numbers"]
+    assert [len(file.examples) for file in rooms.imports.all("numbers")] == [200, 397]
+    manifest = rooms.registry.get("digits", "1").manifest
+    assert manifest.policy.audit_share == 0.1
+    assert manifest.provenance["source"] == "sklearn.datasets.load_digits"
+
+
+async def test_new_labels_become_a_new_live_version(
+    learning: Config, rooms: Rooms, client: ModelClient, review: Review, truth: Truth
+) -> None:
+    """Reviews in, ledger, refit, gate, publish, promote; the manifest and the report say where it comes from."""
+    answers = truth(150)
+    names = list(answers)
+    answers[names[0]] = CantTell()
+    answers[names[1]] = Label("letter")
+    await review(answers)
+    await loop.catch_up(learning, rooms)
+    report = await retrain.retrain(rooms, "digits", client, why="test")
+    assert (report.result, report.version, report.parent) == (Result.PROMOTED, "2", "1"), report.reasons
+    assert report.counts is not None
+    assert report.counts.skipped == {"cant_tell": 1, "unknown_label": 1}
+    assert report.counts.rows == 150
+    assert report.counts.replayed == 200
+    assert 90 < report.counts.fresh < 148
+    assert report.before is not None
+    assert report.after is not None
+    assert report.after.imported.accuracy > report.before.imported.accuracy
+    assert await retrain.live_version(client, "digits") == "2"
+    manifest = rooms.registry.get("digits", "2").manifest
+    assert manifest.provenance["parent"] == "1"
+    assert manifest.provenance["ledger_row"] == "150"
+    assert manifest.provenance["dataset"] == report.dataset
+    assert manifest.provenance["holdout_accuracy"] == f"{report.after.all.accuracy:.4f}"
+    assert (manifest.task, manifest.labels, manifest.preprocess) == (
+        rooms.registry.get("digits", "1").manifest.task,
+        digits.LABELS,
+        rooms.registry.get("digits", "1").manifest.preprocess,
+    )
+    assert rooms.reports.last("digits") == report
+    again = await retrain.retrain(rooms, "digits", client, why="test")
+    assert again.result is Result.UNCHANGED
+    assert await retrain.live_version(client, "digits") == "2"
+
+
+async def test_a_worse_candidate_is_reported_and_not_published(
+    learning: Config, rooms: Rooms, client: ModelClient, review: Review, truth: Truth
+) -> None:
+    """Vandals: the champion stays, no version appears, the report says why."""
+    wrong: dict[int, Answer] = {
+        index: Label(str((int(answer.label) + 1) % 10))
+        for index, answer in truth(100).items()
+        if isinstance(answer, Label)
+    }
+    await review(wrong)
+    await loop.catch_up(learning, rooms)
+    report = await retrain.retrain(rooms, "digits", client, why="test")
+    assert (report.result, report.version) == (Result.REJECTED, "")
+    assert report.reasons
+    assert [version.version for version in rooms.registry.versions("digits")] == ["1"]
+    assert await retrain.live_version(client, "digits") == "1"
+
+
+async def test_a_model_of_another_build_is_refused_with_the_reason(
+    learning: Config, client: ModelClient, tmp_path: Path
+) -> None:
+    """No Gemm, no MatMul: the report says what stands there instead, and nothing changes."""
+    artefact = tmp_path / "m.onnx"
+    artefact.write_bytes(live_gateway.told(1))
+    text = manifests.render(live_gateway.JUDGED)
+    await client.publish("told", artefact, text, promote=True, reason="test")
+    rooms = Rooms.open(learning)
+    assert (await retrain.retrain(rooms, "told", client, why="test")).result is Result.UNCHANGED
+    manifest = rooms.registry.get("told", "1").manifest
+    rows = np.array([[0.8, 0.1, 0.1]] * 40, np.float32) + np.linspace(0, 0.01, 40, dtype=np.float32)[:, None]
+    rooms.imports.add(manifest, {"x": rows}, ["a"] * 40, Split.TRAIN, examples_max=100)
+    report = await retrain.retrain(rooms, "told", client, why="test")
+    assert report.result is Result.REFUSED
+    assert "comes straight from the model's inputs" in report.reasons[0]
+    assert await retrain.live_version(client, "told") == "1"
+
+
+async def test_a_model_without_a_live_version_is_named(learning: Config, client: ModelClient) -> None:
+    """And the sentence says what to do."""
+    with pytest.raises(NotFoundError, match="model 'nothing' has no live version: publish one"):
+        await retrain.retrain(Rooms.open(learning), "nothing", client, why="test")
+
+
+async def test_the_loop_keeps_the_ledger_and_retrains_when_enough_is_new(
+    learning: Config, rooms: Rooms, review: Review, truth: Truth
+) -> None:
+    """Below the number nothing happens; at it the model is retrained, twice; the stop is clean."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    watching = asyncio.create_task(loop.watch(learning, stop, ready=ready.set))
+    await asyncio.wait_for(ready.wait(), 10)
+    await review(truth(39))
+    await until(lambda: rooms.ledger.last_row() == 39)
+    assert rooms.reports.last("digits") is None
+    await review(truth(21, 39))
+    await until(lambda: len(rooms.reports.all("digits")) == 1)
+    await review(truth(45, 60))
+    await until(lambda: len(rooms.reports.all("digits")) == 2)
+    stop.set()
+    await asyncio.wait_for(watching, 10)
+    one, two = rooms.reports.all("digits")
+    assert one.why.endswith("new labels")
+    assert one.ledger_row >= 40
+    assert two.ledger_row - one.ledger_row >= 40
+    assert loop.new_labels(rooms, "digits") == 105 - two.ledger_row
+
+
+async def test_the_ledger_goes_on_while_the_gateway_is_away(
+    config: Config, learning: Config, rooms: Rooms, review: Review, truth: Truth
+) -> None:
+    """The retraining waits for the gateway, without a report; the outcomes do not wait."""
+    away = Config(data_folder=config.data_folder, tables={"trainer": TRAINER})
+    stop = asyncio.Event()
+    watching = asyncio.create_task(loop.watch(away, stop, ready=lambda: None))
+    await review(truth(45))
+    await until(lambda: rooms.ledger.last_row() == 45)
+    await review(truth(5, 45))
+    await until(lambda: rooms.ledger.last_row() == 50)
+    stop.set()
+    await asyncio.wait_for(watching, 10)
+    assert rooms.reports.last("digits") is None
+    stop = asyncio.Event()
+    watching = asyncio.create_task(loop.watch(learning, stop, ready=lambda: None))
+    await until(lambda: rooms.reports.last("digits") is not None)
+    stop.set()
+    await asyncio.wait_for(watching, 10)
+
+
+async def test_the_loop_waits_for_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started while the queue's server is away, it goes on when that comes."""
+    folder = tmp_path / "valkey"
+    monkeypatch.delenv("DEMUR_REDIS_URL", raising=False)
+    away = Config(
+        data_folder=tmp_path / "data",
+        tables={"trainer": TRAINER, "redis": RedisSettings(url=embedded.url(folder))},
+    )
+    stop = asyncio.Event()
+    watching = asyncio.create_task(loop.watch(away, stop, ready=lambda: None))
+    await asyncio.sleep(0.3)
+    assert not watching.done()
+    server = await asyncio.to_thread(embedded.Server.start, folder)
+    try:
+        await asyncio.to_thread(server.wait_ready)
+        queue = Queue.connect(away)
+        await queue.check()
+        await queue.close()
+        await asyncio.sleep(0.6)
+        assert not watching.done()
+        stop.set()
+        await asyncio.wait_for(watching, 10)
+    finally:
+        await asyncio.to_thread(server.stop)

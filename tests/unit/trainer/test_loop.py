@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fallback.errors import UnavailableError
+from trainer.config import TrainerSettings
+from trainer.loop import backoff, new_labels, repeat
+from trainer.reports import Report, Result
+from trainer.retrain import Rooms
+
+SETTINGS = TrainerSettings(poll_seconds=0.001, backoff_seconds_max=0.002)
+
+
+def test_waits_double_up_to_the_most() -> None:
+    """0.5, 1, 2, ... seconds, and no overflow after a night of failures."""
+    assert [backoff(failures, seconds_max=3) for failures in (1, 2, 3, 4, 100_000)] == [0.5, 1, 2, 3, 3]
+
+
+async def test_a_step_that_fails_is_tried_again_until_the_stop() -> None:
+    """What is away comes back; the loop neither ends nor spins."""
+    stop = asyncio.Event()
+    said: list[int] = []
+
+    async def step() -> bool:
+        said.append(len(said))
+        if len(said) < 3:
+            raise UnavailableError("away")
+        if len(said) == 6:
+            stop.set()
+        return len(said) == 4
+
+    await asyncio.wait_for(repeat("step", step, stop, SETTINGS), 5)
+    assert said == [*range(6)]
+
+
+async def test_a_fault_that_nobody_foresaw_ends_the_loop() -> None:
+    """The process ends with it, and its supervisor starts it again."""
+
+    async def step() -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await repeat("step", step, asyncio.Event(), SETTINGS)
+
+
+def test_a_model_that_may_not_be_trained_has_nothing_new(rooms: Rooms) -> None:
+    """No row yet: nothing is due; a report moves the mark on."""
+    assert new_labels(rooms, "digits") == 0
+    parent = rooms.registry.get("digits", "1")
+    rooms.reports.write(
+        Report(
+            model="digits",
+            parent="1",
+            result=Result.REJECTED,
+            reasons=("worse",),
+            why="test",
+            ledger_row=5,
+            create_time=parent.create_time,
+            duration_seconds=0.1,
+        )
+    )
+    assert new_labels(rooms, "digits") == 0
