@@ -32,6 +32,7 @@ _PANELS: Final[Mapping[str, str]] = {
 }
 _WRONG_USE: Final = 2
 _FAILED: Final = 1
+_INTERRUPTED: Final = 130
 
 
 def main() -> None:
@@ -41,6 +42,8 @@ def main() -> None:
     except DemurError as error:
         print(f"demur: {error.message}", file=sys.stderr)  # noqa: T201 - this is the command's voice
         sys.exit(_WRONG_USE if isinstance(error, ConfigError | InvalidError | NotFoundError) else _FAILED)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 def application(arguments: Iterable[str]) -> typer.Typer:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
+from fallback.commands import TOKEN
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TOKEN: Final = "DEMUR_TOKEN"  # noqa: S105 - the name of the environment variable, not a token
 _REASON_WIDTH: Final = 48
 _ON_DEFERRAL: Final = {
     "provisional": "the model's answer at once, marked as provisional",
@@ -154,7 +155,7 @@ def list_(
         _console().print(f"{what}, or publish one: demur models publish ANY.onnx", markup=False, highlight=False)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("model", "version", "state", "since publishing", "why"):
+    for column in ("model", "version", "state", "published", "why"):
         table.add_column(column, overflow="ellipsis", no_wrap=True)
     for version in versions:
         name, number = _split(version)

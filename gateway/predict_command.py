@@ -93,7 +93,7 @@ async def _run(
         result = await client.predict(
             model,
             version=version,
-            subject=None if inputs else subject,
+            subject=subject,
             inputs=inputs,
             wish="person" if person else "",
         )
