@@ -44,7 +44,7 @@ def build(queue: Queue, credentials: Credentials, config: Config) -> Starlette:
     """
     settings = config.table("fallback", FallbackSettings)
     workbench = Workbench(queue, credentials, config)
-    hosts = {host_name(settings.page_listen), *settings.page_hosts}
+    hosts = {host_name(host) for host in (settings.page_listen, *settings.page_hosts)}
     application = Starlette(
         routes=[
             *assets.routes(),

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
 from fallback.config import Config, QueueSettings
@@ -27,7 +28,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser; without one these tests fail in CI and are skipped elsewhere."""
     found = find()
@@ -41,19 +42,19 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(chromium: str) -> AsyncIterator[Browser]:
-    """A headless Chromium."""
+    """A headless Chromium, for all tests; each has a context of its own, as a private window has."""
     async with async_playwright() as playwright:
         launched = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield launched
         await launched.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(browser: Browser, config: Config) -> AsyncIterator[Site]:
     """The real app on a free port; the browser complains of nothing but failed loads."""
-    queues = {"assisted": QueueSettings(assisted=True), "brief": QueueSettings(lease_seconds=3)}
+    queues = {"assisted": QueueSettings(assisted=True), "brief": QueueSettings(lease_seconds=4)}
     config = Config(data_folder=config.data_folder, queues=queues)
     queue = Queue.connect(config)
     context = await browser.new_context()

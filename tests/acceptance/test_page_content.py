@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 from playwright.async_api import Page, expect
 
-from fallback.answer import Answer, AnswerKind, Box, Boxes, Json, LabelOption, Labels, Number, Task
+from fallback.answer import Answer, AnswerKind, Box, Boxes, Json, Label, LabelOption, Labels, Number, Task
 from tests.serving import Site, current, next_after
+
+# The browser lives on one event loop for all tests.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_text_and_json_are_shown_as_text(site: Site) -> None:
@@ -135,6 +138,39 @@ async def test_the_other_kinds_of_answer_have_a_form(
             assert edges == pytest.approx((near.x, near.y, near.width, near.height), abs=1.0)
     else:
         assert review.answer == wanted
+
+
+async def test_many_labels_are_found_by_typing(site: Site) -> None:
+    """A filter narrows them down and Enter takes the first."""
+    species = Task(question="Which?", labels=tuple(LabelOption(label=f"species {number}") for number in range(120)))
+    name = await site.park(b"a bird", "text/plain", task=species)
+    page = await site.open()
+    await page.keyboard.type("s 117")
+    await page.keyboard.press("Backspace")
+    assert await page.locator(".choice:visible[data-label]").count() == 11
+    await page.keyboard.type("7")
+    await page.keyboard.press("Enter")
+    assert (await site.settled(name)).reviews[0].answer == Label(label="species 117")
+
+
+async def test_a_double_click_answers_one_item(site: Site) -> None:
+    """Its second half falls on the next item's button and must not answer that."""
+    for text in (b"one", b"two"):
+        await site.park(text, "text/plain")
+    page = await site.open()
+    name = await current(page)
+    await page.locator('.choice[data-label="4"]').dblclick()
+    await next_after(page, name)
+    await expect(page.locator("#done-count")).to_have_text("1")
+    await page.wait_for_timeout(200)
+    assert await page.locator(".review").count() == 1
+
+
+async def test_an_item_without_content_says_so(site: Site) -> None:
+    """A request may come without a subject; the reviewer is not left before an empty space."""
+    await site.park(b"", "")
+    page = await site.open()
+    await expect(page.locator(".subject-file")).to_have_text("This item came without anything to look at.")
 
 
 async def test_the_small_parts_of_the_page_do_what_they_say(site: Site) -> None:

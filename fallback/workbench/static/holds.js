@@ -109,7 +109,8 @@ export class Holds {
   async #fill(signal) {
     for (let attempt = 0; !signal.aborted; ) {
       const limit = this.#room();
-      if (limit <= 0 || document.hidden && this.size > 0) {
+      // Nothing is taken for a tab that nobody looks at.
+      if (limit <= 0 || document.hidden) {
         await this.#woken(signal);
         continue;
       }

@@ -14,6 +14,8 @@ import { answerText, Verdicts } from "./verdict.js";
 /** @typedef {import("./types.js").QueueState} QueueState */
 
 const COUNT_EVERY_SECONDS = 3;
+// In a tab that nobody looks at, only the title counts on.
+const COUNT_HIDDEN_EVERY_SECONDS = 15;
 const NOTICE_SECONDS = 8;
 const HIDDEN_SECONDS_MAX = 60;
 const AWAY_SECONDS_MAX = 600;
@@ -113,7 +115,7 @@ function taken(entry, submitted) {
   drafts.remove(entry.deferral);
   verdicts.taken(entry.answer, submitted, entry.mark);
   count();
-  void refresh();
+  refresh().catch(() => {});
 }
 
 /** @type {import("./outbox.js").Listener["refused"]} */
@@ -184,8 +186,8 @@ async function refresh() {
 
 async function refreshForEver() {
   for (;;) {
-    await pause(COUNT_EVERY_SECONDS);
-    if (document.hidden || outbox === undefined) continue;
+    await pause(document.hidden ? COUNT_HIDDEN_EVERY_SECONDS : COUNT_EVERY_SECONDS);
+    if (outbox === undefined) continue;
     try {
       await refresh();
       if (!holds.open) calm();
@@ -283,6 +285,7 @@ for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "touchstar
 setInterval(() => {
   if (holds.size > 0 && Date.now() - activeMs > AWAY_SECONDS_MAX * 1000) rest("You have been away for a while, so the item went back to the queue for others. What you had typed is kept here.");
 }, 5_000);
+addEventListener("beforeunload", (event) => { if ((outbox?.length ?? 0) > 0) event.preventDefault(); });
 addEventListener("pagehide", () => holds.stop());
 addEventListener("pageshow", (event) => { if (event.persisted && queue !== "") choose(queue); });
 document.addEventListener("keydown", (event) => { if (document.querySelector("dialog[open]") === null) review?.key(event, keysOn()); });

@@ -44,6 +44,11 @@ export class Review {
     });
     this.note = this.#noteField();
     this.element = this.#layout();
+    // The second click of a double click falls on the next item.
+    this.element.addEventListener("click", (/** @type {MouseEvent} */ event) => {
+      const target = /** @type {HTMLElement} */ (event.target);
+      if (event.detail > 1 && target.closest(".choice:not([aria-pressed])") !== null) event.stopPropagation();
+    }, { capture: true });
   }
 
   /**
@@ -56,7 +61,8 @@ export class Review {
     if (takesText(target)) {
       if (event.key === "Escape") this.element.querySelector("h1").focus();
       // No number has a question mark in it.
-      if (!(event.key === "?" && target.matches(".number"))) return;
+      const unused = event.key === "?" && target.matches(".number") || event.key === "Enter" && target.matches(".filter:placeholder-shown");
+      if (!unused) return;
     }
     const character = event.key.length === 1;
     if (character && !keysOn) return;

@@ -78,7 +78,7 @@ export function idleScreen(queue, done) {
  * @param {() => void} goOn
  */
 export function pausedScreen(why, goOn) {
-  return card("Paused", h("p", {}, why), h("button", { type: "button", class: "primary wide", onclick: goOn }, "Go on"));
+  return card("Paused", h("p", {}, why), h("button", { type: "button", class: "primary wide", "data-focus": "", onclick: goOn }, "Go on"));
 }
 
 /**
@@ -86,5 +86,5 @@ export function pausedScreen(why, goOn) {
  * @param {() => void} again
  */
 export function failedScreen(why, again) {
-  return card("This did not work", h("p", {}, why), h("button", { type: "button", class: "primary wide", onclick: again }, "Try again"));
+  return card("This did not work", h("p", {}, why), h("button", { type: "button", class: "primary wide", "data-focus": "", onclick: again }, "Try again"));
 }

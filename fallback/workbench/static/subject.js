@@ -109,6 +109,7 @@ function textView(bytes, subject, link) {
  * @param {string} [why]
  */
 function fileView(bytes, subject, link, why = "This kind of content is not shown in the page.") {
+  if (bytes.length === 0) return h("div", { class: "subject-file" }, h("p", {}, "This item came without anything to look at."));
   const size = bytes.length < 1024 ? `${bytes.length} bytes` : `${Math.round(bytes.length / 1024).toLocaleString()} KiB`;
   return h("div", { class: "subject-file" },
     h("p", { class: "file-type" }, subject.media_type || "unknown type", h("span", { class: "muted" }, ` · ${size}`)),

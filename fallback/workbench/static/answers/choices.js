@@ -46,7 +46,7 @@ function filterField(labels, buttons, choose) {
     return labels.filter(({ label }) => label.toLowerCase().includes(wanted)).map(({ label }) => label);
   };
   const filter = h("input", {
-    type: "search", class: "field", placeholder: `Filter ${labels.length} labels, Enter takes the first`, "aria-label": "Filter the labels", autocomplete: "off",
+    type: "search", class: "field filter", placeholder: `Filter ${labels.length} labels, Enter takes the first`, "aria-label": "Filter the labels", autocomplete: "off",
     oninput: () => {
       const kept = new Set(shown());
       for (const [label, button] of buttons) button.hidden = !kept.has(label);
@@ -56,7 +56,10 @@ function filterField(labels, buttons, choose) {
       event.preventDefault();
       event.stopPropagation();
       const [first] = shown();
-      if (first !== undefined) choose(first);
+      if (first === undefined) return;
+      filter.value = "";
+      filter.dispatchEvent(new Event("input"));
+      choose(first);
     },
   });
   return filter;
