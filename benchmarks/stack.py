@@ -19,7 +19,7 @@ from gateway.stack import Stack
 from gateway.supervise import leashed
 from gateway.up import demur
 
-# Free ports of the loopback address; a receiver of callbacks there may be called.
+# Free ports of the loopback address.
 SETTINGS = """\
 [gateway]
 grpc_listen = "127.0.0.1:0"
@@ -28,7 +28,6 @@ metrics_listen = "127.0.0.1:0"
 [fallback]
 grpc_listen = "127.0.0.1:0"
 page_listen = "127.0.0.1:0"
-webhook_allow_networks = ["127.0.0.0/8"]
 """
 START_SECONDS_MAX = 120.0
 FIRST_SECONDS_MAX = 120.0

@@ -37,6 +37,7 @@ class Process:
     """One process of the demo."""
 
     def __init__(self, role: str, specification: Specification, *, env: Mapping[str, str]) -> None:
+        self._finishing = False
         folder = specification.journal.parent
         folder.mkdir(parents=True, exist_ok=True)
         self.role = role
@@ -56,9 +57,9 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended as it should; raises ProcessDiedError if it ended in any other way."""
+        """Whether it has ended as it was told to; raises ProcessDiedError if it ended in any other way."""
         code = self._child.poll()
-        if code:
+        if code or (code == 0 and not self._finishing):
             raise ProcessDiedError(
                 f"the demo's {self.name} ended with code {code}; the end of its log:\n{tail_of(self._log)}"
             )
@@ -66,6 +67,7 @@ class Process:
 
     def order(self, order: Order) -> None:
         """Say what to do from now on; nothing if it has ended."""
+        self._finishing = self._finishing or order.finish
         pipe: IO[bytes] | None = self._child.stdin
         assert pipe is not None, "started with a pipe"
         try:
@@ -76,6 +78,7 @@ class Process:
 
     def end(self) -> None:
         """Close its orders, which ends it; kill it if it does not."""
+        self._finishing = True
         pipe = self._child.stdin
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):

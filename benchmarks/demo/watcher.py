@@ -48,3 +48,7 @@ async def _follow(specification: worker.Specification, journal: Journal) -> None
             except (DemurError, grpc.RpcError) as error:
                 journal.write(Stumbled(time=time.time(), call="WatchOutcomes", error=repr(error)))
             await asyncio.sleep(AGAIN_SECONDS)
+
+
+if __name__ == "__main__":
+    worker.run(watch)
