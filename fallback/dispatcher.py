@@ -21,7 +21,7 @@ import structlog
 
 from fallback.callback import Attempt, Backoff, Caller, NotTold, Told, endpoint_of, retry_after
 from fallback.config import FallbackSettings
-from fallback.errors import DemurError
+from fallback.errors import ConfigError, DemurError
 from fallback.queue import Delivery, Queue
 
 HELD_PER_ATTEMPT: Final = 4
@@ -71,6 +71,16 @@ class Dispatcher:
             seconds=settings.callback_backoff_seconds,
             seconds_max=settings.callback_backoff_seconds_max,
         )
+        # How old a claim may be when its attempt starts.
+        self._age_seconds_max = settings.callback_visibility_seconds - (
+            settings.callback_timeout_seconds + CLAIM_MARGIN_SECONDS
+        )
+        if self._age_seconds_max <= 0:
+            raise ConfigError(
+                "fallback.callback_visibility_seconds: expected more than callback_timeout_seconds + "
+                f"{CLAIM_MARGIN_SECONDS:g} ({settings.callback_timeout_seconds + CLAIM_MARGIN_SECONDS:g}), "
+                f"got {settings.callback_visibility_seconds:g}"
+            )
         self._jitter = jitter
         self._endpoints: dict[str, _Endpoint] = {}
         self._attempts: set[asyncio.Task[None]] = set()
@@ -130,9 +140,7 @@ class Dispatcher:
 
     def _start_one(self, endpoint: _Endpoint) -> None:
         delivery, claim_time = endpoint.waiting.popleft()
-        age = time.monotonic() - claim_time
-        needed = self._settings.callback_timeout_seconds + CLAIM_MARGIN_SECONDS
-        if age > 0 and age > self._settings.callback_visibility_seconds - needed:
+        if time.monotonic() - claim_time > self._age_seconds_max:
             return  # another dispatcher may have it by the time this attempt ends; it comes due again
         endpoint.started[delivery.id] = time.monotonic()
         task = asyncio.get_running_loop().create_task(self._attempt(endpoint, delivery))

@@ -15,9 +15,10 @@ from aiohttp import web
 
 from fallback.address import Rule
 from fallback.callback import Caller
-from fallback.config import FallbackSettings
+from fallback.config import Config, FallbackSettings
 from fallback.deferral import Callback
 from fallback.dispatcher import Dispatcher
+from fallback.errors import ConfigError
 from fallback.queue import Delivery, Queue
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -184,15 +185,25 @@ async def test_a_slow_receiver_holds_up_nobody(queue: Queue, settle: Any, listen
 
 
 async def test_what_was_under_way_when_a_dispatcher_died_is_told_by_the_next(
-    queue: Queue, settle: Any, listen: Listen, config: Any
+    config: Config, settle: Any, listen: Listen
 ) -> None:
-    """A claim that nobody finished comes due again after its visibility time."""
+    """A claim that nobody finished hides the delivery for its visibility time; then another one tells it."""
     receiver = Receiver()
+    settings = msgspec.structs.replace(QUICK, callback_timeout_seconds=0.5, callback_visibility_seconds=3.0)
+    queue = Queue.connect(Config(data_folder=config.data_folder, tables={"fallback": settings}))
     await settle(callback=Callback(webhook_url=await listen(receiver)))
     assert len(await queue.due(limit=10)) == 1
     assert await queue.due(limit=10) == []
-    visibility = config.table("fallback", FallbackSettings).callback_visibility_seconds
-    assert visibility > config.table("fallback", FallbackSettings).callback_timeout_seconds
+    async with dispatching(queue, settings):
+        await until(lambda: len(receiver.got) == 1)
+    await queue.close()
+
+
+async def test_a_visibility_time_shorter_than_an_attempt_is_refused(queue: Queue) -> None:
+    """Another dispatcher would claim what is still being told."""
+    caller = Caller(secret=SECRET, rule=Rule(), timeout_seconds=5)
+    with pytest.raises(ConfigError, match="callback_visibility_seconds"):
+        Dispatcher(queue, caller, msgspec.structs.replace(QUICK, callback_visibility_seconds=6.0))
 
 
 async def test_stopping_lets_an_attempt_end(queue: Queue, settle: Any, listen: Listen) -> None:
