@@ -75,7 +75,7 @@ class Connection:
     def __init__(self, config: Config) -> None:
         settings = config.table("redis", RedisSettings)
         self.url = redis_url(config) or embedded.url(embedded.folder(config.data_folder))
-        self._give_up_seconds = settings.command_timeout_seconds
+        self._timeout_seconds = settings.command_timeout_seconds
         self.block_seconds = min(BLOCK_SECONDS_MAX, settings.command_timeout_seconds / 2)
         try:
             pool = BlockingConnectionPool.from_url(
@@ -83,7 +83,8 @@ class Connection:
                 max_connections=settings.connections_max,
                 timeout=settings.command_timeout_seconds,
                 socket_connect_timeout=settings.connect_timeout_seconds,
-                socket_timeout=settings.command_timeout_seconds,
+                # Ours, in `attempt`: redis-py's may swallow a cancellation before Python 3.12 (asyncio.wait_for).
+                socket_timeout=None,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
             )
@@ -105,11 +106,12 @@ class Connection:
         started = time.monotonic()
         for pause in (*RETRY_PAUSES_SECONDS, None):
             try:
-                return await call()
+                async with asyncio.timeout(self._timeout_seconds):
+                    return await call()
             except exceptions.OutOfMemoryError as error:
                 raise FullError("the queue's server has no memory left", retry_after_seconds=10.0) from error
             except _PASSING as error:
-                if pause is None or time.monotonic() - started > self._give_up_seconds:
+                if pause is None or time.monotonic() - started > self._timeout_seconds:
                     raise self._unavailable(error) from error
             except exceptions.RedisError as error:
                 log.exception("the queue's server refused a command")

@@ -9,6 +9,7 @@ does what time asks for. Who waits is woken by `tail`, and looks again by itself
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self, TypeVar
@@ -226,10 +227,10 @@ class Queue:
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
+    # Not wait_for: before Python 3.12 it may swallow a cancellation that comes with the event.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
     event.clear()
 
 

@@ -33,6 +33,8 @@ _STALE: Final = {
     "released": "it was released",
     "submitted": "its review was submitted",
     "retaken": "it ended, and the place was leased again",
+    # Nobody outside knows of an undo window.
+    "settling": "being settled",
 }
 _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "forged": (InvalidError, "token: expected a token that a lease came with, got something else"),
