@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 
@@ -29,6 +29,8 @@ from gateway.request import Request, Result
 
 _FULL_RETRY_SECONDS: Final = 1.0
 _LOOP_SECONDS: Final = 10.0
+_CANCEL_SECONDS: Final = 0.2
+_CANCELS_MAX: Final = 25
 
 RedisAway = Literal["refuse", "answer_unreviewed"]
 log = structlog.get_logger(__name__)
@@ -38,12 +40,13 @@ class SlowLoop:
     """One asyncio loop in a thread of its own."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="slow", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
+        self.loop = asyncio.new_event_loop()
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Any], *, timeout_seconds: float | None = None) -> Any:
@@ -59,13 +62,12 @@ class SlowLoop:
             return False
         return True
 
-    def stop(self, grace_seconds: float) -> None:
-        """Let what was spawned finish for up to `grace_seconds`, cancel the rest, end the thread."""
+    def stop(self, grace_seconds: float, *, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Let what was spawned finish for up to `grace_seconds`, do `last`, cancel the rest, end the thread."""
         if not self._thread.is_alive():
-            self.loop.close()
             return
         try:
-            self.run(self._drain(grace_seconds), timeout_seconds=grace_seconds + _LOOP_SECONDS)
+            self.run(self._drain(grace_seconds, last), timeout_seconds=grace_seconds + _LOOP_SECONDS)
         except concurrent.futures.TimeoutError:
             log.error("the slow loop did not drain in time")  # noqa: TRY400 - a traceback would say nothing more
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -83,13 +85,23 @@ class SlowLoop:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _drain(self, grace_seconds: float) -> None:
+    async def _drain(self, grace_seconds: float, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_seconds)
-        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        await last()
+        await end_all(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
+
+
+async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel `tasks` until they have ended; redis-py may swallow a cancellation."""
+    left = set(tasks)
+    for _ in range(_CANCELS_MAX):
+        if not left:
+            return
         for task in left:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS)
+    log.error("tasks did not end", tasks=[str(task.get_coro()) for task in left])
 
 
 class Asker(Protocol):

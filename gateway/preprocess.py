@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
+import struct
 from typing import Any, Final
 
 import msgspec
@@ -28,9 +28,6 @@ _SHOWN_CHARS: Final = 100
 # Deep shades are brought to the 0..255 of all other images.
 _DEEP_MODES: Final = frozenset({"I", "I;16", "I;16B", "I;16L", "F"})
 _DEEP_TO_BYTE: Final = 1 / 257
-
-# Pillow warns below its own limit; ours comes first and is judged from the header.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def to_tensor(
@@ -97,21 +94,24 @@ def _open(subject: Subject, pixels_max: int) -> Image.Image:
         raise InvalidError(f"subject.media_type: expected {' or '.join(_FORMATS)}, got {subject.media_type!r}")
     try:
         picture = Image.open(io.BytesIO(subject.content), formats=(format_,))
-        pixels = math.prod(picture.size)
-        if pixels > pixels_max:
-            raise InvalidError(
-                f"subject.content: expected an image of at most {pixels_max} pixels, "
-                f"got {picture.size[0]} x {picture.size[1]}",
-            )
+        if math.prod(picture.size) > pixels_max:
+            raise _too_large(pixels_max, f"{picture.size[0]} x {picture.size[1]}")
         picture.load()
         return ImageOps.exif_transpose(picture)
+    except InvalidError:
+        raise
+    # Pillow's own limit is farther off; its warning is an error where Python was told so.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(pixels_max, "far more") from error
     # What Pillow raises for broken files is not one family.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Image.DecompressionBombError) as error:
-        if isinstance(error, InvalidError):
-            raise
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
         raise InvalidError(
             f"subject.content: expected a whole {format_} image, got {len(subject.content)} bytes that are none",
         ) from error
+
+
+def _too_large(pixels_max: int, got: str) -> InvalidError:
+    return InvalidError(f"subject.content: expected an image of at most {pixels_max} pixels, got {got}")
 
 
 def _in_mode(picture: Image.Image, mode: str) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import os
 import signal
 import threading
@@ -24,7 +23,7 @@ from gateway.aio import AioTransport, files_of
 from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
-from gateway.deferring import Deferring, SlowLoop
+from gateway.deferring import Deferring, SlowLoop, end_all
 from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage
 from gateway.model import pick_device
@@ -56,7 +55,7 @@ class Gateway:
         self._config = config
         self._credentials = Credentials.load(config.table("fallback", FallbackSettings).credentials_file)
         self._secret = secret(config, "audit").encode()
-        self._watching: concurrent.futures.Future[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._page: MetricsPage | None = None
         self._transport: Transport | None = None
         self._slow = SlowLoop()
@@ -99,7 +98,7 @@ class Gateway:
             self.drain(0.0)
             raise
         self.metrics.set_build(version=metadata.version("demur"), device=device)
-        self._watching = asyncio.run_coroutine_threadsafe(self.watch.run(), self._slow.loop)
+        self._slow.run(self._follow())
         self._inference.ready = True
         self._transport.set_ready(ready=True)
         log.info("serving", grpc=self.address, metrics=self.metrics_address, provider=self.provider)
@@ -113,16 +112,12 @@ class Gateway:
         """Take no new calls, let those under way end for up to `grace_seconds` (None: as configured), and stop."""
         grace = self.settings.drain_seconds if grace_seconds is None else grace_seconds
         log.info("draining", seconds=grace)
-        if self._watching is not None:
-            self._watching.cancel()
         if self._transport is not None:
             self._inference.ready = False
             self._transport.stop(grace)
         self._reader.close()
         self.champions.close(min(grace, _END_SECONDS))
-        if self._slow.loop.is_running():
-            self._slow.run(self._close(), timeout_seconds=_END_SECONDS)
-        self._slow.stop(min(grace, _END_SECONDS))
+        self._slow.stop(min(grace, _END_SECONDS), last=self._close)
         if self._page is not None:
             self._page.close()
         log.info("stopped")
@@ -147,7 +142,12 @@ class Gateway:
         )
         await self.watch.start()
 
+    async def _follow(self) -> None:
+        self._watching = asyncio.create_task(self.watch.run())
+
     async def _close(self) -> None:
+        if self._watching is not None:
+            await end_all([self._watching])
         await self.queue.close()
         await self.documents.close()
 

@@ -1,0 +1,258 @@
+"""The rows of the failure table that are the gateway's: Redis away, more load than capacity, a gateway that stops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import numpy as np
+import pytest
+
+from fallback import embedded
+from fallback.config import Config, FallbackSettings, RedisSettings
+from fallback.errors import (
+    ConfigError,
+    ForbiddenError,
+    FullError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from gateway.client import Client
+from gateway.policy import Decision, Policy
+from gateway.server import Gateway
+from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+
+REDIS = {"connect_timeout_seconds": 0.5, "command_timeout_seconds": 1.0}
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
+    """A server that a test may stop."""
+    server = embedded.Server.start(tmp_path_factory.mktemp("own"))
+    server.wait_ready()
+    yield server
+    server.stop()
+
+
+def _config(folder: Path, url: str, **fields: Any) -> Config:
+    return settings(Config(data_folder=folder), {"redis": RedisSettings(url=url, **REDIS)}, **fields)
+
+
+def _lay_down(config: Config, policy: Policy = JUDGED.policy) -> None:
+    install(config.data_folder, "m", "1", told(1), msgspec.structs.replace(JUDGED, policy=policy))
+    promote(config, "m", "1")
+
+
+def _predict(gateway: Gateway, x: np.ndarray, **fields: Any) -> Any:
+    async def ask() -> Any:
+        async with Client(gateway.address, identity="shop") as client:
+            return await client.predict("m", inputs={"x": x}, **fields)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEMUR_REDIS_URL", raising=False)
+
+
+def test_while_redis_is_away_the_confident_are_answered_and_the_uncertain_told_to_retry(
+    own_server: embedded.Server, tmp_path: Path
+) -> None:
+    """UNAVAILABLE with RetryInfo; an audit that cannot be parked disturbs no answer."""
+    config = _config(tmp_path, own_server.url)
+    _lay_down(config, Policy(threshold=0.8, audit_share=1.0))
+    with running(config) as gateway:
+        own_server.stop()
+        assert _predict(gateway, SURE).decision is Decision.ANSWERED
+        with pytest.raises(UnavailableError) as caught:
+            _predict(gateway, UNSURE)
+        assert caught.value.retry_after_seconds
+        assert _predict(gateway, SURE).decision is Decision.ANSWERED
+
+
+def test_the_operator_may_have_the_uncertain_answered_unreviewed(own_server: embedded.Server, tmp_path: Path) -> None:
+    """Marked so, with no deferral."""
+    config = _config(tmp_path, own_server.url, redis_away="answer_unreviewed")
+    _lay_down(config)
+    with running(config) as gateway:
+        own_server.stop()
+        got = _predict(gateway, UNSURE)
+        assert (got.decision, got.label, got.deferral) == (Decision.UNREVIEWED, "b", None)
+
+
+def test_a_gateway_starts_while_redis_is_away(own_server: embedded.Server, tmp_path: Path) -> None:
+    """From this machine's copies, and answers what is confident."""
+    config = _config(tmp_path, own_server.url)
+    _lay_down(config)
+    with running(config):
+        pass
+    own_server.stop()
+    with running(config) as gateway:
+        assert _predict(gateway, SURE).decision is Decision.ANSWERED
+        with pytest.raises(UnavailableError):
+            _predict(gateway, UNSURE)
+
+
+def test_a_retry_after_the_gateway_was_gone_gets_the_same_deferral(config: Config) -> None:
+    """What was parked before the reply was lost is found by its key."""
+    config = settings(config)
+    _lay_down(config)
+    with running(config) as gateway:
+        first = _predict(gateway, UNSURE, idempotency_key="k").deferral
+    with running(config) as gateway:
+        again = _predict(gateway, UNSURE, idempotency_key="k").deferral
+    assert first.name == again.name
+
+
+def test_a_retry_stays_deferred_when_a_surer_version_is_live(config: Config) -> None:
+    """The client gets the deferral it was promised, and hears why."""
+    config = settings(config)
+    _lay_down(config)
+    lax = msgspec.structs.replace(JUDGED, policy=Policy(threshold=0.1, audit_share=0))
+    install(config.data_folder, "m", "2", told(2), lax)
+    with running(config) as gateway:
+        first = _predict(gateway, UNSURE, idempotency_key="k")
+        promote(config, "m", "2")
+        while _predict(gateway, SURE).version != "2":
+            pass
+        again = _predict(gateway, UNSURE, idempotency_key="k")
+        assert again.deferral.name == first.deferral.name
+        assert ("retry", True) in [(rule.rule, rule.defers) for rule in again.rules]
+        assert _predict(gateway, UNSURE, idempotency_key="other").decision is Decision.ANSWERED
+
+
+def test_more_load_than_capacity_is_refused_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RESOURCE_EXHAUSTED with RetryInfo; what was taken is answered."""
+    config = settings(config, queue_rows_max=4)
+    _lay_down(config)
+    with running(config) as gateway:
+        live = gateway.champions.find("m").champion.live
+        assert live is not None
+        leave, run = threading.Event(), live.model.run
+        monkeypatch.setattr(live.model, "run", lambda feeds: leave.wait(10) and run(feeds))
+
+        async def flood() -> list[Any]:
+            async with Client(gateway.address) as client:
+                calls = [asyncio.create_task(client.predict("m", inputs={"x": SURE})) for _ in range(20)]
+                done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+                assert all(isinstance(call.exception(), FullError) for call in done)
+                while sum(call.done() for call in calls) < 12:
+                    await asyncio.sleep(0.01)
+                leave.set()
+                return await asyncio.gather(*calls, return_exceptions=True)
+
+        found = asyncio.run(flood())
+    refused = [each for each in found if isinstance(each, FullError)]
+    answered = [each for each in found if not isinstance(each, BaseException)]
+    assert len(refused) + len(answered) == 20
+    assert len(answered) >= 4
+    assert all(error.retry_after_seconds for error in refused)
+
+
+def test_a_gateway_that_stops_answers_what_is_under_way(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drain fails nobody who was taken; newcomers are turned away."""
+    config = settings(config)
+    _lay_down(config)
+    gateway = Gateway(config)
+    gateway.start()
+    live = gateway.champions.find("m").champion.live
+    assert live is not None
+    entered, leave, run = threading.Event(), threading.Event(), live.model.run
+
+    def slow(feeds: Any) -> Any:
+        entered.set()
+        assert leave.wait(10)
+        return run(feeds)
+
+    monkeypatch.setattr(live.model, "run", slow)
+
+    async def stop_while_asking() -> Any:
+        async with Client(gateway.address, identity="shop") as client:
+            asked = asyncio.create_task(client.predict("m", inputs={"x": UNSURE}))
+            await asyncio.to_thread(entered.wait, 10)
+            draining = asyncio.create_task(asyncio.to_thread(gateway.drain))
+            await asyncio.sleep(0.3)
+            leave.set()
+            got = await asked
+            await draining
+            with pytest.raises(UnavailableError):
+                await client.predict("m", inputs={"x": SURE}, timeout_seconds=2)
+            return got
+
+    assert asyncio.run(stop_while_asking()).decision is Decision.DEFERRED
+
+
+def test_a_port_that_is_taken_is_named(config: Config) -> None:
+    """ConfigError, and nothing is left running."""
+    with running(settings(config)) as gateway:
+        with pytest.raises(ConfigError, match=r"gateway\.grpc_listen: cannot listen on 127\.0\.0\.1"):
+            Gateway(settings(config, grpc_listen=gateway.address)).start()
+
+
+def test_nothing_listens_beyond_loopback_without_credentials(config: Config) -> None:
+    """Refused before anything is loaded."""
+    with pytest.raises(ConfigError, match="without credentials nothing listens beyond loopback"):
+        Gateway(settings(config, grpc_listen="0.0.0.0:0")).start()
+
+
+def test_with_credentials_a_client_sees_its_own_deferrals_only(config: Config, tmp_path: Path) -> None:
+    """Another's are not there; no token, no answer; a reviewer's token is not a client's."""
+    import hashlib
+
+    people = {"ann": ("client",), "bob": ("client",), "rev": ("reviewer",)}
+    text = "".join(
+        f'[[identity]]\nname = "{name}"\ntoken_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
+        f"roles = {list(roles)}\n"
+        for name, roles in people.items()
+    )
+    (tmp_path / "credentials.toml").write_text(text)
+    secured = settings(config, {"fallback": FallbackSettings(credentials_file=str(tmp_path / "credentials.toml"))})
+    _lay_down(secured)
+
+    async def ask(gateway: Gateway) -> None:
+        async with Client(gateway.address, token="ann") as ann, Client(gateway.address, token="bob") as bob:
+            got = await ann.predict("m", inputs={"x": UNSURE})
+            assert (await ann.get(got.deferral.name)).deferral.name == got.deferral.name
+            for look in (bob.get, bob.cancel):
+                with pytest.raises(NotFoundError):
+                    await look(got.deferral.name)
+            await ann.cancel(got.deferral.name)
+        async with Client(gateway.address, identity="ann") as nobody, Client(gateway.address, token="rev") as reviewer:
+            with pytest.raises(UnauthenticatedError):
+                await nobody.predict("m", inputs={"x": SURE})
+            with pytest.raises(ForbiddenError):
+                await reviewer.predict("m", inputs={"x": SURE})
+
+    with running(secured) as gateway:
+        asyncio.run(ask(gateway))
+
+
+def test_health_and_reflection_answer(config: Config) -> None:
+    """Serving only when champions are loaded; both contracts are shown."""
+    from google.protobuf import descriptor_pb2
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    with running(settings(config)) as gateway, grpc.insecure_channel(gateway.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "demur.v1.PredictionService", "inference.GRPCInferenceService"):
+            reply = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        ask = reflection_pb2.ServerReflectionRequest
+        asked = [ask(list_services=""), ask(file_containing_symbol="inference.ModelInferRequest")]
+        asked.append(ask(file_containing_symbol="demur.v1.PredictRequest"))
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        listed, *files = stub.ServerReflectionInfo(iter(asked), timeout=5)
+        names = {service.name for service in listed.list_services_response.service}
+        assert {"demur.v1.PredictionService", "demur.v1.ModelService", "inference.GRPCInferenceService"} <= names
+        for reply, message in zip(files, ("ModelInferRequest", "PredictRequest"), strict=True):
+            raw = reply.file_descriptor_response.file_descriptor_proto
+            found = [descriptor_pb2.FileDescriptorProto.FromString(each) for each in raw]
+            assert any(message in [each.name for each in file.message_type] for file in found)
