@@ -23,6 +23,7 @@ from gateway.manifest import ARTEFACT, Manifest, Preprocess, TensorSpec, check
 from gateway.preprocess import known_shapes
 
 TRIAL: Final = (sys.executable, "-I", "-m", trial.__name__)
+_KEPT: Final = frozenset({"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR"})
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
 # How far from [0, 1] rounding may bring a probability.
 _PROBABILITY_SLACK: Final = 1e-3
@@ -107,6 +108,12 @@ def verdict(code: int, output: bytes) -> trial.Report:
         raise AdmissionError(f"{ARTEFACT}: the process that tried it ended without a verdict") from error
 
 
+def _environment() -> dict[str, str]:
+    """Return what the child may know: where libraries are, no secrets; one thread, or each takes address space."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT}
+    return {**kept, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
 def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and a module of ours; the artefact's path goes by stdin
@@ -114,6 +121,7 @@ def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
             input=msgspec.json.encode(plan(artefact, manifest, limits)),
             capture_output=True,
             timeout=limits.seconds,
+            env=_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import pytest
 from gateway import stack
 from gateway.client import Client
 from gateway.stack import Stack
+from tests.onnx_files import linear, save
 
 START_SECONDS = 100.0
 END_SECONDS = 40.0
@@ -105,38 +105,41 @@ def _alive(pid: int) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _up(folder: Path) -> Iterator[tuple[Up, Stack]]:
-    up = Up(folder)
-    try:
-        yield up, up.wait()
-    finally:
-        code = up.stop(signal.SIGTERM)
-    assert code == 0, "SIGTERM ends it like Ctrl-C"
+class Running:
+    """The stack that runs now; `again` starts the next one on the same data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.up = Up(folder)
+        self.stack = self.up.wait()
+
+    def again(self) -> None:
+        self.up = Up(self.folder)
+        self.stack = self.up.wait()
+
+    def demur(self, *arguments: str) -> str:
+        done = _demur(*arguments, folder=self.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where `demur up` has run once: its first start trained and published a model, and Ctrl-C ended it."""
-    folder = tmp_path_factory.mktemp("up")
-    up = Up(folder)
-    try:
-        found = up.wait()
-    finally:
-        code = up.stop()
-    screen = up.screen.read_text()
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The second start on a folder: the first one trained and published a model, and Ctrl-C ended it."""
+    running = Running(tmp_path_factory.mktemp("up"))
+    data, found = running.up.data, running.stack
+    code = running.up.stop(signal.SIGINT)
+    screen = running.up.screen.read_text()
     assert code == 0, screen
-    for shown in (
-        found.gateway,
-        found.page,
-        "CPUExecutionProvider",
-        str(folder / "data"),
-        "demur predict digits --digit 7",
-    ):
+    for shown in (found.gateway, found.page, "CPUExecutionProvider", str(data), "demur predict digits --digit 7"):
         assert shown in screen.replace("│\n│", ""), screen
-    assert stack.read(folder / "data") is None
+    assert "training the first one, digits" in screen
+    assert stack.read(data) is None
     assert not any(_alive(pid) for pid in found.pids.values())
-    return folder
+    running.again()
+    yield running
+    assert running.up.stop(signal.SIGTERM) == 0, "SIGTERM ends it like Ctrl-C"
+    assert not any(_alive(pid) for pid in running.stack.pids.values())
 
 
 async def _park(gateway: str) -> str:
@@ -158,58 +161,72 @@ def _digit() -> bytes:
     return digit_png(7)
 
 
-def test_what_it_says_is_where_things_are(folder: Path) -> None:
-    """The three lines to try work; a second `up` on the same data is refused, and models are listed."""
-    with _up(folder) as (up, found):
-        assert "training the first one" not in up.screen.read_text()
-        with urllib.request.urlopen(f"http://{found.metrics}/metrics", timeout=5) as page:
-            assert b'demur_champion{model="digits",provider="CPUExecutionProvider",version="1"} 1.0' in page.read()
-        with urllib.request.urlopen(found.page, timeout=5) as page:
-            assert page.status == 200
-        said = _demur("predict", "digits", "--digit", "7", folder=folder)
-        assert said.returncode == 0, said.stderr
-        assert "7" in said.stdout
-        assert "127.0.0.0/8" in found.webhook_networks
-        listed = _demur("models", "list", folder=folder)
-        assert "champion" in listed.stdout
-        second = _demur("up", folder=folder)
-        assert second.returncode == 1
-        assert second.stderr.startswith("demur: `demur up` runs already on ")
+def test_what_it_says_is_where_things_are(running: Running) -> None:
+    """Metrics, page and gateway answer there, the model is the first start's, and a second `up` is refused."""
+    found = running.stack
+    assert "training the first one" not in running.up.screen.read_text()
+    with urllib.request.urlopen(f"http://{found.metrics}/metrics", timeout=5) as page:
+        assert b'demur_champion{model="digits",provider="CPUExecutionProvider",version="1"} 1.0' in page.read()
+    with urllib.request.urlopen(found.page, timeout=5) as page:
+        assert page.status == 200
+    assert "127.0.0.0/8" in found.webhook_networks
+    assert "7" in running.demur("predict", "digits", "--digit", "7")
+    second = _demur("up", folder=running.folder)
+    assert second.returncode == 1
+    assert second.stderr.startswith("demur: `demur up` runs already on ")
 
 
-def test_a_killed_child_is_started_again_and_nothing_is_lost(folder: Path) -> None:
+def test_any_model_is_published_promoted_judged_and_rolled_back_from_the_command_line(running: Running) -> None:
+    """From an ONNX file, and from a folder of another registry."""
+    artefact = str(save(linear(), running.folder / "mine.onnx"))
+    asked = ("--labels", "cat,dog,bird", "--question", "Which animal?", "--on-deferral", "wait")
+    said = running.demur("models", "publish", artefact, *asked, "--promote", "--reason", "ours")
+    assert said == "models/mine/versions/1 is live\n"
+    answer = running.demur("predict", "mine", "--json", "[0, 0, 0, 0]")
+    assert "confidence 0.33 < 0.90 -> a person" in answer
+    assert "deferral  " in answer
+    running.demur("models", "policy", "set", "mine", "--threshold", "0.2", "--audit-share", "0")
+    assert "answered" in running.demur("predict", "mine", "--json", '{"x": [0, 0, 0, 0]}')
+    folder = str(running.up.data / "models" / "mine" / "1")
+    assert running.demur("models", "import", folder, "--promote") == "models/mine/versions/2 is live\n"
+    assert running.demur("models", "rollback", "mine") == "models/mine/versions/1 is live again\n"
+    listed = running.demur("models", "list", "mine")
+    assert ("rolled_back" in listed, "champion" in listed) == (True, True)
+    assert 'question = "Which animal?"' in running.demur("models", "show", "mine")
+
+
+def test_a_killed_child_is_started_again_and_nothing_is_lost(running: Running) -> None:
     """Each of them in turn; what was parked before is still there after."""
-    with _up(folder) as (up, first):
-        found = first
-        name = asyncio.run(_park(found.gateway))
-        for child in CHILDREN:
-            pid = found.pids[child]
-            os.kill(pid, signal.SIGKILL)
-            _until(lambda child=child, pid=pid: _again(up.data).pids[child] not in {0, pid})  # type: ignore[misc]  # bound now
-            found = _again(up.data)
-        assert asyncio.run(_state(found.gateway, name)) == "open"
-        assert asyncio.run(_park(found.gateway)) != name
-        said = up.screen.read_text()
-        for child in CHILDREN:
-            assert f"{child} ended (signal 9); starting it again" in said
+    found, data = running.stack, running.up.data
+    name = asyncio.run(_park(found.gateway))
+    for child in CHILDREN:
+        pid = found.pids[child]
+        os.kill(pid, signal.SIGKILL)
+        _until(lambda child=child, pid=pid: _now(data).pids[child] not in {0, pid})  # type: ignore[misc]  # bound now
+        found = _now(data)
+    assert asyncio.run(_state(found.gateway, name)) == "open"
+    assert asyncio.run(_park(found.gateway)) != name
+    said = running.up.screen.read_text()
+    for child in CHILDREN:
+        assert f"{child} ended (signal 9); starting it again" in said
+    running.stack = found
 
 
-def _again(data: Path) -> Stack:
+def _now(data: Path) -> Stack:
     found = stack.read(data)
     assert found is not None
     return found
 
 
-def test_a_killed_supervisor_takes_its_children_along_and_the_next_one_goes_on(folder: Path) -> None:
+def test_a_killed_supervisor_takes_its_children_along_and_the_next_one_goes_on(running: Running) -> None:
     """No orphan keeps a port or the queue; the data is as it was."""
-    up = Up(folder)
-    found = up.wait()
+    found = running.stack
     name = asyncio.run(_park(found.gateway))
-    up.stop(signal.SIGKILL)
+    running.up.stop(signal.SIGKILL)
     _until(lambda: not any(_alive(pid) for pid in found.pids.values()))
-    assert stack.read(up.data) is None
-    with _up(folder) as (_, later):
-        assert asyncio.run(_state(later.gateway, name)) == "open"
+    assert stack.read(running.up.data) is None
+    running.again()
+    assert asyncio.run(_state(running.stack.gateway, name)) == "open"
 
 
 def test_a_port_in_use_is_named_with_its_key(tmp_path: Path) -> None:

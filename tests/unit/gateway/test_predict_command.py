@@ -24,7 +24,8 @@ def test_json_names_the_models_inputs() -> None:
     """One row of each, or the only input's values alone; a row's own axis may be there or not."""
     found = predict_command.tensors_of(b'{"x": [1, 2], "n": [[3]]}', MANIFEST)
     np.testing.assert_array_equal(found["x"], np.array([[1, 2]], np.float32))
-    assert (found["x"].dtype, found["n"].dtype, found["n"].shape) == (np.float32, np.int64, (1, 1))
+    assert [str(found[name].dtype) for name in "xn"] == ["float32", "int64"]
+    assert found["n"].shape == (1, 1)
     assert predict_command.tensors_of(b"[1, 2]", ALONE)["x"].shape == (1, 2)
 
 

@@ -6,7 +6,7 @@ import tomllib
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import toml
@@ -22,6 +22,7 @@ _SCALARS = (
 _VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4))
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(_TEXT, _VALUES, max_size=6))
 def test_what_is_written_is_read_back(document: dict[str, object]) -> None:
     """Any document of TOML's types survives, whatever its keys and texts hold."""
