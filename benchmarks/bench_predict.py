@@ -18,7 +18,7 @@ from rich.text import Text
 
 from benchmarks import load, machine, stack
 from benchmarks.caller import CALL_SECONDS, Specification
-from benchmarks.demo.report import check_table
+from benchmarks.demo import report
 from benchmarks.load import Shot
 from fallback import config as configuration
 from fallback.errors import UnavailableError
@@ -34,7 +34,7 @@ GRACE_SECONDS = 10.0
 
 def run(*, rate: float, seconds: float, callers: int, as_json: bool, running: bool, seed: int) -> bool:
     """Run once and tell; returns whether no request failed and the run may be believed."""
-    console = Console(stderr=as_json, highlight=False)
+    console = report.console(stderr=as_json)
     with stack.place(None) as folder, _ground(folder, running=running, console=console) as (found, model):
         asyncio.run(_answer_all(found.gateway, model))
         console.print(
@@ -61,7 +61,7 @@ def run(*, rate: float, seconds: float, callers: int, as_json: bool, running: bo
         "machine": machine.describe(),
     }
     summary = load.summary(shots, rate=rate, seconds=seconds, facts=facts)
-    _tell(console, summary, shots, rate=rate, seconds=seconds)
+    _tell(console, summary, shots, seconds=seconds)
     if as_json:
         print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
     return bool(summary["ok"])
@@ -109,10 +109,14 @@ def _ground(folder: Path, *, running: bool, console: Console) -> Iterator[tuple[
         yield found, MODEL
 
 
-def _tell(console: Console, summary: dict[str, object], shots: list[Shot], *, rate: float, seconds: float) -> None:
+def _tell(console: Console, summary: dict[str, object], shots: list[Shot], *, seconds: float) -> None:
     got = summary
     console.print(
         Text(f"  from when it was due: p50 {got['p50_ms']} ms, p99 {got['p99_ms']} ms, p99.9 {got['p999_ms']} ms")
     )
-    console.print(Text(f"  {got['requests']} requests, {got['achieved_rate']} a second achieved; {got['machine']}"))
-    console.print(check_table(load.judge(shots, rate=rate, seconds=seconds)))
+    console.print(
+        Text(
+            f"  {got['requests']} requests, {got['offered_rate']} a second offered, {got['achieved_rate']} achieved; {got['machine']}"
+        )
+    )
+    console.print(report.check_table(load.judge(shots, seconds=seconds)))

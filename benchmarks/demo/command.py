@@ -34,7 +34,7 @@ SETTINGS = """
 lease_seconds = 20
 
 [trainer]
-retrain_after_reviews = 100
+retrain_after_reviews = 80
 """
 STUMBLE_EVERY = 20
 SWAPS_GOAL = 2
@@ -58,7 +58,7 @@ def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | 
     """Run the demo once and tell what came of it; returns whether every promise holds."""
     start = time.monotonic()
     run_id = secrets.token_hex(3)
-    console = Console(stderr=as_json, highlight=False)
+    console = report.console(stderr=as_json)
     config = configuration.load()
     with stack.place(keep) as folder, ThreadPoolExecutor(1) as aside, Display(console, requests) as display:
         laying = aside.submit(lay_down, folder / "stream.msgpack", seed)

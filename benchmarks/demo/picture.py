@@ -14,24 +14,36 @@ from benchmarks.demo.journal import Replied
 _INK, _FAINT, _GRID = "#22272e", "#6b7480", "#e3e7ec"
 _GREEN, _AMBER, _RED = "#1a7f5a", "#c77d0a", "#c0392b"
 _WINDOW = 60
+_KEY = "● on the held-out digits, every version on the same ones   ○ on the part of the stream that it served"
 # A chart whose values all lie above this does not start at zero.
 _ZOOM_ABOVE_PERCENT = 60.0
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
-    """One small line chart over the versions; values in [0, 1]."""
+    """One small line chart over the versions; values in [0, 1], `stream` what clients saw, if they could."""
 
     title: str
     values: tuple[float, ...]
     colour: str
+    stream: tuple[float | None, ...] = ()
 
 
 def panels(versions: Sequence[Version]) -> tuple[Panel, Panel, Panel]:
     """Return the three charts that the picture shows, from left to right."""
     return (
-        Panel(title="Accuracy, all hold-out digits", values=tuple(v.accuracy_holdout for v in versions), colour=_GREEN),
-        Panel(title="Share deferred to people", values=tuple(v.deferred_share for v in versions), colour=_AMBER),
-        Panel(title="Error among automatic answers", values=tuple(v.auto_error for v in versions), colour=_RED),
+        Panel(title="Accuracy", values=tuple(v.accuracy_holdout for v in versions), colour=_GREEN),
+        Panel(
+            title="Share deferred to people",
+            values=tuple(v.deferred_share for v in versions),
+            stream=tuple(v.stream_deferred_share for v in versions),
+            colour=_AMBER,
+        ),
+        Panel(
+            title="Error among automatic answers",
+            values=tuple(v.auto_error for v in versions),
+            stream=tuple(v.stream_auto_error for v in versions),
+            colour=_RED,
+        ),
     )
 
 
@@ -71,6 +83,7 @@ def draw(path: Path, versions: Sequence[Version], replied: Sequence[Replied], *,
             _draw_panel(figure.add_subplot(grid[0, column]), panel, names)
         _draw_stream(figure.add_subplot(grid[1, :]), replied)
         figure.text(0.06, 0.945, _headline(versions), fontsize=13, weight="bold")
+        figure.text(0.06, 0.912, _KEY, fontsize=8.5, color=_FAINT)
         figure.text(0.06, 0.03, caption, fontsize=8, color=_FAINT, va="bottom", linespacing=1.5)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": "demur demo digits"})
@@ -82,25 +95,31 @@ def _headline(versions: Sequence[Version]) -> str:
     return (
         f"{len(versions)} versions in one stream: "
         f"accuracy {100 * first.accuracy_holdout:.1f} % → {100 * last.accuracy_holdout:.1f} %, "
-        f"deferred {100 * first.deferred_share:.0f} % → {100 * last.deferred_share:.0f} %"
+        f"deferred {100 * first.deferred_share:.1f} % → {100 * last.deferred_share:.1f} %"
     )
 
 
 def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
     places = range(len(panel.values))
     values = [100 * value for value in panel.values]
+    seen = [(place, 100 * share) for place, share in enumerate(panel.stream) if share is not None]
     axes.plot(places, values, color=panel.colour, linewidth=2, marker="o", markersize=6, clip_on=False, zorder=3)
-    spread = max(values) - min(values)
+    axes.plot(
+        [place for place, _ in seen], [share for _, share in seen], color=_FAINT, linewidth=0, marker="o", markersize=6,
+        markerfacecolor="white", clip_on=False, zorder=2.5,
+    )  # fmt: skip
     for place, value in zip(places, values, strict=True):
         axes.annotate(
-            f"{value:.1f} %", (place, value), textcoords="offset points", ha="center",
-            xytext=(_beside(values, place), 9),
+            f"{value:.1f} %", (place, value), textcoords="offset points",
+            ha="left" if panel.stream else "center", xytext=(8, 4) if panel.stream else (_beside(values, place), 9),
             fontsize=9, color=panel.colour, weight="bold" if place in {0, len(values) - 1} else "normal",
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}, zorder=2,
         )  # fmt: skip
-    floor = min(values) - max(spread, 1.0) if min(values) > _ZOOM_ABOVE_PERCENT else 0.0
-    axes.set_ylim(floor, max(values) + max(0.25 * (max(values) - floor), 1.0))
-    axes.set_xlim(-0.6, len(values) - 0.4)
+    shown = [*values, *(share for _, share in seen)]
+    spread = max(shown) - min(shown)
+    floor = min(shown) - max(spread, 1.0) if min(shown) > _ZOOM_ABOVE_PERCENT else 0.0
+    axes.set_ylim(floor, max(shown) + max(0.25 * (max(shown) - floor), 0.5))
+    axes.set_xlim(-0.6 if not panel.stream else -0.3, len(values) - 0.4)
     axes.set_xticks(list(places), [f"v{name}" if name.isdecimal() else name for name in names])
     axes.set_title(panel.title, loc="left", color=_INK)
     _bare(axes)
@@ -135,6 +154,6 @@ def _bare(axes: Any) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=6)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     axes.yaxis.get_major_locator().set_params(nbins=4)

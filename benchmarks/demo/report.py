@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +13,14 @@ from benchmarks.demo.counts import Check, Tally, Version
 from benchmarks.demo.journal import Failed, Refused, Stumbled
 
 _SHOWN_MAX = 5
+PLAIN_COLUMNS = 120
 _BARS = "▁▂▃▄▅▆▇█"
+
+
+def console(*, stderr: bool) -> Console:
+    """Return what a command talks through; where there is no terminal, wide enough that no line is broken."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_COLUMNS)
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -35,7 +42,7 @@ def version_table(versions: Sequence[Version]) -> Table:
     """Return the table of versions: three columns measured on the hold-out, three on the stream."""
     table = Table(
         box=box.SIMPLE_HEAD,
-        title="Each version, on the 397 held-out digits and on what it served",
+        title="Each version, on the held-out digits and on what it served",
         title_justify="left",
     )
     table.add_column("version")
@@ -109,7 +116,7 @@ def caption(summary: dict[str, object]) -> str:
         f"demur demo digits: {got['requests']} digits streamed over gRPC, {got['answered']} answered at once, "
         f"{got['deferred']} deferred, {got['audited']} audited, {got['failed_requests']} failed; "
         f"Predict p50 {got['p50_ms']} ms, p99 {got['p99_ms']} ms\n"
-        f"Upper row: 397 held-out digits at the live policy. Measured on {got['machine']}"
+        f"397 held-out digits, at the live policy. Measured on {got['machine']}"
     )
 
 

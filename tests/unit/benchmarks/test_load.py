@@ -55,3 +55,9 @@ def test_a_failed_request_is_no_latency_and_fails_the_run() -> None:
     shots = [shot(n / 10) for n in range(99)] + [shot(9.9, latency_ms=0.01, failed=True)]
     got = load.summary(shots, rate=10, seconds=10, facts={})
     assert (got["ok"], got["void"], got["failed_requests"], got["p50_ms"]) == (False, False, 1, 2.0)
+
+
+def test_a_draw_below_the_mean_is_not_held_against_the_run() -> None:
+    """What counts is how much of what was offered came back, not how much the draw offered."""
+    got = load.summary([shot(n / 9) for n in range(90)], rate=10, seconds=10, facts={})
+    assert (got["ok"], got["offered_rate"], got["achieved_rate"]) == (True, 9.0, 9.0)
