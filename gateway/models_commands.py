@@ -39,10 +39,16 @@ Version = Annotated[str, typer.Argument(metavar="VERSION", help="The version's n
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept with the version.")]
 
 models = typer.Typer(
-    no_args_is_help=True, help="Publish, promote and roll back versions of models; read and set policies."
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Publish, promote and roll back versions of models; read and set policies.",
+    epilog="Example: demur models publish mine.onnx --promote",
 )
 policy = typer.Typer(
-    rich_markup_mode="markdown", no_args_is_help=True, help="Read and set when a model's answers go to a person."
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Read and set when a model's answers go to a person.",
+    epilog="Example: demur models policy set digits --threshold 0.95",
 )
 models.add_typer(policy, name="policy")
 

@@ -37,7 +37,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name: str, tmp_path: Path) -> None:
-    """Something that a person can follow."""
+    """Something that a person can follow; a group lists its commands, which have theirs."""
     done = _demur(name, "--help", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"Usage: demur {name}" in done.stdout
