@@ -86,6 +86,7 @@ class Dispatcher:
         self._attempts: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
         self._stopping = False
+        self._away = False
 
     def stop(self) -> None:
         """Claim nothing more; what waits goes unattempted and comes due again."""
@@ -116,8 +117,11 @@ class Dispatcher:
             before = time.monotonic()
             try:
                 claimed = await self._queue.due(limit=room)
+                self._away = False
             except DemurError as error:
-                log.warning("outbox away", error=error.message)
+                if not self._away:
+                    log.warning("cannot read the outbox", error=error.message)
+                self._away = True
                 await asyncio.sleep(AWAY_SECONDS)
             for delivery in claimed:
                 self._endpoints.setdefault(endpoint_of(delivery), _Endpoint()).waiting.append((delivery, before))

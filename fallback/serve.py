@@ -124,24 +124,30 @@ class Review:
 
     async def _check(self, stop: asyncio.Event) -> None:
         """Refuse a server that could forget; wait for one that is away, while page and health check answer already."""
+        told = False
         while not stop.is_set():
             try:
                 await self._queue.check()
             except UnavailableError as error:
-                log.warning("queue away", error=error.message)
+                if not told:
+                    log.warning("waiting for the queue's server", error=error.message)
+                told = True
                 await _pause(stop, AWAY_SECONDS)
             else:
                 return
 
     async def _reap(self, stop: asyncio.Event) -> None:
+        away = False
         while not stop.is_set():
             pause = self._settings.reap_interval_seconds
             try:
                 reaped = await self._queue.reap()
             except DemurError as error:
-                log.warning("not reaped", error=error.message)
-                pause = max(pause, AWAY_SECONDS)
+                if not away:
+                    log.warning("cannot reap", error=error.message)
+                away, pause = True, max(pause, AWAY_SECONDS)
             else:
+                away = False
                 done = {key: value for key, value in msgspec.structs.asdict(reaped).items() if value}
                 if done:
                     log.info("reaped", **done)
