@@ -40,8 +40,7 @@ def told(version: int, *, scale: int = 1, width: int = 3) -> bytes:
     `scale`: how often the input is copied about before, to make the run take a while.
     """
     nodes = [helper.make_node("Identity", ["x"], ["h0"])]
-    for number in range(scale - 1):
-        nodes.append(helper.make_node("MatMul", [f"h{number}", "one"], [f"h{number + 1}"]))
+    nodes += [helper.make_node("MatMul", [f"h{number}", "one"], [f"h{number + 1}"]) for number in range(scale - 1)]
     nodes += [
         helper.make_node("Identity", [f"h{scale - 1}"], ["p"]),
         helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=1),

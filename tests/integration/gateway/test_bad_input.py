@@ -35,7 +35,8 @@ def call(channel: grpc.Channel) -> Iterator[Caller]:
     """Calls a method with bytes; afterwards proves that the service goes on."""
 
     def make(method: str, payload: bytes, timeout: float | None = SECONDS) -> bytes:
-        reply: bytes = channel.unary_unary(method)(payload, timeout=timeout)
+        ask: Any = channel.unary_unary(method)
+        reply: bytes = ask(payload, timeout=timeout)
         return reply
 
     yield make
@@ -60,8 +61,9 @@ def _refused(call: Caller, method: str, request: Any, code: grpc.StatusCode, sen
     with pytest.raises(grpc.RpcError) as caught:
         call(method, payload)
     assert caught.value.code() is code
-    assert re.search(sentence, caught.value.details()), caught.value.details()
-    assert not _INTERNALS.search(caught.value.details()), caught.value.details()
+    said = caught.value.details() or ""
+    assert re.search(sentence, said), said
+    assert not _INTERNALS.search(said), said
 
 
 INVALID = [
@@ -293,6 +295,7 @@ def test_a_task_that_nobody_could_answer(call: Caller) -> None:
 def test_a_caller_that_is_not_who_it_may_be(stand: Stand, channel: grpc.Channel) -> None:
     """A name that cannot be one."""
     del stand
+    ask: Any = channel.unary_unary(PREDICT)
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(PREDICT)(b"", metadata=(("demur-identity", " a "),), timeout=SECONDS)
+        ask(b"", metadata=(("demur-identity", " a "),), timeout=SECONDS)
     assert caught.value.code() in {Code.INVALID_ARGUMENT, Code.NOT_FOUND}

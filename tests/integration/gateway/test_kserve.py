@@ -68,6 +68,10 @@ def _said(result: Any) -> dict[str, Any]:
     return {name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in parameters.items()}
 
 
+def _trailing(error: Any) -> dict[str, str]:
+    return dict(error.trailing_metadata())
+
+
 def _reference() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(MODELS["echo"][0], providers=["CPUExecutionProvider"])
 
@@ -108,7 +112,7 @@ def test_typed_contents_are_answered_as_raw_ones(stub: Any) -> None:
         getattr(each.contents, field).extend(values)
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(request, timeout=SECONDS)
-    assert "fp16" in caught.value.details()  # the model wants it too; it has no typed contents
+    assert "fp16" in (caught.value.details() or "")  # the model wants it too; it has no typed contents
     each = request.inputs.add(name="fp16", datatype="FP16", shape=[1, 2])
     with pytest.raises(grpc.RpcError, match="FP16 has no typed contents"):
         stub.ModelInfer(request, timeout=SECONDS)
@@ -193,8 +197,8 @@ def test_refuse_is_a_status_that_names_the_deferral(stand: Stand, stub: Any) -> 
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(request, timeout=SECONDS)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    name = dict(caught.value.trailing_metadata())["demur-deferral"]
-    assert name in caught.value.details()
+    name = _trailing(caught.value)["demur-deferral"]
+    assert name in (caught.value.details() or "")
     assert stand.review("refuses", "a").deferral.name == name
 
 
@@ -229,7 +233,7 @@ def test_wait_ends_with_the_calls_deadline(stand: Stand, stub: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(request, timeout=1.0)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    name = dict(caught.value.trailing_metadata()).get("demur-deferral")
+    name = _trailing(caught.value).get("demur-deferral")
     lease = stand.review("waits", "a")
     assert name in {None, lease.deferral.name}
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -35,7 +36,7 @@ class Load:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(1 + number % 4,)) for number in range(CALLERS)]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -59,7 +60,7 @@ class Load:
         request.raw_input_contents.append(x.tobytes())
         payload = request.SerializeToString()
         with grpc.insecure_channel(self._address) as channel:
-            infer = channel.unary_unary(INFER)
+            infer: Any = channel.unary_unary(INFER)
             while not self._stop.is_set():
                 try:
                     reply = kserve.ModelInferResponse.FromString(infer(payload, timeout=SECONDS))

@@ -105,7 +105,9 @@ def test_a_new_policy_judges_from_the_next_batch_on(registry: Registry, champion
 def test_under_load_every_run_finds_its_model_open(registry: Registry, champion: Champion) -> None:
     """Four threads run while versions are swapped to and fro."""
     champion.swap(_version(registry, 1), POLICY)
-    stop, problems, runs = threading.Event(), [], []
+    stop = threading.Event()
+    problems: list[object] = []
+    runs: list[set[int]] = []
 
     def load() -> None:
         while not stop.is_set():
@@ -161,8 +163,8 @@ def test_cuda_where_there_is_none_says_what_is_missing(registry: Registry) -> No
 
 def test_inputs_that_the_model_refuses_are_invalid(tmp_path: Path) -> None:
     """ONNX Runtime's own sentence, without its source files."""
-    from tests.live_gateway import table
     from gateway.model import Model
+    from tests.live_gateway import table
 
     path = tmp_path / "table.onnx"
     path.write_bytes(table())
