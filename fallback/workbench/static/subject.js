@@ -11,6 +11,8 @@ const IMAGE_TYPES = new Set(["image/png", "image/jpeg"]);
 const TEXT_CHARS_SHOWN_MAX = 500_000;
 // Images up to this many pixels a side are icons, digits, thumbnails: their pixels are shown as squares.
 const PIXELATED_MAX = 256;
+// A tiny image blown up to the whole place is squares, not a shape: people read it better smaller. In CSS pixels.
+const PIXELATED_SHOWN_MAX = 320;
 
 /**
  * @param {SubjectJson} subject
@@ -80,7 +82,8 @@ function fitImage(image, place, zoom) {
   const room = Math.min(place.clientWidth / width, place.clientHeight / height);
   const small = Math.max(width, height) <= PIXELATED_MAX;
   const whole = zoom.getAttribute("aria-pressed") !== "true";
-  const scale = small && room >= 1 ? Math.floor(room) : Math.min(room, 2);
+  const most = Math.max(1, Math.floor(PIXELATED_SHOWN_MAX / Math.max(width, height)));
+  const scale = small && room >= 1 ? Math.min(Math.floor(room), most) : Math.min(room, 2);
   zoom.hidden = room >= 1;
   image.classList.toggle("pixelated", small);
   image.style.width = `${width * (whole ? scale : 1)}px`;
