@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROCESS: Final = "train"
 FIRST: Final = "digits"
 _NOW: Final = "now"
+_NICENESS: Final = 10
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 
@@ -165,7 +166,10 @@ def erase(
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
-    """Erase a kept input for good; the ledger keeps its row, training goes on without it."""
+    """Erase a kept input for good; the ledger keeps its row, training goes on without it.
+
+    The queue's own copy goes by itself, queues.retention_seconds after the outcome.
+    """
     from fallback.errors import NotFoundError
     from trainer import retrain
 
@@ -198,6 +202,8 @@ def _watch(settings: Config) -> None:
     from trainer import loop
 
     logs.configure(PROCESS)
+    # Learning can wait; whoever serves requests on this machine cannot.
+    os.nice(_NICENESS)
 
     def ready() -> None:
         stack.announce(settings.data_folder, PROCESS, stack.Running(pid=os.getpid()))

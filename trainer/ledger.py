@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -128,10 +129,13 @@ class Ledger:
 
     def rows(self, model: str, *, after: int = 0, limit: int | None = None) -> list[Row]:
         """Return the rows of predictions by `model` after row `after`, oldest first; the newest `limit` of them."""
-        fields = ["row", "model", "source", "answer", "prediction", "reviewed", "audit", "q", "inputs_digest"]
-        table = self._read(fields, (ds.field("model") == model) & (ds.field("row") > after)).sort_by("row")
-        if limit is not None and len(table) > limit:
-            table = table.slice(len(table) - limit)
+        chosen = (ds.field("model") == model) & (ds.field("row") > after)
+        if limit is not None:
+            # Numbers first: the other columns are read only of the rows that are wanted.
+            numbers = self._read(["row"], chosen)["row"].to_numpy()
+            if len(numbers) > limit:
+                chosen &= ds.field("row") >= int(np.partition(numbers, -limit)[-limit])
+        table = self._read(list(Row.__struct_fields__), chosen).sort_by("row")
         return [_row(values) for values in table.to_pylist()]
 
     def all(self) -> list[dict[str, Any]]:

@@ -45,7 +45,8 @@ async def watch(config: Config, stop: asyncio.Event, *, ready: Callable[[], None
             rows = await follow(queue, rooms.ledger, rooms.contents, settings)
             if rows:
                 grown.set()
-            return rows > 0
+            # A batch that was not full took all there was: a commit for each single outcome would help nobody.
+            return rows >= settings.ledger_batch_rows_max
 
         async def learn() -> bool:
             if not grown.is_set():

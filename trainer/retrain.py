@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -153,11 +155,9 @@ async def _attempt(rooms: Rooms, parent: ModelVersion, policy: Policy, gateway: 
     if not data.train or (not data.counts.fresh and parent.manifest.provenance.get(TRAINED_ON) == data.digest):
         reason = f"nothing to learn: no new example since version {parent.version} was trained"
         return msgspec.structs.replace(blank, result=Result.UNCHANGED, reasons=(reason,))
-    work = rooms.data / FOLDER / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=work, prefix=f"{parent.model}-") as folder:
+    with _workplace(rooms.data / FOLDER / "work" / parent.model) as folder:
         try:
-            made = await asyncio.to_thread(_make, rooms, parent, data, policy, Path(folder), blank.ledger_row)
+            made = await asyncio.to_thread(_make, rooms, parent, data, policy, folder, blank.ledger_row)
             return await _publish(gateway, parent, made, _measured(blank, made))
         except (UnavailableError, OverdueError):
             raise
@@ -181,6 +181,17 @@ def gather(rooms: Rooms, parent: ModelVersion) -> Dataset:
 def limits(settings: TrainerSettings) -> dataset.Limits:
     """Return what bounds a dataset."""
     return dataset.Limits(holdout_share=settings.holdout_share, replay_examples_max=settings.replay_examples_max)
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """Give an empty folder, and take it away; what a trainer that was killed left there goes too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make(

@@ -11,7 +11,7 @@ import pytest
 from fallback import embedded
 from fallback.answer import Answer, CantTell, Label
 from fallback.config import Config, RedisSettings
-from fallback.errors import NotFoundError
+from fallback.errors import NotFoundError, StateError
 from fallback.queue import Queue
 from gateway import manifest as manifests
 from gateway.model_client import ModelClient
@@ -20,6 +20,7 @@ from tests import live_gateway
 from trainer import digits, first, loop, retrain
 from trainer.config import TrainerSettings
 from trainer.imports import Split
+from trainer.ledger import locked
 from trainer.reports import Result
 from trainer.retrain import Rooms
 
@@ -147,6 +148,12 @@ async def test_a_model_of_another_build_is_refused_with_the_reason(
     assert report.result is Result.REFUSED
     assert "comes straight from the model's inputs" in report.reasons[0]
     assert await retrain.live_version(client, "told") == "1"
+
+
+async def test_one_retraining_of_a_model_at_a_time(rooms: Rooms, client: ModelClient) -> None:
+    """Whoever comes second is told, and nothing is done twice."""
+    with locked(rooms.lock("digits")), pytest.raises(StateError, match="another trainer holds it"):
+        await retrain.retrain(rooms, "digits", client, why="test")
 
 
 async def test_a_model_without_a_live_version_is_named(learning: Config, client: ModelClient) -> None:
