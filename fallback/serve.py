@@ -89,7 +89,7 @@ class Review:
             exits.callback(self._page.socket.close)
             self._server = Server(self._queue, self._credentials, self._config)
             port = await self._server.start(settings.grpc_listen)
-            exits.push_async_callback(self._server.stop, settings.drain_seconds)
+            exits.push_async_callback(self._server.stop, 0)
             self.addresses = {"grpc": _with_port(settings.grpc_listen, port), "page": self._page.address}
             self._exits = exits.pop_all()
         return self
@@ -116,8 +116,8 @@ class Review:
             stop.set()
             self._dispatcher.stop()
             self._page.stop()
-            self._server.service.drain()
-            ended = await asyncio.gather(*parts, stopping, return_exceptions=True)
+            stopped = self._server.stop(self._settings.drain_seconds)
+            ended = await asyncio.gather(stopped, stopping, *parts, return_exceptions=True)
         for result in ended:
             if isinstance(result, BaseException):
                 raise result
@@ -169,6 +169,7 @@ class _Page:
     def __init__(self, application: Starlette, settings: FallbackSettings) -> None:
         self.socket = _bind(settings.page_listen)
         self.address = _with_port(settings.page_listen, self.socket.getsockname()[1])
+        self._application = application
         self._server = _PageServer(
             uvicorn.Config(
                 application,
@@ -193,7 +194,8 @@ class _Page:
             await asyncio.sleep(0.01)
 
     def stop(self) -> None:
-        """End when the requests under way have."""
+        """End when the requests under way have; those that wait for work are let go."""
+        self._application.state.drain()
         self._server.should_exit = True
 
 

@@ -1,6 +1,6 @@
-"""What the README's table "When something fails" promises, row by row, on real servers and real processes.
+"""The rows of the README's table "When something fails" that take more than a gateway, on real servers and processes.
 
-`demur up` killed is in test_up.py.
+The rows of one gateway are in tests/integration/gateway/test_failures.py, that of `demur up` in test_up.py.
 """
 
 from __future__ import annotations
@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import pytest
 from aiohttp import web
 
@@ -24,15 +22,13 @@ from fallback.answer import Label
 from fallback.client import ReviewClient
 from fallback.config import Config, FallbackSettings, QueueSettings, load
 from fallback.deferral import State
-from fallback.errors import FullError, InvalidError, UnavailableError
+from fallback.errors import InvalidError, UnavailableError
 from fallback.outbox import Delivery
 from fallback.queue import Queue
 from fallback.serve import Review
 from gateway import stack
 from gateway.client import Client
-from gateway.manifest import Manifest
 from gateway.model_client import ModelClient
-from gateway.policy import Decision
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
 
 WAIT_SECONDS = 30.0
@@ -67,62 +63,6 @@ def told_config(config: Config) -> Config:
     install(config.data_folder, "told", "1", told(1), JUDGED)
     promote(config, "told", "1")
     return config
-
-
-def _kill(server: embedded.Server) -> None:
-    os.kill(server.pid, signal.SIGKILL)
-    server.stop()
-
-
-async def test_redis_away_a_confident_request_is_answered_and_an_uncertain_one_told_when_to_come_back(
-    own_server: embedded.Server,
-) -> None:
-    """Nothing that was accepted is lost, and nothing is accepted that could be."""
-    with running(settings(load())) as gateway:
-        async with Client(gateway.address) as client:
-            parked = await client.predict("told", inputs={"x": UNSURE})
-            assert parked.deferral is not None
-            _kill(own_server)
-            sure = await client.predict("told", inputs={"x": SURE})
-            assert (sure.decision, sure.label) == (Decision.ANSWERED, "b")
-            with pytest.raises(UnavailableError) as refused:
-                await client.predict("told", inputs={"x": UNSURE})
-            assert (refused.value.retry_after_seconds or 0) > 0
-            again = embedded.Server.start(own_server.folder)
-            again.wait_ready()
-            try:
-                assert (await client.wait(parked.deferral.name, timeout_seconds=0)).state is State.OPEN
-                later = await client.predict(
-                    "told", inputs={"x": UNSURE}, idempotency_key="later", attempts=20, timeout_seconds=WAIT_SECONDS
-                )
-                assert later.deferral is not None
-            finally:
-                again.stop()
-
-
-async def test_redis_away_an_uncertain_request_is_answered_unreviewed_where_the_operator_chose_so(
-    own_server: embedded.Server,
-) -> None:
-    """The answer is marked: no rule vouches for it."""
-    with running(settings(load(), redis_away="answer_unreviewed")) as gateway:
-        _kill(own_server)
-        async with Client(gateway.address) as client:
-            reply = await client.predict("told", inputs={"x": UNSURE})
-        assert (reply.decision, reply.deferral) == (Decision.UNREVIEWED, None)
-
-
-async def test_a_gateway_started_while_redis_is_away_answers_what_is_confident(own_server: embedded.Server) -> None:
-    """It knows the champion and the policy from its local copy."""
-    with running(settings(load())) as gateway:
-        async with Client(gateway.address) as client:
-            assert (await client.predict("told", inputs={"x": SURE})).version == "1"
-    _kill(own_server)
-    with running(settings(load())) as gateway:
-        async with Client(gateway.address) as client:
-            reply = await client.predict("told", inputs={"x": SURE})
-            assert (reply.decision, reply.version) == (Decision.ANSWERED, "1")
-            with pytest.raises(UnavailableError):
-                await client.predict("told", inputs={"x": UNSURE})
 
 
 class _Gap:
@@ -330,29 +270,3 @@ async def test_a_broken_model_is_refused_with_the_reason_and_the_champion_stays(
             with pytest.raises(InvalidError, match=r"model\.onnx"):
                 await models.publish("told", broken, "", promote=True, reason="test")
             assert (await client.predict("told", inputs={"x": SURE})).version == "1"
-
-
-async def test_more_load_than_the_queue_holds_is_refused_at_once(told_config: Config) -> None:
-    """With the time to come back; what was taken is answered."""
-    install(told_config.data_folder, "slow", "1", told(1, scale=3000, width=64), Manifest(batch_rows_max=1))
-    await asyncio.to_thread(promote, told_config, "slow", "1")
-    row = np.zeros((1, 64), np.float32)
-    with running(settings(told_config, queue_rows_max=4)) as gateway:
-        async with Client(gateway.address) as client:
-            asked = [client.predict("slow", inputs={"x": row}, timeout_seconds=WAIT_SECONDS) for _ in range(64)]
-            replies = await asyncio.gather(*asked, return_exceptions=True)
-    refused = [reply for reply in replies if isinstance(reply, FullError)]
-    answered = [reply for reply in replies if not isinstance(reply, BaseException)]
-    assert refused
-    assert answered
-    assert len(refused) + len(answered) == len(replies)
-    assert all((error.retry_after_seconds or 0) > 0 for error in refused)
-
-
-async def test_bad_input_is_named_and_nothing_else_happens(told_config: Config) -> None:
-    """Field, expected and got; each kind of bad input has a test of its own beside the part that refuses it."""
-    with running(settings(told_config)) as gateway:
-        async with Client(gateway.address) as client:
-            with pytest.raises(InvalidError, match=r"inputs.*x.*expected.*3.*got.*2"):
-                await client.predict("told", inputs={"x": UNSURE[:, :2]})
-            assert (await client.predict("told", inputs={"x": SURE})).decision is Decision.ANSWERED
