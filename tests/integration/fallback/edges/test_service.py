@@ -171,6 +171,19 @@ async def test_a_cancelled_long_poll_leaves_no_lease_behind(review_address: str,
     assert len(leases) == 1
 
 
+async def test_a_reply_holds_no_more_than_a_client_can_take(
+    ann: ReviewClient, park: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit of a reply's bytes items go back at once; one item always fits."""
+    monkeypatch.setattr("fallback.service.LEASE_BYTES_MAX", 25)
+    for number in range(5):
+        await park(subject=b"%d" % number * 10)
+    assert len(await ann.lease("digits", limit=5)) == 2
+    await asyncio.sleep(0.05)
+    (state,) = await ann.queues()
+    assert (state.held, state.waiting) == (2, 3)
+
+
 async def test_deferrals_are_listed_page_by_page(ann: ReviewClient, park: Any, settle: Any) -> None:
     """Listing walks all pages and filters by state; open ones show no guess to those who may be asked."""
     done = await settle()
