@@ -1,0 +1,141 @@
+"""The outbox: what is told, to whom, at least once, and what becomes of what nobody takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from fallback.answer import Answer, CantTell, Identity, Label
+from fallback.config import Config
+from fallback.deferral import Callback, Parking
+from fallback.outbox import Outbox
+from fallback.queue import Delivery, Parked, Queue
+from fallback.store import Store
+
+MakeParking = Callable[..., Parking]
+
+
+async def _resolve(queue: Queue, parking: Parking, answer: Answer) -> str:
+    ann = Identity(name="ann")
+    (parked,) = await queue.park([parking])
+    assert isinstance(parked, Parked)
+    (lease,) = await queue.lease("digits", reviewer=ann)
+    await queue.submit(lease.token, reviewer=ann, answer=answer, request_id="")
+    return parked.name
+
+
+@pytest.fixture
+async def quick(queue: Queue, config: Config) -> AsyncIterator[Outbox]:
+    """An outbox over the same queue whose claims are soon visible again."""
+    store = Store(config)
+    outbox = Outbox(store)
+    outbox._visibility_ms = 50
+    assert queue
+    yield outbox
+    await store.connection.close()
+
+
+async def test_an_outcome_is_told_once_its_script_wrote_it(queue: Queue, parking: MakeParking) -> None:
+    """The row carries the deferral as it ended, where to, and the deferral's id for every attempt."""
+    name = await _resolve(queue, parking(), Label("7"))
+    (delivery,) = await queue.due(limit=10)
+    done = await queue.get(name)
+    assert done.outcome is not None
+    assert delivery == Delivery(
+        id=done.id,
+        type="deferral.resolved",
+        deferral=done,
+        callback=Callback(webhook_url="https://shop.example/hook"),
+        attempt=1,
+        create_time=done.outcome.create_time,
+    )
+    await queue.delivered(delivery)
+    assert await queue.due(limit=10) == []
+
+
+async def test_without_a_callback_nothing_is_told(queue: Queue, parking: MakeParking) -> None:
+    """The stream of outcomes has it all the same."""
+    await _resolve(queue, parking(callback=None), Label("7"))
+    assert await queue.due(limit=10) == []
+    assert len(await queue.outcomes("digits", "0")) == 1
+
+
+@pytest.mark.parametrize(("answer", "told"), [(Label("7"), ["answer.amended"]), (Label("3"), []), (CantTell(), [])])
+async def test_an_audit_tells_only_what_overturns(
+    queue: Queue, parking: MakeParking, answer: Answer, told: list[str]
+) -> None:
+    """The client has its answer already: agreement, and a person who cannot tell, are no news."""
+    await _resolve(queue, parking(audit=True), answer)
+    assert [delivery.type for delivery in await queue.due(limit=10)] == told
+    assert len(await queue.outcomes("digits", "0")) == 1
+
+
+async def test_an_audit_that_was_cancelled_or_expired_tells_nothing(queue: Queue, parking: MakeParking) -> None:
+    """Nothing was found out."""
+    first, second = await queue.park([parking(audit=True), parking(audit=True, review_seconds=0.01)])
+    assert isinstance(first, Parked)
+    assert isinstance(second, Parked)
+    await queue.cancel(first.name, request_id="1")
+    await asyncio.sleep(0.02)
+    assert (await queue.reap()).expired == 1
+    assert await queue.due(limit=10) == []
+
+
+async def test_a_claim_is_anothers_once_it_was_not_heard_of(queue: Queue, quick: Outbox, parking: MakeParking) -> None:
+    """At least once: after the visibility time the row is due again, with the next attempt and the same id."""
+    await _resolve(queue, parking(), Label("7"))
+    (first,) = await quick.due(limit=10)
+    assert await quick.due(limit=10) == []
+    await asyncio.sleep(0.06)
+    (second,) = await quick.due(limit=10)
+    assert (second.id, second.attempt) == (first.id, 2)
+    await quick.failed(first, retry_seconds=None, reason="too late to say")
+    assert await queue.dead_letters("digits") == []
+    await quick.delivered(first)
+    await asyncio.sleep(0.06)
+    assert await quick.due(limit=10) == []
+
+
+async def test_what_failed_comes_again_when_it_was_asked_for(queue: Queue, parking: MakeParking) -> None:
+    """Not before."""
+    await _resolve(queue, parking(), Label("7"))
+    (delivery,) = await queue.due(limit=10)
+    await queue.failed(delivery, retry_seconds=0.1, reason="503")
+    assert await queue.due(limit=10) == []
+    await asyncio.sleep(0.12)
+    (again,) = await queue.due(limit=10)
+    assert (again.attempt, again.reason) == (2, "503")
+
+
+async def test_dead_letters_are_listed_with_their_reason_and_can_be_sent_again(
+    queue: Queue, parking: MakeParking
+) -> None:
+    """Redelivery begins with the first attempt; what is no dead letter is not counted."""
+    await _resolve(queue, parking(), Label("7"))
+    (delivery,) = await queue.due(limit=10)
+    await queue.failed(delivery, retry_seconds=None, reason="410 Gone")
+    assert await queue.due(limit=10) == []
+    (dead,) = await queue.dead_letters("digits")
+    assert (dead.id, dead.reason) == (delivery.id, "410 Gone")
+    assert await queue.redeliver("digits", [delivery.id, "nothing"]) == 1
+    assert await queue.dead_letters("digits") == []
+    (again,) = await queue.due(limit=10)
+    assert again.attempt == 1
+
+
+async def test_claims_are_bounded_and_shared(queue: Queue, parking: MakeParking) -> None:
+    """Dispatchers never claim the same row, nor more than they asked for, and every queue gets its turn."""
+    for name in ("digits", "letters"):
+        verdicts = await queue.park([parking(queue=name) for _ in range(10)])
+        for verdict in verdicts:
+            assert isinstance(verdict, Parked)
+            await queue.cancel(verdict.name, request_id="")
+    first = await queue.due(limit=5)
+    second = await queue.due(limit=5)
+    assert len(first) == len(second) == 5
+    assert {delivery.deferral.queue for delivery in (*first, *second)} == {"digits", "letters"}
+    rest = await asyncio.gather(*(queue.due(limit=8) for _ in range(4)))
+    ids = [delivery.id for batch in (first, second, *rest) for delivery in batch]
+    assert len(ids) == len(set(ids)) == 20
