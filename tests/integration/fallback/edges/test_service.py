@@ -217,6 +217,18 @@ async def test_a_made_up_token_is_refused(ann: ReviewClient, raw: Any) -> None:
         await ann.release("made-up")
 
 
+async def test_a_repeated_submit_returns_the_stored_reply(raw: Any, ann: ReviewClient, park: Any) -> None:
+    """The same request id a second time changes nothing and answers the same; another id finds the lease used up."""
+    await park()
+    (lease,) = await ann.lease("digits")
+    request = pb.SubmitReviewRequest(token=lease.token, answer={"label": "7"}, request_id="once")
+    first = await raw.SubmitReview(request, metadata=ANN)
+    assert await raw.SubmitReview(request, metadata=ANN) == first
+    request.request_id = "twice"
+    code, _ = await refusal(raw.SubmitReview(request, metadata=ANN))
+    assert code is CODE.FAILED_PRECONDITION
+
+
 async def test_a_stale_token_is_refused(ann: ReviewClient, park: Any) -> None:
     """A lease that was given back is over for extend, release and submit alike."""
     await park()
