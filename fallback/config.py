@@ -259,6 +259,7 @@ _ENVIRONMENT: Final = MappingProxyType(
         "DEMUR_REDIS_URL": "address of the server, may hold a password; wins over redis.url",
         "DEMUR_WEBHOOK_SECRET": "whsec_<base64 of 24 to 64 bytes>, signs webhooks; else made once in the data folder",
         "DEMUR_AUDIT_SECRET": "decides which answers are audited; else made once in the data folder",
+        "DEMUR_TOKEN": "what shows who the trainer and the commands are, where callers must show a token",
         "DEMUR_WEBHOOK_ALLOW_NETWORKS": (
             "networks (CIDR, separated by commas) beside fallback.webhook_allow_networks; `demur up` without "
             "credentials names this machine's own here"
