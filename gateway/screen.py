@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -42,10 +45,22 @@ def show(console: Console, stack: Stack, facts: Mapping[str, str]) -> None:
         where.add_row(what, Text(value))
     console.print(Panel(where, title="Demur is up", title_align="left", expand=False, border_style="green"))
     console.print("Try:", style="bold")
-    for line, why in (
-        (stack.page, "the page where people answer"),
-        ("demur predict digits --digit 7", "ask the model about a digit"),
-        ("demur demo digits", "the whole loop by itself, retraining twice"),
-    ):
-        console.print(Text.assemble("  ", (f"{line:<34}", "cyan"), ("  " + why, "dim")))
+    command = typed()
+    lines = {
+        stack.page: "the page where people answer",
+        f"{command} predict digits --digit 7": "ask the model about a digit",
+        f"{command} demo digits": "the whole loop by itself, retraining twice",
+    }
+    width = max(map(len, lines))
+    for line, why in lines.items():
+        console.print(Text.assemble("  ", (line.ljust(width), "cyan"), ("  " + why, "dim")), soft_wrap=True)
     console.print("Ctrl-C stops everything; the data stays.", style="dim")
+
+
+def typed() -> str:
+    """Return how a person here types this command: its name where the shell finds it, else its path."""
+    if shutil.which("demur"):
+        return "demur"
+    script = Path(sys.executable).with_name("demur")
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)

@@ -131,7 +131,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     code = running.up.stop(signal.SIGINT)
     screen = running.up.screen.read_text()
     assert code == 0, screen
-    for shown in (found.gateway, found.page, "CPUExecutionProvider", str(data), "demur predict digits --digit 7"):
+    for shown in (found.gateway, found.page, "CPUExecutionProvider", str(data), " predict digits --digit 7"):
         assert shown in screen.replace("│\n│", ""), screen
     assert "training the first one, digits" in screen
     assert stack.read(data) is None
