@@ -18,13 +18,14 @@ from typing import Any, Final, Literal, Protocol
 import structlog
 
 from fallback.deferral import Parking
-from fallback.errors import DemurError, FullError, UnavailableError
+from fallback.errors import ConflictError, DemurError, FullError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
 from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.parking import parking
+from gateway.remembered import conflict
 from gateway.request import Request, Result
 
 _FULL_RETRY_SECONDS: Final = 1.0
@@ -227,6 +228,8 @@ class Deferring:
             else:
                 names[row] = verdict.name
                 self._metrics.parked.labels(model).inc(verdict.created)
+        if isinstance(problem, ConflictError):
+            problem = conflict(declined.asker.request.idempotency_key)
         if problem is not None:
             self._metrics.redis_errors.labels("park").inc(isinstance(problem, UnavailableError))
             if not isinstance(problem, UnavailableError) or self._redis_away == "refuse":

@@ -31,7 +31,7 @@ from fallback import wire
 from fallback.address import check_target, check_url
 from fallback.answer import Identity, Label, Subject
 from fallback.deferral import Callback, Deferral
-from fallback.errors import DemurError, InvalidError, NotFoundError, OverdueError, StateError
+from fallback.errors import DemurError, InvalidError, NotFoundError, OverdueError, StateError, UnavailableError
 from fallback.identity import CLIENT, Credentials
 from fallback.queue import Queue
 from gateway import tensor
@@ -181,7 +181,12 @@ class InferenceService:
         try:
             settled = {}
             for row, name in result.deferrals.items():
-                settled[row] = await wait(self._queue, await self._queue.get(name), until, call)
+                deferral = await self._queue.get(name)
+                settled[row] = await wait(self._queue, deferral, until, lambda: call.cancelled or not self.ready)
+            if not self.ready and any(deferral.outcome is None for deferral in settled.values()):
+                stopping = UnavailableError("the gateway is stopping; the deferral stays open", retry_after_seconds=1.0)
+                call.fail(stopping, _trailing(result))
+                return
             waiter.settled(result, settled)
         except Exception as error:  # noqa: BLE001 - the root of the task: its caller is told
             call.fail(told(error, method=call.method), _trailing(result))

@@ -79,27 +79,7 @@ class Model:
         Raises ConfigError where `device` is "cuda" and the session got only the CPU, InvalidError where ONNX Runtime
         does not load the file.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = _LOG_FATAL_ONLY
-        # Threads that spin between runs take a core each from everything else in the process.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus())
-        if wanted != [CPU]:
-            _preload()
-        try:
-            session = onnxruntime.InferenceSession(path, options, providers=wanted)
-        except Exception as error:
-            raise InvalidError(f"{path.name}: ONNX Runtime does not load it: {_brief(error)}") from error
-        got = session.get_providers()
-        if device == "cuda" and CUDA not in got:
-            raise ConfigError(
-                f'gateway.device: expected "cuda", got only {", ".join(got)}: the CUDA provider did not load. It needs '
-                f"CUDA's and cuDNN's libraries: pip install 'demur[gpu]'"
-            )
-        if got[0] != wanted[0]:
-            log.warning("a provider did not load", wanted=wanted[0], got=got[0])
-        return cls(session, path.name)
+        return cls(_session(path, path.name, device=device, threads=threads), path.name)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each input; returns one for each output, on the CPU.
@@ -175,9 +155,42 @@ def pick_providers(device: Device, available: Sequence[str], *, gpus: int) -> li
     return [*tensorrt, CUDA, CPU]
 
 
-def pick_device(device: Device) -> str:
-    """Return the provider that models should run on here; raises ConfigError saying what "cuda" lacks."""
-    return pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus())[0]
+def probe(device: Device) -> str:
+    """Return the provider that a model really runs on here; raises ConfigError saying what "cuda" lacks."""
+    if pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus()) == [CPU]:
+        return CPU
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "probe", [x], [y])
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = Model(_session(whole.SerializeToString(), "probe", device=device, threads=1), "probe")
+    model.run({"x": np.ones(1, np.float32)})
+    return model.provider
+
+
+def _session(source: Path | bytes, name: str, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _LOG_FATAL_ONLY
+    # Threads that spin between runs take a core each from everything else in the process.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus())
+    if wanted != [CPU]:
+        _preload()
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=wanted)
+    except Exception as error:
+        raise InvalidError(f"{name}: ONNX Runtime does not load it: {_brief(error)}") from error
+    got = session.get_providers()
+    if device == "cuda" and CUDA not in got:
+        raise ConfigError(
+            f'gateway.device: expected "cuda", got only {", ".join(got)}: the CUDA provider did not load. It needs '
+            f"CUDA's and cuDNN's libraries: pip install 'demur[gpu]'"
+        )
+    if got[0] != wanted[0]:
+        log.warning("a provider did not load", wanted=wanted[0], got=got[0])
+    return session
 
 
 def count_gpus() -> int:

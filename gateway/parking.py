@@ -55,7 +55,7 @@ def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisio
     return Parking(
         queue=manifest.review_queue,
         client=request.client,
-        idempotency_key=row_key(request.idempotency_key, row, prepared.rows),
+        idempotency_key=parking_key(request.idempotency_key, row, prepared.rows, audit=audit),
         input_digest=digest(request.model, given, request.subject),
         task=manifest.task,
         subject=subject.content,
@@ -80,6 +80,17 @@ def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisio
         review_seconds=request.review_seconds,
         on_expiry=request.on_expiry,
     )
+
+
+def parking_key(key: str, row: int, rows: int, *, audit: bool) -> str:
+    """Return the key that one row is parked under, at most 128 characters; empty where the client gave none.
+
+    A deferred request of one row has the client's own. An audit has another, so that a retry that a newer version
+    defers does not get the audit of the older one's answer for its deferral.
+    """
+    if not key or (rows == 1 and not audit):
+        return key
+    return hashlib.sha256(f"{'audit' if audit else 'row'} {row} {key}".encode()).hexdigest()
 
 
 def shown(inputs: Mapping[str, Array]) -> Subject:

@@ -112,5 +112,5 @@ def request_key(client: str, idempotency_key: str) -> str:
 
 
 def row_key(key: str, row: int, rows: int) -> str:
-    """Return the key of one row; a request of one row has the request's own. Empty stays empty."""
-    return f"{key}#{row}" if key and rows > 1 else key
+    """Return the key of one row; a request of one row has the request's own."""
+    return f"{key}#{row}" if rows > 1 else key

@@ -26,7 +26,7 @@ from gateway.config import GatewaySettings
 from gateway.deferring import Deferring, SlowLoop, end_all
 from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage
-from gateway.model import pick_device
+from gateway.model import probe
 from gateway.model_service import ModelService
 from gateway.pipeline import Pipeline, Reader
 from gateway.registry import Registry
@@ -58,6 +58,7 @@ class Gateway:
         self._watching: asyncio.Task[None] | None = None
         self._page: MetricsPage | None = None
         self._transport: Transport | None = None
+        self._provider = ""
         self._slow = SlowLoop()
         self._reader = Reader(threads=_READERS, waiting_max=_READING_MAX)
         self._remembered = Remembered(self.settings.keys_max)
@@ -86,7 +87,7 @@ class Gateway:
     def start(self) -> None:
         """Load the champions and listen. Raises ConfigError where the configuration or the machine does not fit."""
         check_listen(self.settings.grpc_listen, self._credentials)
-        device = pick_device(self.settings.device)
+        self._provider = probe(self.settings.device)
         self._slow.start()
         try:
             self._slow.run(self._open(), timeout_seconds=_START_SECONDS_MAX)
@@ -97,7 +98,7 @@ class Gateway:
         except BaseException:
             self.drain(0.0)
             raise
-        self.metrics.set_build(version=metadata.version("demur"), device=device)
+        self.metrics.set_build(version=metadata.version("demur"), device=self._provider)
         self._slow.run(self._follow())
         self._inference.ready = True
         self._transport.set_ready(ready=True)
@@ -106,7 +107,7 @@ class Gateway:
     @property
     def provider(self) -> str:
         """What models run on."""
-        return self.champions.provider or pick_device(self.settings.device)
+        return self.champions.provider or self._provider
 
     def drain(self, grace_seconds: float | None = None) -> None:
         """Take no new calls, let those under way end for up to `grace_seconds` (None: as configured), and stop."""
@@ -114,6 +115,7 @@ class Gateway:
         log.info("draining", seconds=grace)
         if self._transport is not None:
             self._inference.ready = False
+            self._predictions.drain()
             self._transport.stop(grace)
         self._reader.close()
         self.champions.close(min(grace, _END_SECONDS))
@@ -167,7 +169,7 @@ class Gateway:
 
     def _make_transport(self) -> Transport:
         settings = self.settings
-        predictions = PredictionService(
+        self._predictions = PredictionService(
             champions=self.champions,
             queue=self.queue,
             credentials=self._credentials,
@@ -195,10 +197,10 @@ class Gateway:
         )
         return AioTransport(
             Routes(
-                hot={**predictions.hot(), **self._inference.hot()},
-                slow={**predictions.slow(), **models.routes()},
+                hot={**self._predictions.hot(), **self._inference.hot()},
+                slow={**self._predictions.slow(), **models.routes()},
                 reads=model_service.READS,
-                writes=predictions.writes(),
+                writes=self._predictions.writes(),
             ),
             listen=settings.grpc_listen,
             slow_loop=self._slow.loop,

@@ -14,7 +14,7 @@ from demur.v1 import types_pb2
 from fallback import wire
 from fallback.answer import Identity, Label
 from fallback.deferral import Deferral, OnExpiry, Parking, Prediction
-from fallback.errors import DemurError, InvalidError, NotFoundError
+from fallback.errors import DemurError, InvalidError, NotFoundError, UnavailableError
 from fallback.identity import CLIENT, OPERATOR, Credentials
 from fallback.queue import Queue
 from gateway.champions import Champions
@@ -53,6 +53,11 @@ class PredictionService:
         self._credentials = credentials
         self._message_bytes_max = message_bytes_max
         self._wait_seconds_max = wait_seconds_max
+        self._draining = False
+
+    def drain(self) -> None:
+        """Let streams and long polls end, soon; their clients go on elsewhere."""
+        self._draining = True
 
     def hot(self) -> Mapping[str, Hot]:
         """Return what runs on the transport's thread."""
@@ -146,7 +151,9 @@ class PredictionService:
         if call.deadline is not None:
             until = min(until, call.deadline - DEADLINE_MARGIN_SECONDS)
         deferral = await self._own(message.name, identity)
-        return wire.deferral_to_wire(await wait(self._queue, deferral, until, call), show_prediction=True)
+        return wire.deferral_to_wire(
+            await wait(self._queue, deferral, until, lambda: self._draining or call.cancelled), show_prediction=True
+        )
 
     async def _cancel(self, call: Call) -> Message:
         identity = self._caller(call)
@@ -162,6 +169,8 @@ class PredictionService:
         queue = wire.queue_from_wire("queue", message.queue)
         cursor = message.cursor or await self._queue.last_cursor(queue)
         while not call.cancelled:
+            if self._draining:
+                raise UnavailableError("the gateway is stopping; go on from the last cursor", retry_after_seconds=1.0)
             events = await self._queue.outcomes(queue, cursor, count=OUTCOMES_MAX, wait_seconds=SLICE_SECONDS)
             for event in events:
                 cursor = event.cursor
@@ -204,9 +213,9 @@ class PredictWaiter:
         self._call.fail(error)
 
 
-async def wait(queue: Queue, deferral: Deferral, until: float, call: Call) -> Deferral:
-    """Return the deferral once it has its outcome, or as it is at `until` (time.monotonic()) or when nobody waits."""
-    while deferral.outcome is None and not call.cancelled and (left := until - time.monotonic()) > 0:
+async def wait(queue: Queue, deferral: Deferral, until: float, given_up: Callable[[], bool]) -> Deferral:
+    """Return the deferral once it has its outcome, or as it is at `until` (time.monotonic()) or when `given_up`."""
+    while deferral.outcome is None and not given_up() and (left := until - time.monotonic()) > 0:
         deferral = await queue.wait(deferral.name, timeout_seconds=min(left, SLICE_SECONDS))
     return deferral
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from demur import kserve
 from fallback import embedded
 from fallback.config import Config, FallbackSettings, RedisSettings
+from fallback.deferral import State
 from fallback.errors import (
     ConfigError,
     ForbiddenError,
@@ -192,6 +196,40 @@ def test_a_gateway_that_stops_answers_what_is_under_way(config: Config, monkeypa
             return got
 
     assert asyncio.run(stop_while_asking()).decision is Decision.DEFERRED
+
+
+def test_a_gateway_that_stops_ends_its_streams_and_waits(config: Config) -> None:
+    """They do not hold up the drain; the deferral stays open."""
+    config = settings(config, drain_seconds=60.0)
+    waits = msgspec.structs.replace(JUDGED, on_deferral="wait")
+    install(config.data_folder, "m", "1", told(1), waits)
+    promote(config, "m", "1")
+    gateway = Gateway(config)
+    gateway.start()
+    request = kserve.ModelInferRequest(model_name="m", raw_input_contents=[UNSURE.tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+
+    async def stop_while_waiting() -> None:
+        async with Client(gateway.address) as client, grpc.aio.insecure_channel(gateway.address) as channel:
+            got = await client.predict("m", inputs={"x": UNSURE})
+            assert got.deferral is not None
+            stream = client.watch("m")
+            infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            watching = asyncio.ensure_future(anext(stream))
+            inferring = asyncio.ensure_future(infer(request.SerializeToString(), timeout=50))
+            waiting = asyncio.ensure_future(client.wait(got.deferral.name, timeout_seconds=1))
+            await asyncio.sleep(0.5)
+            start = time.monotonic()
+            await asyncio.to_thread(gateway.drain)
+            assert time.monotonic() - start < 20
+            with pytest.raises(UnavailableError, match="go on from the last cursor"):
+                await watching
+            with pytest.raises(grpc.aio.AioRpcError, match="the deferral stays open"):
+                await inferring
+            with contextlib.suppress(UnavailableError):
+                assert (await waiting).state is State.OPEN
+
+    asyncio.run(stop_while_waiting())
 
 
 def test_a_port_that_is_taken_is_named(config: Config) -> None:

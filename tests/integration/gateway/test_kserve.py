@@ -250,6 +250,21 @@ def test_many_rows_are_judged_one_by_one(stand: Stand, client: Any) -> None:
         stand.run(stand.gateway.queue.cancel(name, request_id=uuid.uuid4().hex))
 
 
+def test_the_rows_of_a_retry_keep_their_deferrals(stand: Stand, client: Any) -> None:
+    """Each row has a key of its own, however long the request's is; another input is refused by the client's key."""
+    key = uuid.uuid4().hex * 4
+    both = np.concatenate([UNSURE, UNSURE * 0.9])
+    first, again = (
+        _said(_infer(client, "m", both, parameters={"demur_idempotency_key": key}))["demur_deferral"] for _ in range(2)
+    )
+    assert first == again
+    stand.gateway._remembered._found.clear()
+    with pytest.raises(InferenceServerException, match=f"'{key}' was used with another input"):
+        _infer(client, "m", both[::-1], parameters={"demur_idempotency_key": key})
+    for name in first.split(","):
+        stand.run(stand.gateway.queue.cancel(name, request_id=uuid.uuid4().hex))
+
+
 def test_waiting_rows_are_replaced_and_the_others_stay(stand: Stand, client: Any) -> None:
     """Only the deferred row becomes one-hot."""
     reviewer = threading.Thread(target=stand.review, args=("waits", "a"))

@@ -83,6 +83,20 @@ async def test_an_audit_goes_to_a_person_beside_the_answer(stand: Stand, client:
     assert draw.request_key.endswith("\nk")
 
 
+async def test_a_retry_that_is_deferred_does_not_get_the_audit_of_its_first_answer(
+    stand: Stand, client: Client
+) -> None:
+    """An audit's key is its own."""
+    answered = await client.predict("audited", inputs={"x": SURE}, idempotency_key="both")
+    assert answered.deferral is None
+    wished = await client.predict("audited", inputs={"x": SURE}, idempotency_key="both", wish="person")
+    assert wished.deferral is not None
+    parked = (await client.get(wished.deferral.name)).deferral
+    assert (parked.audit, parked.reasons) == (False, ("wish",))
+    for _ in range(2):
+        await asyncio.to_thread(stand.review, "audited", "b")
+
+
 async def test_a_client_may_wish_for_a_person(stand: Stand, client: Client) -> None:
     """However sure the model is."""
     got = await client.predict("m", inputs={"x": SURE}, wish="person")

@@ -1,0 +1,287 @@
+"""The transport on grpc.aio: the first outcome counts, deadlines are kept, and nothing internal gets out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fallback.errors import ConfigError, DemurError, FullError, InvalidError
+from gateway.aio import AioTransport
+from gateway.deferring import SlowLoop
+from gateway.transport import Call, Routes
+
+SECONDS = 10.0
+
+
+async def _nothing() -> None:
+    """What a slow loop does last."""
+
+
+@contextmanager
+def serving(routes: Routes, **fields: Any) -> Iterator[tuple[AioTransport, grpc.Channel]]:
+    """A transport on a free port, and a channel to it."""
+    slow = SlowLoop()
+    slow.start()
+    given = {
+        "listen": "127.0.0.1:0",
+        "message_bytes_max": 1024 * 1024,
+        "calls_max": 100,
+        "names": ("test.T",),
+        "files": (),
+    }
+    transport = AioTransport(routes, slow_loop=slow.loop, **{**given, **fields})
+    try:
+        transport.start()
+        with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+            yield transport, channel
+    finally:
+        transport.stop(1.0)
+        slow.stop(1.0, last=_nothing)
+
+
+def hot(handler: Callable[[Call], None]) -> Routes:
+    return Routes(hot={"/test.T/M": handler}, slow={})
+
+
+def ask(channel: grpc.Channel, payload: bytes = b"x", **options: Any) -> bytes:
+    method: Any = channel.unary_unary("/test.T/M")
+    reply: bytes = method(payload, timeout=options.pop("timeout", SECONDS), **options)
+    return reply
+
+
+def test_a_call_carries_bytes_deadline_metadata_and_peer() -> None:
+    """And the reply may come from another thread, with trailing metadata."""
+    seen: list[Call] = []
+
+    def handler(call: Call) -> None:
+        seen.append(call)
+        threading.Thread(target=call.reply, args=(call.payload * 2, (("why", "because"),))).start()
+
+    with serving(hot(handler)) as (_, channel):
+        method: Any = channel.unary_unary("/test.T/M")
+        reply, rpc = method.with_call(b"ab", timeout=5, metadata=(("demur-identity", "ann"),))
+        assert (reply, dict(rpc.trailing_metadata())) == (b"abab", {"why": "because"})
+    (call,) = seen
+    assert call.method == "/test.T/M"
+    assert call.deadline is not None
+    assert 0 < call.deadline - time.monotonic() <= 5
+    assert ("demur-identity", "ann") in call.metadata
+    assert call.peer.startswith("ipv4:127.0.0.1:")
+
+
+def test_only_the_first_outcome_counts() -> None:
+    """Whatever comes later, from wherever, is ignored."""
+
+    def handler(call: Call) -> None:
+        call.reply(b"first")
+        call.fail(InvalidError("second"))
+        call.reply(b"third")
+
+    with serving(hot(handler)) as (_, channel):
+        assert ask(channel) == b"first"
+
+
+def test_an_error_is_its_code_its_sentence_and_when_to_come_back() -> None:
+    """As google.rpc.RetryInfo."""
+
+    def handler(call: Call) -> None:
+        call.fail(FullError("full: expected 1, got 2", retry_after_seconds=0.5), (("demur-deferral", "d"),))
+
+    with serving(hot(handler)) as (_, channel), pytest.raises(grpc.RpcError) as caught:
+        ask(channel)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.details() == "full: expected 1, got 2"
+    trailing: dict[str, Any] = dict(cast("Any", caught.value.trailing_metadata()))
+    assert trailing["demur-deferral"] == "d"
+    assert b"RetryInfo" in trailing["grpc-status-details-bin"]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_an_exception_is_an_id_and_nothing_more(slow: bool) -> None:
+    """INTERNAL; its text stays in the log."""
+
+    def handler(call: Call) -> None:
+        raise RuntimeError(f"secret of {call.method}")
+
+    async def later(call: Call) -> None:
+        handler(call)
+
+    routes = Routes(hot={}, slow={"/test.T/M": later}) if slow else hot(handler)
+    with serving(routes) as (_, channel), pytest.raises(grpc.RpcError) as caught:
+        ask(channel)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    details = caught.value.details() or ""
+    assert details.startswith("internal error, id ")
+    assert "secret" not in details
+
+
+def test_a_deadline_is_kept_though_nobody_replies() -> None:
+    """And the call is known to be over."""
+    seen: list[Call] = []
+    with serving(hot(seen.append)) as (_, channel):
+        start = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(channel, timeout=0.2)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 5
+        _until(lambda: seen[0].cancelled)
+        seen[0].reply(b"too late")
+
+
+def test_a_caller_that_goes_away_is_noticed() -> None:
+    """So that its work can be dropped."""
+    seen: list[Call] = []
+    with serving(hot(seen.append)) as (_, channel):
+        method: Any = channel.unary_unary("/test.T/M")
+        call = method.future(b"x", timeout=SECONDS)
+        _until(lambda: bool(seen))
+        assert not seen[0].cancelled
+        call.cancel()
+        _until(lambda: seen[0].cancelled)
+
+
+def test_slow_calls_run_on_the_slow_loop_and_end_with_their_caller() -> None:
+    """A coroutine there; cancelled when nobody waits."""
+    threads: list[str] = []
+    ended = threading.Event()
+
+    async def handler(call: Call) -> None:
+        threads.append(threading.current_thread().name)
+        if call.payload == b"wait":
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+        call.reply(b"done")
+
+    with serving(Routes(hot={}, slow={"/test.T/M": handler})) as (_, channel):
+        assert ask(channel) == b"done"
+        with pytest.raises(grpc.RpcError):
+            ask(channel, b"wait", timeout=0.2)
+        assert ended.wait(SECONDS)
+    assert set(threads) == {"slow"}
+
+
+def test_streams_go_both_ways() -> None:
+    """Client to server until None; server to client until the handler returns."""
+
+    async def gather(call: Call) -> None:
+        parts = []
+        while (part := await call.receive()) is not None:
+            parts.append(part)
+        call.reply(b"+".join(parts))
+
+    async def scatter(call: Call) -> None:
+        for number in range(3):
+            await call.send(call.payload + str(number).encode())
+        if call.payload == b"fail":
+            raise InvalidError("enough")
+
+    routes = Routes(
+        hot={},
+        slow={"/test.T/Gather": gather, "/test.T/Scatter": scatter},
+        reads=frozenset({"/test.T/Gather"}),
+        writes=frozenset({"/test.T/Scatter"}),
+    )
+    with serving(routes) as (_, channel):
+        gathering: Any = channel.stream_unary("/test.T/Gather")
+        scattering: Any = channel.unary_stream("/test.T/Scatter")
+        assert gathering(iter([b"a", b"b", b"c"]), timeout=SECONDS) == b"a+b+c"
+        assert gathering(iter([]), timeout=SECONDS) == b""
+        assert list(scattering(b"n", timeout=SECONDS)) == [b"n0", b"n1", b"n2"]
+        with pytest.raises(grpc.RpcError, match="enough"):
+            list(scattering(b"fail", timeout=SECONDS))
+
+
+def test_a_method_that_is_not_there_is_unimplemented() -> None:
+    """By its name."""
+    with serving(Routes(hot={}, slow={})) as (_, channel), pytest.raises(grpc.RpcError) as caught:
+        ask(channel)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_calls_beyond_the_most_are_refused() -> None:
+    """And those under way are not disturbed."""
+    seen: list[Call] = []
+    with serving(hot(seen.append), calls_max=2) as (_, channel):
+        method: Any = channel.unary_unary("/test.T/M")
+        waiting = [method.future(b"x", timeout=SECONDS) for _ in range(2)]
+        _until(lambda: len(seen) == 2)
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(channel)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for call in seen:
+            call.reply(b"ok")
+        assert [call.result(SECONDS) for call in waiting] == [b"ok", b"ok"]
+
+
+def test_health_is_what_the_gateway_says() -> None:
+    """Not serving until it is ready."""
+    statuses = health_pb2.HealthCheckResponse
+    with serving(Routes(hot={}, slow={})) as (transport, channel):
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="test.T")
+        assert stub.Check(request, timeout=SECONDS).status == statuses.NOT_SERVING
+        transport.set_ready(ready=True)
+        assert stub.Check(request, timeout=SECONDS).status == statuses.SERVING
+
+
+def test_stopping_lets_calls_under_way_end() -> None:
+    """Within the grace; beyond it they are ended."""
+    seen: list[Call] = []
+    with serving(hot(seen.append)) as (transport, channel):
+        method: Any = channel.unary_unary("/test.T/M")
+        call = method.future(b"x", timeout=SECONDS)
+        _until(lambda: bool(seen))
+        stopping = threading.Thread(target=transport.stop, args=(SECONDS,))
+        stopping.start()
+        seen[0].reply(b"in time")
+        assert call.result(SECONDS) == b"in time"
+        stopping.join(SECONDS)
+        assert not stopping.is_alive()
+        seen[0].reply(b"long after")
+
+
+def test_an_address_that_is_taken_is_an_error_of_configuration() -> None:
+    """Two gateways never share a port unawares."""
+    with serving(Routes(hot={}, slow={})) as (transport, _):
+        taken = f"127.0.0.1:{transport.port}"
+        with pytest.raises(ConfigError, match="is it in use"), serving(Routes(hot={}, slow={}), listen=taken):
+            pass
+
+
+def test_many_replies_at_once_reach_their_callers() -> None:
+    """From several threads, each its own."""
+
+    def handler(call: Call) -> None:
+        threading.Thread(target=call.reply, args=(call.payload,)).start()
+
+    with serving(hot(handler)) as (_, channel):
+        method: Any = channel.unary_unary("/test.T/M")
+        calls = [method.future(str(number).encode(), timeout=SECONDS) for number in range(50)]
+        assert [call.result(SECONDS) for call in calls] == [str(number).encode() for number in range(50)]
+
+
+def test_a_demur_error_without_a_class_of_its_own_is_internal() -> None:
+    """Its sentence was meant to be told."""
+
+    def handler(call: Call) -> None:
+        call.fail(DemurError("internal error, id 7"))
+
+    with serving(hot(handler)) as (_, channel), pytest.raises(grpc.RpcError, match="id 7"):
+        ask(channel)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)

@@ -1,0 +1,126 @@
+"""A model runs as ONNX Runtime runs it, and says what it really runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from fallback.errors import ConfigError, InvalidError, StateError
+from gateway import model as models
+from gateway.model import CPU, CUDA, TENSORRT, Model, pick_providers, probe
+from gateway.tensor import Array
+from tests.live_gateway import echo, told
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = tmp_path / "model.onnx"
+    found.write_bytes(told(3))
+    return found
+
+
+def test_a_model_knows_its_signature(path: Path) -> None:
+    """By KServe's names, -1 for any size."""
+    model = Model.load(path, device="cpu")
+    assert [(spec.name, spec.datatype, spec.shape) for spec in model.signature.inputs] == [("x", "FP32", (-1, 3))]
+    assert [spec.name for spec in model.signature.outputs] == ["p", "v"]
+    assert model.provider == CPU
+
+
+def test_bound_runs_take_arrays_of_any_layout(path: Path) -> None:
+    """Read-only, strided, and of different rows one after the other."""
+    model = Model.load(path, device="cpu")
+    for rows in (1, 5, 2):
+        x = np.asfortranarray(np.random.default_rng(rows).random((rows, 6), np.float32))[:, ::2]
+        x.flags.writeable = False
+        found = model.run({"x": x})
+        assert np.array_equal(found["p"], x)
+        assert found["v"].tolist() == [[3]] * rows
+
+
+def test_a_model_with_texts_runs_too(tmp_path: Path) -> None:
+    """Though ONNX Runtime cannot bind them; NUL and any script survive."""
+    path = tmp_path / "texts.onnx"
+    path.write_bytes(echo(s=TensorProto.STRING, i=TensorProto.INT64))
+    model = Model.load(path, device="cpu")
+    texts = np.array([["a\0b", "é漢"]], object)
+    found = model.run({"s": texts, "i": np.array([[1, 2]])})
+    assert (found["s_out"] == texts).all()
+    assert found["i_out"].tolist() == [[1, 2]]
+
+
+def test_warming_up_runs_every_bucket(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the first real batch of a size is not slow."""
+    model = Model.load(path, device="cpu")
+    ran: list[int] = []
+    run = model.run
+
+    def counted(feeds: dict[str, Array]) -> dict[str, Array]:
+        ran.append(len(feeds["x"]))
+        return run(feeds)
+
+    monkeypatch.setattr(model, "run", counted)
+    model.warm_up([1, 2, 4])
+    assert ran == [1, 2, 4]
+
+
+def test_a_closed_model_says_so(path: Path) -> None:
+    """Rather than crash."""
+    model = Model.load(path, device="cpu")
+    model.close()
+    with pytest.raises(StateError, match=r"model.onnx: the model is closed"):
+        model.run({"x": np.zeros((1, 3), np.float32)})
+
+
+def test_a_file_that_is_no_model_is_invalid(tmp_path: Path) -> None:
+    """By its name, without its folder."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(InvalidError, match=r"^model.onnx: ONNX Runtime does not load it") as caught:
+        Model.load(path, device="cpu")
+    assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("available", "gpus", "expected"),
+    [([CPU], 0, [CPU]), ([CPU], 1, [CPU]), ([CUDA, CPU], 0, [CPU]), ([CUDA, CPU], 2, [CUDA, CPU])],
+)
+def test_auto_takes_what_is_there(available: list[str], gpus: int, expected: list[str]) -> None:
+    """A GPU wheel without a GPU is the CPU."""
+    assert pick_providers("auto", available, gpus=gpus) == expected
+    assert pick_providers("cpu", available, gpus=gpus) == [CPU]
+
+
+def test_tensorrt_comes_first_where_its_library_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime offers it on every machine; the library is what tells."""
+    offered = [TENSORRT, CUDA, CPU]
+    monkeypatch.setattr(models, "_library", lambda _: None)
+    assert pick_providers("auto", offered, gpus=1) == [CUDA, CPU]
+    monkeypatch.setattr(models, "_library", lambda _: object())
+    assert pick_providers("auto", offered, gpus=1) == offered
+
+
+@pytest.mark.parametrize(
+    ("available", "gpus", "missing"),
+    [([CPU], 1, "install onnxruntime-gpu in place of onnxruntime"), ([CUDA, CPU], 0, "no NVIDIA GPU")],
+)
+def test_cuda_that_cannot_be_had_is_refused(available: list[str], gpus: int, missing: str) -> None:
+    """With what is missing."""
+    with pytest.raises(ConfigError, match=missing):
+        pick_providers("cuda", available, gpus=gpus)
+
+
+@pytest.mark.skipif(models.count_gpus() > 0, reason="here the CUDA provider does load")
+def test_a_session_that_fell_back_to_the_cpu_in_silence_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime itself does the falling back: it is told of a GPU that is not there."""
+    if CUDA not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime was built without CUDA")
+    monkeypatch.setattr(models, "count_gpus", lambda: 1)
+    for start in (lambda: Model.load(path, device="cuda"), lambda: probe("cuda")):
+        with pytest.raises(ConfigError, match="got only CPUExecutionProvider: the CUDA provider did not load"):
+            start()
+    assert probe("auto") == CPU
