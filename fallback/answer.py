@@ -152,7 +152,7 @@ def check_answer(answer: Answer, task: Task) -> None:
             if not isfinite(number):
                 raise InvalidError(f"answer.number: expected a finite number, got {number}")
         case Json(json=text):
-            _check_json(text)
+            check_json("answer.json", text)
         case _:
             assert_never(answer)
 
@@ -195,10 +195,11 @@ def _check_boxes(boxes: tuple[Box, ...], task: Task) -> None:
             )
 
 
-def _check_json(text: str) -> None:
+def check_json(field: str, text: str) -> None:
+    """Raise InvalidError, naming `field`, unless `text` is JSON that would come back from storage as it went in."""
     if len(text) > TEXT_CHARS_MAX:
-        raise InvalidError(f"answer.json: expected at most {TEXT_CHARS_MAX} characters, got {len(text)}")
+        raise InvalidError(f"{field}: expected at most {TEXT_CHARS_MAX} characters, got {len(text)}")
     try:
         msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise InvalidError(f"answer.json: expected a JSON text, got {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidError(f"{field}: expected a JSON text, got: {error}") from error

@@ -27,6 +27,7 @@ from fallback.answer import (
     Number,
     Subject,
     Task,
+    check_json,
     check_task,
 )
 from fallback.config import QUEUE_NAME
@@ -145,12 +146,8 @@ def _box(wire: pb.Box) -> Box:
 
 
 def _json(field: str, text: str) -> Json:
-    """Refuse what would not come back from storage: too long, or nested deeper than a parser goes."""
     text_from_wire(field, text, chars_max=TEXT_CHARS_MAX)
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidError(f"{field}: expected a JSON text, got: {error}") from error
+    check_json(field, text)
     return Json(text)
 
 

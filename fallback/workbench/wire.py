@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from starlette.responses import Response
 
-from fallback.answer import Answer, CantTell, Json, Labels, Task
+from fallback.answer import Answer, CantTell, Json, Labels, Task, check_json
 from fallback.deferral import Deferral, Lease, Prediction, State
 from fallback.errors import Code, DemurError, InvalidError
 
@@ -168,15 +168,12 @@ def submitted(deferral: Deferral, answer: Answer) -> Submitted:
 
 
 def normal(answer: Answer) -> Answer:
-    """Sort what has no order, so that equal answers are equal; raises InvalidError for JSON nested too deep to read."""
+    """Sort what has no order, so that equal answers are equal; raises InvalidError for what is no JSON text."""
     match answer:
         case Labels(labels=labels):
             return Labels(labels=tuple(sorted(labels)))
         case Json(json=text):
-            try:
-                msgspec.json.decode(text)
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise InvalidError(f"answer.json: expected a JSON text, got {error}") from error
+            check_json("answer.json", text)
     return answer
 
 

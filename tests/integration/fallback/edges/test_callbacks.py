@@ -8,11 +8,11 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import trustme
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
@@ -26,7 +26,6 @@ from fallback.queue import Delivery
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
@@ -226,12 +225,29 @@ async def test_a_proxy_from_the_environment_is_not_used(listening: Any, monkeypa
     assert len(receiver.got) == 1
 
 
-async def test_https_checks_the_certificate(listening: Any) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """A certificate of localhost and 127.0.0.1, and the file of the authority that issued it."""
+
+    certificate: trustme.LeafCert
+    ca_file: str
+
+
+@pytest.fixture(scope="module")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> Trusted:
+    """An authority of the test's own."""
+    authority = trustme.CA()
+    file = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return Trusted(certificate=authority.issue_cert("localhost", "127.0.0.1"), ca_file=str(file))
+
+
+async def test_https_checks_the_certificate(listening: Any, trusted: Trusted) -> None:
     """A certificate of the operator's own authority is believed, one of nobody's is not."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+    trusted.certificate.configure_cert(context)
     receiver = await listening(tls=context)
-    assert await call(delivery(webhook=receiver.url), ca_file=str(CERTIFICATE)) == Told()
+    assert await call(delivery(webhook=receiver.url), ca_file=trusted.ca_file) == Told()
     attempt = await call(delivery(webhook=receiver.url))
     assert isinstance(attempt, NotTold)
     assert attempt.final is False
@@ -304,15 +320,15 @@ class _Anywhere(Rule):
         assert encrypted, text
 
 
-async def test_grpc_to_a_public_address_asks_for_tls() -> None:
+async def test_grpc_to_a_public_address_asks_for_tls(trusted: Trusted) -> None:
     """The address is dialled, the certificate is checked against the name."""
     service, server = Called(), grpc.aio.server()
     add_CallbackServiceServicer_to_server(service, server)
-    pem = CERTIFICATE.read_bytes()
-    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pem, pem)]))
+    pair = trusted.certificate.private_key_pem.bytes(), trusted.certificate.cert_chain_pems[0].bytes()
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     await server.start()
     told = []
-    for ca_file in (str(CERTIFICATE), ""):
+    for ca_file in (trusted.ca_file, ""):
         async with Caller(secret=SECRET, rule=_Anywhere(), timeout_seconds=2, ca_file=ca_file) as caller:
             told.append(await caller.call(delivery(target=f"localhost:{port}")))
     await server.stop(0)
