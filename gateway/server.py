@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from demur import kserve
 from demur.v1 import model_pb2, prediction_pb2
 from fallback.config import Config, FallbackSettings, secret
 from fallback.documents import Documents
+from fallback.errors import UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
 from gateway import admission, metrics, model_service, service, stack
@@ -142,6 +144,9 @@ class Gateway:
             parkings_max=self.settings.parkings_max,
             redis_away=self.settings.redis_away,
         )
+        # A server that forgets is refused; one that is away is not waited for.
+        with contextlib.suppress(UnavailableError):
+            await self.queue.check()
         await self.watch.start()
 
     async def _follow(self) -> None:
