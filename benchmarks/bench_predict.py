@@ -35,7 +35,11 @@ GRACE_SECONDS = 10.0
 def run(*, rate: float, seconds: float, callers: int, as_json: bool, running: bool, seed: int) -> bool:
     """Run once and tell; returns whether no request failed and the run may be believed."""
     console = report.console(stderr=as_json)
-    with stack.place(None) as folder, _ground(folder, running=running, console=console) as (found, model):
+    with (
+        stack.tidily(),
+        stack.place(None) as folder,
+        _ground(folder, running=running, console=console) as (found, model),
+    ):
         asyncio.run(_answer_all(found.gateway, model))
         console.print(
             Text(f"{rate:g} requests a second for {seconds:g} s from {callers} processes, Poisson, open loop")
@@ -105,18 +109,17 @@ def _ground(folder: Path, *, running: bool, console: Console) -> Iterator[tuple[
         yield found, model
         return
     console.print(Text("starting a stack of its own"))
-    with stack.own(folder, settings=stack.SETTINGS, secrets={}) as found:
+    with stack.own(folder, secrets={}) as found:
         yield found, MODEL
 
 
 def _tell(console: Console, summary: dict[str, object], shots: list[Shot], *, seconds: float) -> None:
     got = summary
-    console.print(
-        Text(f"  from when it was due: p50 {got['p50_ms']} ms, p99 {got['p99_ms']} ms, p99.9 {got['p999_ms']} ms")
-    )
-    console.print(
-        Text(
-            f"  {got['requests']} requests, {got['offered_rate']} a second offered, {got['achieved_rate']} achieved; {got['machine']}"
-        )
-    )
+    lines = [
+        f"from when it was due: p50 {got['p50_ms']} ms, p99 {got['p99_ms']} ms, p99.9 {got['p999_ms']} ms",
+        f"{got['requests']} requests: {got['offered_rate']} a second offered, {got['achieved_rate']} achieved",
+        f"{got['machine']}",
+    ]
+    for line in lines:
+        console.print(Text(f"  {line}"))
     console.print(report.check_table(load.judge(shots, seconds=seconds)))

@@ -66,8 +66,10 @@ def achieved(shots: Sequence[Shot], seconds: float) -> float:
 
 
 def summary(shots: Sequence[Shot], *, rate: float, seconds: float, facts: dict[str, object]) -> dict[str, object]:
-    """Return the object that `--json` prints. Latencies are of requests that came back, from when they were due; `rate` is
-    the mean asked for, `offered_rate` what was drawn.
+    """Return the object that `--json` prints.
+
+    Latencies are of requests that came back, from when they were due; `rate` is the mean that was asked for,
+    `offered_rate` what was drawn.
     """
     latencies = [shot.latency_ms for shot in shots if not shot.failed]
     checks = judge(shots, seconds=seconds)

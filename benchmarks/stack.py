@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -13,22 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.demo.processes import tail_of
-from fallback.errors import UnavailableError
+from fallback.errors import InvalidError, UnavailableError
 from gateway import stack as gateway_stack
 from gateway.stack import Stack
 from gateway.supervise import leashed
 from gateway.up import demur
 
-# Free ports of the loopback address.
-SETTINGS = """\
-[gateway]
-grpc_listen = "127.0.0.1:0"
-metrics_listen = "127.0.0.1:0"
-
-[fallback]
-grpc_listen = "127.0.0.1:0"
-page_listen = "127.0.0.1:0"
-"""
+LOOPBACK = "127.0.0.1"
 START_SECONDS_MAX = 120.0
 FIRST_SECONDS_MAX = 120.0
 END_SECONDS_MAX = 30.0
@@ -43,13 +35,45 @@ def environment(config: Path, secrets: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "DEMUR_CONFIG": str(config), **secrets}
 
 
+def listens() -> str:
+    """Return the tables of a demur.toml with a free port of the loopback address for everything that listens.
+
+    Real numbers rather than 0, so that a process that is started again is found where it was.
+    """
+    with contextlib.ExitStack() as held:
+        ports = []
+        for _ in range(4):
+            probe = held.enter_context(socket.socket())
+            probe.bind((LOOPBACK, 0))
+            ports.append(probe.getsockname()[1])
+    gateway, metrics, review, page = (f'"{LOOPBACK}:{port}"' for port in ports)
+    return (
+        f"[gateway]\ngrpc_listen = {gateway}\nmetrics_listen = {metrics}\n\n"
+        f"[fallback]\ngrpc_listen = {review}\npage_listen = {page}\n"
+    )
+
+
+@contextlib.contextmanager
+def tidily() -> Iterator[None]:
+    """Have SIGTERM unwind as Ctrl-C does, so that what was started is ended and what was laid down is removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextlib.contextmanager
 def place(keep: Path | None) -> Iterator[Path]:
     """Yield an empty folder for a run: `keep`, which stays, or a temporary one, which goes."""
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        if any(keep.iterdir()):
-            raise UnavailableError(f"--keep {keep}: expected an empty or a new folder, got one with files in it")
+        try:
+            keep.mkdir(parents=True, exist_ok=True)
+            full = any(keep.iterdir())
+        except OSError as error:
+            raise InvalidError(f"--keep {keep}: expected a folder that can be written, got {error.strerror}") from error
+        if full:
+            raise InvalidError(f"--keep {keep}: expected an empty or a new folder, got one with files in it")
         yield keep.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="demur-"))
@@ -60,13 +84,14 @@ def place(keep: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def own(folder: Path, *, settings: str, secrets: Mapping[str, str]) -> Iterator[Stack]:
+def own(folder: Path, *, settings: str = "", secrets: Mapping[str, str]) -> Iterator[Stack]:
     """Start `demur up` on a data folder of its own, yield where it is, and end it; it ends too if this process dies.
 
-    `settings` are the tables of its demur.toml. Raises UnavailableError, with its log's end, if it does not come up.
+    `settings` are tables of its demur.toml beside those of `listens`. Raises UnavailableError, with the end of its log,
+    if it does not come up.
     """
     config, data, log = folder / "demur.toml", folder / "data", folder / "up.log"
-    config.write_text(f'data_folder = "{data}"\n\n{settings}', encoding="utf-8")
+    config.write_text(f'data_folder = "{data}"\n\n{listens()}{settings}', encoding="utf-8")
     with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: S603 - this Python, our own command
             leashed(demur("up")),

@@ -60,7 +60,12 @@ def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | 
     run_id = secrets.token_hex(3)
     console = report.console(stderr=as_json)
     config = configuration.load()
-    with stack.place(keep) as folder, ThreadPoolExecutor(1) as aside, Display(console, requests) as display:
+    with (
+        stack.tidily(),
+        stack.place(keep) as folder,
+        ThreadPoolExecutor(1) as aside,
+        Display(console, requests) as display,
+    ):
         laying = aside.submit(lay_down, folder / "stream.msgpack", seed)
         with _running(config, run_id, display) if running else _own(folder, display) as ground:
             plan = Plan(
@@ -118,7 +123,7 @@ def _tell(
 def _own(folder: Path, display: Display) -> Iterator[Ground]:
     display.phase("starting a stack of its own: queue, gateway, reviews; a first model from 200 digits; trainer")
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
-    with stack.own(folder, settings=stack.SETTINGS + SETTINGS, secrets={SECRET: secret}) as found:
+    with stack.own(folder, settings=SETTINGS, secrets={SECRET: secret}) as found:
         yield Ground(stack=found, model=MODEL, secret=secret, stumble_every=STUMBLE_EVERY)
         display.phase("stopping the stack")
 

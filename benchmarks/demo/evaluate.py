@@ -3,6 +3,9 @@
 A version's artefact is taken from the registry, checked against its sha256, and run by the same code that serves it:
 its manifest's preprocessing, `gateway.model`, and the policy as the gateway has it live, so that the figures of all
 versions are of the same images under the same rule. Audits do not count: an audited request was answered.
+
+The trainer's promotion gate judges by the same hold-out, so the gain of a version that passed is a little flattered by
+having been chosen on it; what the version did on its part of the stream was chosen on nothing.
 """
 
 from __future__ import annotations
