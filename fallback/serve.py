@@ -7,11 +7,9 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Final, Self
 
 import msgspec
@@ -19,6 +17,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from fallback import presence
 from fallback.address import Rule
 from fallback.callback import Caller
 from fallback.config import Config, FallbackSettings, secret
@@ -36,13 +35,6 @@ PAGE_BACKLOG: Final = 128
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger(__name__)
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process says of itself in `<data>/run/review.json` once it answers; addresses are host:port."""
-
-    pid: int
-    addresses: dict[str, str]
 
 
 def run(config: Config) -> None:
@@ -108,7 +100,9 @@ class Review:
         try:
             await self._check(stop)
             await self._page.ready()
-            _announce(self._config.data_folder, Running(pid=os.getpid(), addresses=self.addresses))
+            presence.announce(
+                self._config.data_folder, PROCESS, presence.Running(pid=os.getpid(), addresses=self.addresses)
+            )
             log.info("serving", **self.addresses)
             await asyncio.wait({stopping, *parts}, return_when=asyncio.FIRST_COMPLETED)
             log.info("draining", seconds=self._settings.drain_seconds)
@@ -221,13 +215,3 @@ def _with_port(address: str, port: int) -> str:
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
-
-
-def _announce(data: Path, running: Running) -> None:
-    """Write `<data>/run/review.json` in one step."""
-    folder = data / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{PROCESS}-", dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(running))
-    Path(name).replace(folder / f"{PROCESS}.json")

@@ -15,12 +15,13 @@ from google.protobuf import descriptor_pb2
 
 from demur import kserve
 from demur.v1 import model_pb2, prediction_pb2
+from fallback import presence
 from fallback.config import Config, FallbackSettings, secret
 from fallback.documents import Documents
 from fallback.errors import UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
-from gateway import admission, metrics, model_service, service, stack
+from gateway import admission, metrics, model_service, service
 from gateway.aio import AioTransport, files_of
 from gateway.champion import Champion
 from gateway.champions import Champions
@@ -225,13 +226,13 @@ def serve(config: Config) -> None:
     gateway.start()
     addresses = {"grpc": gateway.address, "metrics": gateway.metrics_address}
     facts = {"device": gateway.settings.device, "provider": gateway.provider}
-    stack.announce(
+    presence.announce(
         config.data_folder,
         PROCESS,
-        stack.Running(pid=os.getpid(), addresses=addresses, facts=facts),
+        presence.Running(pid=os.getpid(), addresses=addresses, facts=facts),
     )
     stopping.wait()
-    stack.announcement(config.data_folder, PROCESS).unlink(missing_ok=True)
+    presence.withdraw(config.data_folder, PROCESS)
     gateway.drain()
 
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 
-from fallback import embedded
+from fallback import embedded, presence
 from fallback.config import Config, FallbackSettings, redis_url
 from fallback.errors import ConfigError, StateError, UnavailableError
 from gateway import metrics, screen, stack
@@ -125,7 +125,7 @@ class _Up:
             for child in reversed(self._children):
                 await child.stop()
         for process in ("serve", "review"):
-            stack.announcement(self._data, process).unlink(missing_ok=True)
+            presence.withdraw(self._data, process)
         self._console.print("stopped; the data is in", str(self._data), markup=False, highlight=False)
 
     def _valkey(self) -> Command:
@@ -140,7 +140,7 @@ class _Up:
 
     def _own(self, name: str, *arguments: str, stop_seconds: float = _ENDING_SECONDS) -> Command:
         """One of Demur's own processes; ready once it has said so under its process id."""
-        stack.announcement(self._data, name).unlink(missing_ok=True)
+        presence.withdraw(self._data, name)
         return Command(
             name=name,
             argv=demur(*arguments),
@@ -149,7 +149,7 @@ class _Up:
         )
 
     def _announced(self, name: str, pid: int) -> bool:
-        running = stack.announced(self._data, name)
+        running = presence.announced(self._data, name)
         return running is not None and running.pid == pid
 
     async def _free_ports(self) -> None:
@@ -161,7 +161,7 @@ class _Up:
             "fallback.page_listen": self._fallback.page_listen,
         }
         loop = asyncio.get_running_loop()
-        left_behind = any(stack.announcement(self._data, name).exists() for name in ("serve", "review"))
+        left_behind = any(presence.announcement(self._data, name).exists() for name in ("serve", "review"))
         deadline = loop.time() + (_SETTLE_SECONDS_MAX if left_behind else 0)
         for key, listen in listens.items():
             while (problem := port_problem(listen)) and loop.time() < deadline:  # noqa: ASYNC110 - a port tells nobody
@@ -194,7 +194,7 @@ class _Up:
 
     async def _in_use(self) -> dict[str, str]:
         """Say what was asked for and, from the gateway's own count, what the live models really run on."""
-        running = stack.announced(self._data, "serve")
+        running = presence.announced(self._data, "serve")
         facts = dict(running.facts) if running is not None else {}
         address = self._address("serve", "metrics")
         if address:
@@ -203,7 +203,7 @@ class _Up:
         return facts
 
     def _address(self, process: str, what: str) -> str:
-        running = stack.announced(self._data, process)
+        running = presence.announced(self._data, process)
         if running is None:
             raise UnavailableError(f"{process} has not said where it answers")
         return running.addresses.get(what, "")

@@ -20,12 +20,12 @@ import structlog
 
 from fallback.documents import Document, Documents
 from fallback.errors import DemurError, UnavailableError
+from fallback.presence import write_atomic
 from gateway import lifecycle
 from gateway.lifecycle import ModelStates
 from gateway.metrics import Metrics
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry
-from gateway.stack import write_atomic
 
 MODELS: Final = "models/"
 POLICIES: Final = "policies/"

@@ -198,7 +198,8 @@ def _first(settings: Config, kind: str, name: str) -> None:
 
 
 def _watch(settings: Config) -> None:
-    from gateway import logs, stack
+    from fallback import presence
+    from gateway import logs
     from trainer import loop
 
     logs.configure(PROCESS)
@@ -206,7 +207,7 @@ def _watch(settings: Config) -> None:
     os.nice(_NICENESS)
 
     def ready() -> None:
-        stack.announce(settings.data_folder, PROCESS, stack.Running(pid=os.getpid()))
+        presence.announce(settings.data_folder, PROCESS, presence.Running(pid=os.getpid()))
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -217,7 +218,7 @@ def _watch(settings: Config) -> None:
     try:
         asyncio.run(run())
     finally:
-        stack.announcement(settings.data_folder, PROCESS).unlink(missing_ok=True)
+        presence.withdraw(settings.data_folder, PROCESS)
 
 
 def _show(console: Console, report: Report) -> None:

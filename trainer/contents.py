@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fallback.errors import InvalidError
-from gateway.stack import write_atomic
+from fallback.presence import write_atomic
 
 FOLDER: Final = "contents"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 
 from fallback.errors import InvalidError
+from fallback.presence import write_atomic
 from gateway.manifest import Manifest, TensorSpec
-from gateway.stack import write_atomic
 from gateway.tensor import DTYPES, Array
 from trainer.contents import Contents
 from trainer.examples import encode_inputs

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.stack import write_atomic
+from fallback.presence import write_atomic
 from trainer.candidate import Scores
 from trainer.dataset import Counts
 

@@ -22,10 +22,10 @@ import msgspec
 import structlog
 
 from demur.v1 import model_pb2 as pb
+from fallback import presence
 from fallback.config import Config
 from fallback.errors import DemurError, NotFoundError, OverdueError, StateError, UnavailableError
 from gateway import manifest as manifests
-from gateway import stack
 from gateway.config import GatewaySettings
 from gateway.manifest import Manifest
 from gateway.model_client import ModelClient
@@ -85,7 +85,7 @@ def client(config: Config) -> ModelClient:
     Where callers must show a token, it is DEMUR_TOKEN of the environment.
     """
     address = config.table("trainer", TrainerSettings).gateway
-    running = stack.announced(config.data_folder, "serve")
+    running = presence.announced(config.data_folder, "serve")
     if not address and running is not None:
         address = running.addresses.get("grpc", "")
     address = address or config.table("gateway", GatewaySettings).grpc_listen

@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 from aiohttp import web
 
-from fallback import embedded
+from fallback import embedded, presence
 from fallback.answer import Label
 from fallback.client import ReviewClient
 from fallback.config import Config, FallbackSettings, QueueSettings, load
@@ -26,7 +26,6 @@ from fallback.errors import InvalidError, UnavailableError
 from fallback.outbox import Delivery
 from fallback.queue import Queue
 from fallback.serve import Review
-from gateway import stack
 from gateway.client import Client
 from gateway.model_client import ModelClient
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
@@ -127,7 +126,7 @@ async def _address(data: Path, process: asyncio.subprocess.Process) -> str:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         assert process.returncode is None, "the gateway did not start"
-        said = stack.announced(data, "serve")
+        said = presence.announced(data, "serve")
         if said is not None and said.pid == process.pid:
             return said.addresses["grpc"]
         await asyncio.sleep(0.05)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fallback import presence
 from fallback.answer import Answer
 from fallback.config import Config
 from fallback.queue import Queue
-from gateway import stack
 from gateway.server import Gateway
 from tests import live_gateway
 from trainer import digits
@@ -28,7 +28,9 @@ Truth = Callable[..., dict[int, Answer]]
 def gateway(config: Config) -> Iterator[Gateway]:
     """A real gateway that says where it answers, as `demur serve` does."""
     with live_gateway.running(live_gateway.settings(config)) as running:
-        stack.announce(config.data_folder, "serve", stack.Running(pid=os.getpid(), addresses={"grpc": running.address}))
+        presence.announce(
+            config.data_folder, "serve", presence.Running(pid=os.getpid(), addresses={"grpc": running.address})
+        )
         yield running
 
 
@@ -87,7 +89,7 @@ async def test_the_watching_trainer_says_when_it_is_ready_and_ends_when_asked(
     try:
         await review(truth(7))
         async with asyncio.timeout(30):
-            while (running := stack.announced(config.data_folder, "train")) is None:  # noqa: ASYNC110 - a file tells nobody
+            while (running := presence.announced(config.data_folder, "train")) is None:  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.05)
             assert running.pid == process.pid
             while await asyncio.to_thread(rooms.ledger.last_row) < 7:  # noqa: ASYNC110 - the table tells nobody
@@ -98,5 +100,5 @@ async def test_the_watching_trainer_says_when_it_is_ready_and_ends_when_asked(
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert stack.announced(config.data_folder, "train") is None
+    assert presence.announced(config.data_folder, "train") is None
     assert len(await queue.outcomes("digits", "0")) == 7

@@ -11,7 +11,7 @@ import pytest
 
 from fallback.errors import UnavailableError
 from gateway import stack
-from gateway.stack import Running, Stack
+from gateway.stack import Stack
 
 STACK = Stack(
     gateway="127.0.0.1:8001",
@@ -46,22 +46,3 @@ def test_half_a_file_is_none(tmp_path: Path) -> None:
     """Whoever wrote it."""
     (tmp_path / "stack.json").write_text('{"gateway": ')
     assert stack.read(tmp_path) is None
-
-
-def test_a_process_says_where_it_answers(tmp_path: Path) -> None:
-    """Under its own name."""
-    assert stack.announced(tmp_path, "serve") is None
-    running = Running(pid=7, addresses={"grpc": "127.0.0.1:1"}, facts={"provider": "CPUExecutionProvider"})
-    stack.announce(tmp_path, "serve", running)
-    assert stack.announced(tmp_path, "serve") == running
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
-    """Replaced in one step or not at all."""
-    path = tmp_path / "one"
-    stack.write_atomic(path, b"old")
-    path.chmod(0o400)
-    with pytest.raises(TypeError):
-        stack.write_atomic(path, "not bytes")  # type: ignore[arg-type]  # on purpose
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["one"]

@@ -25,8 +25,8 @@ from fallback.client import ReviewClient
 from fallback.config import Config
 from fallback.deferral import Callback, State
 from fallback.errors import UnavailableError
+from fallback.presence import Running
 from fallback.queue import Queue
-from fallback.serve import Running
 
 START_SECONDS_MAX = 30.0
 SETTINGS = """
