@@ -18,7 +18,7 @@ from rich.text import Text
 
 from benchmarks import machine, stack
 from benchmarks.demo import counts, evaluate, picture, report
-from benchmarks.demo.counts import Tally, Version
+from benchmarks.demo.counts import Check, Tally, Version
 from benchmarks.demo.journal import Replied
 from benchmarks.demo.orchestrator import Orchestration, Plan, lay_down
 from benchmarks.demo.progress import Display
@@ -81,7 +81,9 @@ def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | 
                 stumble_every=ground.stumble_every,
             )
             truth = laying.result().labels
-            tally = asyncio.run(Orchestration(plan, display).run())
+            orchestration = Orchestration(plan, display)
+            asyncio.run(orchestration.run())
+            tally = orchestration.tally
             display.phase("measuring each version on the hold-out")
             versions = asyncio.run(evaluate.measure_all(ground.stack, ground.model, tally, truth))
     path = to or (keep or config.data_folder) / "demo" / f"digits-{run_id}.png"
@@ -94,19 +96,20 @@ def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | 
         "versions_on": f"{digits.HOLDOUT_COUNT} held-out digits at the live policy; stream_*: what clients saw",
         "picture": str(path),
     }
-    return _tell(console, tally, versions, requests=requests, facts=facts, as_json=as_json)
+    checks = counts.judge(tally, versions, requests=requests, swaps_goal=SWAPS_GOAL, left_open=orchestration.left_open)
+    _tell(console, tally, versions, checks, facts=facts, as_json=as_json)
+    return all(check.ok for check in checks)
 
 
 def _tell(
     console: Console,
     tally: Tally,
     versions: list[Version],
+    checks: list[Check],
     *,
-    requests: int,
     facts: dict[str, object],
     as_json: bool,
-) -> bool:
-    checks = counts.judge(tally, versions, requests=requests, swaps_goal=SWAPS_GOAL)
+) -> None:
     summary = counts.summary(tally, versions, checks, facts)
     console.print(report.render(summary, versions, checks))
     path = Path(str(facts["picture"]))
@@ -116,7 +119,6 @@ def _tell(
         console.print(Text(f"  {entry}", style="red"))
     if as_json:
         print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
-    return all(check.ok for check in checks)
 
 
 @contextlib.contextmanager

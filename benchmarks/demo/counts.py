@@ -164,8 +164,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
-def judge(tally: Tally, versions: Sequence[Version], *, requests: int, swaps_goal: int) -> list[Check]:
-    """Return every promise of the demo beside what was found."""
+def judge(tally: Tally, versions: Sequence[Version], *, requests: int, swaps_goal: int, left_open: int) -> list[Check]:
+    """Return every promise of the demo beside what was found; `left_open` is what the queue still held at the end."""
     deferred = len(tally.deferrals)
     gain = versions[-1].accuracy_holdout - versions[0].accuracy_holdout if versions else 0.0
 
@@ -180,6 +180,7 @@ def judge(tally: Tally, versions: Sequence[Version], *, requests: int, swaps_goa
         equal("callbacks with a bad signature or body", len(tally.of(Refused)), 0),
         equal("amendments called back, one for each overturned audit", tally.amended(), tally.overturned()),
         equal("deferrals lost", lost(tally), 0),
+        equal("deferrals and audits left open in the queue", left_open, 0),
         Check(
             name="hot swaps while requests went on",
             value=tally.swaps,

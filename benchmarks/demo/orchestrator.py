@@ -10,6 +10,7 @@ missing when a wait ends is not hidden but counted, and the checks say so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -27,7 +28,7 @@ from benchmarks.demo.processes import Crew, Process
 from benchmarks.demo.progress import Display
 from benchmarks.demo.worker import Images, Order, Specification
 from fallback.client import ReviewClient
-from fallback.errors import UnavailableError
+from fallback.errors import DemurError, UnavailableError
 from gateway.stack import Stack
 from trainer import digits
 
@@ -77,9 +78,11 @@ class Orchestration:
         self._display = display
         self._crew = Crew(env={**os.environ, receiver.SECRET: plan.secret})
         self.tally = Tally()
+        # Deferrals and audits that the queue still holds; -1 while nobody could say.
+        self.left_open = -1
 
-    async def run(self) -> Tally:
-        """Run the loop to its end and return what everybody wrote down."""
+    async def run(self) -> None:
+        """Run the loop to its end; what everybody wrote down is in `tally`."""
         with self._crew:
             self._display.phase("starting clients, reviewers and a receiver of callbacks")
             await self._start()
@@ -88,7 +91,6 @@ class Orchestration:
             self._display.phase("waiting until every deferral is settled and every callback has arrived")
             await self._settle()
             await self._close()
-        return self.tally
 
     async def _start(self) -> None:
         plan, journals = self._plan, self._plan.folder / "journals"
@@ -144,8 +146,10 @@ class Orchestration:
             deadline = time.monotonic() + SETTLE_SECONDS_MAX
             while time.monotonic() < deadline:
                 await self._tick()
-                queues = {state.name: state.open for state in await client.queues()}
-                if queues.get(self._plan.model, 0) == 0 and self._all_told():
+                with contextlib.suppress(DemurError):
+                    queues = await client.queues()
+                    self.left_open = sum(queue.open for queue in queues if queue.name == self._plan.model)
+                if self.left_open == 0 and self._all_told():
                     return
 
     def _all_told(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 SECONDS_MAX = 170
+pytestmark = pytest.mark.timeout(SECONDS_MAX + 10)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,6 @@ def got(ran: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(SECONDS_MAX + 10)
 def test_the_demo_keeps_every_promise(ran: subprocess.CompletedProcess[str], got: dict[str, Any]) -> None:
     """It exits 0, and no check is broken."""
     assert [check for check in got["checks"] if not check["ok"]] == []

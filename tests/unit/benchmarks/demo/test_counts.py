@@ -77,8 +77,9 @@ def tally(*entries: Entry) -> Tally:
     return made
 
 
-def broken(made: Tally, swaps_goal: int = 1, versions: tuple[Version, ...] = VERSIONS) -> list[str]:
-    return [c.name for c in counts.judge(made, versions, requests=3, swaps_goal=swaps_goal) if not c.ok]
+def broken(made: Tally, swaps_goal: int = 1, versions: tuple[Version, ...] = VERSIONS, left_open: int = 0) -> list[str]:
+    checks = counts.judge(made, versions, requests=3, swaps_goal=swaps_goal, left_open=left_open)
+    return [check.name for check in checks if not check.ok]
 
 
 def test_a_run_as_promised_breaks_nothing() -> None:
@@ -89,7 +90,7 @@ def test_a_run_as_promised_breaks_nothing() -> None:
 def test_the_summary_has_every_figure_that_the_json_promises() -> None:
     """Requests are the answered and the deferred; audits and their amendments count apart."""
     made = tally(*good_run())
-    checks = counts.judge(made, VERSIONS, requests=3, swaps_goal=1)
+    checks = counts.judge(made, VERSIONS, requests=3, swaps_goal=1, left_open=0)
     got = counts.summary(made, VERSIONS, checks, {"machine": "one core"})
     assert got["requests"] == 3
     assert (got["answered"], got["deferred"], got["resolved"], got["callbacks_delivered"]) == (2, 1, 1, 1)
@@ -136,6 +137,11 @@ def test_a_deferral_that_stays_open_is_lost() -> None:
     made = tally(*entries, Told(deferral="d1", state="open", label=""))
     assert counts.lost(made) == 1
     assert "deferrals lost" in broken(made)
+
+
+def test_an_item_that_nobody_answered_breaks_its_promise() -> None:
+    """Audits too, of which no client has a name."""
+    assert broken(tally(*good_run()), left_open=1) == ["deferrals and audits left open in the queue"]
 
 
 def test_a_failed_request_breaks_its_promise_whatever_came_back_later() -> None:
