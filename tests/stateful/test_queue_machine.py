@@ -1,0 +1,337 @@
+"""A Hypothesis machine runs the queue on a real server against a model made of dictionaries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fallback import keys
+from fallback.answer import Identity, Label, LabelOption, Task
+from fallback.config import Config, QueueSettings
+from fallback.deferral import Lease, Parking, State
+from fallback.errors import ConflictError, StateError
+from fallback.queue import Parked, Queue
+from fallback.token import read as read_token
+
+T = TypeVar("T")
+QUEUE = "machine"
+LABELS = ("a", "b", "c")
+REVIEWERS = ("ann", "bob", "cid", "dan")
+TASK = Task(question="Which?", labels=tuple(LabelOption(label=label) for label in LABELS))
+reviewers = st.sampled_from(REVIEWERS)
+labels = st.sampled_from(LABELS)
+
+
+@dataclass
+class Slot:
+    """A place for a review: FREE, held by `holder` under `token`, or FILLED with `answer`."""
+
+    holder: str = ""
+    token: str = ""
+    answer: str = ""
+    overdue: bool = False
+
+
+@dataclass
+class Item:
+    """What the model knows of a deferral."""
+
+    name: str
+    number: int
+    priority: int
+    state: State = State.OPEN
+    overdue: bool = False
+    slots: list[Slot] = field(default_factory=list)
+
+    def free(self) -> Slot | None:
+        return next((slot for slot in self.slots if not slot.holder), None)
+
+    def end(self, state: State) -> None:
+        self.state = state
+        for slot in self.slots:
+            slot.token = ""
+
+
+class Machine(RuleBasedStateMachine):
+    """Parks, leases, reviews, cancels, lets time pass and reaps; compares after every step."""
+
+    wanted = 2
+    limit = 3
+    config: Config
+
+    tokens: Bundle[tuple[str, str]] = Bundle("tokens")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.items: dict[str, Item] = {}
+        self.keys: dict[str, tuple[str, str]] = {}
+        self.ended: list[str] = []
+        self.requests = 0
+        rules = QueueSettings(reviews_wanted=self.wanted, reviews_max=self.limit, lease_seconds=3600)
+        self.queue = self.run(self.open(Config(data_folder=self.config.data_folder, queues={"default": rules})))
+        self.redis = self.queue._store.connection.redis
+        self.run(self.redis.flushall())
+
+    async def open(self, config: Config) -> Queue:
+        return Queue.connect(config)
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    def teardown(self) -> None:
+        self.run(self.queue.close())
+        self.runner.close()
+
+    def request(self) -> str:
+        self.requests += 1
+        return str(self.requests)
+
+    # What the model does by itself.
+
+    def lapse(self) -> int:
+        count = 0
+        for item in self.items.values():
+            for slot in item.slots:
+                if slot.token and slot.overdue:
+                    slot.holder, slot.token, slot.overdue = "", "", False
+                    count += 1
+        return count
+
+    def conclude(self, item: Item) -> None:
+        answers = [slot.answer for slot in item.slots]
+        if not all(answers):
+            return
+        ((_, most),) = Counter(answers).most_common(1)
+        if 2 * most > len(answers) or len(answers) >= self.limit:
+            item.end(State.RESOLVED)
+            self.ended.append(item.name)
+        else:
+            item.slots.append(Slot())
+
+    def holder(self, token: str) -> tuple[Item, Slot] | None:
+        for item in self.items.values():
+            for slot in item.slots:
+                if slot.token == token:
+                    return item, slot
+        return None
+
+    # What happens to both.
+
+    @initialize()
+    def start(self) -> None:
+        """Begin with something to do."""
+        self.park(key="0", digest="x", priority=0)
+
+    @rule(key=st.sampled_from(["", "", "0", "1"]), digest=st.sampled_from("xxxy"), priority=st.integers(0, 2))
+    def park(self, key: str, digest: str, priority: int) -> None:
+        """A new request, a retry, or a key used for something else."""
+        parking = Parking(
+            queue=QUEUE,
+            client="c",
+            idempotency_key=key,
+            input_digest=digest,
+            task=TASK,
+            subject=b"s",
+            media_type="text/plain",
+            attributes={},
+            priority=priority,
+        )
+        (verdict,) = self.run(self.queue.park([parking]))
+        known = self.keys.get(key)
+        if known is not None and known[1] != digest:
+            assert isinstance(verdict, ConflictError)
+            return
+        assert isinstance(verdict, Parked)
+        assert verdict.created == (known is None)
+        if known is not None:
+            assert verdict.name == known[0]
+            return
+        slots = [Slot() for _ in range(self.wanted)]
+        self.items[verdict.name] = Item(name=verdict.name, number=len(self.items), priority=priority, slots=slots)
+        if key:
+            self.keys[key] = (verdict.name, digest)
+
+    @rule(target=tokens, reviewer=reviewers, limit=st.integers(1, 3))
+    def lease(self, reviewer: str, limit: int) -> Any:
+        """The most urgent items that this reviewer may take, and no others."""
+        got = self.run(self.queue.lease(QUEUE, reviewer=Identity(name=reviewer), limit=limit))
+        self.lapse()
+        may = [
+            item
+            for item in sorted(self.items.values(), key=lambda item: (-item.priority, item.number))
+            if item.state is State.OPEN
+            and not item.overdue
+            and item.free()
+            and reviewer not in {slot.holder for slot in item.slots}
+        ]
+        assert [lease.deferral.name for lease in got] == [item.name for item in may[:limit]]
+        for item, lease in zip(may, got, strict=False):
+            slot = item.free()
+            assert slot is not None
+            slot.holder, slot.token = reviewer, lease.token
+        return multiple(*((lease.token, reviewer) for lease in got))
+
+    @rule(token=tokens, reviewer=reviewers)
+    def extend(self, token: tuple[str, str], reviewer: str) -> None:
+        """Only the holder, only while they hold; an extended lease is not overdue."""
+
+        async def call(text: str, who: Identity) -> Lease:
+            return await self.queue.extend(text, reviewer=who, request_id="")
+
+        self._held(token, reviewer, call)
+
+    @rule(token=consumes(tokens), reviewer=reviewers)
+    def release(self, token: tuple[str, str], reviewer: str) -> None:
+        """The slot is free again; a repeat is answered as the first time."""
+        request = self.request()
+
+        async def call(text: str, who: Identity) -> None:
+            await self.queue.release(text, reviewer=who, request_id=request)
+            await self.queue.release(text, reviewer=who, request_id=request)
+
+        held = self._held(token, reviewer, call)
+        if held is not None:
+            held[1].holder, held[1].token = "", ""
+
+    @rule(token=tokens, reviewer=reviewers, label=labels)
+    def submit(self, token: tuple[str, str], reviewer: str, label: str) -> None:
+        """The review is in, once, however often it is sent; the deferral settles or grows as the model says."""
+        request = self.request()
+
+        async def call(text: str, who: Identity) -> None:
+            first = await self.queue.submit(text, reviewer=who, answer=Label(label), request_id=request)
+            again = await self.queue.submit(text, reviewer=who, answer=Label(label), request_id=request)
+            assert again == first
+
+        held = self._held(token, reviewer, call)
+        if held is not None:
+            item, slot = held
+            slot.answer, slot.token = label, ""
+            self.conclude(item)
+
+    def _held(
+        self, token: tuple[str, str], reviewer: str, call: Callable[[str, Identity], Coroutine[Any, Any, Any]]
+    ) -> tuple[Item, Slot] | None:
+        """Make a holder's call; returns what the model says they hold, None where the call must be refused."""
+        text, owner = token
+        held = self.holder(text)
+        if held is None or reviewer != owner or held[1].overdue:
+            with pytest.raises(StateError):
+                self.run(call(text, Identity(name=reviewer)))
+            return None
+        self.run(call(text, Identity(name=reviewer)))
+        return held
+
+    @precondition(lambda self: self.items)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """An open one is cancelled, once, however often it is asked for; an ended one is not."""
+        item = data.draw(st.sampled_from(list(self.items.values())))
+        request = self.request()
+        if item.state is State.OPEN:
+            first = self.run(self.queue.cancel(item.name, request_id=request))
+            assert self.run(self.queue.cancel(item.name, request_id=request)) == first
+            item.end(State.CANCELLED)
+            self.ended.append(item.name)
+        else:
+            with pytest.raises(StateError):
+                self.run(self.queue.cancel(item.name, request_id=request))
+
+    @rule(token=tokens)
+    def a_lease_becomes_overdue(self, token: tuple[str, str]) -> None:
+        """Its time is moved into the past, in record and index alike."""
+        held = self.holder(token[0])
+        if held is not None:
+            self.age(held[1])
+
+    def age(self, slot: Slot) -> None:
+        hold = read_token(slot.token)
+        self.run(self.redis.hset(keys.record(QUEUE, hold.id), f"s{hold.slot}.until", "1"))
+        self.run(self.redis.zadd(keys.index(QUEUE, "leases"), {f"{hold.id}:{hold.slot}": 1}))
+        slot.overdue = True
+
+    @precondition(lambda self: any(item.state is State.OPEN for item in self.items.values()))
+    @rule(data=st.data())
+    def a_deferral_becomes_overdue(self, data: st.DataObject) -> None:
+        """The same for the deferral's own end, which no lease outlives."""
+        item = data.draw(st.sampled_from([item for item in self.items.values() if item.state is State.OPEN]))
+        one = item.name.rpartition("/")[2]
+        self.run(self.redis.hset(keys.record(QUEUE, one), "expire_ms", "1"))
+        self.run(self.redis.zadd(keys.index(QUEUE, "expiry"), {one: 1}))
+        item.overdue = True
+        for slot in item.slots:
+            if slot.token:
+                self.age(slot)
+
+    @rule()
+    def reap(self) -> None:
+        """Overdue leases lapse, overdue deferrals expire, each once."""
+        done = self.run(self.queue.reap())
+        assert done.lapsed == self.lapse()
+        expired = [item for item in self.items.values() if item.state is State.OPEN and item.overdue]
+        assert done.expired == len(expired)
+        for item in expired:
+            item.end(State.EXPIRED)
+        self.ended += [item.name for item in expired]
+
+    @invariant()
+    def the_server_agrees_with_itself(self) -> None:
+        """Everything open stands in exactly one index."""
+        assert self.run(self.queue.reconcile()) == []
+
+    @invariant()
+    def the_server_agrees_with_the_model(self) -> None:
+        """States, reviews and counts; one outcome for each that ended."""
+        for item in self.items.values():
+            found = self.run(self.queue.get(item.name))
+            answers = sorted(slot.answer for slot in item.slots if slot.answer)
+            assert (found.state, found.reviews_wanted) == (item.state, len(item.slots))
+            assert (
+                sorted(review.answer.label for review in found.reviews if isinstance(review.answer, Label)) == answers
+            )
+            assert (found.outcome is not None) == (item.state is not State.OPEN)
+            assert len({review.reviewer for review in found.reviews}) == len(found.reviews)
+        events = self.run(self.queue.outcomes(QUEUE, "0"))
+        assert sorted(event.deferral.name for event in events) == sorted(self.ended)
+        for state in self.run(self.queue.states()):
+            opened = [item for item in self.items.values() if item.state is State.OPEN]
+            assert (state.open, state.waiting) == (len(opened), sum(item.free() is not None for item in opened))
+            assert state.held == sum(any(slot.token for slot in item.slots) for item in opened)
+            assert state.reviewers == len({slot.holder for item in opened for slot in item.slots if slot.token})
+
+
+@pytest.mark.parametrize(("wanted", "limit"), [(1, 1), (2, 3)])
+def test_the_queue_does_what_the_model_does(config: Config, wanted: int, limit: int) -> None:
+    """Whatever callers do in whatever order, server and model agree after every step."""
+    machine = type("Machine", (Machine,), {"wanted": wanted, "limit": limit, "config": config})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=30,
+            deadline=None,
+            database=None,
+            # Explaining a failure traces every line: minutes with a server behind it.
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
