@@ -1,0 +1,207 @@
+"""What demur.toml may say, and what Demur says of a file that is wrong."""
+
+from __future__ import annotations
+
+import base64
+import re
+import stat
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fallback.config import (
+    Config,
+    FallbackSettings,
+    QueueSettings,
+    RedisSettings,
+    check_queue_name,
+    explain,
+    load,
+    redis_url,
+    secret,
+)
+from fallback.errors import ConfigError, InvalidError
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file and no variable of the machine's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CONFIG", "DATA", "REDIS_URL", "WEBHOOK_SECRET", "AUDIT_SECRET"):
+        monkeypatch.delenv(f"DEMUR_{name}", raising=False)
+
+
+def _load(text: str) -> Config:
+    path = Path("demur.toml")
+    path.write_text(text)
+    return load(path)
+
+
+def test_without_a_file_everything_has_its_default() -> None:
+    """Nothing needs to be configured."""
+    config = load()
+    assert (config.data_folder, config.path) == (Path("data"), None)
+    assert config.table("redis", RedisSettings) == RedisSettings()
+    assert config.queue("digits") == QueueSettings()
+
+
+def test_the_file_is_found_by_argument_then_variable_then_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this order."""
+    for name in ("demur", "named", "given"):
+        (tmp_path / f"{name}.toml").write_text(f'data_folder = "{name}"')
+    assert load().data_folder == Path("demur")
+    monkeypatch.setenv("DEMUR_CONFIG", "named.toml")
+    assert load().data_folder == Path("named")
+    assert load(Path("given.toml")).data_folder == Path("given")
+    monkeypatch.setenv("DEMUR_DATA", "/somewhere")
+    assert load().data_folder == Path("/somewhere")
+
+
+def test_a_file_that_was_named_must_be_there() -> None:
+    """A path that leads nowhere is no reason to take the defaults."""
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read"):
+        load(Path("nowhere.toml"))
+
+
+def test_a_queue_takes_what_it_does_not_say_from_the_default_queue() -> None:
+    """[queues.<name>] over [queues.default] over the defaults."""
+    config = _load("[queues.default]\nlease_seconds = 7\nreviews_wanted = 2\n[queues.digits]\nassisted = true\n")
+    digits, other = config.queue("digits"), config.queue("other")
+    assert (digits.lease_seconds, digits.reviews_wanted, digits.assisted) == (7, 2, True)
+    assert (other.lease_seconds, other.reviews_wanted, other.assisted) == (7, 2, False)
+    assert config.queue_names() == ("digits",)
+
+
+def test_a_table_of_another_package_is_read_by_its_own_struct() -> None:
+    """The gateway's table comes through the entry points."""
+    with pytest.raises(ConfigError, match=r"gateway\.grpc_listne: no such key; did you mean gateway\.grpc_listen\?"):
+        _load('[gateway]\ngrpc_listne = "x"')
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[fallbak]", r"fallbak: no such table or key; did you mean fallback?"),
+        ("data_foldr = 'x'", r"data_foldr: no such table or key; did you mean data_folder?"),
+        ("[redis]\nurll = 'x'", r"redis.urll: no such key; did you mean redis.url?"),
+        ("[queues.a]\nlease_second = 3", r"queues.a.lease_second: no such key; did you mean queues.a.lease_seconds?"),
+        ("[queues.default]\nzzz = 3", r"queues.default.zzz: no such key; known: assisted, "),
+        ("[queues]\nlease_seconds = 3", r"got 3 (int); for all queues write it under [queues.default]"),
+        ("[queues.'a b']", r"queues: 'a b' cannot be a queue's name"),
+        ("redis = 3", r"redis: expected a table [redis], got 3 (int)"),
+        ("data_folder = 3", r"data_folder: expected a path as text, got 3"),
+        (
+            "[redis]\nconnections_max = 'x'",
+            r"redis.connections_max: expected whole number >= 4, <= 10000, got 'x'",
+        ),
+        ("[redis]\nconnections_max = 3", r"redis.connections_max: expected whole number >= 4, <= 10000, got 3"),
+        ("[redis]\nconnections_max = true", r"expected whole number >= 4, <= 10000, got True (bool)"),
+        ("[queues.a]\nassisted = 1", r"queues.a.assisted: expected true or false, got 1 (int)"),
+        ("[queues.a]\nlease_seconds = nan", r"queues.a.lease_seconds: expected "),
+        ("[queues.a]\nlease_seconds = inf", r"queues.a.lease_seconds: expected "),
+        ("[queues.a]\non_expiry = 'x'", r'expected "abstain" or "answer_unreviewed", got '),
+        ("[fallback]\nwebhook_allow_networks = [1]", r"expected list of texts, got [1] (list)"),
+        ("[queues.a]\nreviews_wanted = 4", r"queues.a.reviews_max: expected at least reviews_wanted (4), got 3"),
+        ("[redis]\nurl = 'redis://:pw@h/0'", r"redis.url: expected no password here, got one; set $DEMUR_REDIS_URL"),
+        ("x = = 3", r"demur.toml: expected TOML, got "),
+    ],
+)
+def test_a_wrong_file_is_refused_in_words_that_help(text: str, told: str) -> None:
+    """The file, the key, what was expected, what came, the nearest right key."""
+    with pytest.raises(ConfigError, match=re.escape(told)) as raised:
+        _load(text)
+    assert raised.value.message.startswith("demur.toml: ")
+    assert "pw" not in raised.value.message
+
+
+def test_the_largest_and_the_smallest_value_are_taken() -> None:
+    """Bounds belong to their range, but for those that say more than."""
+    assert _load("[queues.a]\nreviews_wanted = 25\nreviews_max = 25").queue("a").reviews_wanted == 25
+
+
+@pytest.mark.parametrize("name", ["digits", "a.b_c-9", "A", "x" * 63])
+def test_names_of_queues(name: str) -> None:
+    """Letters, digits, '_', '.', '-', as models are called."""
+    check_queue_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".a", "a/b", "a b", "{a}", "x" * 64, "é", "a\n"])
+def test_what_is_no_name_of_a_queue(name: str) -> None:
+    """A brace would change the hash tag of its keys."""
+    with pytest.raises(InvalidError, match="queue: expected"):
+        check_queue_name(name)
+
+
+def test_the_servers_address_comes_from_the_environment_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For it may hold a password."""
+    config = _load('[redis]\nurl = "redis://host/0"')
+    assert redis_url(config) == "redis://host/0"
+    monkeypatch.setenv("DEMUR_REDIS_URL", "redis://:pw@host/1")
+    assert redis_url(config) == "redis://:pw@host/1"
+    assert redis_url(Config()) == "redis://:pw@host/1"
+
+
+def test_everything_is_explained() -> None:
+    """Each key of each table with its type and default, each in words, units where there is a quantity."""
+    rows = {(row.table, row.key): row for row in explain()}
+    for table, type_ in (("redis", RedisSettings), ("fallback", FallbackSettings), ("queues.<name>", QueueSettings)):
+        for name in type_.__struct_fields__:
+            row = rows[table, name]
+            assert row.description, name
+            assert row.type, name
+            if name.endswith("_seconds"):
+                assert "seconds" in row.description, name
+            if name.endswith("_bytes_max"):
+                assert "bytes" in row.description, name
+    assert rows["queues.<name>", "lease_seconds"].default == "120.0"
+    assert rows["queues.<name>", "lease_seconds"].type == "number > 0, <= 86400"
+    assert rows["", "data_folder"].default == "data"
+    assert rows["environment", "DEMUR_REDIS_URL"].description
+    assert {table for table, _ in rows} >= {"gateway", "trainer"}
+
+
+def test_a_table_asked_for_as_something_else_is_a_mistake_of_ours() -> None:
+    """Two packages cannot own one table."""
+
+    class Other(msgspec.Struct):
+        pass
+
+    with pytest.raises(TypeError, match="redis"):
+        _load("[redis]\nconnections_max = 8").table("redis", Other)
+
+
+def test_a_secret_is_made_once_and_only_we_can_read_it(tmp_path: Path) -> None:
+    """32 random bytes; the same for every process that asks, even at once."""
+    config, found = Config(data_folder=tmp_path), set()
+    threads = [threading.Thread(target=lambda: found.add(secret(config, "webhook"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (made,) = found
+    assert len(base64.b64decode(made.removeprefix("whsec_"))) == 32
+    assert secret(Config(data_folder=tmp_path), "webhook") == made
+    kept = tmp_path / "secrets" / "webhook"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert [path.name for path in kept.parent.iterdir()] == ["webhook"]
+    assert secret(config, "audit") != made
+
+
+def test_a_secret_from_the_environment_wins_and_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot sign is refused by the name of its variable."""
+    config = Config(data_folder=tmp_path)
+    given = "whsec_" + base64.b64encode(bytes(24)).decode()
+    monkeypatch.setenv("DEMUR_WEBHOOK_SECRET", given)
+    assert secret(config, "webhook") == given
+    for wrong in ("hunter2", "whsec_hunter2", "whsec_" + base64.b64encode(bytes(23)).decode()):
+        monkeypatch.setenv("DEMUR_WEBHOOK_SECRET", wrong)
+        with pytest.raises(ConfigError, match="DEMUR_WEBHOOK_SECRET: expected whsec_") as raised:
+            secret(config, "webhook")
+        assert wrong not in raised.value.message
+    with pytest.raises(ValueError, match="no secret"):
+        secret(config, "redis")
+    assert not (tmp_path / "secrets").exists()

@@ -1,0 +1,159 @@
+"""Consensus, the tables' shape, and what an ending tells. Pure."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fallback.answer import Answer, CantTell, Label, Labels, Task
+from fallback.deferral import (
+    DEFERRAL_TABLE,
+    NOT_YET,
+    SLOT_TABLE,
+    TERMINAL,
+    Callback,
+    Deferral,
+    Event,
+    NeedMore,
+    OnExpiry,
+    Prediction,
+    Review,
+    Settled,
+    SlotEvent,
+    SlotState,
+    Source,
+    State,
+    consensus,
+    overdue,
+    telling,
+)
+
+PREDICTION = Prediction(model="m", version="1", answer=Label("3"), confidence=0.5)
+
+
+def _reviews(*answers: Answer) -> tuple[Review, ...]:
+    return tuple(
+        Review(reviewer=f"r{number}", answer=answer, create_time=number, blind=True, duration_seconds=1)
+        for number, answer in enumerate(answers)
+    )
+
+
+def _deferral(**changes: object) -> Deferral:
+    said: dict[str, object] = {
+        "id": "1",
+        "queue": "q",
+        "state": State.OPEN,
+        "version": 1,
+        "task": Task(question="?"),
+        "prediction": PREDICTION,
+        "draw": None,
+        "outcome": None,
+        "reviews": (),
+        "reviews_wanted": 1,
+        "create_time": 0.0,
+        "expire_time": 1.0,
+        "client": "c",
+        "priority": 0,
+        "attributes": {},
+        "media_type": "",
+        "reasons": (),
+        "audit": False,
+        "callback": Callback(grpc_target="host:1"),
+        "on_expiry": OnExpiry.ABSTAIN,
+        "subject_digest": "",
+        "inputs_digest": "",
+    }
+    return Deferral(**{**said, **changes})  # type: ignore[arg-type]  # built from a table of defaults
+
+
+def test_every_state_of_the_tables_is_reached_and_the_last_ones_are_left_by_nothing() -> None:
+    """No edge leads out of a terminal state, and every other state has one."""
+    reached = {state for states in DEFERRAL_TABLE.values() for state in states} | {State.OPEN}
+    assert reached == set(State)
+    assert {state for state, _ in DEFERRAL_TABLE} == set(State) - TERMINAL
+    assert set(SLOT_TABLE.values()) == {state for state, _ in SLOT_TABLE} == set(SlotState)
+    assert {event for _, event in DEFERRAL_TABLE} == set(Event)
+    assert {event for _, event in SLOT_TABLE} == set(SlotEvent)
+    assert {*Event, *SlotEvent} > NOT_YET
+
+
+def test_one_review_is_one_persons_word() -> None:
+    """N = 1."""
+    assert consensus((), wanted=1, limit=3) == NeedMore()
+    assert consensus(_reviews(Label("7")), wanted=1, limit=3) == Settled(source=Source.PERSON, answer=Label("7"))
+    assert consensus(_reviews(CantTell()), wanted=1, limit=1) == Settled(source=Source.PERSON, answer=CantTell())
+
+
+def test_more_than_half_decides_and_half_does_not() -> None:
+    """N = 2: two that differ need a third; three that differ at the limit have no answer."""
+    assert consensus(_reviews(Label("7")), wanted=2, limit=3) == NeedMore()
+    agreed = Settled(source=Source.CONSENSUS, answer=Label("7"))
+    assert consensus(_reviews(Label("7"), Label("7")), wanted=2, limit=3) == agreed
+    assert consensus(_reviews(Label("7"), Label("1")), wanted=2, limit=3) == NeedMore()
+    assert consensus(_reviews(Label("7"), Label("1"), Label("7")), wanted=2, limit=3) == agreed
+    nobody = Settled(source=Source.CONSENSUS, answer=None)
+    assert consensus(_reviews(Label("7"), Label("1"), Label("2")), wanted=2, limit=3) == nobody
+    assert consensus(_reviews(Label("7"), Label("1")), wanted=2, limit=2) == nobody
+
+
+def test_answers_are_compared_by_value() -> None:
+    """Of any kind."""
+    same = Labels(("a", "b"))
+    assert consensus(_reviews(same, Labels(("a", "b"))), wanted=2, limit=3) == Settled(
+        source=Source.CONSENSUS, answer=same
+    )
+
+
+@given(
+    answers=st.lists(st.sampled_from("abc").map(Label), max_size=9),
+    wanted=st.integers(1, 5),
+    extra=st.integers(0, 4),
+)
+def test_consensus_is_what_most_said(answers: list[Label], wanted: int, extra: int) -> None:
+    """Never decided before N, always at M; who prevails has more than half; order does not matter."""
+    limit = wanted + extra
+    found = consensus(_reviews(*answers[:limit]), wanted=wanted, limit=limit)
+    given = answers[:limit]
+    if isinstance(found, NeedMore):
+        assert len(given) < limit
+    else:
+        assert len(given) >= wanted
+        if found.answer is not None:
+            assert 2 * given.count(Label(getattr(found.answer, "label", ""))) > len(given)
+        else:
+            assert all(2 * given.count(answer) <= len(given) for answer in given)
+    assert consensus(_reviews(*reversed(given)), wanted=wanted, limit=limit) == found
+
+
+def test_nobody_came_in_time() -> None:
+    """The model's answer where the client takes it unreviewed, none otherwise or where no model was asked."""
+    assert overdue(PREDICTION, OnExpiry.ANSWER_UNREVIEWED) == Label("3")
+    assert overdue(PREDICTION, OnExpiry.ABSTAIN) is None
+    assert overdue(None, OnExpiry.ANSWER_UNREVIEWED) is None
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL))
+def test_a_deferral_tells_how_it_ended(state: State) -> None:
+    """Whatever the answer; without a callback nothing."""
+    assert telling(_deferral(), state, None) == f"deferral.{state.value}"
+    assert telling(_deferral(callback=None), state, Label("3")) == ""
+
+
+def test_an_audit_tells_only_of_an_answer_that_overturns() -> None:
+    """Agreement, no answer, "can't tell", expiry and cancellation are no news to a client that was answered."""
+    audit = _deferral(audit=True)
+    assert telling(audit, State.RESOLVED, Label("7")) == "answer.amended"
+    for state, answer in (
+        (State.RESOLVED, Label("3")),
+        (State.RESOLVED, None),
+        (State.RESOLVED, CantTell()),
+        (State.EXPIRED, Label("7")),
+        (State.CANCELLED, None),
+    ):
+        assert telling(audit, state, answer) == ""
+
+
+def test_a_name_holds_its_queue() -> None:
+    """queues/<queue>/deferrals/<id>."""
+    assert _deferral(id="abc").name == "queues/q/deferrals/abc"
