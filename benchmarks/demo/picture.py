@@ -100,6 +100,8 @@ def _headline(versions: Sequence[Version]) -> str:
 
 
 def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
+    from matplotlib import patheffects
+
     places = range(len(panel.values))
     values = [100 * value for value in panel.values]
     seen = [(place, 100 * share) for place, share in enumerate(panel.stream) if share is not None]
@@ -109,17 +111,19 @@ def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
         markerfacecolor="white", clip_on=False, zorder=2.5,
     )  # fmt: skip
     for place, value in zip(places, values, strict=True):
+        # Beside a falling line there is room to its right, clear of the stream's mark.
+        aside = panel.stream and values[min(len(values) - 1, place + 1)] <= value
         axes.annotate(
             f"{value:.1f} %", (place, value), textcoords="offset points",
-            ha="left" if panel.stream else "center", xytext=(8, 4) if panel.stream else (_beside(values, place), 9),
+            ha="left" if aside else "center", xytext=(8, 4) if aside else (_beside(values, place), 11),
             fontsize=9, color=panel.colour, weight="bold" if place in {0, len(values) - 1} else "normal",
-            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}, zorder=2,
+            path_effects=[patheffects.withStroke(linewidth=3, foreground="white")], zorder=4,
         )  # fmt: skip
     shown = [*values, *(share for _, share in seen)]
     spread = max(shown) - min(shown)
     floor = min(shown) - max(spread, 1.0) if min(shown) > _ZOOM_ABOVE_PERCENT else 0.0
     axes.set_ylim(floor, max(shown) + max(0.25 * (max(shown) - floor), 0.5))
-    axes.set_xlim(-0.6 if not panel.stream else -0.3, len(values) - 0.4)
+    axes.set_xlim(*((-0.3, len(values) - 0.25) if panel.stream else (-0.6, len(values) - 0.4)))
     axes.set_xticks(list(places), [f"v{name}" if name.isdecimal() else name for name in names])
     axes.set_title(panel.title, loc="left", color=_INK)
     _bare(axes)
@@ -128,7 +132,9 @@ def _draw_panel(axes: Any, panel: Panel, names: list[str]) -> None:
 def _beside(values: Sequence[float], place: int) -> float:
     """Return how many points to move a label sideways so that a rising or falling line does not run through it."""
     before, after = values[max(0, place - 1)], values[min(len(values) - 1, place + 1)]
-    return 0.0 if before == after else 11.0 if before > after else -11.0
+    if before == after or values[place] < min(before, after):
+        return 0.0
+    return 11.0 if before > after else -11.0
 
 
 def _draw_stream(axes: Any, replied: Sequence[Replied]) -> None:
