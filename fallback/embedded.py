@@ -50,7 +50,10 @@ class Server:
 
     @classmethod
     def start(cls, folder: Path) -> Server:
-        """Start on `folder` and return at once; `wait_ready` says when it answers."""
+        """Start on `folder` and return at once; `wait_ready` says when it answers.
+
+        On Linux the server ends with the thread that called this, however that ends: call it from one that lives on.
+        """
         process = subprocess.Popen(  # noqa: S603 - our own launcher
             [*command(folder), "--end-with-parent"], stdin=subprocess.DEVNULL, process_group=0
         )

@@ -43,7 +43,10 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turn = 0
-        self._visibility_ms = int(store.config.table("fallback", FallbackSettings).callback_visibility_seconds * MS)
+        settings = store.config.table("fallback", FallbackSettings)
+        # An attempt that may still succeed must not be claimed by somebody else meanwhile.
+        seconds = max(settings.callback_visibility_seconds, 2 * settings.callback_timeout_seconds)
+        self._visibility_ms = int(seconds * MS)
 
     async def due(self, *, limit: int) -> list[Delivery]:
         """Claim up to `limit` outcomes that are due."""

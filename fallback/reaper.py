@@ -5,7 +5,6 @@ Any number of reapers may run; every step is a script that looks again before it
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -52,21 +51,6 @@ async def sweep(store: Store, queue: str) -> Reaped:
     expired = await _each(queue, overdue, lambda one: _expire(store, queue, one))
     purged = await _batches(store, "purge", queue, BATCH, retention_ms)
     return Reaped(lapsed=lapsed, finished=finished, expired=expired, purged=purged)
-
-
-async def run(reap: Callable[[], Awaitable[Reaped]], interval_seconds: float) -> None:
-    """Reap for ever, pausing in between; what goes wrong is logged and tried again."""
-    while True:
-        try:
-            done = await reap()
-        except UnavailableError as error:
-            log.warning("the reaper waits for the server", error=error.message)
-        except Exception:
-            log.exception("a round of the reaper failed; the next one tries again")
-        else:
-            if done.expired or done.finished or done.lapsed:
-                log.info("reaped", **msgspec.structs.asdict(done))
-        await asyncio.sleep(interval_seconds)
 
 
 async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:

@@ -16,7 +16,7 @@ import structlog
 
 from fallback import keys
 from fallback.connection import Connection
-from fallback.errors import DemurError, UnavailableError
+from fallback.errors import UnavailableError
 
 WORK: Final = "work"
 OUTCOMES: Final = "outcomes"
@@ -66,7 +66,8 @@ class Tail:
                 await self._follow()
             except UnavailableError:
                 await asyncio.sleep(_PAUSE_SECONDS)
-            except DemurError:
+            except Exception:
+                # The task's root: whatever it was, those who wait must still be woken by what comes.
                 log.exception("cannot follow a queue; trying again", queue=self._queue)
                 await asyncio.sleep(_PAUSE_SECONDS)
         self._task = None

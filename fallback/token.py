@@ -39,6 +39,6 @@ def read(token: str) -> Hold:
         hold = msgspec.msgpack.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=Hold)
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
         raise refusal from error
-    if not QUEUE_NAME.fullmatch(hold.queue) or hold.slot < 0 or not hold.id.isalnum():
+    if not QUEUE_NAME.fullmatch(hold.queue) or hold.slot < 0 or not (hold.id.isascii() and hold.id.isalnum()):
         raise refusal
     return hold

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
-from fallback import keys, reaper
+from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.deferral import OnExpiry, Parking, Source, State
-from fallback.errors import NotFoundError, StateError, UnavailableError
+from fallback.errors import NotFoundError, StateError
 from fallback.queue import Parked, Queue, Reaped
 
 MakeParking = Callable[..., Parking]
@@ -163,21 +163,3 @@ async def test_many_reapers_end_each_deferral_once(open_queue: OpenQueue, parkin
     done = await asyncio.gather(*(queue.reap() for _ in range(4)))
     assert sum(one.expired for one in done) == 40
     assert len(await queue.outcomes("digits", "0")) == 40
-
-
-async def test_the_reaper_goes_on_after_a_round_that_failed() -> None:
-    """A server that is away, and a mistake of our own, cost a round, not the reaper."""
-    rounds = iter([UnavailableError("away"), ZeroDivisionError()])
-    went_on = asyncio.Event()
-
-    async def reap() -> Reaped:
-        mistake = next(rounds, None)
-        if mistake is not None:
-            raise mistake
-        went_on.set()
-        return Reaped(lapsed=1)
-
-    running = asyncio.create_task(reaper.run(reap, 0.001))
-    await asyncio.wait_for(went_on.wait(), 5)
-    running.cancel()
-    assert await asyncio.gather(running, return_exceptions=True)

@@ -35,7 +35,13 @@ def test_anything_else_is_refused_and_nothing_more(text: str) -> None:
 
 @pytest.mark.parametrize(
     "hold",
-    [Hold("a b", "1", 0, 1, "n"), Hold("{q}", "1", 0, 1, "n"), Hold("q", "a:b", 0, 1, "n"), Hold("q", "1", -1, 1, "n")],
+    [
+        Hold("a b", "1", 0, 1, "n"),
+        Hold("{q}", "1", 0, 1, "n"),
+        Hold("q", "a:b", 0, 1, "n"),
+        Hold("q", "\u00e9", 0, 1, "n"),
+        Hold("q", "1", -1, 1, "n"),
+    ],
 )
 def test_a_token_cannot_lead_to_other_keys(hold: Hold) -> None:
     """Queue and id are parts of keys: they are checked even in a well-formed token."""
