@@ -65,9 +65,18 @@ class Champions:
         if pipeline is None:
             pipeline = self._pipelines[version.model] = self._make(version.model, champion)
         pipeline.swapped(live)
+        if (changed := self._policies.get(version.model, policy)) is not policy:
+            pipeline.champion.set_policy(changed)  # it came while this one was loading
         self._provider = live.model.provider
         self._metrics.set_champion(version.model, version.version, live.model.provider)
         log.info("swapped", model=version.model, version=version.version, provider=live.model.provider)
+
+    def remove(self, model: str) -> None:
+        """Have no live version of `model`; what runs ends first."""
+        pipeline = self._pipelines.get(model)
+        if pipeline is not None:
+            pipeline.champion.close()
+            self._metrics.unset_champion(model)
 
     def set_policy(self, model: str, policy: Policy) -> None:
         """Judge answers by `policy` from the next batch on."""

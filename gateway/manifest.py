@@ -127,9 +127,14 @@ def check_name(field: str, name: str) -> None:
         )
 
 
+def is_version(name: str) -> bool:
+    """Whether `name` is a positive whole number, as a version's folder is called."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def check_version(field: str, version: str) -> None:
     """Raise InvalidError unless `version` is a positive whole number."""
-    if not _VERSION.fullmatch(version):
+    if not is_version(version):
         raise InvalidError(f"{field}: expected a whole number from 1 on, got {version[:100]!r}")
 
 

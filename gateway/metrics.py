@@ -89,6 +89,12 @@ class Metrics:
         self._live[model] = (version, provider)
         self._champion.labels(model, version, provider).set(1)
 
+    def unset_champion(self, model: str) -> None:
+        """Say that no version of `model` is live."""
+        before = self._live.pop(model, None)
+        if before is not None:
+            self._champion.remove(model, *before)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsPage:

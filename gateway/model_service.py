@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import tempfile
+import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -26,6 +26,7 @@ from fallback.errors import (
     FullError,
     InvalidError,
     NotFoundError,
+    OverdueError,
     StateError,
     UnimplementedError,
 )
@@ -41,12 +42,16 @@ from gateway.watch import MODELS, POLICIES, Watch, states_of
 SERVICE: Final = "demur.v1.ModelService"
 # The methods whose client streams.
 READS: Final = frozenset({f"/{SERVICE}/PublishModelVersion"})
-_ADMISSIONS_WAITING_MAX: Final = 4
+# Uploads and trials under way; each may take as much disk as an artefact.
+_PUBLISHING_MAX: Final = 4
+# Between two messages of an upload.
+CHUNK_SECONDS_MAX: Final = 60.0
 _FULL_RETRY_SECONDS: Final = 5.0
 _WRITE_ATTEMPTS_MAX: Final = 8
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 class ModelService:
@@ -60,6 +65,7 @@ class ModelService:
         watch: Watch,
         limits: admission.Limits,
         credentials: Credentials,
+        chunk_seconds_max: float = CHUNK_SECONDS_MAX,
     ) -> None:
         self._credentials = credentials
         self._registry = registry
@@ -67,7 +73,9 @@ class ModelService:
         self._watch = watch
         self._limits = limits
         self._admitting = asyncio.Semaphore(1)
-        self._admissions = 0
+        self._publishing = 0
+        self._chunk_seconds_max = chunk_seconds_max
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def routes(self) -> Mapping[str, Slow]:
         """Return the handlers by full method name."""
@@ -107,10 +115,40 @@ class ModelService:
         manifest = parse(header.manifest)
         # Fails now, not after minutes of upload and trial, when Redis is away.
         await self._documents.read(MODELS + header.model)
-        with tempfile.TemporaryDirectory(prefix=".upload-", dir=self._home()) as folder:
-            artefact = Path(folder) / "model.onnx"
-            await self._receive(call, artefact)
-            version = await self._admit(header.model, artefact, manifest)
+        folder = self._take_room()
+        try:
+            await self._receive(call, folder / "model.onnx")
+        except BaseException:
+            self._give_room(folder)
+            raise
+        return await self._to_its_end(self._published(header, manifest, folder))
+
+    def _take_room(self) -> Path:
+        """Return a folder for one more upload; raises FullError where as many are under way as may be."""
+        if self._publishing >= _PUBLISHING_MAX:
+            raise FullError(
+                f"{self._publishing} versions are being published, the most at a time",
+                retry_after_seconds=_FULL_RETRY_SECONDS,
+            )
+        folder = self._registry.upload_folder()
+        self._publishing += 1
+        return folder
+
+    def _give_room(self, folder: Path) -> None:
+        self._publishing -= 1
+        shutil.rmtree(folder, ignore_errors=True)
+
+    async def _published(
+        self, header: pb.PublishModelVersionRequest.Header, manifest: Manifest, folder: Path
+    ) -> Message:
+        try:
+            # One at a time: a trial takes a core and much memory.
+            async with self._admitting:
+                version = await asyncio.to_thread(
+                    self._registry.publish, header.model, folder / "model.onnx", manifest, limits=self._limits
+                )
+        finally:
+            self._give_room(folder)
         reason = header.reason or "published"
         states = await self._write(
             header.model, lambda states: lifecycle.add(states, version.version, reason=reason, time=time.time())
@@ -120,15 +158,23 @@ class ModelService:
             states = await self._make_champion(version.model, version.version, reason)
         return _to_wire(version, states)
 
-    def _home(self) -> Path:
-        self._registry.folder.mkdir(parents=True, exist_ok=True)
-        return self._registry.folder
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work` to its end though its caller may leave: what is half done would be live and nowhere written."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: whoever asked for it was told, or has left
 
     async def _receive(self, call: Call, artefact: Path) -> None:
         """Write the stream's chunks to a file, no more than the limit."""
         size = 0
         with artefact.open("xb") as file:
-            while (message := await call.receive()) is not None:
+            while (message := await self._next(call)) is not None:
                 request = _read(message, pb.PublishModelVersionRequest)
                 if request.WhichOneof("part") != "chunk":
                     raise InvalidError("chunk: expected in every message after the first")
@@ -137,19 +183,12 @@ class ModelService:
                     raise InvalidError(f"chunk: expected at most {self._limits.artefact_bytes_max} bytes in all")
                 await asyncio.to_thread(file.write, request.chunk)
 
-    async def _admit(self, model: str, artefact: Path, manifest: Manifest) -> ModelVersion:
-        """Try one version at a time: a trial takes a core and much memory."""
-        if self._admissions >= _ADMISSIONS_WAITING_MAX:
-            raise FullError(
-                f"{self._admissions} versions are being tried, the most at a time",
-                retry_after_seconds=_FULL_RETRY_SECONDS,
-            )
-        self._admissions += 1
+    async def _next(self, call: Call) -> bytes | None:
+        """Return the stream's next message; a publisher that sends nothing must not keep the room of others."""
         try:
-            async with self._admitting:
-                return await asyncio.to_thread(self._registry.publish, model, artefact, manifest, limits=self._limits)
-        finally:
-            self._admissions -= 1
+            return await asyncio.wait_for(call.receive(), self._chunk_seconds_max)
+        except TimeoutError:
+            raise OverdueError(f"chunk: expected the next within {self._chunk_seconds_max:g} s, got nothing") from None
 
     async def _list(self, call: Call) -> Message:
         wanted = _read(call.payload, pb.ListModelVersionsRequest).model
@@ -174,16 +213,17 @@ class ModelService:
             known = lifecycle.add(states, version, reason="published", time=time.time())
             return lifecycle.promote(known, version, reason=reason, time=time.time())
 
-        return await self._change_champion(model, promoted)
+        return await self._to_its_end(self._change_champion(model, promoted))
 
     async def _roll_back(self, call: Call) -> Message:
         request = _read(call.payload, pb.RollBackModelRequest)
         check_name("model", request.model)
         await asyncio.to_thread(self._known, request.model)
         reason = request.reason or "rolled back by hand"
-        states = await self._change_champion(
+        change = self._change_champion(
             request.model, lambda states: lifecycle.roll_back(states, reason=reason, time=time.time())
         )
+        states = await self._to_its_end(change)
         version = await asyncio.to_thread(self._registry.get, request.model, states.champion)
         return _to_wire(version, states)
 
@@ -202,8 +242,7 @@ class ModelService:
             try:
                 states = await self._write(model, change)
             except DemurError:
-                if before.champion:
-                    await self._watch.load(model, before.champion)
+                await self._watch.restore(model, before.champion)
                 raise
             if states.champion != target:
                 await self._watch.load(model, states.champion)

@@ -21,7 +21,7 @@ import msgspec
 
 from fallback.errors import FullError, InvalidError, NotFoundError, StateError
 from gateway import admission
-from gateway.manifest import ARTEFACT, MANIFEST, Manifest, check_name, check_version, parse, render
+from gateway.manifest import ARTEFACT, MANIFEST, Manifest, check_name, check_version, is_version, parse, render
 
 _STAGING: Final = ".staging-"
 _STAGING_SECONDS_MAX: Final = 24 * 3600
@@ -83,6 +83,12 @@ class Registry:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         return self.get(model, version)
+
+    def upload_folder(self) -> Path:
+        """Return a new folder for an artefact on its way here, on the same disk; its maker removes it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._sweep(self.folder)
+        return Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.folder))
 
     def get(self, model: str, version: str) -> ModelVersion:
         """Read one version; raises NotFoundError."""
@@ -190,7 +196,7 @@ def _numbers(home: Path) -> list[int]:
         names = [entry.name for entry in home.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(name) for name in names if name.isdecimal() and (home / name / MANIFEST).is_file())
+    return sorted(int(name) for name in names if is_version(name) and (home / name / MANIFEST).is_file())
 
 
 def _copy(source: Path, target: Path) -> str:

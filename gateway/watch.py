@@ -3,8 +3,9 @@
 Theory of operation. `models/<model>` and `policies/<model>` are documents that any gateway may change; every gateway
 reads them when it starts and whenever one of them changes, and makes its own champions follow. What was last taken is
 copied to a folder of this machine, so that a gateway starts, and answers, while Redis is away; once it is back, the
-documents win. A change is applied under the model's lock and the document is read inside it: whoever promotes holds
-the same lock from loading to writing, so that a version that is live here but not yet written is not swapped back.
+documents win. A change is applied under the model's lock, and a document that is older than what was taken is read
+again inside it: whoever promotes holds the same lock from loading to writing, so that a version that is live here but
+not yet written is not swapped back.
 A version that does not load leaves the champion as it was and is tried again at the next look.
 """
 
@@ -22,6 +23,7 @@ from fallback.documents import Document, Documents
 from fallback.errors import DemurError, UnavailableError
 from fallback.presence import write_atomic
 from gateway import lifecycle
+from gateway.internal import told
 from gateway.lifecycle import ModelStates
 from gateway.metrics import Metrics
 from gateway.policy import Policy
@@ -42,6 +44,9 @@ class Champions(Protocol):
 
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""
+
+    def remove(self, model: str) -> None:
+        """Have no live version of `model`."""
 
     def set_policy(self, model: str, policy: Policy) -> None:
         """Judge answers by `policy` from the next batch on; for a model not live yet, once it is.
@@ -99,6 +104,9 @@ class Watch:
                 self._metrics.redis_errors.labels("watch").inc()
                 log.warning("the shared documents cannot be read; going on as before", error=error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - the root of the task: a gateway that follows no more serves old versions for good
+                told(error, where="watch")
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def load(self, model: str, version: str) -> ModelVersion:
         """Make `version` live here, under the model's lock; a DemurError leaves the champion as it was."""
@@ -114,6 +122,17 @@ class Watch:
             raise
         self._metrics.swaps.labels(model).inc()
         return found
+
+    async def restore(self, model: str, before: str) -> None:
+        """Have live what the states say, under the model's lock; `before` where they cannot be read. Empty: nothing."""
+        try:
+            before = states_of(await self._documents.read(MODELS + model)).champion
+        except DemurError as error:
+            log.warning("the states cannot be read; going back", model=model, version=before, error=error.message)
+        if before:
+            await self.load(model, before)
+        else:
+            self._champions.remove(model)
 
     def keep(self, key: str, document: Document) -> None:
         """Copy a document to this machine and remember that it was taken."""
@@ -134,21 +153,28 @@ class Watch:
                 continue
             try:
                 if key.startswith(POLICIES):
-                    self.take_policy(key.removeprefix(POLICIES), document)
+                    self.take_policy(key.removeprefix(POLICIES), await self._newest(key, document))
                 elif key.startswith(MODELS):
                     await self._take_states(key, document)
             except (DemurError, msgspec.DecodeError) as error:
                 log.error("a change could not be taken; going on as before", document=key, error=str(error))  # noqa: TRY400 - the sentence says all; a traceback would say where, not why
+            except Exception as error:  # noqa: BLE001 - a full disk, a manifest nobody can read: that document's trouble
+                told(error, document=key)
 
     async def _take_states(self, key: str, document: Document) -> None:
         model = key.removeprefix(MODELS)
         async with self._locks[model]:
-            if self._taken.get(key, 0) > document.revision:
-                return
+            document = await self._newest(key, document)
             states = states_of(document)
             if states.champion:
                 await self.load(model, states.champion)
             self.keep(key, document)
+
+    async def _newest(self, key: str, document: Document) -> Document:
+        """Return `document`, read again where a newer one was taken meanwhile, or the server lost what it had."""
+        if self._taken.get(key, 0) <= document.revision:
+            return document
+        return await self._documents.read(key) or document
 
     def _copies(self) -> dict[str, Document]:
         copies = {}

@@ -88,6 +88,9 @@ class Champions:
         champion = self.champions.get(model)
         return champion.live.version if champion is not None and champion.live is not None else None
 
+    def remove(self, model: str) -> None:
+        self.champions[model].close()
+
     def set_policy(self, model: str, policy: Policy) -> None:
         self.policies[model] = policy
         if model in self.champions:
