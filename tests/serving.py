@@ -26,6 +26,8 @@ DIGIT = Task(
     guidelines="Judge what was meant.",
     labels=tuple(LabelOption(label=str(digit), key=str(digit)) for digit in range(10)),
 )
+# How long a lease of the queue "brief" lasts: the page looks once a second whether to extend.
+BRIEF_SECONDS = 2.5
 
 
 class _Server(uvicorn.Server):

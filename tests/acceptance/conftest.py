@@ -12,9 +12,9 @@ from playwright.async_api import Browser, async_playwright
 from fallback.config import Config, QueueSettings
 from fallback.identity import Credentials
 from fallback.queue import Queue
-from fallback.workbench.app import build
+from fallback.workbench import app
 from tests.browser import find
-from tests.serving import Site, served
+from tests.serving import BRIEF_SECONDS, Site, served
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -52,9 +52,11 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def site(browser: Browser, config: Config) -> AsyncIterator[Site]:
+async def site(browser: Browser, config: Config, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     """The real app on a free port; the browser complains of nothing but failed loads."""
-    queues = {"assisted": QueueSettings(assisted=True), "brief": QueueSettings(lease_seconds=4)}
+    # Each test ends with a waiting call, which sees that its caller has gone, or that the server stops, when it looks.
+    monkeypatch.setattr(app, "LOOK_SECONDS", 0.1)
+    queues = {"assisted": QueueSettings(assisted=True), "brief": QueueSettings(lease_seconds=BRIEF_SECONDS)}
     config = Config(data_folder=config.data_folder, queues=queues)
     queue = Queue.connect(config)
     context = await browser.new_context()
@@ -68,7 +70,7 @@ async def site(browser: Browser, config: Config) -> AsyncIterator[Site]:
             else None
         ),
     )
-    async with served(build(queue, Credentials(), config)) as url:
+    async with served(app.build(queue, Credentials(), config)) as url:
         yield Site(url=url, context=context, queue=queue)
         await context.close()
     await queue.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from fallback.deferral import Source, State
 from fallback.identity import REVIEWER, Credentials
 from fallback.queue import Queue
 from fallback.workbench.app import build
-from tests.serving import Site, current, digit, next_after, served
+from tests.serving import BRIEF_SECONDS, Site, current, digit, next_after, served
 
 # The browser lives on one event loop for all tests.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -160,7 +161,10 @@ async def test_a_lease_is_extended_while_somebody_is_here(site: Site) -> None:
     """Longer than the lease lasts, the same item with the same token answers."""
     name = await site.park(digit(9)[0], "image/png", queue="brief")
     page = await site.open("brief")
-    await page.wait_for_timeout(5_500)
+    begun = time.monotonic()
+    while time.monotonic() - begun <= BRIEF_SECONDS:
+        async with page.expect_response("**/api/extend"):
+            pass
     await expect(page.locator("#notice")).to_be_hidden()
     await page.keyboard.press("9")
     assert [review.answer for review in (await site.settled(name)).reviews] == [Label(label="9")]
