@@ -72,7 +72,7 @@ def complete(manifest: Manifest, report: trial.Report) -> Manifest:
     """Fill in what the trial found and raise AdmissionError where it does not fit what the manifest says."""
     tensor = _answer_output(manifest, report)
     preprocess = _subject_input(manifest.preprocess, report.inputs)
-    _check_answer(manifest, tensor, report.facts[tensor])
+    _check_answer(manifest, tensor, report)
     _check_golden(manifest, tensor, report)
     return msgspec.structs.replace(
         manifest,
@@ -91,6 +91,8 @@ def plan(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Plan:
         memory_bytes=limits.memory_bytes_max + _MEMORY_PER_ARTEFACT_BYTE * artefact.stat().st_size,
         cpu_seconds=math.ceil(2 * limits.seconds),
         parent=os.getpid(),
+        # The largest batch too: a gateway that warms up with it must not be what finds that it does not fit.
+        rows=tuple(sorted({1, 2, manifest.batch_rows_max})),
         shapes=known_shapes(manifest.preprocess),
         golden=tuple(golden.inputs for golden in manifest.golden),
     )
@@ -125,7 +127,10 @@ def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise AdmissionError(f"{ARTEFACT}: loading and trying it took more than {limits.seconds:g} s") from error
+        raise AdmissionError(
+            f"{ARTEFACT}: loading and trying it took more than {limits.seconds:g} s; it is tried with up to "
+            f"batch_rows_max = {manifest.batch_rows_max} rows at a time"
+        ) from error
     return verdict(done.returncode, done.stdout)
 
 
@@ -137,7 +142,9 @@ def _answer_output(manifest: Manifest, report: trial.Report) -> str:
         if wanted not in floats:
             raise AdmissionError(f"output.tensor: expected one of {', '.join(floats) or 'none'}, got {wanted!r}")
         return wanted
-    fitting = [name for name in floats if manifest.labels and report.facts[name].shape[-1:] == (len(manifest.labels),)]
+    fitting = [
+        name for name in floats if manifest.labels and _width(report.facts[name], report) == len(manifest.labels)
+    ]
     for names in (floats, fitting):
         if len(names) == 1:
             return names[0]
@@ -151,6 +158,9 @@ def _subject_input(preprocess: Preprocess | None, inputs: tuple[TensorSpec, ...]
     if preprocess is None:
         return None
     names = [spec.name for spec in inputs]
+    texts = [spec.name for spec in inputs if spec.datatype == "BYTES"]
+    if texts:
+        raise AdmissionError(f"preprocess: makes numbers of a {preprocess.kind}; input {texts[0]!r} expects BYTES")
     if preprocess.input and preprocess.input not in names:
         raise AdmissionError(f"preprocess.input: expected one of {', '.join(names)}, got {preprocess.input!r}")
     if len(names) > 1:
@@ -171,12 +181,18 @@ def _subject_input(preprocess: Preprocess | None, inputs: tuple[TensorSpec, ...]
     return filled
 
 
-def _check_answer(manifest: Manifest, tensor: str, facts: trial.OutputFacts) -> None:
+def _width(facts: trial.OutputFacts, report: trial.Report) -> int:
+    """Return how many values an output has a row."""
+    return math.prod(facts.shape[report.batched :])
+
+
+def _check_answer(manifest: Manifest, tensor: str, report: trial.Report) -> None:
+    facts = report.facts[tensor]
     if not facts.finite:
         raise AdmissionError(f"{ARTEFACT}: output {tensor!r} holds NaN or infinity for input in [0, 1)")
     if not manifest.labels:
         return
-    width = facts.shape[-1] if facts.shape else 1
+    width = _width(facts, report)
     if width != len(manifest.labels):
         raise AdmissionError(
             f"labels: output {tensor!r} has {width} values a row, one a label; got {len(manifest.labels)} labels",
@@ -191,7 +207,7 @@ def _check_answer(manifest: Manifest, tensor: str, facts: trial.OutputFacts) -> 
 
 def _check_golden(manifest: Manifest, tensor: str, report: trial.Report) -> None:
     for number, (golden, outputs) in enumerate(zip(manifest.golden, report.golden, strict=True)):
-        scores = outputs[tensor]
-        got = manifest.labels[max(range(len(scores)), key=scores.__getitem__)] if manifest.labels else ""
+        place = outputs.get(tensor, len(manifest.labels))
+        got = manifest.labels[place] if place < len(manifest.labels) else ""
         if got != golden.label:
             raise AdmissionError(f"golden[{number}]: expected the label {golden.label!r}, the model says {got!r}")

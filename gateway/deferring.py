@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Protocol
 import structlog
 
 from fallback.deferral import Parking
-from fallback.errors import ConflictError, DemurError, FullError, UnavailableError
+from fallback.errors import ConflictError, DemurError, FullError, OverdueError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
 from gateway.intake import Prepared
@@ -168,23 +168,37 @@ class Deferring:
             else:
                 self._refuse(declined)
         if taken and not self._slow.spawn(self._park(taken, live)):
+            self._leave(taken)
             for declined in taken:
-                declined.asker.fail(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
+                self._fail(declined, UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
     def _refuse(self, declined: Declined) -> None:
         error = FullError(
             f"{self._parkings_max} rows are on their way to the queue, the most at a time",
             retry_after_seconds=_FULL_RETRY_SECONDS,
         )
+        self._fail(declined, error)
+
+    def _fail(self, declined: Declined, error: DemurError) -> None:
+        """Refuse who was deferred; who was answered has the answer, and only the audit is lost."""
         if declined.deferred:
             declined.asker.fail(error)
         else:
             self._lose_audits(len(declined.audited), error)
 
+    def _leave(self, batch: Sequence[Declined]) -> None:
+        with self._lock:
+            self._rows -= sum(declined.rows for declined in batch)
+
     async def _park(self, batch: Sequence[Declined], live: Live) -> None:
         start = time.monotonic()
         # Nothing was promised to who has left: a retry with its key is parked then.
-        wanted = [declined for declined in batch if not declined.deferred or not declined.asker.cancelled]
+        wanted: list[Declined] = []
+        for declined in batch:
+            if declined.deferred and declined.asker.cancelled:
+                declined.asker.fail(OverdueError("nobody waits for the reply any more"))
+            else:
+                wanted.append(declined)
         try:
             rows = [(declined, row) for declined in wanted for row in (*declined.deferred, *declined.audited)]
             verdicts = await self._send([_parking(declined, row, live) for declined, row in rows])
@@ -194,11 +208,11 @@ class Deferring:
             for declined in wanted:
                 self._tell(declined, parked[id(declined)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
+            problem = told(error, model=live.version.model)
             for declined in wanted:
-                declined.asker.fail(told(error, model=live.version.model))
+                self._fail(declined, problem)
         finally:
-            with self._lock:
-                self._rows -= sum(declined.rows for declined in batch)
+            self._leave(batch)
             self._metrics.stage_seconds.labels(live.version.model, "park").observe(time.monotonic() - start)
 
     async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:

@@ -15,7 +15,7 @@ from threading import BoundedSemaphore
 import numpy as np
 from numpy.typing import NDArray
 
-from fallback.errors import DemurError, FullError, NotFoundError, StateError
+from fallback.errors import DemurError, FullError, InvalidError, NotFoundError, StateError
 from gateway import policy
 from gateway.batcher import Batcher
 from gateway.champion import Champion, Hold, Live
@@ -226,10 +226,14 @@ class Pipeline:
                         self._admit(job, live)
 
     def _run(self, jobs: Sequence[Job], live: Live) -> None:
+        rows = sum(job.rows for job in jobs)
+        if len(jobs) > 1 and rows > live.intake.rows_max:
+            # Formed by the bound of the version before; the batcher halves what fails until it fits.
+            raise StateError(f"version {live.version.version} takes {live.intake.rows_max} rows at a time, not {rows}")
         start = time.monotonic()
         outputs = live.model.run(join([job.prepared for job in jobs]))
         compute = time.monotonic() - start
-        rows = sum(job.rows for job in jobs)
+        _check_rows(outputs, rows, live)
         decisions = self._judge(jobs, live, outputs, rows)
         self._metrics.batch_rows.labels(self.model).observe(rows)
         self._metrics.stage_seconds.labels(self.model, "compute").observe(compute)
@@ -278,7 +282,7 @@ class Pipeline:
     def _judge(self, jobs: Sequence[Job], live: Live, outputs: dict[str, Array], rows: int) -> Decisions | None:
         if not live.manifest.labels:
             return None
-        scores = outputs[live.manifest.output.tensor].reshape(rows, -1)
+        scores = _scores(outputs, rows, live)
         sure, predicted = confidence(scores, live.manifest.output.activation)
         return live.rules.decide(
             confidence=sure,
@@ -300,6 +304,28 @@ class Pipeline:
                 draws[place] = policy.draw(self._secret, model=self.model, epoch=version, request_key=key)
                 place += 1
         return draws
+
+
+def _check_rows(outputs: dict[str, Array], rows: int, live: Live) -> None:
+    """Raise InvalidError where a row of an output could be taken for another caller's."""
+    if not live.intake.batched:
+        return
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            raise InvalidError(
+                f"inputs: for these the model gives output {name!r} the shape {list(array.shape)}; expected {rows} rows"
+            )
+
+
+def _scores(outputs: dict[str, Array], rows: int, live: Live) -> Array:
+    """Return the scores that the answer is read from, one a label; shape (rows, labels)."""
+    scores, labels = outputs[live.manifest.output.tensor], len(live.manifest.labels)
+    if scores.size != rows * labels:
+        raise InvalidError(
+            f"inputs: for these the model gives scores of shape {list(scores.shape)}; expected {labels} a row, one a "
+            f"label"
+        )
+    return scores.reshape(rows, labels)
 
 
 def _rows(outputs: dict[str, Array], first: int, rows: int, *, batched: bool) -> dict[str, Array]:

@@ -54,14 +54,14 @@ class OutputFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `refused` is empty or the sentence that says why; `golden` holds each golden row's outputs."""
+    """What was found. `refused` is empty or the sentence that says why; `golden`: where the outputs are highest."""
 
     refused: str = ""
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     batched: bool = False
     facts: dict[str, OutputFacts] = {}
-    golden: tuple[dict[str, list[float]], ...] = ()
+    golden: tuple[dict[str, int], ...] = ()
 
 
 class RefusedError(Exception):
@@ -224,7 +224,7 @@ def _facts(value: Array) -> OutputFacts:
     return OutputFacts(shape=value.shape, low=float(known.min()), high=float(known.max()), finite=finite)
 
 
-def _golden(model: Model, row: Mapping[str, list[Any]], *, batched: bool) -> dict[str, list[float]]:
+def _golden(model: Model, row: Mapping[str, list[Any]], *, batched: bool) -> dict[str, int]:
     import numpy as np
 
     from gateway.tensor import DTYPES
@@ -242,7 +242,7 @@ def _golden(model: Model, row: Mapping[str, list[Any]], *, batched: bool) -> dic
         outputs = model.run(feeds)
     except Exception as error:
         raise RefusedError(f"golden: a run fails: {error}") from error
-    return {name: value.ravel().tolist() for name, value in outputs.items() if value.dtype.kind == "f"}
+    return {name: int(value.argmax()) for name, value in outputs.items() if value.dtype.kind == "f" and value.size}
 
 
 def _tidy(message: str, path: Path) -> str:

@@ -70,6 +70,76 @@ def greedy(*, elements: int) -> Any:
     return model_of(graph)
 
 
+def swelling(*, floats_a_row: int) -> Any:
+    """A model whose run makes a tensor of `floats_a_row` floats for each row."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Tile", ["x", "repeats"], ["large"]),
+            helper.make_node("ReduceMax", ["large"], ["most"], axes=[1], keepdims=1),
+            helper.make_node("Add", ["x", "most"], ["sum"]),
+            helper.make_node("Softmax", ["sum"], ["y"]),
+        ],
+        "swelling",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 3])],
+        initializer=[numpy_helper.from_array(np.array([1, floats_a_row // 3]), "repeats")],
+    )
+    return model_of(graph)
+
+
+def tokens_of(number: int | None = None) -> Any:
+    """A model that gives three scores for each of `number` tokens, None for any: `x` (rows, tokens, 3) -> `y`."""
+    shape = ["rows", "tokens" if number is None else number, 3]
+    graph = helper.make_graph(
+        [helper.make_node("Softmax", ["x"], ["y"])],
+        "tokens",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    return model_of(graph)
+
+
+def counting() -> Any:
+    """A model whose output `n` has a row for each number other than 0 in `x` (rows, 3), which comes back as `p`."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Identity", ["x"], ["p"]),
+            helper.make_node("NonZero", ["x"], ["places"]),
+            helper.make_node("Transpose", ["places"], ["n"]),
+        ],
+        "counting",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
+        [
+            helper.make_tensor_value_info("p", TensorProto.FLOAT, ["rows", 3]),
+            helper.make_tensor_value_info("n", TensorProto.INT64, ["found", 2]),
+        ],
+    )
+    return model_of(graph)
+
+
+def lookup() -> Any:
+    """A model of text: `x` (rows, 1) BYTES -> `y` (rows, 3), whatever the text."""
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                "LabelEncoder",
+                ["x"],
+                ["number"],
+                domain="ai.onnx.ml",
+                keys_strings=["a"],
+                values_floats=[1.0],
+                default_float=0.0,
+            ),
+            helper.make_node("MatMul", ["number", "row"], ["y"]),
+        ],
+        "lookup",
+        [helper.make_tensor_value_info("x", TensorProto.STRING, ["rows", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 3])],
+        initializer=[numpy_helper.from_array(np.full((1, 3), 0.3, np.float32), "row")],
+    )
+    return model_of(graph, helper.make_opsetid("ai.onnx.ml", 3))
+
+
 def external(location: str) -> Any:
     """A linear classifier whose weights stand in another file."""
     model = linear()

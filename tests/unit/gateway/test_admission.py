@@ -16,7 +16,7 @@ from gateway import admission
 from gateway.admission import AdmissionError, Limits
 from gateway.manifest import Golden, Manifest, Output, Preprocess, TensorSpec
 from tests import onnx_files
-from tests.onnx_files import external, greedy, linear, looping, nan_maker, two_headed
+from tests.onnx_files import external, greedy, linear, lookup, looping, nan_maker, swelling, tokens_of, two_headed
 
 Save = Callable[[Any], Path]
 ABC = ("a", "b", "c")
@@ -80,6 +80,25 @@ def test_labels_must_fit_the_output(save: Save) -> None:
     """One label a value."""
     message = _refused(save(linear()), _manifest(labels=("a", "b")))
     assert message == "labels: output 'y' has 3 values a row, one a label; got 2 labels"
+
+
+def test_a_row_has_one_value_a_label_over_all_its_axes(save: Save) -> None:
+    """Three scores for each of many tokens are not three labels."""
+    assert "labels: output 'y' has 24 values a row, one a label; got 3 labels" in _refused(save(tokens_of(8)))
+
+
+def test_text_has_no_preprocessing(save: Save) -> None:
+    """Numbers cannot become the text that the model takes."""
+    message = _refused(save(lookup()), _manifest(preprocess=Preprocess(kind="json")))
+    assert message == "preprocess: makes numbers of a json; input 'x' expects BYTES"
+
+
+def test_the_largest_batch_is_tried_under_the_limits(save: Save) -> None:
+    """Or the gateway that warms up with it would be what runs out of memory."""
+    path, limits = save(swelling(floats_a_row=2**24 // 2)), Limits(seconds=30, memory_bytes_max=2048 * MIB)
+    admission.admit(path, _manifest(batch_rows_max=2), limits=limits)
+    message = _refused(path, _manifest(batch_rows_max=100), limits=limits)
+    assert "memory" in message.lower() or "alloc" in message.lower(), message
 
 
 def test_scores_are_not_taken_for_probabilities(save: Save) -> None:
