@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
@@ -129,6 +129,13 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Literal["answer_unreviewed", "abstain"],
         Meta(description="the outcome when nobody came in time; without a prediction always abstain"),
     ] = "abstain"
+    undo_seconds: Annotated[
+        float,
+        Meta(ge=0, le=3600, description="how long reviews may be taken back before their outcome is final, seconds"),
+    ] = 0.0
+    skips_max: Annotated[
+        int, Meta(ge=1, le=100, description="people who may skip an item before it is listed as flagged")
+    ] = 5
     depth_max: Annotated[int, Meta(ge=1, le=100_000_000, description="open deferrals; more are refused")] = 1_000_000
     subject_bytes_max: Annotated[int, Meta(ge=1, le=256 * MIB, description="largest subject, bytes")] = 8 * MIB
     inputs_bytes_max: Annotated[
@@ -231,6 +238,12 @@ def explain() -> list[Explained]:
 def redis_url(config: Config) -> str:
     """Return where the server is: $DEMUR_REDIS_URL, else `redis.url`, else empty (the embedded server)."""
     return os.environ.get("DEMUR_REDIS_URL") or config.table("redis", RedisSettings).url
+
+
+def without_password(url: str) -> str:
+    """Return an address as it may be shown."""
+    parts = urlsplit(url)
+    return url if parts.password is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def secret(config: Config, name: str) -> str:

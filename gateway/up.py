@@ -20,12 +20,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 
 from fallback import embedded, presence
-from fallback.config import Config, FallbackSettings, redis_url
+from fallback.commands import TOKEN
+from fallback.config import Config, FallbackSettings, redis_url, without_password
 from fallback.errors import ConfigError, StateError, UnavailableError
 from gateway import metrics, screen, stack
 from gateway.config import GatewaySettings
@@ -96,6 +96,7 @@ class _Up:
             if not self._redis_url:
                 await self._start_child(self._valkey())
             await asyncio.gather(self._start_child(self._serve()), self._start_child(self._review()))
+        self._check_token()
         await self._first_model()
         with screen.step(self._console, "starting the trainer"):
             await self._start_child(self._own("train", "train", "--watch"))
@@ -152,6 +153,14 @@ class _Up:
         running = presence.announced(self._data, name)
         return running is not None and running.pid == pid
 
+    def _check_token(self) -> None:
+        """Raise ConfigError where callers must show a token and there is none for what is started here to show."""
+        if self._fallback.credentials_file and not os.environ.get(TOKEN):
+            raise ConfigError(
+                f"{TOKEN}: expected the token of somebody with the role operator, since fallback.credentials_file is "
+                "set: the trainer that this starts publishes with it; got none"
+            )
+
     async def _free_ports(self) -> None:
         """Raise ConfigError that names the key of a port in use; waits for a killed stack's children to be gone."""
         listens = {
@@ -171,7 +180,8 @@ class _Up:
 
     async def _first_model(self) -> None:
         """Train and publish the first model where there is no live one."""
-        async with ModelClient(self._address("serve", "grpc"), identity="up") as client:
+        token = os.environ.get(TOKEN, "")
+        async with ModelClient(self._address("serve", "grpc"), identity="up", token=token) as client:
             known = await client.list()
         if known:
             return
@@ -247,12 +257,6 @@ def port_problem(listen: str) -> str:
     except (OSError, ValueError, OverflowError) as error:
         return getattr(error, "strerror", None) or str(error)
     return ""
-
-
-def without_password(url: str) -> str:
-    """Return an address as it may be shown."""
-    parts = urlsplit(url)
-    return url if parts.password is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _environment(config: Config, data: Path, networks: Sequence[str]) -> dict[str, str]:

@@ -247,5 +247,5 @@ def test_a_child_that_cannot_start_shows_why(tmp_path: Path) -> None:
     done = _demur("up", folder=tmp_path)
     assert done.returncode == 1
     assert "could not start" in done.stderr
-    assert "credentials_file absent.toml" in done.stderr
+    assert "fallback.credentials_file: absent.toml" in done.stderr
     assert "Traceback" not in done.stderr

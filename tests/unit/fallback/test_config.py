@@ -21,6 +21,7 @@ from fallback.config import (
     load,
     redis_url,
     secret,
+    without_password,
 )
 from fallback.errors import ConfigError, InvalidError
 
@@ -205,3 +206,10 @@ def test_a_secret_from_the_environment_wins_and_is_never_shown(tmp_path: Path, m
     with pytest.raises(ValueError, match="no secret"):
         secret(config, "redis")
     assert not (tmp_path / "secrets").exists()
+
+
+def test_a_password_is_not_shown() -> None:
+    """Neither on the screen nor in stack.json."""
+    assert without_password("redis://me:secret@queue:6379/0") == "redis://queue:6379/0"
+    assert without_password("unix:///d/valkey.sock") == "unix:///d/valkey.sock"
+    assert without_password("") == ""

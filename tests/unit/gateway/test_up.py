@@ -43,13 +43,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_password_is_not_shown() -> None:
-    """Neither on the screen nor in stack.json."""
-    assert up.without_password("redis://me:secret@queue:6379/0") == "redis://queue:6379/0"
-    assert up.without_password("unix:///d/valkey.sock") == "unix:///d/valkey.sock"
-    assert up.without_password("") == ""
-
-
 def test_callbacks_may_reach_this_machine_where_the_environment_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
