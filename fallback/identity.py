@@ -60,14 +60,16 @@ class Credentials:
         try:
             file = msgspec.convert(tomllib.loads(Path(path).read_text(encoding="utf-8")), _File)
             identities = [_identity(entry) for entry in file.identity]
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidError) as error:
-            raise ConfigError(f"credentials_file {path}: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"fallback.credentials_file: {path} cannot be read: {error.strerror}") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, InvalidError) as error:
+            raise ConfigError(f"fallback.credentials_file: {path}: {error}") from error
         for field, values in (
             ("name", [who.name for _, who in identities]),
             ("token_sha256", [d for d, _ in identities]),
         ):
             if len(set(values)) != len(values):
-                raise ConfigError(f"credentials_file {path}: expected each {field} once, got one twice")
+                raise ConfigError(f"fallback.credentials_file: {path}: expected each {field} once, got one twice")
         return cls(identities)
 
     @property
@@ -129,12 +131,12 @@ def check_name(field: str, name: str) -> str:
     return name
 
 
-def check_listen(address: str, credentials: Credentials) -> None:
-    """Raise ConfigError if `address` is reachable from other machines while nobody has to show who they are."""
+def check_listen(key: str, address: str, credentials: Credentials) -> None:
+    """Raise ConfigError naming `key` if other machines reach `address` while nobody has to show who they are."""
     if not credentials.configured and not is_local_listen(address):
         raise ConfigError(
-            f"{address}: without credentials nothing listens beyond loopback; set fallback.credentials_file, "
-            "or listen on 127.0.0.1"
+            f"{key}: without credentials nothing listens beyond loopback: expected an address such as 127.0.0.1:0, "
+            f"got {address!r}; or set fallback.credentials_file"
         )
 
 

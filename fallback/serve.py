@@ -58,8 +58,8 @@ class Review:
         self._config = config
         self._settings = config.table("fallback", FallbackSettings)
         self._credentials = Credentials.load(self._settings.credentials_file)
-        for address in (self._settings.grpc_listen, self._settings.page_listen):
-            check_listen(address, self._credentials)
+        check_listen("fallback.grpc_listen", self._settings.grpc_listen, self._credentials)
+        check_listen("fallback.page_listen", self._settings.page_listen, self._credentials)
         self._rule = Rule(self._settings.webhook_allow_networks)
         self._exits = AsyncExitStack()
 

@@ -181,7 +181,7 @@ def _free_port() -> int:
     [
         ('[fallback]\ngrpc_listen = "0.0.0.0:0"', "without credentials nothing listens beyond loopback"),
         ('[fallback]\npage_listen = "0.0.0.0:0"', "without credentials nothing listens beyond loopback"),
-        ('[fallback]\ncredentials_file = "nowhere.toml"', "credentials_file nowhere.toml"),
+        ('[fallback]\ncredentials_file = "nowhere.toml"', "fallback.credentials_file: nowhere.toml"),
         ('[fallback]\nwebhook_allow_networks = ["everything"]', "webhook_allow_networks"),
         ('[fallback]\ncallback_ca_file = "nowhere.pem"', "callback_ca_file nowhere.pem"),
         ("[fallback]\ncallback_visibility_seconds = 5.0", "callback_visibility_seconds"),
