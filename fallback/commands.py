@@ -101,7 +101,8 @@ def items(
                 found.append(deferral)
                 if len(found) == limit:
                     break
-        screen.deferrals(found, json=json)
+        such = "deferral" if state is None else f"{state.value} deferral"
+        screen.deferrals(found, json=json, empty=f"queue {name} has no {such}; all queues: demur queue list")
 
     _run(work())
 
@@ -141,6 +142,7 @@ def watch(
 
     async def work() -> None:
         async with _Queue(config, data) as found:
+            _whisper(f"outcomes of {name} as they come; Ctrl-C ends this")
             cursor = "0" if from_start else await found.last_cursor(name)
             while True:
                 for event in await found.outcomes(name, cursor, wait_seconds=_WATCH_SECONDS):
@@ -187,7 +189,7 @@ def redeliver(
     data: Data = None,
 ) -> None:
     """Have callbacks that were given up told again, from now on as if for the first time."""
-    from fallback.errors import InvalidError
+    from fallback.errors import InvalidError, NotFoundError
 
     if bool(ids) == every:
         raise InvalidError("redeliver: expected ids, or --all, got " + ("both" if ids else "neither"))
@@ -202,6 +204,8 @@ def redeliver(
                 count += taken
                 if taken == 0:
                     break
+        if ids and not count:
+            raise NotFoundError(f"{', '.join(ids)}: not given up; those that were: demur queue dead {name}")
         _say(f"{count} of {name} will be told again")
 
     _run(work())
@@ -222,13 +226,23 @@ class _Queue:
     def __init__(self, config: Path | None, data: Path | None) -> None:
         from fallback.queue import Queue
 
-        self._queue = Queue.connect(load(config, data))
+        self._config = load(config, data)
+        self._queue = Queue.connect(self._config)
 
     async def __aenter__(self) -> Any:
         return self._queue
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        from fallback import embedded
+        from fallback.config import redis_url, without_password
+        from fallback.errors import UnavailableError
+
         await self._queue.close()
+        if isinstance(error, UnavailableError):
+            named = redis_url(self._config)
+            where = without_password(named) if named else embedded.url(embedded.folder(self._config.data_folder))
+            how = "is DEMUR_REDIS_URL right?" if named else "start it with `demur up`, or set DEMUR_REDIS_URL"
+            raise UnavailableError(f"no Redis answers at {where}: {how}") from error
 
 
 def _client(address: str, config: Path | None, data: Path | None) -> ReviewClient:
@@ -264,4 +278,10 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 def _say(text: str) -> None:
     from rich.console import Console
 
-    Console().print(text, markup=False, highlight=False)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _whisper(text: str) -> None:
+    """Say something to a person who watches; never where a program reads."""
+    if sys.stderr.isatty():
+        typer.echo(text, err=True)

@@ -89,7 +89,9 @@ class Connection:
                 protocol=2,
             )
         except ValueError as error:
-            raise ConfigError(f"redis.url: expected redis://, rediss:// or unix://: {error}") from error
+            raise ConfigError(
+                f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}"
+            ) from error
         # redis-py annotates the replies of all protocols at once; ours is 2, and what we read we name.
         self.redis: Any = Redis(connection_pool=pool)
 

@@ -36,8 +36,8 @@ def queues(found: Sequence[ReviewQueue], *, json: bool) -> None:
     return _print(table, len(found), "no queue has anything yet")
 
 
-def deferrals(found: Sequence[Deferral], *, json: bool) -> None:
-    """Show deferrals, one a line."""
+def deferrals(found: Sequence[Deferral], *, json: bool, empty: str) -> None:
+    """Show deferrals, one a line; `empty` says that there are none."""
     if json:
         return _lines([_plain(deferral) for deferral in found])
     table = _table("name", "state", "answer", "parked", "expires")
@@ -49,7 +49,9 @@ def deferrals(found: Sequence[Deferral], *, json: bool) -> None:
             _time(deferral.create_time),
             _time(deferral.expire_time),
         )
-    return _print(table, len(found), "nothing there")
+    # A name is for copying: a narrow terminal wraps the line instead.
+    table.columns[0].no_wrap = True
+    return _print(table, len(found), empty)
 
 
 def deferral(found: Deferral, *, json: bool) -> None:
@@ -164,7 +166,9 @@ def _table(*columns: str, right: int = 0) -> Table:
 
 
 def _print(table: Table, count: int, empty: str) -> None:
-    Console().print(table if count else Text(empty, "dim"))
+    console = Console()
+    wide = max(console.width, console.measure(table).maximum if table.columns[0].no_wrap else 0)
+    console.print(table if count else Text(empty, "dim"), width=wide, soft_wrap=wide > console.width)
 
 
 def _lines(found: Sequence[object]) -> None:

@@ -6,11 +6,13 @@ and imports in turn only what its help needs.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Final
 
+import structlog
 import typer
 
 from fallback.errors import ConfigError, DemurError, InvalidError, NotFoundError
@@ -37,6 +39,11 @@ _INTERRUPTED: Final = 130
 
 def main() -> None:
     """Run `demur`; an error that is meant for people is one line on standard error, exit code 2 (use) or 1 (failed)."""
+    # What is logged on the way is for processes that nobody watches; those set up logs of their own.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
     try:
         application(sys.argv[1:])(prog_name="demur")
     except DemurError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
@@ -16,20 +15,15 @@ from fallback.commands import TOKEN
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from demur.v1 import model_pb2 as pb
-    from gateway.draft import Missing, Outline
-    from gateway.manifest import Manifest
     from gateway.model_client import ModelClient
 
 T = TypeVar("T")
 
-_REASON_WIDTH: Final = 48
-_ON_DEFERRAL: Final = {
-    "provisional": "the model's answer at once, marked as provisional",
-    "wait": "nothing until a person has answered, or its deadline",
-    "refuse": "an error that says that a person has been asked",
-}
+# A column of reasons is not made narrower than this; the terminal wraps instead, so that names can be copied whole.
+_WHY_WIDTH_MIN: Final = 24
 
 Gateway = Annotated[
     str, typer.Option("--gateway", metavar="HOST:PORT", help="The gateway; else the one `demur up` runs here.")
@@ -94,7 +88,7 @@ def publish(
     terminal, and named where there is none: the labels, the question a reviewer is asked, and what a client that knows
     nothing of deferrals gets for one.
     """
-    from gateway import draft
+    from gateway import draft, draft_screen
     from gateway.manifest import Manifest, parse, render
 
     outlined = draft.outline(artefact)
@@ -104,12 +98,12 @@ def publish(
         begun,
         labels=draft.parse_labels(label_text),
         question=question,
-        on_deferral=_one_of("--on-deferral", on_deferral, _ON_DEFERRAL),  # type: ignore[arg-type]  # one of the three
+        on_deferral=_one_of("--on-deferral", on_deferral, draft_screen.ON_DEFERRAL),  # type: ignore[arg-type]  # one of the three
         activation=_one_of("--activation", activation, {"none", "softmax"}),
         queue=queue,
         threshold=threshold,
     )
-    filled = _ask(filled, outlined, reviewed=review, activation=activation or None)
+    filled = draft_screen.ask(filled, outlined, reviewed=review, activation=activation or None)
     name = model or filled.model or artefact.stem
     published = _call(
         gateway, lambda client: client.publish(name, artefact, render(filled), promote=promote, reason=reason)
@@ -152,24 +146,26 @@ def list_(
 ) -> None:
     """List models and their versions: which one is live, and why each stands where it does."""
     from rich.table import Table
+    from rich.text import Text
 
     from demur.v1 import model_pb2 as pb
 
     versions = _call(gateway, lambda client: client.list(model))
     if not versions:
         what = f"no model {model!r}; see: demur models list" if model else "no models yet"
-        _console().print(f"{what}, or publish one: demur models publish ANY.onnx", markup=False, highlight=False)
+        _write(f"{what}, or publish one: demur models publish ANY.onnx")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("model", "version", "state", "published", "why"):
-        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    for column in ("model", "version", "state", "published"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why")
     for version in versions:
         name, number = _split(version)
         state = pb.ModelVersion.State.Name(version.state).lower()
         style = "green" if state == "champion" else ""
         created = version.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
-        table.add_row(name, number, state, created, version.reason[:_REASON_WIDTH], style=style)
-    _console().print(table)
+        table.add_row(name, number, state, created, Text(version.reason), style=style)
+    _print_wide(table)
 
 
 @models.command(epilog="Example: demur models show digits 1")
@@ -186,8 +182,10 @@ def show(
     versions = _call(gateway, lambda client: client.list(model))
     live = [found for found in versions if found.state == pb.ModelVersion.CHAMPION]
     chosen = [found for found in versions if _split(found)[1] == version] if version else live or versions[-1:]
+    if not versions:
+        raise NotFoundError(f"model {model!r} is not here; see: demur models list")
     if not chosen:
-        raise NotFoundError(f"model {model!r} has no version {version}; see: demur models list {model}")
+        raise NotFoundError(f"model {model!r} has no version {version!r}; see: demur models list {model}")
     found = chosen[0]
     console = _console()
     console.print(f"{found.name}: {pb.ModelVersion.State.Name(found.state).lower()}", style="bold", highlight=False)
@@ -222,7 +220,9 @@ def policy_set(
     ] = None,
     class_threshold: Annotated[
         list[str] | None,
-        typer.Option("--class-threshold", metavar="LABEL=N", help="Another threshold for one label; repeatable."),
+        typer.Option(
+            "--class-threshold", metavar="LABEL=N", help="Another threshold for one label, '' for none; repeatable."
+        ),
     ] = None,
     always_person: Annotated[
         str | None,
@@ -240,14 +240,24 @@ def policy_set(
     gateway: Gateway = "",
 ) -> None:
     """Change the policy; what is not named stays as it is."""
+    from fallback.errors import InvalidError
+
+    if (threshold, class_threshold, always_person, audit_share, allow_model_wish) == (None,) * 5:
+        raise InvalidError(
+            "expected something to change, e.g. --threshold 0.95, got nothing; "
+            f"what is in force: demur models policy get {model}"
+        )
+    thresholds = [_assignment(item) for item in class_threshold or ()]
 
     async def change(client: ModelClient) -> pb.Policy:
         found = await client.get_policy(model)
         if threshold is not None:
             found.threshold = threshold
-        for item in class_threshold or ():
-            label, share = _assignment(item)
-            found.class_thresholds[label] = share
+        for label, share in thresholds:
+            if share is None:
+                found.class_thresholds.pop(label, None)
+            else:
+                found.class_thresholds[label] = share
         if always_person is not None:
             found.always_person[:] = [label.strip() for label in always_person.split(",") if label.strip()]
         if audit_share is not None:
@@ -283,44 +293,6 @@ def _call(gateway: str, use: Callable[[ModelClient], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def _ask(manifest: Manifest, outlined: Outline, *, reviewed: bool, activation: str | None) -> Manifest:
-    """Ask for what is missing on a terminal; elsewhere raise InvalidError that names the options."""
-    from fallback.errors import InvalidError
-    from gateway import draft
-
-    left = draft.missing(manifest, outlined, reviewed=reviewed, activation=activation)
-    if not left:
-        return manifest
-    if not sys.stdin.isatty():
-        wanted = "; ".join(f"{item.option} ({item.what})" for item in left)
-        raise InvalidError(f"the file cannot know everything; publishing it needs {wanted}")
-    for item in left:
-        manifest = _answered(manifest, outlined, item)
-    return manifest
-
-
-def _answered(manifest: Manifest, outlined: Outline, item: Missing) -> Manifest:
-    from gateway import draft
-
-    match item.option:
-        case "--labels":
-            classes = outlined.classes()
-            text = typer.prompt(f"Labels in order, separated by commas{f' ({classes} of them)' if classes else ''}")
-            return draft.fill(manifest, labels=draft.parse_labels(text))
-        case "--activation":
-            scores = typer.confirm(f"Does softmax still have to make probabilities? ({item.what})", default=True)
-            return draft.fill(manifest, activation="softmax" if scores else "none")
-        case "--question":
-            return draft.fill(manifest, question=typer.prompt("The question a reviewer is asked"))
-        case _:
-            typer.echo("A client that knows nothing of deferrals gets, for a request that waits for a person:")
-            for choice, meaning in _ON_DEFERRAL.items():
-                typer.echo(f"  {choice:<12} {meaning}")
-            while (chosen := typer.prompt("provisional, wait or refuse")) not in _ON_DEFERRAL:
-                pass
-            return draft.fill(manifest, on_deferral=chosen)
-
-
 def _one_of(option: str, value: str, choices: set[str] | dict[str, str]) -> str | None:
     from fallback.errors import InvalidError
 
@@ -334,18 +306,21 @@ def _text(path: Path) -> str:
 
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise InvalidError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidError(f"{path}: expected UTF-8 text, got something else") from error
 
 
-def _assignment(item: str) -> tuple[str, float]:
+def _assignment(item: str) -> tuple[str, float | None]:
+    """Read LABEL=NUMBER, or LABEL= for none."""
     from fallback.errors import InvalidError
 
     label, _, share = item.rpartition("=")
     try:
-        return label, float(share)
+        return label, float(share) if share or not label else None
     except ValueError as error:
-        raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, got {item!r}") from error
+        raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, or LABEL= for none, got {item!r}") from error
 
 
 def _show_policy(found: pb.Policy) -> None:
@@ -374,7 +349,19 @@ def _of(version: pb.ModelVersion) -> str:
 
 
 def _say(version: pb.ModelVersion, what: str) -> None:
-    _console().print(f"{version.name} {what}", markup=False, highlight=False)
+    _write(f"{version.name} {what}")
+
+
+def _write(text: str) -> None:
+    """Print a line that may hold a command to copy: the terminal wraps it, not we."""
+    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_wide(table: Table) -> None:
+    """Print a table whose last column alone gives way on a narrow terminal."""
+    console = _console()
+    natural = console.measure(table).minimum + _WHY_WIDTH_MIN
+    console.print(table, width=max(console.width, natural), soft_wrap=natural > console.width)
 
 
 def _console() -> Console:

@@ -29,10 +29,13 @@ def predict(
     json: Annotated[
         str, typer.Option("--json", metavar="FILE|TEXT", help="JSON features, or the model's inputs by name.")
     ] = "",
-    text: Annotated[str, typer.Option("--text", metavar="TEXT", help="A plain text.")] = "",
+    text: Annotated[str, typer.Option("--text", metavar="TEXT", help="A plain text, for a model of texts.")] = "",
     digit: Annotated[
         int | None,
         typer.Option("--digit", metavar="N", min=0, max=1796, help="One of scikit-learn's 1,797 handwritten digits."),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE.png", help="With --digit: keep its picture, too.")
     ] = None,
     version: Annotated[
         str, typer.Option("--version", metavar="N", help="The live version's number, to insist on it.")
@@ -62,6 +65,8 @@ def predict(
     if len(given) != 1:
         raise InvalidError(f"expected one of --image, --json, --text and --digit, got {' and '.join(given) or 'none'}")
     subject = _subject(image=image, json=json, text=text, digit=digit)
+    if save is not None:
+        _keep(save, subject, digit)
     asyncio.run(
         _run(
             address_of(gateway),
@@ -218,6 +223,17 @@ def _subject(*, image: Path | None, json: str, text: str, digit: int | None) -> 
     if digit is not None:
         return digit_png(digit), "image/png"
     return text.encode(), "text/plain"
+
+
+def _keep(path: Path, subject: tuple[bytes, str], digit: int | None) -> None:
+    from fallback.errors import InvalidError
+
+    if digit is None:
+        raise InvalidError("--save: expected --digit beside it, got none; any other input is in your hands already")
+    try:
+        path.write_bytes(subject[0])
+    except OSError as error:
+        raise InvalidError(f"--save: {path} cannot be written: {error.strerror}") from error
 
 
 def _read(path: Path) -> bytes:

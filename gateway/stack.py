@@ -46,7 +46,9 @@ def find(data: Path) -> Stack:
     """Read stack.json; raises UnavailableError that says how to start one."""
     found = read(data)
     if found is None:
-        raise UnavailableError(f"no stack runs on {data.resolve()}: start one with `demur up`, or name an address")
+        raise UnavailableError(
+            f"no stack runs on {data.resolve()}: start one with `demur up`, or give --gateway HOST:PORT"
+        )
     return found
 
 

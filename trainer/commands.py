@@ -43,6 +43,7 @@ class _Train(TyperGroup):
 
 train = typer.Typer(
     cls=_Train,
+    rich_markup_mode="markdown",
     invoke_without_command=True,
     no_args_is_help=True,
     epilog="Examples: demur train digits · demur train --watch · demur train --first digits --as numbers",
@@ -65,8 +66,9 @@ def main(
 ) -> None:
     """Learn from what people answered: retrain, compare, publish.
 
-    [bold]demur train MODEL[/bold] retrains a model now: it takes new answers into the ledger, refits the last layer
-    of the live version, and publishes the result if it is not worse on the hold-out.
+    `demur train MODEL` retrains a model now: it takes new answers into the ledger, refits the last layer of the live
+    version (a Gemm, or MatMul and Add; any other is refused with the reason), and publishes the result if it is not
+    worse on the hold-out.
     """
     if context.invoked_subcommand is not None:
         if first or watch or name:
@@ -138,6 +140,7 @@ def import_examples(
         labels,
         imports.Split(split),
         examples_max=rooms.settings.import_examples_max,
+        after_row=rooms.ledger.last_row(),
     )
     _console().print(f"{count} examples of {model} are kept for {split}", highlight=False)
 
@@ -166,15 +169,16 @@ def erase(
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
-    """Erase a kept input for good; the ledger keeps its row, training goes on without it.
+    """Erase a kept input for good; training goes on without it, and the same content is not kept again.
 
-    The queue's own copy goes by itself, queues.retention_seconds after the outcome.
+    The queue's own copy goes by itself, queues.retention_seconds after the outcome. The ledger keeps its row: labels,
+    attributes, reviewers' comments.
     """
     from fallback.errors import NotFoundError
     from trainer import retrain
 
     if not retrain.Rooms.open(load(config, data)).contents.erase(digest):
-        raise NotFoundError(f"no content {digest} is kept here")
+        raise NotFoundError(f"no content {digest} is kept here; should it come, it will not be kept")
     _console().print(f"erased {digest}", highlight=False)
 
 
@@ -246,6 +250,7 @@ def _table(found: list[Report]) -> object:
     from rich.table import Table
 
     table = Table("", "when", "result", "version", "accuracy", "deferred", "error of answered", "new labels", box=None)
+    table.caption = "on the hold-out; its live part was deferred or audited, so it is harder than traffic is"
     for report in found:
         before, after, counts = report.before, report.after, report.counts
         table.add_row(

@@ -55,7 +55,8 @@ def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     failed = _demur("models", "list", folder=tmp_path)
     assert failed.returncode == 1
     assert (
-        failed.stderr == f"demur: no stack runs on {tmp_path / 'data'}: start one with `demur up`, or name an address\n"
+        failed.stderr
+        == f"demur: no stack runs on {tmp_path / 'data'}: start one with `demur up`, or give --gateway HOST:PORT\n"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fallback.errors import InvalidError
+from fallback.errors import InvalidError, UnavailableError
 from gateway import predict_command
 from gateway.manifest import Manifest, Preprocess, TensorSpec
 
@@ -61,6 +61,16 @@ def test_a_digit_is_drawn_as_the_model_was_taught() -> None:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (8, 8))
         np.testing.assert_array_equal(np.asarray(picture), digits.load().pixels[7])
     assert digits.load().label(7) == "7"
+
+
+def test_a_digit_can_be_kept_and_nothing_else(tmp_path: Path) -> None:
+    """--save goes with --digit."""
+    kept = tmp_path / "seven.png"
+    with pytest.raises(UnavailableError):
+        predict_command.predict("digits", digit=7, save=kept, gateway="127.0.0.1:1")
+    assert kept.read_bytes() == predict_command.digit_png(7)
+    with pytest.raises(InvalidError, match="--save: expected --digit"):
+        predict_command.predict("digits", text="seven", save=kept, gateway="127.0.0.1:1")
 
 
 def test_an_image_file_must_be_one(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def test_what_is_written_is_found(tmp_path: Path) -> None:
     assert stack.find(tmp_path) == STACK
     stack.forget(tmp_path)
     assert stack.read(tmp_path) is None
-    with pytest.raises(UnavailableError, match=r"no stack runs on .*: start one with `demur up`, or name an address"):
+    with pytest.raises(
+        UnavailableError, match=r"no stack runs on .*: start one with `demur up`, or give --gateway HOST:PORT"
+    ):
         stack.find(tmp_path)
 
 

@@ -115,6 +115,8 @@ async def test_dead_letters_are_listed_and_told_again(queue: Queue, settle: Any)
     for arguments in ((), (delivery.id, "--all")):
         with pytest.raises(InvalidError, match="expected ids, or --all"):
             await demur_queue("redeliver", "digits", *arguments)
+    with pytest.raises(NotFoundError, match="nobody: not given up; those that were: demur queue dead digits"):
+        await demur_queue("redeliver", "digits", "nobody")
 
 
 async def test_watch_prints_outcomes_as_they_come(config: Config, settle: Any) -> None:

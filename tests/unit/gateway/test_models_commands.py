@@ -1,0 +1,51 @@
+"""What `demur models` makes of its options before it calls anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from fallback.errors import InvalidError
+from gateway import draft_screen, models_commands
+from gateway.draft import Outline
+from gateway.manifest import Manifest, TensorSpec
+
+OUTLINED = Outline(
+    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 3)),),
+    outputs=(TensorSpec(name="p", datatype="FP32", shape=(-1, 2)),),
+    probable=frozenset({"p"}),
+)
+
+
+def test_a_change_of_nothing_is_refused() -> None:
+    """It would be a revision that says nothing."""
+    with pytest.raises(InvalidError, match="demur models policy get fraud"):
+        models_commands.policy_set("fraud")
+
+
+@pytest.mark.parametrize("item", ["fraud", "=", "=0.5x", "fraud=much"])
+def test_a_threshold_of_a_class_names_class_and_number(item: str) -> None:
+    """Or nothing after the sign, for none."""
+    with pytest.raises(InvalidError, match="--class-threshold: expected LABEL=NUMBER, or LABEL= for none"):
+        models_commands.policy_set("fraud", class_threshold=[item])
+
+
+def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    """With what the system says of it."""
+    with pytest.raises(InvalidError) as raised:
+        models_commands.import_(tmp_path)
+    assert raised.value.message == f"{tmp_path / 'manifest.toml'}: cannot be read: No such file or directory"
+
+
+def test_on_a_terminal_labels_are_asked_for_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One label for each output; the rest is asked for once."""
+    answers: Iterator[str] = iter(["honest", "honest,fraud", "Is this fraud?", "never", "wait"])
+    monkeypatch.setattr(typer, "prompt", lambda *_: next(answers))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    filled = draft_screen.ask(Manifest(), OUTLINED, reviewed=True, activation=None)
+    assert (filled.labels, filled.on_deferral) == (("honest", "fraud"), "wait")
+    assert filled.task is not None
+    assert filled.task.question == "Is this fraud?"
