@@ -1,7 +1,7 @@
 """What a person is shown of an input, made into the tensor that a model takes, as the version's manifest says.
 
 Images (PNG, JPEG) become (pixel * scale - mean) / std in the manifest's size, mode and layout; JSON becomes numbers in
-order; `application/octet-stream` is the tensor's raw contents as they are.
+order; `application/octet-stream` is the tensor's raw contents as they are. A text is the one element of a BYTES input.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gateway.tensor import Array
 
 PIXELS_MAX: Final = 16 * 1024 * 1024
 RAW_MEDIA_TYPE: Final = "application/octet-stream"
+TEXT_MEDIA_TYPE: Final = "text/plain"
 _FORMATS: Final = {"image/png": "PNG", "image/jpeg": "JPEG"}
 _SHOWN_CHARS: Final = 100
 # Deep shades are brought to the 0..255 of all other images.
@@ -35,10 +36,13 @@ def to_tensor(
 ) -> Array:
     """Return one row of the input `spec`, without an axis of rows; raises InvalidError naming the field.
 
-    `sizes` are those of one row, -1 for any. `preprocess` None: only raw contents can be read.
+    `sizes` are those of one row, -1 for any. `preprocess` None: only raw contents can be read, and a text
+    for a BYTES input of one element.
     """
     if subject.media_type == RAW_MEDIA_TYPE:
         return _raw(subject.content, spec, sizes)
+    if preprocess is None and subject.media_type == TEXT_MEDIA_TYPE and spec.datatype == "BYTES":
+        return _text(subject.content, sizes)
     if preprocess is None:
         raise InvalidError(
             f"subject: this model has no preprocessing for {subject.media_type}; expected `inputs`, or a subject of "
@@ -67,6 +71,13 @@ def _raw(content: bytes, spec: TensorSpec, sizes: tuple[int, ...]) -> Array:
     if min(sizes, default=0) < 0 or spec.datatype == "BYTES":
         raise InvalidError(f"subject: the sizes of input {spec.name!r} are not fixed; expected `inputs` with a shape")
     return tensor.decode(content, spec.datatype, sizes, field="subject.content")
+
+
+def _text(content: bytes, sizes: tuple[int, ...]) -> Array:
+    shape = tuple(1 if size < 0 else size for size in sizes)
+    if math.prod(shape) != 1:
+        raise InvalidError(f"subject: a text is one element; expected `inputs` with a shape of {list(sizes)} a row")
+    return tensor.texts([content], field="subject.content").reshape(shape)
 
 
 def _image(subject: Subject, preprocess: Preprocess, pixels_max: int) -> Array:
@@ -135,10 +146,14 @@ def _json(subject: Subject, spec: TensorSpec, preprocess: Preprocess, sizes: tup
     fixed = min(sizes, default=0) >= 0
     if fixed and len(values) != math.prod(sizes):
         raise InvalidError(f"subject.content: expected {math.prod(sizes)} numbers, got {len(values)}")
+    whole = tensor.dtype_of(spec.datatype).kind in "iu"
     for number, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             where = preprocess.fields[number] if preprocess.fields else f"[{number}]"
             raise InvalidError(f"subject.content.{where}: expected a number, got {_shown(value)}")
+        if whole and value != int(value):
+            where = preprocess.fields[number] if preprocess.fields else f"[{number}]"
+            raise InvalidError(f"subject.content.{where}: expected a whole number for {spec.datatype}, got {value!r}")
     shape = sizes if fixed else (len(values),)
     return tensor.from_values(values, spec.datatype, shape, field="subject.content")
 

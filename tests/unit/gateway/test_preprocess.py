@@ -52,6 +52,18 @@ def test_pixels_are_scaled_and_laid_out_as_the_manifest_says(pixels: NDArray[np.
         assert np.allclose(found, wanted, atol=1e-6)
 
 
+def test_a_text_is_the_one_element_of_a_model_of_texts() -> None:
+    """Where a row has room for one text; more need `inputs`."""
+    spec = TensorSpec(name="text", datatype="BYTES", shape=(-1, 1))
+    for sizes, shape in (((1,), (1,)), ((-1,), (1,)), ((), ())):
+        found = _read("grüß dich".encode(), None, media_type="text/plain", spec=spec, sizes=sizes)
+        assert (found.shape, found.tolist()) == (shape, "grüß dich" if shape == () else ["grüß dich"])
+    with pytest.raises(InvalidError, match=r"a text is one element; expected `inputs` with a shape of \[2\] a row"):
+        _read(b"hello", None, media_type="text/plain", spec=spec, sizes=(2,))
+    with pytest.raises(InvalidError, match=r"subject\.content"):
+        _read(b"\xff", None, media_type="text/plain", spec=spec, sizes=(1,))
+
+
 def test_another_size_is_resized_and_another_mode_converted() -> None:
     """A large grey-alpha picture for a small grey model."""
     pixels = np.full((20, 40, 4), 102, np.uint8)
