@@ -14,7 +14,8 @@ import concurrent.futures
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from fallback.edge import status_of
-from fallback.errors import ConfigError, DemurError, OverdueError
+from fallback.errors import ConfigError, DemurError, FullError, OverdueError
 from gateway.internal import told
 from gateway.transport import Hot, Metadata, Routes, Slow
 
@@ -35,6 +36,7 @@ _START_SECONDS_MAX: Final = 30.0
 # Beyond the grace: what a cancelled handler may still take to end.
 _END_SECONDS: Final = 5.0
 _UNLIMITED: Final = -1
+_FULL_RETRY_SECONDS: Final = 1.0
 
 log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -127,8 +129,9 @@ class _Call:
 class AioTransport:
     """Serves `routes` on `listen` (host:port or unix:path; port 0 for any free one).
 
-    `message_bytes_max` bounds what a client may send, `calls_max` the calls under way. `names` are the services that
-    reflection and health speak of, `files` the descriptors that reflection shows.
+    `message_bytes_max` bounds what a client may send, `calls_max` the calls under way, `requests_bytes_max` what their
+    requests weigh together. `names` are the services that reflection and health speak of, `files` the descriptors that
+    reflection shows.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class AioTransport:
         slow_loop: asyncio.AbstractEventLoop,
         message_bytes_max: int,
         calls_max: int,
+        requests_bytes_max: int,
         names: Sequence[str],
         files: Sequence[descriptor_pb2.FileDescriptorProto],
     ) -> None:
@@ -147,6 +151,9 @@ class AioTransport:
         self._slow_loop = slow_loop
         self._message_bytes_max = message_bytes_max
         self._calls_max = calls_max
+        self._requests_bytes_max = requests_bytes_max
+        # Of the calls under way; changed on the transport's loop only.
+        self._requests_bytes = 0
         self._names = tuple(names)
         self._files = tuple(files)
         self._port = 0
@@ -220,11 +227,13 @@ class AioTransport:
 
     async def answer_hot(self, handler: Hot, call: _Call) -> bytes:
         """Run one hot call to its end."""
-        try:
-            handler(call)
-        except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
-            call.fail(told(error, method=call.method))
-        return await self._outcome(call)
+        with self._weighed(call) as fits:
+            try:
+                if fits:
+                    handler(call)
+            except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
+                call.fail(told(error, method=call.method))
+            return await self._outcome(call)
 
     async def answer_slow(self, handler: Slow, call: _Call) -> bytes:
         """Run one slow call to its end, on the slow loop."""
@@ -237,11 +246,29 @@ class AioTransport:
             else:
                 call.reply(b"")  # where there was no reply: the end of a stream
 
-        running = asyncio.run_coroutine_threadsafe(run(), self._slow_loop)
+        with self._weighed(call) as fits:
+            running = asyncio.run_coroutine_threadsafe(run(), self._slow_loop) if fits else None
+            try:
+                return await self._outcome(call)
+            finally:
+                if running is not None:
+                    running.cancel()
+
+    @contextmanager
+    def _weighed(self, call: _Call) -> Iterator[bool]:
+        """Count a call's request among those under way; False, and the call is refused, where it is too much."""
+        size, most = len(call.payload), self._requests_bytes_max
+        fits = not self._requests_bytes or self._requests_bytes + size <= most
+        if fits:
+            self._requests_bytes += size
+        else:
+            problem = f"requests of {self._requests_bytes} bytes are under way, the most is {most}"
+            call.fail(FullError(problem, retry_after_seconds=_FULL_RETRY_SECONDS))
         try:
-            return await self._outcome(call)
+            yield fits
         finally:
-            running.cancel()
+            if fits:
+                self._requests_bytes -= size
 
     async def _outcome(self, call: _Call) -> bytes:
         timer = None

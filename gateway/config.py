@@ -53,6 +53,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     calls_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="calls under way at a time, waits and streams among them, calls")
     ] = 8192
+    requests_bytes_max: Annotated[
+        int,
+        Meta(ge=1024, le=2**46, description="what the requests of all calls under way may weigh, waits too, bytes"),
+    ] = 2048 * MIB
     image_pixels_max: Annotated[int, Meta(ge=1, le=2**30, description="largest image taken as a subject, pixels")] = (
         16 * MIB
     )

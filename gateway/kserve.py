@@ -8,7 +8,8 @@ the deferred rows in row order, with commas between.
 What a client gets for a deferred request is the model's `on_deferral`. "provisional": the model's outputs, marked.
 "wait": the call waits for the person within its deadline; the deferred rows of the answer's output are then one-hot of
 the person's label, and `demur_outcome` is a JSON array with one outcome for each deferred row. "refuse":
-FAILED_PRECONDITION that names the deferrals, also in the trailing metadata `demur-deferral`.
+FAILED_PRECONDITION that names the deferrals, also in the trailing metadata `demur-deferral` (the first of them, and
+"..." in place of the others, where they would not fit into gRPC's limit on metadata).
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from google.protobuf.message import DecodeError
 from demur import kserve
 from fallback.answer import Identity, Label
 from fallback.deferral import Deferral
-from fallback.errors import DemurError, InvalidError, NotFoundError, OverdueError, StateError, UnavailableError
+from fallback.errors import (
+    DemurError,
+    InvalidError,
+    NotFoundError,
+    OverdueError,
+    StateError,
+    UnavailableError,
+    UnimplementedError,
+)
 from fallback.identity import CLIENT, Credentials
 from fallback.queue import Queue
 from gateway import tensor
@@ -45,6 +54,9 @@ EXTENSIONS: Final = ("parameters",)
 PLATFORM: Final = "onnxruntime_onnx"
 DEFERRAL_KEY: Final = "demur-deferral"
 INPUTS_MAX: Final = 256
+# Names of deferrals in metadata: gRPC's default limit on all of a reply's is 8 KiB.
+TRAILING_CHARS_MAX: Final = 4_000
+_UNSERVED: Final = ("shared_memory_region", "classification")
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -129,7 +141,7 @@ class InferenceService:
         identity = self._identify(call)
         message = _read(call.payload, kserve.ModelInferRequest)
         request = self._request(message, identity, call)
-        outputs = tuple(output.name for output in message.outputs)
+        outputs = _outputs(message)
         pipeline = self._champions.find(request.model)
         live = pipeline.champion.live
         if live is not None:
@@ -242,6 +254,24 @@ class InferWaiter:
         self.call.reply(reply.SerializeToString())
 
 
+def _outputs(message: Any) -> tuple[str, ...]:
+    """Return the names of the outputs asked for; raises where one is asked for twice or in a way not served."""
+    names: dict[str, None] = {}
+    for output in message.outputs:
+        if output.name in names:
+            raise InvalidError(f"outputs: expected each once, got {output.name[:100]!r} again")
+        names[output.name] = None
+        _check_served(output.parameters, f"outputs[{output.name[:100]}]")
+    return tuple(names)
+
+
+def _check_served(parameters: Mapping[str, Any], field: str) -> None:
+    """Raise UnimplementedError for what would change where or how contents travel: to ignore it gives wrong ones."""
+    unserved = [name for name in _UNSERVED if name in parameters]
+    if unserved:
+        raise UnimplementedError(f"{field}.parameters[{unserved[0]}]: not served yet; contents travel in the message")
+
+
 def _check_outputs(wanted: Iterable[str], there: Collection[str]) -> None:
     unknown = [name for name in wanted if name not in there]
     if unknown:
@@ -287,7 +317,11 @@ def _names(result: Result) -> str:
 
 
 def _trailing(result: Result) -> tuple[tuple[str, str], ...]:
-    return ((DEFERRAL_KEY, _names(result)),)
+    """Return the names as metadata; of very many the first, and "..." after them."""
+    names = _names(result)
+    if len(names) > TRAILING_CHARS_MAX:
+        names = f"{names[:TRAILING_CHARS_MAX].rpartition(',')[0]},..."
+    return ((DEFERRAL_KEY, names),)
 
 
 def _metadata(live: Live) -> Any:
@@ -311,6 +345,7 @@ def _tensors(message: Any) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for number, each in enumerate(message.inputs):
         field = f"inputs[{each.name[:100]}]"
+        _check_served(each.parameters, field)
         if each.name in found:
             raise InvalidError(f"inputs[{number}].name: expected each once, got {each.name[:100]!r} again")
         if not raws:

@@ -7,15 +7,13 @@ images, and the batcher's own, which runs the model. The live version and its po
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from threading import BoundedSemaphore
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fallback.errors import DemurError, FullError, InvalidError, NotFoundError, StateError
+from fallback.errors import DemurError, InvalidError, NotFoundError, StateError
 from gateway import policy
 from gateway.batcher import Batcher
 from gateway.champion import Champion, Hold, Live
@@ -26,33 +24,10 @@ from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.parking import digest
 from gateway.policy import STRENGTH, Decisions, Wish
+from gateway.reader import Reader
 from gateway.remembered import Remembered
 from gateway.request import Request, Result, Waiter, row_key
 from gateway.tensor import Array
-
-_READING_RETRY_SECONDS = 0.5
-
-
-class Reader:
-    """Threads that read subjects, so that a large image holds up nobody else; bounded in what waits."""
-
-    def __init__(self, *, threads: int, waiting_max: int) -> None:
-        self._waiting_max = waiting_max
-        self._room = BoundedSemaphore(waiting_max)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reader")
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Let `work`, which does not raise, run soon; raises FullError when too much waits."""
-        if not self._room.acquire(blocking=False):
-            raise FullError(
-                f"{self._waiting_max} subjects wait to be read, the most at a time",
-                retry_after_seconds=_READING_RETRY_SECONDS,
-            )
-        self._pool.submit(work).add_done_callback(lambda _: self._room.release())
-
-    def close(self) -> None:
-        """Finish what waits and end the threads."""
-        self._pool.shutdown()
 
 
 class Job:

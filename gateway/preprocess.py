@@ -151,7 +151,7 @@ def _json(subject: Subject, spec: TensorSpec, preprocess: Preprocess, sizes: tup
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             where = preprocess.fields[number] if preprocess.fields else f"[{number}]"
             raise InvalidError(f"subject.content.{where}: expected a number, got {_shown(value)}")
-        if whole and value != int(value):
+        if whole and isinstance(value, float) and not value.is_integer():
             where = preprocess.fields[number] if preprocess.fields else f"[{number}]"
             raise InvalidError(f"subject.content.{where}: expected a whole number for {spec.datatype}, got {value!r}")
     shape = sizes if fixed else (len(values),)

@@ -31,7 +31,8 @@ from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage
 from gateway.model import probe
 from gateway.model_service import ModelService
-from gateway.pipeline import Pipeline, Reader
+from gateway.pipeline import Pipeline
+from gateway.reader import Reader, unburdened
 from gateway.registry import Registry
 from gateway.remembered import Remembered
 from gateway.service import PredictionService
@@ -158,8 +159,10 @@ class Gateway:
     async def _close(self) -> None:
         if self._watching is not None:
             await end_all([self._watching])
-        await self.queue.close()
-        await self.documents.close()
+        # What did not come to be opened is not there.
+        for opened in ("queue", "documents"):
+            if hasattr(self, opened):
+                await getattr(self, opened).close()
 
     def _pipeline(self, model: str, champion: Champion) -> Pipeline:
         return Pipeline(
@@ -203,9 +206,10 @@ class Gateway:
             ),
             credentials=self._credentials,
         )
+        hot = {**self._predictions.hot(), **self._inference.hot()}
         return AioTransport(
             Routes(
-                hot={**self._predictions.hot(), **self._inference.hot()},
+                hot={name: unburdened(handler, self._reader) for name, handler in hot.items()},
                 slow={**self._predictions.slow(), **models.routes()},
                 reads=model_service.READS,
                 writes=self._predictions.writes(),
@@ -214,6 +218,7 @@ class Gateway:
             slow_loop=self._slow.loop,
             message_bytes_max=settings.message_bytes_max,
             calls_max=settings.calls_max,
+            requests_bytes_max=settings.requests_bytes_max,
             names=(service.SERVICE, model_service.SERVICE, kserve.SERVICE),
             files=_files(),
         )

@@ -239,6 +239,12 @@ def test_a_port_that_is_taken_is_named(config: Config) -> None:
         Gateway(settings(config, grpc_listen=gateway.address)).start()
 
 
+def test_a_start_that_fails_early_says_why(tmp_path: Path) -> None:
+    """Not what then could not be closed since it was never opened."""
+    with pytest.raises(ConfigError, match=r"redis\.url: expected redis://"):
+        Gateway(_config(tmp_path, "nonsense://x")).start()
+
+
 def test_nothing_listens_beyond_loopback_without_credentials(config: Config) -> None:
     """Refused before anything is loaded."""
     with pytest.raises(ConfigError, match="without credentials nothing listens beyond loopback"):

@@ -23,6 +23,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from demur import kserve
 from fallback.answer import CantTell
 from fallback.deferral import State
+from gateway.kserve import _trailing as _inference_trailing
+from gateway.request import Result
 from tests.integration.gateway.conftest import MODELS, Stand
 from tests.live_gateway import SURE, UNSURE
 
@@ -143,6 +145,26 @@ def test_only_the_outputs_asked_for_come_back(client: Any) -> None:
         client.infer("m", _inputs(x=SURE), outputs=[triton.InferRequestedOutput("nope")], client_timeout=SECONDS)
 
 
+def test_an_output_is_asked_for_once(client: Any) -> None:
+    """Or a small request could ask for a reply without end."""
+    twice = [triton.InferRequestedOutput("p"), triton.InferRequestedOutput("p")]
+    with pytest.raises(InferenceServerException, match="outputs: expected each once, got 'p' again"):
+        client.infer("m", _inputs(x=SURE), outputs=twice, client_timeout=SECONDS)
+
+
+def test_contents_in_another_place_or_form_are_unimplemented(client: Any) -> None:
+    """Shared memory and classification: to answer as if nothing had been asked would give a client stale contents."""
+    shared, classes = triton.InferRequestedOutput("p"), triton.InferRequestedOutput("p", class_count=2)
+    shared.set_shared_memory("region", 12)
+    for output, name in ((shared, "shared_memory_region"), (classes, "classification")):
+        with pytest.raises(InferenceServerException, match=f"UNIMPLEMENTED.*outputs.p..parameters.{name}"):
+            client.infer("m", _inputs(x=SURE), outputs=[output], client_timeout=SECONDS)
+    there = triton.InferInput("x", [1, 3], "FP32")
+    there.set_shared_memory("region", 12)
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*inputs.x..parameters.shared_memory_region"):
+        client.infer("m", [there], client_timeout=SECONDS)
+
+
 def test_the_server_says_what_it_is_and_what_works(client: Any) -> None:
     """Live, ready, metadata; the extensions listed are those served."""
     assert client.is_server_live()
@@ -200,6 +222,17 @@ def test_refuse_is_a_status_that_names_the_deferral(stand: Stand, stub: Any) -> 
     name = _trailing(caught.value)["demur-deferral"]
     assert name in (caught.value.details() or "")
     assert stand.review("refuses", "a").deferral.name == name
+
+
+def test_very_many_deferrals_fit_into_the_metadata() -> None:
+    """The first names, and that there are more."""
+    names = {row: f"queues/{'q' * 63}/deferrals/{uuid.uuid4().hex}" for row in range(4096)}
+    result = Result(model="m", version="1", labels=(), outputs={}, rows=4096, deferrals=names)
+    ((key, value),) = _inference_trailing(result)
+    *first, last = value.split(",")
+    assert (key, last) == ("demur-deferral", "...")
+    assert first == list(names.values())[: len(first)]
+    assert 30 < len(first) < len(value) / 100 < 41
 
 
 def test_wait_answers_with_the_persons_label(stand: Stand, client: Any) -> None:

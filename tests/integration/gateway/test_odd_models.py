@@ -50,7 +50,8 @@ async def test_an_output_with_another_number_of_rows_fails_its_own_call(gateway:
         found = await asyncio.gather(*(ask(x) for x in (SURE, ONE) * 8), return_exceptions=True)
     assert [type(each) for each in found[::2]] == [InvalidError] * 8
     assert "output 'n' the shape [3, 2]; expected 1 rows" in str(found[0])
-    for each in found[1::2]:
+    answers: list[Any] = found[1::2]
+    for each in answers:
         np.testing.assert_array_equal(each.outputs["p"], ONE)
 
 

@@ -34,6 +34,7 @@ def serving(routes: Routes, **fields: Any) -> Iterator[tuple[AioTransport, grpc.
         "listen": "127.0.0.1:0",
         "message_bytes_max": 1024 * 1024,
         "calls_max": 100,
+        "requests_bytes_max": 1024 * 1024,
         "names": ("test.T",),
         "files": (),
     }
@@ -221,6 +222,29 @@ def test_calls_beyond_the_most_are_refused() -> None:
         for call in seen:
             call.reply(b"ok")
         assert [call.result(SECONDS) for call in waiting] == [b"ok", b"ok"]
+
+
+def test_requests_that_weigh_too_much_together_are_refused() -> None:
+    """With RetryInfo, until one of those under way has ended; a lone one is always taken."""
+    calls: list[Call] = []
+    with serving(hot(calls.append), requests_bytes_max=1024) as (_, channel):
+        method: Any = channel.unary_unary("/test.T/M")
+        large = method.future(b"x" * 2000, timeout=SECONDS)
+        while not calls:
+            time.sleep(0.01)
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(channel)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.details() == "requests of 2000 bytes are under way, the most is 1024"
+        told: Any = caught.value
+        assert "grpc-status-details-bin" in dict(told.trailing_metadata())
+        calls[0].reply(b"done")
+        assert large.result() == b"done"
+        after = method.future(b"x", timeout=SECONDS)
+        while len(calls) == 1:
+            time.sleep(0.01)
+        calls[1].reply(b"too")
+        assert after.result() == b"too"
 
 
 def test_health_is_what_the_gateway_says() -> None:

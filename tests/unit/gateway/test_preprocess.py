@@ -124,6 +124,17 @@ def test_json_becomes_numbers_in_order(content: bytes, fields: tuple[str, ...], 
     assert found.tolist() == expected
 
 
+@pytest.mark.parametrize("wrong", ["1.5", "1e300", "1e-3"])
+def test_a_whole_number_is_not_made_of_a_part(wrong: str) -> None:
+    """What a model of whole numbers would cut off is refused; 2.0 is whole."""
+    spec = TensorSpec(name="x", datatype="INT64", shape=(-1, 3))
+    plain = Preprocess(kind="json")
+    found = _read(b"[1, 2.0, -3]", plain, media_type="application/json", spec=spec)
+    assert (found.dtype, found.tolist()) == (np.int64, [1, 2, -3])
+    with pytest.raises(InvalidError, match=r"subject\.content"):
+        _read(f"[1, {wrong}, 2]".encode(), plain, media_type="application/json", spec=spec)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
