@@ -5,7 +5,7 @@ All of it is a function of the live version, the dataset and the settings: the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from trainer import evaluate, export, promote, surgery
 from trainer.config import TrainerSettings
 from trainer.contents import Contents
 from trainer.dataset import Dataset
-from trainer.errors import NotTrainableError
+from trainer.errors import NotTrainableError, disk
 from trainer.evaluate import Judged, Metrics
 from trainer.examples import Origin
 from trainer.features import Floats, Table, compute
@@ -65,9 +65,11 @@ def make(
     folder: Path,
     *,
     metadata: Mapping[str, str],
+    go_on: Callable[[], None] = lambda: None,
 ) -> Candidate:
     """Retrain `parent` on `dataset` into `folder`, which exists; `policy` is the live one.
 
+    `go_on` is called again and again; what it raises ends the work, so that a process can stop at once.
     Raises NotTrainableError where the model is of another build than surgery takes, ParityError where the export went
     wrong.
     """
@@ -76,9 +78,10 @@ def make(
     layer = surgery.find(model, manifest.output.tensor)
     check_fits(layer, manifest)
     cut = folder / "features.onnx"
-    onnx.save_model(surgery.cut(model, layer), cut)
-    train, holdout = _features(cut, layer, dataset, manifest, contents, settings)
-    fit = _fit(train, layer, len(manifest.labels), settings)
+    with disk(cut):
+        onnx.save_model(surgery.cut(model, layer), cut)
+    train, holdout = _features(cut, layer, dataset, manifest, contents, settings, go_on)
+    fit = _fit(train, layer, len(manifest.labels), settings, go_on)
     artefact = folder / ARTEFACT
     stored = export.write(
         model, layer, fit.weights, fit.bias, artefact, output=manifest.output.tensor, metadata=metadata
@@ -148,11 +151,12 @@ def _features(
     manifest: Manifest,
     contents: Contents,
     settings: TrainerSettings,
+    go_on: Callable[[], None],
 ) -> tuple[Table, Table]:
     model = Model.load(path, device=settings.device)
     try:
         train, holdout = (
-            compute(model, surgery.FEATURES, manifest, examples, contents, columns=len(layer.weights))
+            compute(model, surgery.FEATURES, manifest, examples, contents, columns=len(layer.weights), go_on=go_on)
             for examples in (dataset.train, dataset.holdout)
         )
     finally:
@@ -160,7 +164,9 @@ def _features(
     return train, holdout
 
 
-def _fit(train: Table, layer: surgery.LinearLayer, labels: int, settings: TrainerSettings) -> Fit:
+def _fit(
+    train: Table, layer: surgery.LinearLayer, labels: int, settings: TrainerSettings, go_on: Callable[[], None]
+) -> Fit:
     sample_weights: Floats = np.array(
         [settings.correction_weight if example.fresh else 1.0 for example in train.examples], dtype=np.float64
     )
@@ -174,6 +180,7 @@ def _fit(train: Table, layer: surgery.LinearLayer, labels: int, settings: Traine
         bias=layer.bias,
         regularisation=settings.regularisation,
         iterations_max=settings.iterations_max,
+        go_on=go_on,
     )
 
 

@@ -1,14 +1,15 @@
 """The examples that a model learns from and is judged by: imported ones, and what people said of live requests.
 
-An input belongs to training or to the hold-out for good: imported examples as their file says, live ones by a hash of
-their numbers, so that neither time, order nor a second label moves one across. An input that is in the hold-out is
-never trained on, in whatever form it comes again. Of several labels for one live input the latest counts.
+An input belongs to training or to the hold-out for good: imported examples as the first file says that has them, live
+ones by a hash of their numbers, so that neither time, order nor a second label moves one across. An input that is in
+the hold-out is never trained on, in whatever form it comes again; one that may have been trained on before it was
+imported to judge by does neither from then on. Of several labels for one live input the latest counts.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -38,6 +39,7 @@ class Skip(StrEnum):
     ERASED = "erased"
     UNREADABLE = "unreadable"
     DUPLICATE = "duplicate"
+    TRAINED_ON = "trained_on"
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,16 +100,19 @@ def build(
     *,
     trained_row: int,
     limits: Limits,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Dataset:
     """Put the examples together; `rows` and `imported` oldest first, rows after `trained_row` are fresh.
 
-    Every content is read and checked once here; none is kept in memory.
+    Every content is read and checked once here; none is kept in memory. `go_on` is called before each row; what it
+    raises ends the work.
     """
     gathering = _Gathering(manifest, contents)
     for file in imported:
         for digest, label in file.examples:
-            gathering.add_imported(digest, label, file.split)
+            gathering.add_imported(digest, label, file)
     for row in rows:
+        go_on()
         gathering.add_row(row, fresh=row.row > trained_row)
     return gathering.dataset(len(rows), sum(len(file.examples) for file in imported), limits)
 
@@ -122,21 +127,21 @@ class _Gathering:
         self._manifest = manifest
         self._contents = contents
         self._labels = {label: index for index, label in enumerate(manifest.labels)}
-        self._pinned: dict[str, Split] = {}
+        self._pinned: dict[str, Imported] = {}
+        self._known_before: set[str] = set()
         self._examples: dict[str, Example] = {}
         self._marks: dict[str, str | Skip] = {}
         self._skipped: dict[str, int] = {}
 
-    def add_imported(self, digest: str, label: str, split: Split) -> None:
+    def add_imported(self, digest: str, label: str, file: Imported) -> None:
         index, mark = self._labels.get(label), self._mark(digest)
         if index is None or isinstance(mark, Skip):
             self._skip(Skip.UNKNOWN_LABEL if index is None else Skip(mark))
             return
         if mark in self._examples:
             self._skip(Skip.DUPLICATE)
-        if self._pinned.get(mark) is Split.HOLDOUT and split is Split.TRAIN:
+        if self._pinned.setdefault(mark, file).split is not file.split:
             return
-        self._pinned[mark] = split
         self._examples[mark] = Example(
             digest=digest, fingerprint=mark, label=index, origin=Origin.IMPORTED, fresh=False
         )
@@ -149,8 +154,11 @@ class _Gathering:
             return
         if mark in self._examples:
             self._skip(Skip.DUPLICATE)
+        pinned = self._pinned.get(mark)
+        if pinned is not None and row.row <= pinned.after_row:
+            self._known_before.add(mark)
         # What was imported to judge by is the reference: a reviewer's slip does not change it.
-        if self._pinned.get(mark) is not Split.HOLDOUT:
+        if pinned is None or pinned.split is not Split.HOLDOUT:
             self._examples[mark] = Example(
                 digest=row.inputs_digest, fingerprint=mark, label=label, origin=Origin.LIVE, fresh=fresh
             )
@@ -159,9 +167,12 @@ class _Gathering:
         train: list[Example] = []
         holdout: list[Example] = []
         for mark, example in sorted(self._examples.items()):
-            split = self._pinned.get(mark)
-            held = in_holdout(mark, limits.holdout_share) if split is None else split is Split.HOLDOUT
-            (holdout if held else train).append(example)
+            pinned, by_hash = self._pinned.get(mark), in_holdout(mark, limits.holdout_share)
+            held = by_hash if pinned is None else pinned.split is Split.HOLDOUT
+            if pinned is not None and held and mark in self._known_before and not by_hash:
+                self._skip(Skip.TRAINED_ON)
+            else:
+                (holdout if held else train).append(example)
         fresh = [example for example in train if example.fresh]
         # Fingerprints are as good as random and never change: the first of them are a stable sample.
         replayed = [example for example in train if not example.fresh][: limits.replay_examples_max]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +33,25 @@ class Table:
 
 
 def compute(
-    model: Model, output: str, manifest: Manifest, examples: Sequence[Example], contents: Contents, *, columns: int
+    model: Model,
+    output: str,
+    manifest: Manifest,
+    examples: Sequence[Example],
+    contents: Contents,
+    *,
+    columns: int,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Table:
     """Return what `model` gives as `output` (rows x `columns`) for `examples`.
 
     Left out: examples whose content has been erased meanwhile, and those for which the model gives NaN or infinity.
-    Raises NotTrainableError where the output has another shape.
+    `go_on` is called before every batch. Raises NotTrainableError where the output has another shape.
     """
     wanted = {spec.name for spec in model.signature.inputs}
     values: list[Floats] = []
     kept: list[Example] = []
     for chunk, feeds in _chunks(manifest, wanted, examples, contents):
+        go_on()
         found = np.asarray(model.run(feeds)[output], dtype=np.float64)
         if found.ndim == 1 and not manifest.batched:
             found = found[None]

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import structlog
 
 from fallback.deferral import Deferral
-from fallback.errors import NotFoundError
+from fallback.errors import DemurError, NotFoundError
 from fallback.queue import OutcomeEvent, Queue
 from trainer.config import TrainerSettings
 from trainer.contents import Contents
 from trainer.ledger import Ledger, cursor_of, position_of
 
 _READS_MAX = 32
+_NOTHING = "0-0"
 _MILLISECONDS = 1000
 
 log = structlog.get_logger(__name__)
@@ -28,11 +29,17 @@ log = structlog.get_logger(__name__)
 async def follow(queue: Queue, ledger: Ledger, contents: Contents, settings: TrainerSettings) -> int:
     """Take at most one batch of each queue into the ledger; returns how many rows it grew by.
 
-    Raises UnavailableError while Redis is away or the disk refuses.
+    Raises UnavailableError while Redis is away or the disk refuses; one queue's trouble does not keep the others
+    waiting, and is raised when all have had their turn.
     """
-    grown = 0
+    grown, problems = 0, []
     for state in await queue.states():
-        grown += await _follow_one(queue, state.name, ledger, contents, settings)
+        try:
+            grown += await _follow_one(queue, state.name, ledger, contents, settings)
+        except DemurError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
     if grown and await asyncio.to_thread(ledger.tidy, files_max=settings.ledger_files_max):
         log.info("merged the ledger's small files")
     return grown
@@ -42,6 +49,8 @@ async def _follow_one(queue: Queue, name: str, ledger: Ledger, contents: Content
     cursor = await asyncio.to_thread(ledger.cursor, name)
     events = await queue.outcomes(name, cursor, count=settings.ledger_batch_rows_max)
     grown = 0
+    if not events:
+        await _notice_lost_history(queue, name, ledger, cursor)
     if events:
         await keep_inputs(queue, events, contents)
         grown = await asyncio.to_thread(ledger.append, name, events)
@@ -51,6 +60,14 @@ async def _follow_one(queue: Queue, name: str, ledger: Ledger, contents: Content
     if keep and events:
         await queue.trim_outcomes(name, keep)
     return grown
+
+
+async def _notice_lost_history(queue: Queue, name: str, ledger: Ledger, cursor: str) -> None:
+    """Begin anew where the stream has never come as far as the ledger is: it is another stream than it was."""
+    newest = await queue.last_cursor(name)
+    if cursor != "0" and newest != _NOTHING and position_of(newest) < position_of(cursor):
+        log.warning("the queue's server lost its history; its outcomes are counted anew", queue=name, cursor=cursor)
+        await asyncio.to_thread(ledger.begin_history, name)
 
 
 async def keep_inputs(queue: Queue, events: Sequence[OutcomeEvent], contents: Contents) -> None:

@@ -23,6 +23,7 @@ from fallback.presence import write_atomic
 from gateway.manifest import Manifest, TensorSpec
 from gateway.tensor import DTYPES, Array
 from trainer.contents import Contents
+from trainer.errors import disk
 from trainer.examples import encode_inputs
 
 FOLDER: Final = "imports"
@@ -38,10 +39,11 @@ class Split(StrEnum):
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """One file's examples: sha256 (hex) of each input's content, and its label."""
+    """One file's examples: sha256 (hex) of each input's content, and its label; the ledger's last row at that time."""
 
     split: Split
     examples: tuple[tuple[str, str], ...]
+    after_row: int = 0
 
 
 class Imports:
@@ -52,10 +54,18 @@ class Imports:
         self._contents = contents
 
     def add(
-        self, manifest: Manifest, columns: Mapping[str, Array], labels: list[str], split: Split, *, examples_max: int
+        self,
+        manifest: Manifest,
+        columns: Mapping[str, Array],
+        labels: list[str],
+        split: Split,
+        *,
+        examples_max: int,
+        after_row: int = 0,
     ) -> int:
         """Keep examples for the model of `manifest`; returns how many. `columns`: rows of each input, by its name.
 
+        `after_row`: the last row of the ledger now; rows up to there may have been trained on already.
         Raises InvalidError naming the array, what was expected and what came.
         """
         _check(manifest, columns, labels, examples_max)
@@ -65,8 +75,13 @@ class Imports:
         if not manifest.batched:
             rows = [{name: values[0] for name, values in row.items()} for row in rows]
         digests = [self._contents.put(encode_inputs(row)) for row in rows]
-        body = msgspec.json.encode(Imported(split=split, examples=tuple(zip(digests, labels, strict=True))))
-        write_atomic(self.folder / manifest.model / f"{hashlib.sha256(body).hexdigest()}.json", body)
+        file = Imported(split=split, examples=tuple(zip(digests, labels, strict=True)))
+        path = self.folder / manifest.model / f"{hashlib.sha256(msgspec.json.encode(file)).hexdigest()}.json"
+        body = msgspec.json.encode(msgspec.structs.replace(file, after_row=after_row))
+        with disk(path):
+            # Written again it would count as the youngest.
+            if not path.exists():
+                write_atomic(path, body)
         return len(labels)
 
     def all(self, model: str) -> list[Imported]:

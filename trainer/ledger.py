@@ -5,7 +5,13 @@ is stands in the table itself: every commit carries, beside its rows, an applica
 position of its last event) and one that counts rows. Delta applies rows and transactions together or not at all; it
 does not skip a repeated transaction by itself, so `append` reads the version first, with the handle that it writes
 with, drops what is not newer, and a writer that raced this one makes the commit fail instead of doubling rows. There
-is one writer at a time, by a lock on a file; the check above holds even where that lock is not honoured.
+is one writer at a time, by a lock on a file; the check above holds even where that lock is not honoured. A commit is on
+the disk, not only on its way there, before `append` returns: what it holds may then be trimmed from the stream.
+
+A server that lost its history may count on from an earlier id, and nothing of it would ever be newer. `begin_history`
+then starts a count of its own beside the old one; rows that the old one has already are known by their deferral.
+
+What a row says of a person (attributes, comments, reviewers' names) is in the ledger for good; contents are not.
 
 A stream id `<milliseconds>-<sequence>` becomes one number: milliseconds * 2^20 + sequence.
 """
@@ -14,6 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,18 +32,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError
 
 from fallback.answer import Answer
 from fallback.deferral import Deferral, Source
-from fallback.errors import InvalidError, StateError, UnavailableError
+from fallback.errors import InvalidError, StateError
 from fallback.queue import OutcomeEvent
+from trainer.errors import disk
 
 FOLDER: Final = "ledger"
 LOCK: Final = "ledger.lock"
 _SEQUENCE_BITS: Final = 20
 _ROWS: Final = "demur.rows"
-_VACUUM_HOURS: Final = 168
+_HISTORY: Final = "demur.history"
+# Whoever reads has the files open in a moment; merging writes the same rows again, so files left over add up fast.
+_VACUUM_HOURS: Final = 1
+# Files from here on are left alone: merging into ever larger ones would write the whole ledger again and again.
+_MERGED_BYTES: Final = 16 * 1024 * 1024
+_CONFIGURATION: Final = {
+    "delta.checkpointInterval": "50",
+    "delta.logRetentionDuration": "interval 1 days",
+    # Of the other columns the log would keep copies of texts, and every look at it would read them all.
+    "delta.dataSkippingStatsColumns": "row,position,deferral,model,create_time,outcome_time",
+}
 _time: Final = pa.timestamp("us", tz="UTC")
 SCHEMA: Final = pa.schema(
     [
@@ -88,12 +105,29 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # One for the cursors, asked for again and again: bringing it up to date costs a tenth of opening another.
+        self._glance: DeltaTable | None = None
+        self._glancing = threading.Lock()
 
     def cursor(self, queue: str) -> str:
         """Return the stream id of the last outcome of `queue` that is in the table, "0" for none."""
-        table = self._table()
-        position = None if table is None else table.transaction_version(_app(queue))
+        with self._glancing, disk(self.folder):
+            if self._glance is None:
+                self._glance = self._table()
+            else:
+                self._glance.update_incremental()
+            table = self._glance
+            position = None if table is None else table.transaction_version(_app(queue, _history(table, queue)))
         return "0" if position is None else cursor_of(position)
+
+    def begin_history(self, queue: str) -> None:
+        """Count the outcomes of `queue` anew: its stream was lost, and goes on from an id before the cursor."""
+        with disk(self.folder):
+            table = self._table()
+            if table is not None:
+                begun = Transaction(f"{_HISTORY}/{queue}", _history(table, queue) + 1)
+                commit = CommitProperties(app_transactions=[begun])
+                table.create_write_transaction([], mode="append", schema=table.schema(), commit_properties=commit)
 
     def append(self, queue: str, events: Sequence[OutcomeEvent]) -> int:
         """Add those of `events` (in the stream's order) that are not in yet, in one commit; returns how many.
@@ -102,30 +136,29 @@ class Ledger:
         """
         if not events:
             return 0
-        table = self._table() or DeltaTable.create(self.folder, schema=SCHEMA, mode="ignore", name="ledger")
-        done = table.transaction_version(_app(queue))
-        known = -1 if done is None else done
-        fresh = [event for event in events if position_of(event.cursor) > known]
-        if not fresh:
-            return 0
-        last = table.transaction_version(_ROWS) or 0
-        rows = [record(event, last + number) for number, event in enumerate(fresh, start=1)]
-        commit = CommitProperties(
-            app_transactions=[
-                Transaction(_app(queue), position_of(fresh[-1].cursor)),
-                Transaction(_ROWS, last + len(rows)),
-            ],
-        )
-        try:
+        with disk(self.folder):
+            table = self._table() or self._create()
+            history = _history(table, queue)
+            done = table.transaction_version(_app(queue, history))
+            known = -1 if done is None else done
+            fresh = [event for event in events if position_of(event.cursor) > known]
+            place = Transaction(_app(queue, history), max(known, position_of(events[-1].cursor)))
+            if history:
+                fresh = self._unknown(table, queue, history, fresh)
+            if place.version == known:
+                return 0
+            last = table.transaction_version(_ROWS) or 0
+            rows = [record(event, last + number) for number, event in enumerate(fresh, start=1)]
+            commit = CommitProperties(app_transactions=[place, Transaction(_ROWS, last + len(rows))])
             write_deltalake(table, pa.Table.from_pylist(rows, SCHEMA), mode="append", commit_properties=commit)
-        except (DeltaError, OSError) as error:
-            raise UnavailableError(f"the ledger {self.folder} could not be written: {error}") from error
+            self._sync(table)
         return len(rows)
 
     def last_row(self) -> int:
         """Return the number of the newest row, 0 for none; rows are numbered from 1 on without gaps."""
-        table = self._table()
-        return 0 if table is None else table.transaction_version(_ROWS) or 0
+        with disk(self.folder):
+            table = self._table()
+            return 0 if table is None else table.transaction_version(_ROWS) or 0
 
     def rows(self, model: str, *, after: int = 0, limit: int | None = None) -> list[Row]:
         """Return the rows of predictions by `model` after row `after`, oldest first; the newest `limit` of them."""
@@ -143,15 +176,16 @@ class Ledger:
         return list(self._read(SCHEMA.names, None).sort_by("row").to_pylist())
 
     def tidy(self, *, files_max: int) -> bool:
-        """Merge small files once there are more than `files_max`, and remove what no reader of a week ago needs."""
-        table = self._table()
-        if table is None or len(table.file_uris()) <= files_max:
-            return False
-        try:
-            table.optimize.compact()
-            table.vacuum(retention_hours=_VACUUM_HOURS, dry_run=False)
-        except (DeltaError, OSError) as error:
-            raise UnavailableError(f"the ledger {self.folder} could not be tidied: {error}") from error
+        """Merge small files once there are more than `files_max`, and remove what no reader needs any more."""
+        with disk(self.folder):
+            table = self._table()
+            if table is None:
+                return False
+            sizes = pa.table(table.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
+            if sum(size < _MERGED_BYTES for size in sizes) <= files_max:
+                return False
+            table.optimize.compact(target_size=_MERGED_BYTES)
+            table.vacuum(retention_hours=_VACUUM_HOURS, dry_run=False, enforce_retention_duration=False)
         return True
 
     def _table(self) -> DeltaTable | None:
@@ -159,18 +193,48 @@ class Ledger:
             return None
         return DeltaTable(self.folder)
 
+    def _create(self) -> DeltaTable:
+        return DeltaTable.create(self.folder, schema=SCHEMA, mode="ignore", name="ledger", configuration=_CONFIGURATION)
+
     def _read(self, fields: list[str], chosen: Any) -> Any:
-        table = self._table()
-        if table is None:
-            return SCHEMA.empty_table().select(fields)
-        return table.to_pyarrow_dataset().to_table(columns=fields, filter=chosen)
+        with disk(self.folder):
+            table = self._table()
+            if table is None:
+                return SCHEMA.empty_table().select(fields)
+            return table.to_pyarrow_dataset().to_table(columns=fields, filter=chosen)
+
+    def _unknown(
+        self, table: DeltaTable, queue: str, history: int, events: Sequence[OutcomeEvent]
+    ) -> list[OutcomeEvent]:
+        """Leave out what an earlier history of the stream brought; later than that there is nothing to compare."""
+        ends = [table.transaction_version(_app(queue, number)) or 0 for number in range(history)]
+        names = [event.deferral.name for event in events if position_of(event.cursor) <= max(ends)]
+        if not names:
+            return list(events)
+        found = table.to_pyarrow_dataset().to_table(columns=["deferral"], filter=ds.field("deferral").isin(names))
+        known = set(found["deferral"].to_pylist())
+        return [event for event in events if event.deferral.name not in known]
+
+    def _sync(self, table: DeltaTable) -> None:
+        """Wait until the newest commit and its file are on the disk, which Delta itself leaves to the system."""
+        log = self.folder / "_delta_log"
+        commit = log / f"{table.version():020d}.json"
+        written = [msgspec.json.decode(line) for line in commit.read_bytes().splitlines()]
+        files = [self.folder / action["add"]["path"] for action in written if "add" in action]
+        for path in (*files, self.folder, commit, log):
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock on `path` for as long as the block runs; raises StateError while another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -248,5 +312,10 @@ def _row(values: dict[str, Any]) -> Row:
     return msgspec.convert(values, Row)
 
 
-def _app(queue: str) -> str:
-    return f"demur.outcomes/{queue}"
+def _history(table: DeltaTable, queue: str) -> int:
+    return table.transaction_version(f"{_HISTORY}/{queue}") or 0
+
+
+def _app(queue: str, history: int) -> str:
+    # No queue's name holds a "#".
+    return f"demur.outcomes/{queue}" + (f"#{history}" if history else "")

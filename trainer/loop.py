@@ -100,43 +100,53 @@ async def retrain_due(rooms: Rooms, gateway: ModelClient) -> bool:
     """
     did, problems = False, []
     for model in await asyncio.to_thread(rooms.registry.models):
-        labels = await asyncio.to_thread(new_labels, rooms, model)
-        if labels < rooms.settings.retrain_after_reviews:
-            continue
         try:
+            labels = await asyncio.to_thread(new_labels, rooms, model)
+            if labels < rooms.settings.retrain_after_reviews:
+                continue
             await retrain.retrain(rooms, model, gateway, why=f"{labels} new labels")
             did = True
         except DemurError as error:
             problems.append(error)
+        except Exception:
+            # What nobody foresaw in one model must end neither the ledger nor the other models.
+            log.exception("retraining failed for a reason that nobody foresaw", model=model)
+            problems.append(DemurError(f"{model} could not be retrained: internal error, see the log"))
     if problems:
         raise problems[0]
     return did
 
 
 def new_labels(rooms: Rooms, model: str) -> int:
-    """Count the labels that people gave since `model` was last trained; 0 where its manifest forbids training."""
-    newest = rooms.registry.versions(model)[-1]
-    if not newest.manifest.training.enabled:
+    """Count the labels that people gave since `model` was last trained; 0 where its manifest forbids training.
+
+    At most `examples_max` rows are read: what is older would not be trained on either.
+    """
+    versions = rooms.registry.versions(model)
+    if not versions or not versions[-1].manifest.training.enabled:
         return 0
+    newest = versions[-1]
     report = rooms.reports.last(model)
     seen = max(retrain.trained_row(newest), report.ledger_row if report else 0)
-    return dataset.labelled(rooms.ledger.rows(model, after=seen), newest.manifest.labels)
+    rows = rooms.ledger.rows(model, after=seen, limit=rooms.settings.examples_max)
+    return dataset.labelled(rows, newest.manifest.labels)
 
 
 async def catch_up(config: Config, rooms: Rooms) -> int:
     """Take what waits into the ledger, unless a watching trainer does that; returns how many rows it grew by."""
-    try:
-        with ledger.locked(rooms.data / FOLDER / ledger.LOCK):
-            queue = Queue.connect(config)
-            try:
-                total = 0
-                while grown := await follow(queue, rooms.ledger, rooms.contents, rooms.settings):
-                    total += grown
-                return total
-            finally:
-                await queue.close()
-    except StateError:
-        return 0
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(ledger.locked(rooms.data / FOLDER / ledger.LOCK))
+        except StateError:
+            return 0
+        queue = Queue.connect(config)
+        try:
+            total = 0
+            while grown := await follow(queue, rooms.ledger, rooms.contents, rooms.settings):
+                total += grown
+            return total
+        finally:
+            await queue.close()
 
 
 @contextlib.asynccontextmanager

@@ -7,12 +7,15 @@ McNemar's, 1947), which knows by itself how little three examples of a rare labe
 
 from __future__ import annotations
 
-import math
+from typing import Final
 
 import msgspec
 import numpy as np
+from scipy.special import bdtrc
 
 from trainer.evaluate import Flags, Judged, Metrics, measure
+
+_NAMED_MAX: Final = 20
 
 
 class Tolerances(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,9 +49,11 @@ def decide(live: Judged, candidate: Judged, names: tuple[str, ...], tolerances: 
         )
         return Decision(promote=False, reasons=(reason,))
     old, new = measure(live, names), measure(candidate, names)
+    blind = [name for name in names if name not in old.recall]
     verdicts = [
         _accuracy(live, candidate, old, new, tolerances),
         *_recalls(live, candidate, names, tolerances),
+        *([(True, f"not judged, for want of a held-out example: {', '.join(blind[:_NAMED_MAX])}")] if blind else []),
         _automatic(live, candidate, old, new, tolerances),
     ]
     return Decision(
@@ -60,7 +65,7 @@ def decide(live: Judged, candidate: Judged, names: tuple[str, ...], tolerances: 
 def sign_test(worse: int, better: int) -> float:
     """Return the probability of at least `worse` of `worse + better` fair coin tosses."""
     tosses = worse + better
-    return float(sum(math.comb(tosses, heads) for heads in range(worse, tosses + 1)) / 2**tosses)
+    return float(bdtrc(worse - 1, tosses, 0.5))
 
 
 def _accuracy(live: Judged, candidate: Judged, old: Metrics, new: Metrics, tolerances: Tolerances) -> tuple[bool, str]:

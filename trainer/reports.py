@@ -12,6 +12,7 @@ import msgspec
 from fallback.presence import write_atomic
 from trainer.candidate import Scores
 from trainer.dataset import Counts
+from trainer.errors import disk
 
 FOLDER: Final = "reports"
 
@@ -61,7 +62,9 @@ class Reports:
         number = max(self._numbers(report.model), default=0) + 1
         numbered = msgspec.structs.replace(report, number=number)
         body = msgspec.json.format(msgspec.json.encode(numbered), indent=2) + b"\n"
-        write_atomic(self.folder / report.model / f"{number}.json", body)
+        path = self.folder / report.model / f"{number}.json"
+        with disk(path):
+            write_atomic(path, body)
         return numbered
 
     def all(self, model: str) -> list[Report]:

@@ -1,16 +1,19 @@
 """Retrains one model: reads the live version and the ledger, makes a candidate, and publishes it if the gate agrees.
 
-A rejected candidate is not published; every attempt leaves a report. Something that is away (the gateway, Redis) leaves
-none: the caller tries again.
+A rejected candidate is not published; every attempt leaves a report. Something that is away (the gateway, Redis, the
+disk) leaves none: the caller tries again. Publishing and promoting are two steps. An attempt that died between them
+left a version that waits; the same dataset makes the same file again, and the next attempt promotes that version.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +39,7 @@ from trainer import contents, dataset, imports, ledger, reports
 from trainer.candidate import Candidate
 from trainer.config import TrainerSettings
 from trainer.dataset import Dataset
+from trainer.errors import StoppedError, disk
 from trainer.reports import Report, Result
 
 MODELS: Final = "models"
@@ -43,6 +47,7 @@ FOLDER: Final = "trainer"
 IDENTITY: Final = "trainer"
 LEDGER_ROW: Final = "ledger_row"
 TRAINED_ON: Final = "dataset"
+HELD_OUT: Final = "holdout_share"
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +108,12 @@ async def retrain(rooms: Rooms, model: str, gateway: ModelClient, *, why: str) -
         started, clock = datetime.now(UTC), time.monotonic()
         parent = rooms.registry.get(model, await live_version(gateway, model))
         policy = policy_of(await gateway.get_policy(model))
-        attempt = await _attempt(rooms, parent, policy, gateway, why=why)
+        stopped = threading.Event()
+        try:
+            attempt = await _attempt(rooms, parent, policy, gateway, why=why, go_on=lambda: _check_stop(stopped))
+        finally:
+            # A thread cannot be cancelled; it asks.
+            stopped.set()
         report = msgspec.structs.replace(
             attempt, create_time=started, duration_seconds=round(time.monotonic() - clock, 3)
         )
@@ -139,7 +149,14 @@ def trained_row(version: ModelVersion) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-async def _attempt(rooms: Rooms, parent: ModelVersion, policy: Policy, gateway: ModelClient, *, why: str) -> Report:
+def _check_stop(stopped: threading.Event) -> None:
+    if stopped.is_set():
+        raise StoppedError("the trainer stops; this retraining is begun again by the next one")
+
+
+async def _attempt(
+    rooms: Rooms, parent: ModelVersion, policy: Policy, gateway: ModelClient, *, why: str, go_on: Callable[[], None]
+) -> Report:
     blank = Report(
         model=parent.model,
         parent=parent.version,
@@ -150,22 +167,22 @@ async def _attempt(rooms: Rooms, parent: ModelVersion, policy: Policy, gateway: 
         create_time=parent.create_time,
         duration_seconds=0.0,
     )
-    data = await asyncio.to_thread(gather, rooms, parent)
+    data = await asyncio.to_thread(gather, rooms, parent, go_on)
     blank = msgspec.structs.replace(blank, counts=data.counts, dataset=data.digest)
     if not data.train or (not data.counts.fresh and parent.manifest.provenance.get(TRAINED_ON) == data.digest):
         reason = f"nothing to learn: no new example since version {parent.version} was trained"
         return msgspec.structs.replace(blank, result=Result.UNCHANGED, reasons=(reason,))
     with _workplace(rooms.data / FOLDER / "work" / parent.model) as folder:
         try:
-            made = await asyncio.to_thread(_make, rooms, parent, data, policy, folder, blank.ledger_row)
-            return await _publish(gateway, parent, made, _measured(blank, made))
+            made = await asyncio.to_thread(_make, rooms, parent, data, policy, folder, go_on)
+            return await _publish(rooms, gateway, parent, made, _measured(blank, made))
         except (UnavailableError, OverdueError):
             raise
         except DemurError as error:
             return msgspec.structs.replace(blank, result=Result.REFUSED, reasons=(error.message,))
 
 
-def gather(rooms: Rooms, parent: ModelVersion) -> Dataset:
+def gather(rooms: Rooms, parent: ModelVersion, go_on: Callable[[], None] = lambda: None) -> Dataset:
     """Return what the next version of `parent` would be trained on and judged by."""
     settings = rooms.settings
     return dataset.build(
@@ -174,20 +191,28 @@ def gather(rooms: Rooms, parent: ModelVersion) -> Dataset:
         rooms.imports.all(parent.model),
         rooms.contents,
         trained_row=trained_row(parent),
-        limits=limits(settings),
+        limits=limits(settings, parent.manifest),
+        go_on=go_on,
     )
 
 
-def limits(settings: TrainerSettings) -> dataset.Limits:
-    """Return what bounds a dataset."""
-    return dataset.Limits(holdout_share=settings.holdout_share, replay_examples_max=settings.replay_examples_max)
+def limits(settings: TrainerSettings, parent: Manifest | None = None) -> dataset.Limits:
+    """Return what bounds a dataset.
+
+    A share that was raised holds out no more than `parent` did: the rest of it, `parent` was trained on.
+    """
+    share = settings.holdout_share
+    if parent is not None:
+        share = min(share, float(parent.provenance.get(HELD_OUT, share)))
+    return dataset.Limits(holdout_share=share, replay_examples_max=settings.replay_examples_max)
 
 
 @contextmanager
 def _workplace(folder: Path) -> Iterator[Path]:
     """Give an empty folder, and take it away; what a trainer that was killed left there goes too."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with disk(folder):
+        folder.mkdir(parents=True)
     try:
         yield folder
     finally:
@@ -195,10 +220,11 @@ def _workplace(folder: Path) -> Iterator[Path]:
 
 
 def _make(
-    rooms: Rooms, parent: ModelVersion, data: Dataset, policy: Policy, folder: Path, ledger_row: int
+    rooms: Rooms, parent: ModelVersion, data: Dataset, policy: Policy, folder: Path, go_on: Callable[[], None]
 ) -> Candidate:
-    metadata = {"parent": parent.name, TRAINED_ON: data.digest, LEDGER_ROW: str(ledger_row)}
-    return candidates.make(parent, data, policy, rooms.contents, rooms.settings, folder, metadata=metadata)
+    # Nothing that differs from attempt to attempt: the same file again is how an attempt knows the one before.
+    metadata = {"parent": parent.name, TRAINED_ON: data.digest}
+    return candidates.make(parent, data, policy, rooms.contents, rooms.settings, folder, metadata=metadata, go_on=go_on)
 
 
 def _measured(report: Report, made: Candidate) -> Report:
@@ -214,18 +240,41 @@ def _measured(report: Report, made: Candidate) -> Report:
     )
 
 
-async def _publish(gateway: ModelClient, parent: ModelVersion, made: Candidate, report: Report) -> Report:
+async def _publish(rooms: Rooms, gateway: ModelClient, parent: ModelVersion, made: Candidate, report: Report) -> Report:
     if not made.decision.promote:
         return report
+    await _check_live(gateway, parent, "not published")
+    version = await _waiting(rooms, gateway, parent, made)
+    if not version:
+        text = manifests.render(
+            manifest_of(parent.manifest, parent.version, report, limits(rooms.settings, parent.manifest))
+        )
+        published = await gateway.publish(parent.model, made.artefact, text, reason=_reason(report))
+        version = parse_name(published.name)[1]
+        # Admission takes a while.
+        await _check_live(gateway, parent, f"version {version} was published, not promoted")
+    await gateway.promote(parent.model, version, reason=_reason(report))
+    return msgspec.structs.replace(report, result=Result.PROMOTED, version=version)
+
+
+async def _check_live(gateway: ModelClient, parent: ModelVersion, consequence: str) -> None:
     live = await live_version(gateway, parent.model)
     if live != parent.version:
-        raise StateError(f"version {live} became live while version {parent.version} was retrained; not published")
-    text = manifests.render(manifest_of(parent.manifest, parent.version, report))
-    published = await gateway.publish(parent.model, made.artefact, text, promote=True, reason=_reason(report))
-    return msgspec.structs.replace(report, result=Result.PROMOTED, version=parse_name(published.name)[1])
+        raise StateError(f"version {live} became live while version {parent.version} was retrained; {consequence}")
 
 
-def manifest_of(parent: Manifest, version: str, report: Report) -> Manifest:
+async def _waiting(rooms: Rooms, gateway: ModelClient, parent: ModelVersion, made: Candidate) -> str:
+    """Return the version that an earlier attempt published of the same file and did not get promoted, or ""."""
+    digest = await asyncio.to_thread(lambda: hashlib.sha256(made.artefact.read_bytes()).hexdigest())
+    for wire in await gateway.list(parent.model):
+        if wire.state == pb.ModelVersion.CANDIDATE:
+            version = rooms.registry.get(parent.model, parse_name(wire.name)[1])
+            if digest in version.manifest.files.values():
+                return version.version
+    return ""
+
+
+def manifest_of(parent: Manifest, version: str, report: Report, bounds: dataset.Limits) -> Manifest:
     """Return the manifest of a version retrained from `parent`, with where it comes from."""
     provenance = {
         "parent": version,
@@ -233,6 +282,7 @@ def manifest_of(parent: Manifest, version: str, report: Report) -> Manifest:
         "why": report.why,
         TRAINED_ON: report.dataset,
         LEDGER_ROW: str(report.ledger_row),
+        HELD_OUT: str(bounds.holdout_share),
     }
     if report.counts is not None:
         provenance |= {

@@ -27,6 +27,8 @@ FEATURES: Final = "demur_features"
 _TAIL_NODES_MAX: Final = 16
 # Before, the axis was 1 unless given and all axes from there on were one: the same thing for two axes.
 _SOFTMAX_OPSET: Final = 13
+# From here on an initialiser need not stand among the graph's inputs.
+_UNLISTED_IR_VERSION: Final = 4
 _FLOATS: Final = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16}
 
 Floats = NDArray[np.float64]
@@ -109,8 +111,9 @@ def replace(model: Any, layer: LinearLayer, weights: Floats, bias: Floats) -> An
     graph = copy.graph
     node = graph.node[layer.node]
     stored = weights.T if layer.transposed else weights
-    weight_name = _add_initializer(graph, "demur_weights", stored, layer.element_type)
-    bias_name = _add_initializer(graph, "demur_bias", bias, layer.element_type)
+    listed = model.ir_version < _UNLISTED_IR_VERSION
+    weight_name = _add_initializer(graph, "demur_weights", stored, layer.element_type, listed=listed)
+    bias_name = _add_initializer(graph, "demur_bias", bias, layer.element_type, listed=listed)
     node.input[1] = weight_name
     if node.op_type == "Gemm":
         _rewrite_gemm(node, bias_name)
@@ -255,7 +258,8 @@ def _reads(node: Any) -> list[str]:
     return names
 
 
-def _add_initializer(graph: Any, stem: str, values: Floats, element_type: int) -> str:
+def _add_initializer(graph: Any, stem: str, values: Floats, element_type: int, *, listed: bool) -> str:
+    """Put `values` in under a free name; `listed` among the inputs too, as older files must have it."""
     taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
     taken |= {name for node in graph.node for name in (*node.input, *node.output)}
     name, number = stem, 1
@@ -264,6 +268,8 @@ def _add_initializer(graph: Any, stem: str, values: Floats, element_type: int) -
         name = f"{stem}_{number}"
     stored = np.ascontiguousarray(values.astype(helper.tensor_dtype_to_np_dtype(element_type)))
     graph.initializer.append(numpy_helper.from_array(stored, name))
+    if listed:
+        graph.input.append(helper.make_tensor_value_info(name, element_type, stored.shape))
     return name
 
 

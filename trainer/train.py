@@ -11,6 +11,7 @@ examples; it is found with L-BFGS (Liu and Nocedal, 1989) as SciPy has it. With 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +41,12 @@ def refit(
     bias: Floats,
     regularisation: float,
     iterations_max: int,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Fit:
     """Fit the last layer to examples, starting from and pulled towards `weights` and `bias`.
 
-    `features` (examples x features), `labels` (examples) as indices, `sample_weights` (examples) > 0.
+    `features` (examples x features), `labels` (examples) as indices, `sample_weights` (examples) > 0. `go_on` is called
+    at every step; what it raises ends the fit.
     """
     if not len(features):
         return Fit(weights=weights, bias=bias, iterations=0, converged=True)
@@ -52,9 +55,11 @@ def refit(
     start = features @ weights + bias
     rows = np.arange(len(labels))
     total = sample_weights.sum()
-    pull = regularisation * float(np.square(features).sum(axis=1).mean()) / total
+    # Features that are all zero teach the bias alone; it is pulled as a feature of length 1 would be.
+    pull = regularisation * (float(np.square(features).sum(axis=1).mean()) or 1.0) / total
 
     def loss(change: Floats) -> tuple[float, Floats]:
+        go_on()
         moved = change[: size * count].reshape(size, count)
         logits = start + features @ moved + change[size * count :]
         spread = log_sum_exp(logits)

@@ -64,18 +64,22 @@ async def test_a_person_can_follow_the_commands(config: Config, review: Review, 
     assert "version 2 is live, in place of version 1" in said
     assert "accuracy on" in said
     assert "older examples" in said
-    code, said = await demur("train", "report", "digits")
-    assert code == 0
-    assert "promoted" in said
-    assert "1 -> 2" in said
     found = digits.load()
     np.savez(tmp_path / "more.npz", image=found.tensor(found.stream[-5:]), labels=found.labels[list(found.stream[-5:])])
-    code, said = await demur("train", "import-examples", "digits", str(tmp_path / "more.npz"), "--split", "holdout")
-    assert (code, said) == (0, "5 examples of digits are kept for holdout")
     digest = Rooms.open(config).ledger.all()[0]["inputs_digest"]
-    assert await demur("train", "erase", digest) == (0, f"erased {digest}")
-    code, said = await demur("train", "nothing")
-    assert (code, "model 'nothing' has no live version" in said) == (2, True)
+    reported, imported, erased, refused = await asyncio.gather(
+        demur("train", "report", "digits"),
+        demur("train", "import-examples", "digits", str(tmp_path / "more.npz"), "--split", "holdout"),
+        demur("train", "erase", digest),
+        demur("train", "nothing"),
+    )
+    assert reported[0] == 0
+    assert "promoted" in reported[1]
+    assert "1 -> 2" in reported[1]
+    assert "harder than traffic" in reported[1]
+    assert imported == (0, "5 examples of digits are kept for holdout")
+    assert erased == (0, f"erased {digest}")
+    assert (refused[0], "model 'nothing' has no live version" in refused[1]) == (2, True)
 
 
 async def test_the_watching_trainer_says_when_it_is_ready_and_ends_when_asked(

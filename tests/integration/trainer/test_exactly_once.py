@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from fallback.answer import Answer
 from fallback.config import Config
-from fallback.queue import Queue
+from fallback.queue import OutcomeEvent, Queue
 from trainer.config import TrainerSettings
 from trainer.follow import follow, keep_inputs
 from trainer.loop import catch_up
@@ -118,3 +118,23 @@ async def test_a_single_retraining_takes_what_waits_first(config: Config, review
     rooms = Rooms.open(config)
     assert await catch_up(config, rooms) == 5
     assert await catch_up(config, rooms) == 0
+
+
+async def test_a_server_that_lost_its_history_and_counts_from_earlier_is_noticed(
+    config: Config, queue: Queue, review: Review, truth: Truth
+) -> None:
+    """The ledger is ahead of the stream: outcomes are not passed over, and none is taken twice."""
+    rooms = Rooms.open(config)
+    await review(truth(3))
+    ahead = [
+        OutcomeEvent(cursor=f"4000000000000-{number}", deferral=event.deferral)
+        for number, event in enumerate(await queue.outcomes("digits", "0"))
+    ]
+    rooms.ledger.append("digits", ahead)
+    names = await review(truth(4, 3))
+    assert await follow(queue, rooms.ledger, rooms.contents, SETTINGS) == 0, "noticed"
+    assert await drain(queue, rooms) == 4
+    assert await drain(queue, rooms) == 0
+    rows = [row["deferral"] for row in rooms.ledger.all()]
+    assert len(rows) == len(set(rows)) == 7
+    assert set(names) < set(rows)

@@ -11,7 +11,7 @@ import pytest
 from fallback import embedded
 from fallback.answer import Answer, CantTell, Label
 from fallback.config import Config, RedisSettings
-from fallback.errors import NotFoundError, StateError
+from fallback.errors import NotFoundError, StateError, UnavailableError
 from fallback.queue import Queue
 from gateway import manifest as manifests
 from gateway.model_client import ModelClient
@@ -230,3 +230,44 @@ async def test_the_loop_waits_for_redis(tmp_path: Path, monkeypatch: pytest.Monk
         await asyncio.wait_for(watching, 10)
     finally:
         await asyncio.to_thread(server.stop)
+
+
+async def test_a_version_that_was_published_and_not_promoted_is_promoted_by_the_next_attempt(
+    learning: Config, rooms: Rooms, client: ModelClient, review: Review, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the gateway goes away in between, no second version of the same is published."""
+    await review(truth(120))
+    await loop.catch_up(learning, rooms)
+
+    async def away(*_: object, **__: object) -> None:
+        raise UnavailableError("the gateway is away")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(client, "promote", away)
+            with pytest.raises(UnavailableError):
+                await retrain.retrain(rooms, "digits", client, why="test")
+    assert rooms.reports.last("digits") is None
+    report = await retrain.retrain(rooms, "digits", client, why="test")
+    assert (report.result, report.version) == (Result.PROMOTED, "2")
+    assert [version.version for version in rooms.registry.versions("digits")] == ["1", "2"]
+    assert await retrain.live_version(client, "digits") == "2"
+    raised = msgspec.structs.replace(rooms.settings, holdout_share=0.5)
+    kept = retrain.limits(raised, rooms.registry.get("digits", "2").manifest)
+    assert kept.holdout_share == 0.2, "the rest was trained on"
+
+
+async def test_a_stop_ends_a_retraining_at_once(
+    learning: Config, rooms: Rooms, client: ModelClient, review: Review, truth: Truth
+) -> None:
+    """The thread that works is asked, nothing is published, the workplace is empty."""
+    await review(truth(120))
+    await loop.catch_up(learning, rooms)
+    asked = asyncio.create_task(retrain.retrain(rooms, "digits", client, why="test"))
+    await until((rooms.data / "trainer" / "work" / "digits").exists)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert not (rooms.data / "trainer" / "work" / "digits").exists()
+    assert await retrain.live_version(client, "digits") == "1"
+    assert (await retrain.retrain(rooms, "digits", client, why="test")).result is Result.PROMOTED

@@ -182,3 +182,23 @@ def test_the_share_held_out_is_the_share_asked_for() -> None:
     """By the hash of the numbers: near a fifth of many."""
     held = sum(in_holdout(mark(float(value)), 0.2) for value in range(4000))
     assert 0.17 < held / 4000 < 0.23
+
+
+def test_the_first_file_that_has_an_input_says_what_it_is_for(contents: Contents) -> None:
+    """Imported to train, then to judge by: it may have been trained on, so it does not judge."""
+    digest = contents.put(content(1.0))
+    train, holdout = (Imported(split=split, examples=((digest, "a"),)) for split in (Split.TRAIN, Split.HOLDOUT))
+    made = assemble(contents, [], [train, holdout])
+    assert (len(made.train), made.holdout) == (1, ())
+
+
+def test_what_people_labelled_before_it_was_imported_to_judge_by_does_not_judge(contents: Contents) -> None:
+    """It may have been trained on; what the hash held out, or what was labelled later, was not."""
+    free, held = (next(v for v in range(99) if in_holdout(mark(v), 0.2) is side) for side in (False, True))
+    digests = [contents.put(content(value)) for value in (free, held, free + 0.5)]
+    imported = Imported(split=Split.HOLDOUT, examples=tuple((digest, "a") for digest in digests), after_row=2)
+    rows = [row(number, digest) for number, digest in enumerate(digests, start=1)]
+    made = assemble(contents, rows, [imported])
+    assert made.train == ()
+    assert {example.digest for example in made.holdout} == set(digests[1:])
+    assert made.counts.skipped["trained_on"] == 1

@@ -212,3 +212,58 @@ def test_what_is_no_stream_id_is_refused(cursor: str) -> None:
     """Named with what came."""
     with pytest.raises(InvalidError, match="cursor: expected"):
         position_of(cursor)
+
+
+def names(ledger: Ledger) -> list[str]:
+    return [row["request_key"] for row in ledger.all()]
+
+
+def test_a_stream_that_lost_its_history_is_counted_anew(tmp_path: Path) -> None:
+    """Earlier ids are taken again, once each; what the old stream brought is known by its deferral."""
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append("digits", events([5, 6, 7]))
+    ledger.append("other", events([5]))
+    ledger.begin_history("digits")
+    assert ledger.cursor("digits") == "0"
+    assert ledger.append("digits", events([5, 6])) == 0, "a server put back to an older state brings what is in"
+    assert ledger.cursor("digits") == "1700000000000-6"
+    assert ledger.append("digits", events([6, 7, 8])) == 1
+    assert ledger.append("digits", events([8])) == 0
+    lost = [OutcomeEvent(cursor="1600000000000-1", deferral=deferral(99))]
+    ledger.begin_history("digits")
+    assert ledger.append("digits", lost) == 1
+    assert ledger.append("digits", lost) == 0
+    assert (ledger.cursor("digits"), ledger.cursor("other")) == ("1600000000000-1", "1700000000000-5")
+    assert names(ledger) == ["key 5", "key 6", "key 7", "key 5", "key 8", "key 99"]
+    assert [row["row"] for row in ledger.all()] == [*range(1, 7)]
+
+
+def test_merging_leaves_large_files_alone_and_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only small files count and are merged: a large ledger is not written again and again."""
+    ledger = Ledger(tmp_path / "ledger")
+    for number in range(1, 5):
+        ledger.append("digits", events([number]))
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.ledger._MERGED_BYTES", 1_000)
+        assert not ledger.tidy(files_max=3), "none is small"
+    assert ledger.tidy(files_max=3)
+    assert len(ledger.all()) == 4
+
+
+def test_the_log_holds_no_copy_of_texts(tmp_path: Path) -> None:
+    """Attributes, comments and answers stand in the rows alone, not in the statistics of each commit."""
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append("digits", events([1]))
+    said = b"".join(path.read_bytes() for path in (tmp_path / "ledger" / "_delta_log").glob("*.json"))
+    assert b"queues/digits/deferrals/d1" in said
+    assert b"north" not in said
+    assert b"ann" not in said.replace(b"dataChange", b"")
+
+
+def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
+    """A sentence with the path, of the kind that is tried again; no traceback, no end of the process."""
+    (tmp_path / "ledger").write_bytes(b"a file where a folder must be")
+    with pytest.raises(UnavailableError, match=r"ledger could not be read or written"):
+        Ledger(tmp_path / "ledger").append("digits", events([1]))
+    with pytest.raises(UnavailableError, match=r"could not be read or written"), locked(tmp_path / "ledger" / "lock"):
+        pass

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import pytest
 
-from fallback.errors import UnavailableError
+from fallback.errors import DemurError, UnavailableError
+from gateway.model_client import ModelClient
 from trainer.config import TrainerSettings
-from trainer.loop import backoff, new_labels, repeat
+from trainer.loop import backoff, new_labels, repeat, retrain_due
 from trainer.reports import Report, Result
 from trainer.retrain import Rooms
 
@@ -62,3 +64,22 @@ def test_a_model_that_may_not_be_trained_has_nothing_new(rooms: Rooms) -> None:
         )
     )
     assert new_labels(rooms, "digits") == 0
+
+
+async def test_one_models_unforeseen_trouble_does_not_keep_the_others_waiting(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All have their turn, then the first trouble is told, as something to try again."""
+    asked: list[str] = []
+
+    def count(_: Rooms, model: str) -> int:
+        asked.append(model)
+        if model == "digits":
+            raise ZeroDivisionError
+        return 0
+
+    monkeypatch.setattr("trainer.loop.new_labels", count)
+    shutil.copytree(rooms.registry.folder / "digits", rooms.registry.folder / "numbers")
+    with pytest.raises(DemurError, match="digits could not be retrained: internal error"):
+        await retrain_due(rooms, ModelClient("127.0.0.1:1"))
+    assert asked == ["digits", "numbers"]

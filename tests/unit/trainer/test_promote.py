@@ -85,3 +85,10 @@ def test_the_sign_test_is_the_binomial_tail(worse: int, better: int) -> None:
 def test_the_sign_test_of_many_examples_does_not_overflow() -> None:
     """A hold-out of thousands is nothing unusual."""
     assert sign_test(3000, 3000) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_label_without_held_out_examples_is_named() -> None:
+    """Nothing is known of it, and the report does not pretend."""
+    decision = decide(judged({0: 4}, counts=(40, 0)), judged({}, counts=(40, 0)), NAMES, TOLERANCES)
+    assert decision.promote
+    assert "not judged, for want of a held-out example: b" in decision.reasons

@@ -296,3 +296,19 @@ def test_weights_of_another_shape_are_a_programmers_error() -> None:
     layer = surgery.find(gemm(), "y")
     with pytest.raises(ValueError, match="expected"):
         surgery.replace(gemm(), layer, layer.weights[:-1], layer.bias)
+
+
+def test_a_file_older_than_unlisted_initialisers_keeps_its_version_and_stays_valid() -> None:
+    """IR 3 wants each initialiser among the inputs: the new ones stand there, the old ones go."""
+    model = gemm()
+    model.ir_version = 3
+    model.opset_import[0].version = 8
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.checker.check_model(model)
+    layer = surgery.find(model, "y")
+    changed = surgery.replace(model, layer, layer.weights * 2, layer.bias)
+    onnx.checker.check_model(changed)
+    assert (changed.ir_version, changed.opset_import[0].version) == (3, 8)
+    assert [value.name for value in changed.graph.input] == ["x", "first", "demur_weights", "demur_bias"]
+    assert surgery.find(changed, "y").weights == pytest.approx(layer.weights * 2)

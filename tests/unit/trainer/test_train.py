@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from trainer.errors import StoppedError
 from trainer.train import Fit, balanced, forward, refit
 
 Floats = NDArray[np.float64]
@@ -133,3 +134,37 @@ def test_input_of_the_wrong_shape_is_refused(
     """Each sentence says what was expected."""
     with pytest.raises(ValueError, match=sentence):
         fit(features, labels, weights)
+
+
+def test_features_that_are_all_zero_move_the_bias_a_little() -> None:
+    """One label and nothing to tell it by: the answer is finite, and what pulls it back still does."""
+    fit = refit(
+        np.zeros((5, 3)),
+        np.ones(5, np.int64),
+        np.ones(5),
+        weights=np.zeros((3, 2)),
+        bias=np.zeros(2),
+        regularisation=1.0,
+        iterations_max=500,
+    )
+    assert not fit.weights.any()
+    assert 0.1 < fit.bias[1] < 2
+
+
+def test_a_fit_that_is_asked_to_stop_does() -> None:
+    """At its next step, whatever was raised."""
+
+    def stop() -> None:
+        raise StoppedError("now")
+
+    with pytest.raises(StoppedError):
+        refit(
+            np.ones((2, 1)),
+            np.array([0, 1]),
+            np.ones(2),
+            weights=np.zeros((1, 2)),
+            bias=np.zeros(2),
+            regularisation=1.0,
+            iterations_max=5,
+            go_on=stop,
+        )
