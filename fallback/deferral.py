@@ -6,7 +6,9 @@ script that finds the state, refuses or applies the edge, and keeps the indexes,
 not in the tables is refused with the state it met. Consensus (what several reviews add up to) is not in a script: it is
 the pure function `consensus`, computed outside, and `settle` compares the deferral's version before it writes, so that
 a review that came in between sends the caller back to compute again. SETTLING is the undo window: the outcome is
-known inside and shown nowhere; everywhere outside it reads as OPEN with all its reviews in.
+known inside and shown nowhere; everywhere outside it reads as OPEN with all its reviews in. `close` ends it, `undo` by
+one of its reviewers reopens it and gives them their slot back. Who took an answer back has seen what the model guessed:
+their next review of the same deferral is not blind.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ SLOT_TABLE: Final = MappingProxyType(
 AMENDED: Final = "answer.amended"
 TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
 # Events of the tables that no script serves yet.
-NOT_YET: Final = frozenset({Event.CLOSE, Event.UNDO, Event.ESCALATE, SlotEvent.SKIP, SlotEvent.UNDO})
+NOT_YET: Final[frozenset[Event | SlotEvent]] = frozenset({Event.ESCALATE})
 
 
 class Source(StrEnum):
@@ -131,6 +133,14 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     create_time: float
     blind: bool
     duration_seconds: float
+
+
+class Skip(msgspec.Struct, frozen=True, kw_only=True):
+    """That somebody would not answer, and why; they are not asked again. The time is Unix seconds."""
+
+    reviewer: str
+    reason: str
+    create_time: float
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +215,7 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     on_expiry: OnExpiry
     subject_digest: str
     inputs_digest: str
+    skips: tuple[Skip, ...] = ()
 
     @property
     def name(self) -> str:
@@ -213,13 +224,17 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A reviewer's timed hold on one slot. `token` is opaque to its holder. `subject` is the content to look at."""
+    """A reviewer's timed hold on one slot. `token` is opaque to its holder. `subject` is the content to look at.
+
+    `draft` is the JSON text that this reviewer last saved of their work on it, empty where there is none.
+    """
 
     token: str
     deferral: Deferral
     subject: bytes
     expire_time: float
     blind: bool
+    draft: str = ""
 
 
 class NeedMore(msgspec.Struct, frozen=True):

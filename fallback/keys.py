@@ -8,10 +8,11 @@ begin with `demur:1:`; a layout that readers of this one could not read gets the
 In each queue, after `demur:1:{<queue>}:`
 
     seq             STRING  how many deferrals were accepted; for ever
-    open            ZSET    id -> seq; every OPEN deferral. Its size is the depth
-    free            ZSET    id -> order; OPEN, some slot FREE         an OPEN deferral stands in exactly
-    held            ZSET    id -> order; OPEN, none FREE, some HELD   one of these three; order is priority
+    open            ZSET    id -> seq; every OPEN or SETTLING deferral. Its size is the depth
+    free            ZSET    id -> order; OPEN, some slot FREE         what is open stands in exactly
+    held            ZSET    id -> order; OPEN, none FREE, some HELD   one of these four; order is priority
     full            ZSET    id -> order; OPEN, all FILLED: to settle  first, then age
+    settling        ZSET    id -> when its undo window closes, ms; every SETTLING deferral
     leases          ZSET    <id>:<slot> -> when the lease lapses, ms; every HELD slot
     expiry          ZSET    id -> when it expires, ms; every OPEN deferral
     holding         HASH    id -> how many of its slots are HELD
@@ -24,6 +25,7 @@ In each queue, after `demur:1:{<queue>}:`
     resolved, expired, cancelled
                     ZSET    id -> seq; deferrals that ended so; for the retention time
     ended           ZSET    id -> when it is purged, ms
+    flagged         ZSET    id -> seq; what review managers should look at; lives as its record
 
     d:<id>          HASH    the record: see `fallback.records`; while OPEN, then for the retention time
     b:<id>:subject  STRING  what the reviewer sees; lives as its record; before acceptance for the orphan time
@@ -53,6 +55,7 @@ INDEXES: Final = (
     "free",
     "held",
     "full",
+    "settling",
     "leases",
     "expiry",
     "holding",
@@ -66,6 +69,7 @@ INDEXES: Final = (
     "expired",
     "cancelled",
     "ended",
+    "flagged",
 )
 DOCUMENT_INDEXES: Final = ("bodies", "changes")
 DOCUMENTS: Final = f"{LAYOUT}:{{documents}}:"

@@ -1,4 +1,4 @@
-"""What a reviewer does: take items, hold them, give them back, answer them."""
+"""What a reviewer does: take items, hold them, give them back, leave them to others, answer them, think again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from fallback.config import check_queue_name
 from fallback.deferral import Deferral, Lease, deferral_name
 from fallback.errors import InvalidError
 from fallback.records import MS, Record
-from fallback.settling import conclude
-from fallback.store import Store, accepted, missing
+from fallback.settling import close, conclude
+from fallback.store import Store, accepted, missing, parse
 from fallback.token import Hold
 
 LEASES_MAX: Final = 100
 REVIEWER_CHARS_MAX: Final = 256
+REASON_CHARS_MAX: Final = 500
 # How many entries of the index one run of the script looks at for items that this reviewer did not answer yet.
 LOOK_MAX: Final = 2_048
 
@@ -43,7 +44,7 @@ async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> lis
         reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, start, LOOK_MAX, *nonces)
         start, *taken = accepted(reply, queue)
         if taken:
-            return await _leases(store, queue, taken, blind=not settings.assisted)
+            return await _leases(store, queue, taken)
     return []
 
 
@@ -52,9 +53,7 @@ async def extend(store: Store, text: str, reviewer: Identity, request_id: str) -
     hold = token.read(text)
     length_ms = max(1, int(store.config.queue(hold.queue).lease_seconds * MS))
     until, how = await _run(store, "extend", hold, reviewer, request_id, own=(length_ms,))
-    (held,) = await _leases(
-        store, hold.queue, [(hold.id, hold.slot, hold.generation, hold.nonce, until)], blind=how == "blind"
-    )
+    (held,) = await _leases(store, hold.queue, [(hold.id, hold.slot, hold.generation, hold.nonce, until, how)])
     return held
 
 
@@ -63,13 +62,33 @@ async def release(store: Store, text: str, reviewer: Identity, request_id: str) 
     await _run(store, "release", token.read(text), reviewer, request_id)
 
 
+async def skip(store: Store, text: str, reviewer: Identity, reason: str, request_id: str) -> None:
+    """Leave an item to others for good."""
+    hold = token.read(text)
+    _check_text("reason", reason, REASON_CHARS_MAX)
+    skips_max = store.config.queue(hold.queue).skips_max
+    await _run(store, "skip", hold, reviewer, request_id, said=(reason,), own=(skips_max,))
+
+
+async def undo(store: Store, name: str, reviewer: Identity, request_id: str) -> Lease:
+    """Take a review back and hold its slot again; only while the outcome is not final."""
+    queue, deferral_id = parse(name)
+    length_ms = max(1, int(store.config.queue(queue).lease_seconds * MS))
+    request = store.request(queue, request_id, reviewer.name, "undo", name)
+    reply = await store.run("undo", queue, deferral_id, reviewer.name, length_ms, secrets.token_hex(8), request=request)
+    if reply[:2] == ["refused", "closed"]:
+        # Nobody closed the window on time: it is for whoever finds that.
+        await close(store, queue, deferral_id)
+    (held,) = await _leases(store, queue, [(deferral_id, *accepted(reply, name))])
+    return held
+
+
 async def submit(
     store: Store, text: str, reviewer: Identity, answer: Answer, comment: str, request_id: str
 ) -> Deferral:
     """Give a review; returns the deferral after it, settled where its reviews now add up to an answer."""
     hold = token.read(text)
-    if len(comment) > TEXT_CHARS_MAX:
-        raise InvalidError(f"comment: expected at most {TEXT_CHARS_MAX} characters, got {len(comment)}")
+    _check_text("comment", comment, TEXT_CHARS_MAX)
     record = await store.get(deferral_name(hold.queue, hold.id))
     check_answer(answer, record.deferral.task)
     encoded = msgspec.json.encode(answer).decode()
@@ -94,19 +113,19 @@ async def _run(
     return accepted(reply, deferral_name(hold.queue, hold.id))
 
 
-async def _leases(store: Store, queue: str, taken: Sequence[Sequence[str | int]], *, blind: bool) -> list[Lease]:
+async def _leases(store: Store, queue: str, taken: Sequence[Sequence[str | int]]) -> list[Lease]:
     ids = [str(one[0]) for one in taken]
     found = await store.fetch(queue, ids)
     names = [keys.subject(queue, one) for one in ids]
     subjects = await store.connection.attempt(lambda: store.connection.redis.mget(names))
     return [
-        _leased(queue, hold, record, subject or b"", blind=blind)
+        _leased(queue, hold, record, subject or b"")
         for hold, record, subject in zip(taken, found, subjects, strict=True)
     ]
 
 
-def _leased(queue: str, taken: Sequence[str | int], record: Record | None, subject: bytes, *, blind: bool) -> Lease:
-    one, slot, generation, nonce, until = taken
+def _leased(queue: str, taken: Sequence[str | int], record: Record | None, subject: bytes) -> Lease:
+    one, slot, generation, nonce, until, how = taken
     if record is None:
         raise missing(deferral_name(queue, str(one)))
     hold = Hold(queue=queue, id=str(one), slot=int(slot), generation=int(generation), nonce=str(nonce))
@@ -115,5 +134,14 @@ def _leased(queue: str, taken: Sequence[str | int], record: Record | None, subje
         deferral=record.deferral,
         subject=subject,
         expire_time=int(until) / MS,
-        blind=blind,
+        blind=how == "blind",
     )
+
+
+def _check_text(field: str, text: str, chars_max: int) -> None:
+    if len(text) > chars_max:
+        raise InvalidError(f"{field}: expected at most {chars_max} characters, got {len(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidError(f"{field}: expected text, got half of a surrogate pair at {error.start}") from error

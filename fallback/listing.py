@@ -34,6 +34,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     open: int
     assisted: bool
     lease_seconds: float
+    undo_seconds: float
     reviewers: int
 
 
@@ -78,6 +79,7 @@ async def states(store: Store) -> list[QueueState]:
             reviewers=next(counts),
             assisted=store.config.queue(name).assisted,
             lease_seconds=store.config.queue(name).lease_seconds,
+            undo_seconds=store.config.queue(name).undo_seconds,
         )
         for name in names
     ]

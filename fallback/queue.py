@@ -92,6 +92,10 @@ class Queue:
         """Give a slot back. Raises StateError where the hold is over or somebody else's."""
         await leases.release(self._store, token, reviewer, request_id)
 
+    async def skip(self, token: str, *, reviewer: Identity, reason: str, request_id: str) -> None:
+        """Leave an item to others for good, saying why. Raises StateError where the hold is over or not theirs."""
+        await leases.skip(self._store, token, reviewer, reason, request_id)
+
     async def submit(
         self, token: str, *, reviewer: Identity, answer: Answer, comment: str = "", request_id: str
     ) -> Deferral:
@@ -100,6 +104,13 @@ class Queue:
         Raises InvalidError where the answer does not fit the task, StateError where the hold is over or not theirs.
         """
         return await leases.submit(self._store, token, reviewer, answer, comment, request_id)
+
+    async def undo(self, name: str, *, reviewer: Identity, request_id: str) -> Lease:
+        """Take the reviewer's own review back and hold its place again, as long as the outcome is not final.
+
+        Raises StateError where they have no review there, and after the window, saying when it closed.
+        """
+        return await leases.undo(self._store, name, reviewer, request_id)
 
     async def cancel(self, name: str, *, request_id: str) -> Deferral:
         """Take a question back; a repeat with the same request id returns the cancelled deferral."""
@@ -110,7 +121,11 @@ class Queue:
 
     async def get(self, name: str) -> Deferral:
         """Return a deferral as it stands."""
-        return (await self._store.get(name)).deferral
+        record = await self._store.get(name)
+        # The reaper does this too; nobody waits for an outcome while it is away.
+        if record.settling and await settling.close(self._store, *parse(name)):
+            record = await self._store.get(name)
+        return record.deferral
 
     async def subject(self, name: str) -> bytes:
         """Return the content that a reviewer sees; empty where there is none."""

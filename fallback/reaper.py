@@ -1,4 +1,4 @@
-"""Does what time asks for: lapses leases, expires deferrals, finishes what a dead process left, forgets what is old.
+"""Does what time asks for: lapses, closes, expires, finishes what a dead process left, forgets what is old.
 
 Any number of reapers may run; every step is a script that looks again before it writes.
 """
@@ -15,7 +15,7 @@ from fallback import keys
 from fallback.deferral import State
 from fallback.errors import DemurError, UnavailableError
 from fallback.records import MS
-from fallback.settling import conclude, expire
+from fallback.settling import close, conclude, expire, retention_ms
 from fallback.store import Store, accepted
 
 BATCH: Final = 128
@@ -30,6 +30,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
 
     lapsed: int = 0
     expired: int = 0
+    closed: int = 0
     finished: int = 0
     purged: int = 0
 
@@ -37,6 +38,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
         return Reaped(
             lapsed=self.lapsed + other.lapsed,
             expired=self.expired + other.expired,
+            closed=self.closed + other.closed,
             finished=self.finished + other.finished,
             purged=self.purged + other.purged,
         )
@@ -44,13 +46,15 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
 
 async def sweep(store: Store, queue: str) -> Reaped:
     """Do one round in one queue. One deferral that cannot be read does not keep the others waiting."""
-    retention_ms = int(store.config.queue(queue).retention_seconds * MS)
     lapsed = await _batches(store, "lapse", queue, BATCH)
     finished = await _each(queue, await _members(store, queue, "full"), lambda one: _finish(store, queue, one))
-    overdue = await _members(store, queue, "expiry", until_ms=await store.clock() * MS)
+    now_ms = await store.clock() * MS
+    due = await _members(store, queue, "settling", until_ms=now_ms)
+    closed = await _each(queue, due, lambda one: close(store, queue, one))
+    overdue = await _members(store, queue, "expiry", until_ms=now_ms)
     expired = await _each(queue, overdue, lambda one: _expire(store, queue, one))
-    purged = await _batches(store, "purge", queue, BATCH, retention_ms)
-    return Reaped(lapsed=lapsed, finished=finished, expired=expired, purged=purged)
+    purged = await _batches(store, "purge", queue, BATCH, retention_ms(store, queue))
+    return Reaped(lapsed=lapsed, finished=finished, closed=closed, expired=expired, purged=purged)
 
 
 async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:
@@ -87,7 +91,7 @@ async def _each(queue: str, ids: list[str], do: Callable[[str], Awaitable[bool]]
 
 async def _finish(store: Store, queue: str, one: str) -> bool:
     record = await conclude(store, queue, one)
-    return record.deferral.state is State.RESOLVED
+    return record.settling or record.deferral.state is State.RESOLVED
 
 
 async def _expire(store: Store, queue: str, one: str) -> bool:

@@ -9,7 +9,19 @@ from fallback.store import Store, accepted
 
 _BATCH: Final = 200
 # The indexes whose members are ids of deferrals, or begin with one.
-_SORTED: Final = ("open", "free", "held", "full", "leases", "expiry", "resolved", "expired", "cancelled", "ended")
+_SORTED: Final = (
+    "open",
+    "free",
+    "held",
+    "full",
+    "settling",
+    "leases",
+    "expiry",
+    "resolved",
+    "expired",
+    "cancelled",
+    "ended",
+)
 
 
 async def problems(store: Store, queue: str) -> list[str]:

@@ -3,8 +3,12 @@
 A record is a hash. Its `body` is what never changes, as JSON; beside it stand the fields that the scripts change:
 
     state, version, seq, order, task, idempotency, wanted, limit, slots, create_ms, expire_ms
-    outcome, outcome_ms                   once it ended
+    outcome, event                        from SETTLING on: what it will be, shown nowhere until it is
+    outcome_ms                            once it ended
     event, attempt, reason                what is told of it, how often it was tried, why the last attempt failed
+    x.<reviewer>                          "skipped <ms> <reason>", "answered <ms>" (took the answer back, then let go):
+                                          never asked again; "seen <ms>" (took it back): asked, but no longer blind
+    skips                                 how many of those are skips
     s<n>.state, .generation, .last        of slot n; `last` is how its last lease ended
     s<n>.holder, .nonce, .since, .until   its current or last lease; `how` is blind or assisted
     s<n>.answer, .comment, .create_ms     its review
@@ -29,6 +33,7 @@ from fallback.deferral import (
     Parking,
     Prediction,
     Review,
+    Skip,
     Source,
     State,
 )
@@ -62,9 +67,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A deferral as it stands, with what only the queue needs to know: N, M, and how telling its outcome goes."""
+    """A deferral as it stands, with what only the queue needs to know: N, M, and how telling its outcome goes.
+
+    `settling` is whether the undo window is open; the deferral then reads as OPEN, without its outcome.
+    """
 
     deferral: Deferral
+    settling: bool
     wanted: int
     limit: int
     event: str
@@ -126,7 +135,7 @@ def decode(queue: str, deferral_id: str, fields: Mapping[bytes, bytes], task: Ta
         task=task,
         prediction=body.prediction,
         draw=body.draw,
-        outcome=_outcome(fields),
+        outcome=None if state is State.SETTLING else _outcome(fields),
         reviews=_reviews(fields, slots),
         reviews_wanted=slots,
         create_time=_time(fields[b"create_ms"]),
@@ -141,9 +150,11 @@ def decode(queue: str, deferral_id: str, fields: Mapping[bytes, bytes], task: Ta
         on_expiry=body.on_expiry,
         subject_digest=body.subject_digest,
         inputs_digest=body.inputs_digest,
+        skips=_skips(fields),
     )
     return Record(
         deferral=deferral,
+        settling=state is State.SETTLING,
         wanted=int(fields[b"wanted"]),
         limit=int(fields[b"limit"]),
         event=fields.get(b"event", b"").decode(),
@@ -191,6 +202,18 @@ def _review(fields: Mapping[bytes, bytes], slot: int) -> Review:
         blind=field("how") == b"blind",
         duration_seconds=max(0.0, created - _time(field("since"))),
     )
+
+
+def _skips(fields: Mapping[bytes, bytes]) -> tuple[Skip, ...]:
+    if b"skips" not in fields:
+        return ()
+    said = {name[2:]: value.split(b" ", 2) for name, value in fields.items() if name.startswith(b"x.")}
+    found = [
+        Skip(reviewer=reviewer.decode(), reason=parts[2].decode(), create_time=_time(parts[1]))
+        for reviewer, parts in said.items()
+        if parts[0] == b"skipped"
+    ]
+    return tuple(sorted(found, key=lambda skip: skip.create_time))
 
 
 def _time(milliseconds: bytes) -> float:

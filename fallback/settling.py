@@ -12,7 +12,7 @@ from typing import Final
 from fallback.deferral import NeedMore, Settled, Source, State, consensus, deferral_name, overdue, telling
 from fallback.errors import AbortedError
 from fallback.records import MS, Record, Verdict, encode_verdict
-from fallback.store import Request, Store, accepted, missing, refused
+from fallback.store import NO_REQUEST, Request, Store, accepted, missing, refused
 
 _ATTEMPTS_MAX: Final = 8
 # Somebody else was faster, or there is nothing to do: read again.
@@ -24,7 +24,7 @@ async def conclude(store: Store, queue: str, deferral_id: str) -> Record:
     name = deferral_name(queue, deferral_id)
     for _ in range(_ATTEMPTS_MAX):
         record = await store.get(name)
-        if record.deferral.state is not State.OPEN or not record.full:
+        if record.deferral.state is not State.OPEN or record.settling or not record.full:
             return record
         match consensus(record.deferral.reviews, wanted=record.wanted, limit=record.limit):
             case NeedMore():
@@ -34,6 +34,14 @@ async def conclude(store: Store, queue: str, deferral_id: str) -> Record:
         if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
             raise refused(reply, name)
     raise AbortedError(f"{name}: others keep changing it; read it again, then retry")
+
+
+async def close(store: Store, queue: str, deferral_id: str) -> bool:
+    """End the undo window of a SETTLING deferral if its time is over; False where there was nothing to do."""
+    reply = await store.run("close", queue, deferral_id, retention_ms(store, queue), request=NO_REQUEST)
+    if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
+        raise refused(reply, deferral_name(queue, deferral_id))
+    return bool(reply[0] == "ok")
 
 
 async def expire(store: Store, record: Record) -> bool:
@@ -61,10 +69,16 @@ async def cancel(store: Store, record: Record, request: Request) -> None:
 async def _settle(store: Store, record: Record, verdict: Verdict) -> list[object]:
     deferral = record.deferral
     ending = _ending(store, record, State.RESOLVED, verdict)
-    return await store.run("settle", deferral.queue, deferral.id, deferral.version, *ending)
+    window_ms = int(store.config.queue(deferral.queue).undo_seconds * MS)
+    return await store.run("settle", deferral.queue, deferral.id, deferral.version, *ending, window_ms)
 
 
 def _ending(store: Store, record: Record, state: State, verdict: Verdict) -> tuple[bytes, str, int]:
     """Return what every ending script takes: the outcome, the event to tell, how long all is kept."""
-    retention = store.config.queue(record.deferral.queue).retention_seconds
-    return encode_verdict(verdict), telling(record.deferral, state, verdict.answer), int(retention * MS)
+    retention = retention_ms(store, record.deferral.queue)
+    return encode_verdict(verdict), telling(record.deferral, state, verdict.answer), retention
+
+
+def retention_ms(store: Store, queue: str) -> int:
+    """Return how long a deferral of `queue` is kept once it ended."""
+    return int(store.config.queue(queue).retention_seconds * MS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -32,10 +33,13 @@ _STALE: Final = {
     "lapsed": "it lapsed",
     "released": "it was released",
     "submitted": "its review was submitted",
+    "skipped": "you skipped it",
     "retaken": "it ended, and the place was leased again",
     # Nobody outside knows of an undo window.
     "settling": "being settled",
 }
+# Refusals whose detail is a time, ms.
+_TIMED: Final = frozenset({"closed", "overdue"})
 _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "forged": (InvalidError, "token: expected a token that a lease came with, got something else"),
     "foreign": (StateError, "token: this lease of {name} is another reviewer's; lease one of your own"),
@@ -46,6 +50,10 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "early": (StateError, "{name}: does not expire before {0} (Unix time, ms)"),
     "full": (StateError, "{name}: has all its reviews and is about to be settled"),
     "limit": (StateError, "{name}: has {0} places for reviews and gets no more now"),
+    "nothing": (StateError, "{name}: holds no review of yours to take back"),
+    "closed": (StateError, "{name}: its reviews could be taken back until {0}; that is over"),
+    "overdue": (StateError, "{name}: its time to be reviewed ended at {0}"),
+    "skipped": (StateError, "{name}: {0} people skipped it already, as many as may; release it instead"),
 }
 
 
@@ -193,7 +201,7 @@ def refused(reply: Reply, name: str) -> DemurError:
     if known is None:
         return StateError(f"{name}: {' '.join([why, *detail])}")
     kind, sentence = known
-    shown = [_STALE.get(item, item) for item in detail]
+    shown = [_when(item) if why in _TIMED else _STALE.get(item, item) for item in detail]
     return kind(sentence.format(*shown, name=name))
 
 
@@ -202,6 +210,10 @@ def accepted(reply: Reply, deferral: Deferral | str) -> Reply:
     if reply[0] != "ok":
         raise refused(reply, deferral if isinstance(deferral, str) else deferral.name)
     return reply[1:]
+
+
+def _when(milliseconds: str) -> str:
+    return datetime.fromtimestamp(int(milliseconds) / records.MS, UTC).isoformat(timespec="milliseconds")
 
 
 def _is_id(text: str) -> bool:

@@ -111,6 +111,13 @@ local function lapse(time, limit)
   return #over
 end
 
+-- What a reviewer did with this deferral before, beside what its slots say: 'seen' (took an answer back), 'answered'
+-- (took it back, then let the place go), 'skipped'; nil for nothing. After the latter two they are never asked again.
+local function past(key, reviewer)
+  local found = call('HGET', key, 'x.' .. reviewer)
+  return found and string.match(found, '^%a+') or nil
+end
+
 -- Judges a holder's call: nil when the reviewer holds the slot now, else the refusal.
 local function judge(id, slot, generation, nonce, reviewer, time)
   local field = 's' .. slot
@@ -126,7 +133,8 @@ local function judge(id, slot, generation, nonce, reviewer, time)
   if generation == current and holder ~= reviewer then
     return { 'refused', 'foreign' }
   end
-  if state ~= 'open' then
+  -- SETTLING shows nowhere: to holders it is as if it were OPEN.
+  if state ~= 'open' and state ~= 'settling' then
     return { 'refused', 'ended', state }
   end
   if generation < current then
@@ -158,16 +166,21 @@ local function judge_state(id, ...)
   return { 'refused', 'ended', state }
 end
 
+-- Everybody who still holds a slot loses it. `why` is what they are told.
+local function revoke(id, key, why)
+  for slot = 0, slots_of(key) - 1 do
+    if slot_state(key, slot) == 'held' then
+      free_slot(id, key, slot, why)
+    end
+  end
+end
+
 -- To `state`, one of the last: the outcome, its stream entry and, where `event` names one, its row in the outbox. Everybody who
 -- still holds a slot loses it. Everything about the deferral is kept for `retention` ms from here on.
 local function finish(id, state, outcome, event, time, retention)
   local key = record(id)
-  for slot = 0, slots_of(key) - 1 do
-    if slot_state(key, slot) == 'held' then
-      free_slot(id, key, slot, state)
-    end
-  end
-  for _, index in ipairs({ K.open, K.free, K.held, K.full, K.expiry }) do
+  revoke(id, key, state)
+  for _, index in ipairs({ K.open, K.free, K.held, K.full, K.settling, K.expiry }) do
     call('ZREM', index, id)
   end
   local version = call('HINCRBY', key, 'version', 1)

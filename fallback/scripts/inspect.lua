@@ -17,7 +17,7 @@ for at = 5, #ARGV do
   local id = ARGV[at]
   local key = record(id)
   local state = call('HGET', key, 'state')
-  local open = state == 'open'
+  local open, settling = state == 'open', state == 'settling'
   local free, held = 0, 0
   if open then
     free, held = count_slots(key)
@@ -26,11 +26,12 @@ for at = 5, #ARGV do
       expect(id, 'slot ' .. slot .. ' in leases', slot_state(key, slot) == 'held', found and true or false)
     end
   end
-  expect(id, 'in open', open, stands(K.open, id))
+  expect(id, 'in open', open or settling, stands(K.open, id))
   expect(id, 'in expiry', open, stands(K.expiry, id))
   expect(id, 'in free', open and free > 0, stands(K.free, id))
   expect(id, 'in held', open and free == 0 and held > 0, stands(K.held, id))
   expect(id, 'in full', open and free + held == 0, stands(K.full, id))
+  expect(id, 'in settling', settling, stands(K.settling, id))
   expect(id, 'holding', held, tonumber(call('HGET', K.holding, id) or 0))
   for _, ended in ipairs({ 'resolved', 'expired', 'cancelled' }) do
     -- A record whose retention is over is gone a moment before its entry is.

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- lease: FREE -> HELD for up to `limit` deferrals, the most urgent first, none that this reviewer holds or answered.
+-- lease: FREE -> HELD for up to `limit` deferrals, the most urgent first, none that this reviewer holds, answered or
+-- skipped.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
 --   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
--- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until}, ...}
+-- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how}, ...}
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local CHUNK, LAPSE_MAX = 64, 16
 
@@ -14,9 +15,13 @@ local time = clock()
 -- The reaper does this too; work does not stop while it is away.
 lapse(time, LAPSE_MAX)
 
--- The first FREE slot, unless the reviewer is in another one.
+-- The first FREE slot, unless the reviewer is in another one or done with the deferral.
 local function slot_for(key)
   local found
+  local before = past(key, reviewer)
+  if before and before ~= 'seen' then
+    return nil
+  end
   for slot = 0, slots_of(key) - 1 do
     local field = 's' .. slot
     local values = call('HMGET', key, field .. '.state', field .. '.holder')
@@ -32,14 +37,15 @@ end
 local function take(id, key, slot, nonce)
   local field = 's' .. slot
   local till = math.min(time + length, tonumber(call('HGET', key, 'expire_ms')))
+  local how = past(key, reviewer) and 'assisted' or ARGV[8]
   local generation = call('HINCRBY', key, field .. '.generation', 1)
   call('HSET', key, field .. '.state', 'held', field .. '.holder', reviewer, field .. '.nonce', nonce,
-    field .. '.since', text(time), field .. '.until', text(till), field .. '.how', ARGV[8])
+    field .. '.since', text(time), field .. '.until', text(till), field .. '.how', how)
   call('ZADD', K.leases, text(till), id .. ':' .. slot)
   call('HINCRBY', K.holding, id, 1)
   call('HINCRBY', K.holders, reviewer, 1)
   place(id, key)
-  return { id, slot, generation, nonce, text(till) }
+  return { id, slot, generation, nonce, text(till), how }
 end
 
 local reply = { 'ok', -1 }

@@ -5,7 +5,7 @@
 local time = clock()
 local over = call('ZRANGE', K.ended, '-inf', text(time), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[5]))
 for _, id in ipairs(over) do
-  for _, index in ipairs({ K.ended, K.resolved, K.expired, K.cancelled, K.outbox, K.dead }) do
+  for _, index in ipairs({ K.ended, K.resolved, K.expired, K.cancelled, K.outbox, K.dead, K.flagged }) do
     call('ZREM', index, id)
   end
   call('UNLINK', record(id), P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- release: HELD -> FREE.
+-- release: HELD -> FREE. Who took an answer back and now lets the place go has had their say: others answer.
 --   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer
 -- -> {'ok'} | refused: see judge
 local kept = replay()
@@ -7,11 +7,15 @@ if kept then
   return kept
 end
 local id = ARGV[5]
-local refusal = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], clock())
+local key, time = record(id), clock()
+local refusal = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], time)
 if refusal then
   return refusal
 end
-free_slot(id, record(id), ARGV[6], 'released')
-place(id, record(id))
+if past(key, ARGV[9]) then
+  call('HSET', key, 'x.' .. ARGV[9], 'answered ' .. text(time))
+end
+free_slot(id, key, ARGV[6], 'released')
+place(id, key)
 wake(id)
 return remember({ 'ok' })

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- settle: OPEN -> RESOLVED, if nothing came in since the reviews were read.
+-- settle: OPEN -> RESOLVED, or SETTLING where there is an undo window, if nothing came in since the reviews were read.
 --   ARGV[5] id   [6] the version that the reviews were read at   [7] outcome, JSON   [8] event to tell, or ''
---   [9] retention, ms
+--   [9] retention, ms   [10] the undo window, ms; it never outlasts the deferral's own end
 -- -> {'ok', version} | refused: unknown, ended state, changed version
 local kept = replay()
 if kept then
@@ -11,8 +11,20 @@ local refusal = judge_state(ARGV[5], 'open')
 if refusal then
   return refusal
 end
-local version = call('HGET', record(ARGV[5]), 'version')
+local id, time = ARGV[5], clock()
+local key = record(id)
+local version = call('HGET', key, 'version')
 if version ~= ARGV[6] then
   return { 'refused', 'changed', version }
 end
-return remember({ 'ok', finish(ARGV[5], 'resolved', ARGV[7], ARGV[8], clock(), tonumber(ARGV[9])) })
+local due = math.min(time + tonumber(ARGV[10]), tonumber(call('HGET', key, 'expire_ms')))
+if due <= time then
+  return remember({ 'ok', finish(id, 'resolved', ARGV[7], ARGV[8], time, tonumber(ARGV[9])) })
+end
+revoke(id, key, 'settling')
+for _, index in ipairs({ K.free, K.held, K.full, K.expiry }) do
+  call('ZREM', index, id)
+end
+call('ZADD', K.settling, text(due), id)
+call('HSET', key, 'state', 'settling', 'outcome', ARGV[7], 'event', ARGV[8])
+return remember({ 'ok', call('HINCRBY', key, 'version', 1) })

@@ -33,6 +33,7 @@ from fallback.store import Store
 ANN, BOB = Identity(name="ann"), Identity(name="bob")
 OUTCOME = encode_verdict(Verdict(source=Source.PERSON, answer=Label("7"), reviewed=True))
 DAY_MS = 86_400_000
+NO_WINDOW, WINDOW_MS = 0, 30_000
 
 
 class Bench:
@@ -70,11 +71,13 @@ class Bench:
         hold = token.read(self.lease.token) if self.lease else token.Hold("digits", self.id, 0, 1, "made up")
         return hold.id, hold.slot, hold.generation, hold.nonce, ANN.name
 
-    async def time_passes(self, *, deferral: bool = False, lease: bool = False) -> None:
+    async def time_passes(self, *, deferral: bool = False, lease: bool = False, window: bool = False) -> None:
         """Move what is to happen into the past, in record and index alike."""
         if deferral:
             await self.redis.hset(keys.record("digits", self.id), "expire_ms", "1")
             await self.redis.zadd(keys.index("digits", "expiry"), {self.id: 1}, xx=True)
+        if window:
+            await self.redis.zadd(keys.index("digits", "settling"), {self.id: 1}, xx=True)
         if lease:
             await self.redis.hset(keys.record("digits", self.id), "s0.until", "1")
             await self.redis.zadd(keys.index("digits", "leases"), {f"{self.id}:0": 1}, xx=True)
@@ -89,9 +92,8 @@ class Bench:
             case State.OPEN:
                 pass
             case State.SETTLING:
-                # No script leads here yet: the undo window comes with a later version.
                 await self.fill()
-                await self.redis.hset(keys.record("digits", self.id), "state", "settling")
+                await self.settle(WINDOW_MS)
             case State.RESOLVED:
                 await self.fill()
                 await self.happen(Event.SETTLE)
@@ -101,11 +103,22 @@ class Bench:
             case State.CANCELLED:
                 await self.happen(Event.CANCEL)
 
+    async def settle(self, window_ms: int) -> list[Any]:
+        version = int((await self.record())[b"version"])
+        return await self.run("settle", self.id, version, OUTCOME, "", DAY_MS, window_ms)
+
+    async def undo(self, who: Identity = ANN) -> list[Any]:
+        return await self.run("undo", self.id, who.name, 60_000, "a nonce")
+
     async def happen(self, event: Event) -> list[Any]:
         ending = (OUTCOME, "", DAY_MS)
         match event:
             case Event.SETTLE:
-                return await self.run("settle", self.id, int((await self.record())[b"version"]), *ending)
+                return await self.settle(NO_WINDOW)
+            case Event.CLOSE:
+                return await self.run("close", self.id, DAY_MS)
+            case Event.UNDO:
+                return await self.undo()
             case Event.EXPIRE:
                 return await self.run("expire", self.id, *ending)
             case Event.CANCEL:
@@ -128,16 +141,17 @@ class Bench:
         match event:
             case SlotEvent.LEASE:
                 return bool(await lease(self.store, "digits", BOB, 1))
-            case SlotEvent.EXTEND:
-                return bool((await self.run("extend", *self.held(), 90_000))[0] == "ok")
-            case SlotEvent.RELEASE:
-                return bool((await self.run("release", *self.held()))[0] == "ok")
-            case SlotEvent.SUBMIT:
-                return bool((await self.run("submit", *self.held(), '{"type":"label","label":"7"}', ""))[0] == "ok")
             case SlotEvent.LAPSE:
                 return bool((await self.run("lapse", 100))[1] == 1)
+            case SlotEvent.UNDO:
+                return bool((await self.undo())[0] == "ok")
             case _:
-                raise AssertionError(event)
+                said = {
+                    SlotEvent.EXTEND: (90_000,),
+                    SlotEvent.SKIP: ("too dark", 5),
+                    SlotEvent.SUBMIT: ('{"type":"label","label":"7"}', ""),
+                }
+                return bool((await self.run(event.value, *self.held(), *said.get(event, ())))[0] == "ok")
 
 
 @pytest.fixture
@@ -159,6 +173,8 @@ async def test_a_deferral_takes_the_events_of_its_table_and_no_others(bench: Ben
     await bench.bring(state)
     if event is Event.EXPIRE:
         await bench.time_passes(deferral=True)
+    if event is Event.CLOSE:
+        await bench.time_passes(window=True)
     before, record = await bench.everything(), await bench.record()
     assert record[b"state"].decode() == state.value
     reply = await bench.happen(event)
@@ -169,7 +185,9 @@ async def test_a_deferral_takes_the_events_of_its_table_and_no_others(bench: Ben
         assert int(after[b"version"]) == int(record[b"version"]) + 1
         assert (await bench.run("inspect", bench.id))[1:] == []
     else:
-        assert reply[:2] == ["refused", "ended"]
+        # To undo, its own words: when a window closed, and that there is nothing of theirs.
+        own = {State.RESOLVED: "closed", State.OPEN: "nothing"} if event is Event.UNDO else {}
+        assert reply[:2] == ["refused", own.get(state, "ended")]
         assert await bench.everything() == before
 
 
@@ -193,7 +211,10 @@ async def test_a_slot_takes_the_events_of_its_table_and_no_others(
         assert await bench.everything() == before
 
 
-@pytest.mark.parametrize("event", [SlotEvent.EXTEND, SlotEvent.RELEASE, SlotEvent.SUBMIT])
+HOLDERS = [SlotEvent.EXTEND, SlotEvent.RELEASE, SlotEvent.SKIP, SlotEvent.SUBMIT]
+
+
+@pytest.mark.parametrize("event", [*HOLDERS, SlotEvent.UNDO])
 @pytest.mark.parametrize("state", [State.RESOLVED, State.EXPIRED, State.CANCELLED])
 async def test_a_slot_takes_nothing_once_its_deferral_ended(bench: Bench, state: State, event: SlotEvent) -> None:
     """Whoever held a slot when the deferral ended loses it, and every call of theirs is refused without a trace."""
@@ -238,7 +259,7 @@ async def test_settle_is_refused_when_a_review_came_in_between(bench: Bench) -> 
     await bench.park()
     await bench.fill()
     before = await bench.everything()
-    assert await bench.run("settle", bench.id, 1, OUTCOME, "", DAY_MS) == ["refused", "changed", "2"]
+    assert await bench.run("settle", bench.id, 1, OUTCOME, "", DAY_MS, NO_WINDOW) == ["refused", "changed", "2"]
     assert await bench.everything() == before
 
 
@@ -256,9 +277,10 @@ async def test_an_unknown_deferral_takes_no_event(bench: Bench) -> None:
     bench.id = "0" * 32
     for event in (Event.EXPIRE, Event.CANCEL):
         assert await bench.run(event.value, bench.id, OUTCOME, "", DAY_MS) == ["refused", "unknown"]
-    assert await bench.run("settle", bench.id, 1, OUTCOME, "", DAY_MS) == ["refused", "unknown"]
+    assert await bench.run("settle", bench.id, 1, OUTCOME, "", DAY_MS, NO_WINDOW) == ["refused", "unknown"]
+    assert await bench.run("close", bench.id, DAY_MS) == ["refused", "unknown"]
     assert await bench.run("grow", bench.id, 1) == ["refused", "unknown"]
-    for slot_event in (SlotEvent.EXTEND, SlotEvent.RELEASE, SlotEvent.SUBMIT):
+    for slot_event in (*HOLDERS, SlotEvent.UNDO):
         assert not await bench.happen_slot(slot_event)
     assert await bench.everything() == {}
 
@@ -267,6 +289,53 @@ async def test_two_who_settle_at_once_write_one_outcome(bench: Bench) -> None:
     """Of any number of settlers one wins; the stream has one entry."""
     await bench.park()
     await bench.fill()
-    replies = await asyncio.gather(*(bench.run("settle", bench.id, 2, OUTCOME, "", DAY_MS) for _ in range(8)))
+    replies = await asyncio.gather(*(bench.settle(NO_WINDOW) for _ in range(8)))
     assert sorted(reply[0] for reply in replies) == ["ok", *["refused"] * 7]
     assert await bench.redis.xlen(keys.index("digits", "outcomes")) == 1
+
+
+@pytest.mark.parametrize("event", HOLDERS)
+async def test_nobody_holds_anything_while_a_deferral_is_settling(bench: Bench, event: SlotEvent) -> None:
+    """What a holder tries in the undo window is refused without a trace, also by those who were still looking."""
+    await bench.park()
+    await bench.hold()
+    await bench.settle(WINDOW_MS)
+    before = await bench.everything()
+    assert not await bench.happen_slot(event)
+    assert await bench.everything() == before
+    assert (await bench.run("inspect", bench.id))[1:] == []
+
+
+async def test_an_undo_window_closes_when_its_time_is_over_and_not_before(bench: Bench) -> None:
+    """Until then there is no outcome in the stream and none to tell; then both come in one step."""
+    await bench.bring(State.SETTLING)
+    due = await bench.redis.zscore(keys.index("digits", "settling"), bench.id)
+    assert await bench.run("close", bench.id, DAY_MS) == ["refused", "early", f"{due:.0f}"]
+    assert await bench.redis.exists(keys.index("digits", "outcomes"), keys.index("digits", "outbox")) == 0
+    await bench.time_passes(window=True)
+    assert (await bench.undo())[:2] == ["refused", "closed"]
+    assert (await bench.run("close", bench.id, DAY_MS))[0] == "ok"
+    assert await bench.redis.xlen(keys.index("digits", "outcomes")) == 1
+
+
+async def test_an_undo_window_never_outlasts_the_deferral_itself(bench: Bench) -> None:
+    """One that is overdue when its reviews are in is final at once."""
+    await bench.park()
+    await bench.fill()
+    await bench.settle(DAY_MS)
+    record = await bench.record()
+    assert await bench.redis.zscore(keys.index("digits", "settling"), bench.id) == int(record[b"expire_ms"])
+    await bench.undo()
+    await bench.time_passes(deferral=True)
+    await bench.settle(DAY_MS)
+    assert (await bench.record())[b"state"] == b"resolved"
+
+
+async def test_an_overdue_deferral_gives_no_review_back(bench: Bench) -> None:
+    """There would be no time left to give another one."""
+    await bench.park()
+    await bench.fill()
+    await bench.time_passes(deferral=True)
+    before = await bench.everything()
+    assert await bench.undo() == ["refused", "overdue", "1"]
+    assert await bench.everything() == before

@@ -133,8 +133,11 @@ def test_an_outcome_has_the_servers_time() -> None:
 
 
 def test_the_undo_window_shows_nowhere() -> None:
-    """SETTLING reads as OPEN."""
-    assert records.decode("q", "1", _fields(_parking(), state="settling"), TASK).deferral.state is State.OPEN
+    """SETTLING reads as OPEN, and its outcome is none yet."""
+    verdict = records.Verdict(source=Source.PERSON, answer=Label("3"), reviewed=True)
+    fields = _fields(_parking(), state="settling", outcome=records.encode_verdict(verdict).decode(), event="e")
+    record = records.decode("q", "1", fields, TASK)
+    assert (record.deferral.state, record.deferral.outcome, record.settling) == (State.OPEN, None, True)
 
 
 @pytest.mark.parametrize(("subject", "inputs", "kept"), [(b"s", b"i", 2), (b"s", b"", 1), (b"", b"", 0)])

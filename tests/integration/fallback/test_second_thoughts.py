@@ -1,0 +1,269 @@
+"""What a reviewer may think again: take an answer back, leave an item to others. On a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from fallback.answer import Identity, Label
+from fallback.deferral import Deferral, Lease, Parking, Source, State
+from fallback.errors import ConflictError, InvalidError, NotFoundError, StateError
+from fallback.queue import Parked, Queue, Reaped
+
+MakeParking = Callable[..., Parking]
+OpenQueue = Callable[..., Queue]
+WINDOW_SECONDS = 30.0
+
+
+async def _parked(queue: Queue, parking: Parking) -> str:
+    (parked,) = await queue.park([parking])
+    assert isinstance(parked, Parked), parked
+    return parked.name
+
+
+async def _taken(queue: Queue, reviewer: Identity) -> Lease:
+    (lease,) = await queue.lease("digits", reviewer=reviewer)
+    return lease
+
+
+async def _answered(queue: Queue, reviewer: Identity, label: str = "7") -> Deferral:
+    lease = await _taken(queue, reviewer)
+    return await queue.submit(lease.token, reviewer=reviewer, answer=Label(label), request_id="")
+
+
+async def test_in_the_window_nobody_hears_of_an_outcome(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity
+) -> None:
+    """It reads as OPEN with all its reviews in: no entry in the stream, no callback, no waiter let go."""
+    queue = open_queue(undo_seconds=WINDOW_SECONDS)
+    name = await _parked(queue, parking())
+    done = await _answered(queue, ann)
+    assert (done.state, done.outcome, len(done.reviews), done.reviews_wanted) == (State.OPEN, None, 1, 1)
+    assert await queue.get(name) == done == await queue.wait(name, timeout_seconds=0.05)
+    assert await queue.outcomes("digits", "0") == []
+    assert await queue.due(limit=10) == []
+    assert (await queue.list_deferrals("digits", state=State.OPEN))[0] == [done]
+    (state,) = await queue.states()
+    assert (state.open, state.waiting, state.held, state.undo_seconds) == (1, 0, 0, WINDOW_SECONDS)
+    assert await queue.reap() == Reaped()
+    assert await queue.reconcile() == []
+
+
+async def test_the_outcome_is_told_when_the_window_closes(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity
+) -> None:
+    """By the reaper, once, with the time of the closing."""
+    queue = open_queue(undo_seconds=0.1)
+    name = await _parked(queue, parking())
+    answered = await _answered(queue, ann)
+    await asyncio.sleep(0.12)
+    assert await queue.reap() == Reaped(closed=1)
+    assert await queue.reap() == Reaped()
+    done = await queue.get(name)
+    assert done.outcome is not None
+    assert (done.state, done.outcome.source, done.outcome.answer) == (State.RESOLVED, Source.PERSON, Label("7"))
+    assert done.version == answered.version + 1
+    assert done.outcome.create_time - done.reviews[0].create_time >= 0.1
+    assert [event.deferral for event in await queue.outcomes("digits", "0")] == [done]
+    assert [delivery.deferral for delivery in await queue.due(limit=10)] == [done]
+    assert await queue.reconcile() == []
+
+
+async def test_whoever_looks_after_the_window_finds_the_outcome(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity
+) -> None:
+    """Also while no reaper runs."""
+    queue = open_queue(undo_seconds=0.05)
+    name = await _parked(queue, parking())
+    await _answered(queue, ann)
+    await asyncio.sleep(0.06)
+    assert (await queue.get(name)).state is State.RESOLVED
+    assert len(await queue.outcomes("digits", "0")) == 1
+
+
+async def test_an_answer_taken_back_is_given_anew(open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
+    """The place is the reviewer's again under another token; the guess was shown, so the new review is not blind."""
+    queue = open_queue(undo_seconds=WINDOW_SECONDS)
+    name = await _parked(queue, parking())
+    first = await _taken(queue, ann)
+    await queue.submit(first.token, reviewer=ann, answer=Label("1"), request_id="1")
+    again = await queue.undo(name, reviewer=ann, request_id="2")
+    assert (again.deferral.reviews, again.deferral.state, again.subject) == ((), State.OPEN, b"a picture")
+    assert (first.blind, again.blind) == (True, False)
+    assert await queue.undo(name, reviewer=ann, request_id="2") == again
+    with pytest.raises(StateError, match="leased again"):
+        await queue.submit(first.token, reviewer=ann, answer=Label("1"), request_id="3")
+    assert await queue.reconcile() == []
+    done = await queue.submit(again.token, reviewer=ann, answer=Label("7"), request_id="4")
+    (review,) = done.reviews
+    assert (review.answer, review.blind) == (Label("7"), False)
+
+
+async def test_an_answer_is_taken_back_while_others_are_still_to_come(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """Without any window too: nothing was decided yet. The other's review stays."""
+    queue = open_queue(reviews_wanted=3)
+    name = await _parked(queue, parking())
+    await _answered(queue, ann, "1")
+    await _answered(queue, bob, "7")
+    again = await queue.undo(name, reviewer=ann, request_id="1")
+    assert [review.reviewer for review in again.deferral.reviews] == ["bob"]
+    done = await queue.submit(again.token, reviewer=ann, answer=Label("7"), request_id="2")
+    assert sorted(review.reviewer for review in done.reviews) == ["ann", "bob"]
+    assert await queue.reconcile() == []
+
+
+async def test_after_the_window_nothing_is_taken_back(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """The refusal says when it closed; who has no review there is told that, and who asks of a cancelled one too."""
+    queue = open_queue(undo_seconds=0.05)
+    name = await _parked(queue, parking())
+    await _answered(queue, ann)
+    with pytest.raises(StateError, match="holds no review of yours"):
+        await queue.undo(name, reviewer=bob, request_id="")
+    await asyncio.sleep(0.06)
+    for _ in range(2):
+        with pytest.raises(StateError, match=r"could be taken back until 20\d\d-.*T.*\+00:00"):
+            await queue.undo(name, reviewer=ann, request_id="")
+    assert (await queue.get(name)).state is State.RESOLVED
+    with pytest.raises(StateError, match="is resolved already"):
+        await queue.undo(name, reviewer=bob, request_id="")
+    with pytest.raises(NotFoundError):
+        await queue.undo("queues/digits/deferrals/none", reviewer=ann, request_id="")
+    gone = await _parked(queue, parking())
+    await queue.cancel(gone, request_id="")
+    with pytest.raises(StateError, match="is cancelled already"):
+        await queue.undo(gone, reviewer=ann, request_id="")
+
+
+async def test_cancelling_wins_over_the_window(open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
+    """Until the window closes the client may take the question back; its outcome is then none, and told once."""
+    queue = open_queue(undo_seconds=WINDOW_SECONDS)
+    name = await _parked(queue, parking())
+    await _answered(queue, ann)
+    done = await queue.cancel(name, request_id="1")
+    assert done.outcome is not None
+    assert (done.state, done.outcome.answer) == (State.CANCELLED, None)
+    assert len(await queue.outcomes("digits", "0")) == 1
+    assert await queue.reconcile() == []
+
+
+async def test_a_process_that_dies_before_settling_or_in_the_window_loses_no_answer(
+    open_queue: OpenQueue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch, ann: Identity
+) -> None:
+    """The reaper opens the window that the dead one did not, and closes it; nothing else is needed."""
+    queue = open_queue(undo_seconds=0.15)
+
+    async def died(*_: object) -> None:
+        raise StateError("died")
+
+    name = await _parked(queue, parking())
+    with monkeypatch.context() as patch:
+        patch.setattr("fallback.leases.conclude", died)
+        with pytest.raises(StateError, match="died"):
+            await _answered(queue, ann)
+    assert await queue.reap() == Reaped(finished=1)
+    assert (await queue.get(name)).state is State.OPEN
+    await asyncio.sleep(0.16)
+    other = open_queue()
+    assert await other.reap() == Reaped(closed=1)
+    assert (await other.get(name)).state is State.RESOLVED
+    assert await other.reconcile() == []
+
+
+async def test_a_skipped_item_goes_to_others_at_once_and_never_back(
+    queue: Queue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """Who skipped it is not asked again; who waits for work gets it; the reason stays with it."""
+    name = await _parked(queue, parking())
+    lease = await _taken(queue, ann)
+    waiting = asyncio.create_task(queue.lease("digits", reviewer=bob, wait_seconds=20))
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        await queue.skip(lease.token, reviewer=ann, reason="cut off at the top", request_id="1")
+    (others,) = await asyncio.wait_for(waiting, 5)
+    assert others.deferral.name == name
+    await queue.release(others.token, reviewer=bob, request_id="2")
+    assert await queue.lease("digits", reviewer=ann) == []
+    assert [lease.deferral.name for lease in await queue.lease("digits", reviewer=bob)] == [name]
+    (skip,) = (await queue.get(name)).skips
+    assert (skip.reviewer, skip.reason) == ("ann", "cut off at the top")
+    with pytest.raises(StateError, match="leased again"):
+        await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="3")
+    assert await queue.reconcile() == []
+
+
+async def test_skipping_is_refused_where_it_makes_no_sense(
+    queue: Queue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """Another's lease, one that is over, a reason too long or not text, a request id used for another reason."""
+    await queue.park([parking(), parking()])
+    one, two = await queue.lease("digits", reviewer=ann, limit=2)
+    for wrong in ("x" * 501, "\ud800"):
+        with pytest.raises(InvalidError, match="reason: expected"):
+            await queue.skip(one.token, reviewer=ann, reason=wrong, request_id="")
+    with pytest.raises(StateError, match="another reviewer's"):
+        await queue.skip(one.token, reviewer=bob, reason="", request_id="")
+    await queue.skip(one.token, reviewer=ann, reason="dark", request_id="1")
+    with pytest.raises(ConflictError):
+        await queue.skip(one.token, reviewer=ann, reason="bright", request_id="1")
+    with pytest.raises(StateError, match="you skipped it"):
+        await queue.skip(one.token, reviewer=ann, reason="dark", request_id="2")
+    await queue.submit(two.token, reviewer=ann, answer=Label("7"), request_id="3")
+    with pytest.raises(StateError, match="is resolved already"):
+        await queue.skip(two.token, reviewer=ann, reason="dark", request_id="4")
+
+
+class TestNeverTheSamePersonTwice:
+    """Label Studio's annotators got their own items back; here nobody answers a deferral twice."""
+
+    async def test_not_in_two_tabs(self, open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
+        """Leases taken side by side by one person, before and after their answer, never share a deferral."""
+        queue = open_queue(reviews_wanted=2)
+        await _parked(queue, parking())
+        tabs = await asyncio.gather(*(queue.lease("digits", reviewer=ann) for _ in range(6)))
+        (lease,) = [lease for tab in tabs for lease in tab]
+        await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+        assert await queue.lease("digits", reviewer=ann) == []
+
+    async def test_not_by_releasing_what_was_answered(
+        self, open_queue: OpenQueue, parking: MakeParking, ann: Identity
+    ) -> None:
+        """A release that comes after the answer frees nothing."""
+        queue = open_queue(reviews_wanted=2)
+        name = await _parked(queue, parking())
+        lease = await _taken(queue, ann)
+        await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+        with pytest.raises(StateError, match="its review was submitted"):
+            await queue.release(lease.token, reviewer=ann, request_id="")
+        assert await queue.lease("digits", reviewer=ann) == []
+        assert len((await queue.get(name)).reviews) == 1
+
+    async def test_not_after_taking_it_back_and_letting_it_go(
+        self, open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+    ) -> None:
+        """Who answered, took it back and released it has had their say; somebody else answers."""
+        queue = open_queue(undo_seconds=WINDOW_SECONDS)
+        name = await _parked(queue, parking())
+        await _answered(queue, ann)
+        again = await queue.undo(name, reviewer=ann, request_id="")
+        await queue.release(again.token, reviewer=ann, request_id="")
+        assert await queue.lease("digits", reviewer=ann) == []
+        assert (await queue.get(name)).skips == ()
+        assert (await _taken(queue, bob)).blind
+
+    async def test_not_blind_after_a_crash_either(
+        self, open_queue: OpenQueue, parking: MakeParking, ann: Identity
+    ) -> None:
+        """A hold that lapsed after an undo may be taken up again; they saw the guess, and the lease says so."""
+        queue = open_queue(undo_seconds=WINDOW_SECONDS, lease_seconds=0.05)
+        name = await _parked(queue, parking())
+        await _answered(queue, ann)
+        await queue.undo(name, reviewer=ann, request_id="")
+        await asyncio.sleep(0.06)
+        assert (await queue.reap()).lapsed == 1
+        assert not (await _taken(queue, ann)).blind
