@@ -20,6 +20,7 @@ from fallback.queue import Delivery
 from fallback.wire import deferral_to_wire
 
 _ANSWER_CHARS_MAX = 60
+_WIDTH_MAX = 1_000
 
 
 def queues(found: Sequence[ReviewQueue], *, json: bool) -> None:
@@ -167,8 +168,11 @@ def _table(*columns: str, right: int = 0) -> Table:
 
 def _print(table: Table, count: int, empty: str) -> None:
     console = Console()
-    wide = max(console.width, console.measure(table).maximum if table.columns[0].no_wrap else 0)
-    console.print(table if count else Text(empty, "dim"), width=wide, soft_wrap=wide > console.width)
+    if table.columns[0].no_wrap:
+        console.width = max(
+            console.width, console.measure(table, options=console.options.update_width(_WIDTH_MAX)).maximum
+        )
+    console.print(table if count else Text(empty, "dim"), crop=False, soft_wrap=not count)
 
 
 def _lines(found: Sequence[object]) -> None:

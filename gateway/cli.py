@@ -7,6 +7,7 @@ and imports in turn only what its help needs.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points, version
@@ -15,7 +16,8 @@ from typing import Annotated, Final
 import structlog
 import typer
 
-from fallback.errors import ConfigError, DemurError, InvalidError, NotFoundError
+from fallback.commands import TOKEN
+from fallback.errors import ConfigError, DemurError, InvalidError, NotFoundError, UnauthenticatedError
 
 GROUP: Final = "demur.commands"
 _RUN, _USE, _SEE = "Run it", "Use it", "See it work"
@@ -47,7 +49,9 @@ def main() -> None:
     try:
         application(sys.argv[1:])(prog_name="demur")
     except DemurError as error:
-        print(f"demur: {error.message}", file=sys.stderr)  # noqa: T201 - this is the command's voice
+        missing = isinstance(error, UnauthenticatedError) and not os.environ.get(TOKEN)
+        hint = f"; set {TOKEN} to your token" if missing else ""
+        print(f"demur: {error.message}{hint}", file=sys.stderr)  # noqa: T201 - this is the command's voice
         sys.exit(_WRONG_USE if isinstance(error, ConfigError | InvalidError | NotFoundError) else _FAILED)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

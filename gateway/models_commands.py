@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 # A column of reasons is not made narrower than this; the terminal wraps instead, so that names can be copied whole.
 _WHY_WIDTH_MIN: Final = 24
+_WIDTH_MAX: Final = 1_000
 
 Gateway = Annotated[
     str, typer.Option("--gateway", metavar="HOST:PORT", help="The gateway; else the one `demur up` runs here.")
@@ -360,8 +361,9 @@ def _write(text: str) -> None:
 def _print_wide(table: Table) -> None:
     """Print a table whose last column alone gives way on a narrow terminal."""
     console = _console()
-    natural = console.measure(table).minimum + _WHY_WIDTH_MIN
-    console.print(table, width=max(console.width, natural), soft_wrap=natural > console.width)
+    names = console.measure(table, options=console.options.update_width(_WIDTH_MAX)).minimum
+    console.width = max(console.width, names + _WHY_WIDTH_MIN)
+    console.print(table, crop=False)
 
 
 def _console() -> Console:

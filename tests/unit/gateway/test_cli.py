@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fallback.errors import UnauthenticatedError
+from gateway import cli
+
 COMMANDS = sorted(entry.name for entry in entry_points(group="demur.commands"))
 
 
@@ -101,3 +104,20 @@ def test_predict_wants_one_input(tmp_path: Path) -> None:
     )
     two = _demur("predict", "m", "--digit", "7", "--text", "x", folder=tmp_path)
     assert (two.returncode, "got --text and --digit" in two.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("token", "hint"), [("", "; set DEMUR_TOKEN to your token"), ("wrong", "")])
+def test_who_shows_no_token_is_told_where_it_goes(
+    token: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody whose token is wrong has found that already."""
+
+    def refuse(**_: object) -> None:
+        raise UnauthenticatedError("authorization: no")
+
+    monkeypatch.setenv("DEMUR_TOKEN", token)
+    monkeypatch.setattr(cli.structlog, "configure", lambda **_: None)
+    monkeypatch.setattr(cli, "application", lambda _arguments: refuse)
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    assert capsys.readouterr().err == f"demur: authorization: no{hint}\n"
