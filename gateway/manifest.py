@@ -205,6 +205,11 @@ def _check_task(manifest: Manifest) -> None:
             raise InvalidError("task: expected what a person is asked, since on_deferral is set; got none")
         return
     check_task(manifest.task)
+    if not manifest.labels:
+        raise InvalidError(
+            "labels: expected the model's labels in the order of its output, since a task is set; without them nothing "
+            "is ever deferred; got none",
+        )
     if manifest.on_deferral is None:
         raise InvalidError(
             "on_deferral: expected provisional, wait or refuse (what a client that knows nothing of deferrals gets); "

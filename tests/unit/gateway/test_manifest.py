@@ -68,6 +68,7 @@ def test_a_wrong_key_or_value_is_named(text: str, sentence: str) -> None:
         ({"labels": ("a", "a", "b")}, "labels: expected each once, got 'a'"),
         ({"labels": ("a", "")}, "labels[1]: expected 1 to 256 characters, got 0"),
         ({"on_deferral": None}, "on_deferral: expected provisional, wait or refuse"),
+        ({"labels": (), "policy": Policy()}, "labels: expected the model's labels in the order of its output"),
         ({"task": None}, "task: expected what a person is asked"),
         ({"labels": ("a", "b", "c")}, "task.labels: expected all of the model's labels, got none that is 'c'"),
         ({"queue": "a/b"}, "queue: expected 1 to 63"),
