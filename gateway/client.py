@@ -19,10 +19,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar, get_args
 
 import grpc
 import msgspec
+import numpy as np
 
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
@@ -204,14 +205,14 @@ class Client:
         request = pb.PredictRequest(
             model=model,
             version=version,
-            inputs=tensors_to_wire(inputs or {}),
+            inputs=tensors_to_wire({name: np.asarray(array) for name, array in (inputs or {}).items()}),
             subject=_subject_to_wire(shown),
             idempotency_key=idempotency_key,
             callback=_callback_to_wire(callback),
             priority=priority,
             review_deadline=None if review_seconds is None else wire.duration_to_wire(review_seconds),
-            on_expiry=on_expiry.upper() or None,
-            wish=wish.upper() or None,
+            on_expiry=_one_of("on_expiry", on_expiry, get_args(OnExpiry)).upper() or None,
+            wish=_one_of("wish", wish, get_args(Wish)).upper() or None,
             attributes=attributes or {},
         )
         until = time.monotonic() + timeout_seconds
@@ -324,6 +325,12 @@ class Client:
         )
 
 
+def _one_of(field: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise InvalidError(f"{field}: expected {', '.join(choice or '(empty)' for choice in choices)}; got {value!r}")
+    return value
+
+
 async def _raised(call: Awaitable[T]) -> T:
     try:
         return await call
@@ -354,10 +361,17 @@ def _subject(
     if text is not None:
         return Subject(content=text.encode(), media_type="text/plain")
     if json is not None:
-        return Subject(content=msgspec.json.encode(json), media_type="application/json")
+        return Subject(content=_json(json), media_type="application/json")
     if isinstance(subject, tuple):
         return Subject(content=subject[0], media_type=subject[1])
     return subject
+
+
+def _json(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidError(f"json: expected a value that JSON can hold, got one that it cannot: {error}") from error
 
 
 def _image_type(image: bytes) -> str:

@@ -45,7 +45,7 @@ def decide(live: Judged, candidate: Judged, names: tuple[str, ...], tolerances: 
     if count < tolerances.holdout_min:
         reason = (
             f"hold-out: expected at least {tolerances.holdout_min} examples to judge by, got {count}; import some with "
-            f"`demur train import-examples --split holdout`"
+            f"`demur train import-examples MODEL FILE.npz --split holdout`"
         )
         return Decision(promote=False, reasons=(reason,))
     old, new = measure(live, names), measure(candidate, names)

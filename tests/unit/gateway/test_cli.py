@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import structlog
 
 from fallback.errors import UnauthenticatedError
 from gateway import cli
@@ -116,7 +117,7 @@ def test_who_shows_no_token_is_told_where_it_goes(
         raise UnauthenticatedError("authorization: no")
 
     monkeypatch.setenv("DEMUR_TOKEN", token)
-    monkeypatch.setattr(cli.structlog, "configure", lambda **_: None)
+    monkeypatch.setattr(structlog, "configure", lambda **_: None)
     monkeypatch.setattr(cli, "application", lambda _arguments: refuse)
     with pytest.raises(SystemExit, match="1"):
         cli.main()
