@@ -10,6 +10,7 @@ import msgspec
 
 from fallback import keys, records
 from fallback.connection import Argument, Reply, script
+from fallback.config import QueueSettings
 from fallback.deferral import Parking, deferral_name
 from fallback.errors import ConflictError, DemurError, FullError, InvalidError, UnavailableError
 from fallback.parking import check_parking, expiry_of
@@ -17,6 +18,8 @@ from fallback.records import MS
 from fallback.store import NO_REQUEST, Store, frame
 
 FULL_RETRY_SECONDS: Final = 5.0
+# Deferrals that one run of the script accepts at most: others are served between two runs.
+RUN_MAX: Final = 64
 Command = tuple[Argument, ...]
 
 
@@ -45,48 +48,69 @@ def _judge(store: Store, parking: Parking) -> InvalidError | None:
 
 async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
     # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
-    ids = [secrets.token_hex(16) for _ in parkings]
     before: dict[Command, None] = {}
-    calls: list[tuple[list[str], Command]] = []
-    for one, parking in zip(ids, parkings, strict=True):
-        content, call = _prepare(store, one, parking)
-        before |= dict.fromkeys(content)
-        calls.append((keys.indexes(parking.queue), call))
+    calls: list[tuple[Sequence[Argument], Command]] = []
+    groups = _groups(parkings)
+    for queue, numbers in groups:
+        settings = store.config.queue(queue)
+        call = [*frame(keys.prefix(queue), NO_REQUEST), *_shared(settings)]
+        before["SADD", keys.QUEUES, queue] = None
+        for number in numbers:
+            content, arguments = _prepare(secrets.token_hex(16), parkings[number], settings)
+            before |= dict.fromkeys(content)
+            call += arguments
+        calls.append((keys.indexes(queue), tuple(call)))
     try:
         replies = await store.connection.run_all(list(before), script("park"), calls)
     except DemurError as error:
         return [error] * len(parkings)
-    return [_verdict(reply, parking) for reply, parking in zip(replies, parkings, strict=True)]
+    verdicts: dict[int, Parked | DemurError] = {}
+    for (_, numbers), reply in zip(groups, replies, strict=True):
+        each = [reply] * len(numbers) if isinstance(reply, DemurError) else msgspec.json.decode(reply[1])
+        verdicts |= {number: _verdict(one, parkings[number]) for number, one in zip(numbers, each, strict=True)}
+    return [verdicts[number] for number in range(len(parkings))]
 
 
-def _prepare(store: Store, one: str, parking: Parking) -> tuple[list[Command], Command]:
-    """Return the commands that store the content of a request, and the arguments of its script."""
-    queue, settings = parking.queue, store.config.queue(parking.queue)
+def _groups(parkings: Sequence[Parking]) -> list[tuple[str, list[int]]]:
+    """Return what one run of the script each takes: a queue, and which of `parkings`, at most RUN_MAX."""
+    queues: dict[str, list[int]] = {}
+    for number, parking in enumerate(parkings):
+        queues.setdefault(parking.queue, []).append(number)
+    return [
+        (queue, numbers[start : start + RUN_MAX])
+        for queue, numbers in queues.items()
+        for start in range(0, len(numbers), RUN_MAX)
+    ]
+
+
+def _shared(settings: QueueSettings) -> Command:
+    """Return the script's arguments that are the queue's."""
+    return settings.reviews_wanted, max(settings.reviews_wanted, settings.reviews_max), settings.depth_max
+
+
+def _prepare(one: str, parking: Parking, settings: QueueSettings) -> tuple[list[Command], Command]:
+    """Return the commands that store the content of a request, and the script's arguments that are its own."""
+    queue = parking.queue
     digest, task = records.encode_task(parking.task)
     content = records.content_keys(queue, one, parking)
     orphan = int(settings.orphan_seconds)
     # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
     before: list[Command] = [
-        ("SADD", keys.QUEUES, queue),
         ("SET", keys.task(queue, digest), task, "NX", "EX", orphan),
         *(("SET", key, blob, "NX", "EX", orphan) for key, blob in content.values()),
     ]
     seconds = parking.review_seconds if parking.review_seconds is not None else settings.review_seconds
-    call = (
-        *frame(keys.prefix(queue), NO_REQUEST),
+    arguments = (
         one,
         keys.digest(parking.client, parking.idempotency_key) if parking.idempotency_key else "",
         parking.input_digest,
         records.encode_body(parking, expiry_of(parking, settings)),
         digest,
         parking.priority,
-        settings.reviews_wanted,
-        max(settings.reviews_wanted, settings.reviews_max),
         max(1, int(seconds * MS)),
-        settings.depth_max,
         " ".join(content),
     )
-    return before, call
+    return before, arguments
 
 
 def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError:

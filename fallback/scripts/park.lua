@@ -1,65 +1,104 @@
 #!lua
--- park: accepts a deferral, whose content is already stored, and makes its record; or finds the one that the
--- idempotency key made before.
---   ARGV[5] id, made by the caller: what tells a repeat   [6] digest of client and idempotency key, or ''
---   [7] digest of the input   [8] body: what never changes, JSON   [9] digest of the task   [10] priority, 0 to 9
---   [11] slots at first   [12] slots at most   [13] time to review, ms   [14] most OPEN deferrals
---   [15] 'subject', 'inputs', 'subject inputs' or '': the content that must be there
--- -> {'ok', id, 1 if made now} | refused: conflict id, full depth, lost what
+-- park: accepts deferrals, whose content is already stored, and makes their records; or finds the one that the
+-- idempotency key made before. Each is judged, then written, before the next is looked at, and none depends on another.
+--   ARGV[5] slots at first   [6] slots at most   [7] most OPEN deferrals
+--   then for each deferral
+--   [+1] id, made by the caller: what tells a repeat   [+2] digest of client and idempotency key, or ''
+--   [+3] digest of the input   [+4] body: what never changes, JSON   [+5] digest of the task   [+6] priority, 0 to 9
+--   [+7] time to review, ms   [+8] 'subject', 'inputs', 'subject inputs' or '': the content that must be there
+-- -> {'ok', JSON: a list with one of these for each}
+--    ['ok', id, 1 if made now] | ['refused', 'conflict', id] | ['refused', 'full', depth] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
-local id, idempotency, input = ARGV[5], ARGV[6], ARGV[7]
-local key, subject, inputs = record(id), P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs'
-local task = P .. 't:' .. ARGV[9]
+local FIRST, EACH = 8, 8
+local slots, limit, depth_max = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
+local time, depth = clock(), call('ZCARD', K.open)
+local known_tasks, made = {}, nil
 
-if call('EXISTS', key) == 1 then
-  return { 'ok', id, 1 }
+-- The part of a new record that is the same for all.
+local fresh = {}
+for slot = 0, slots - 1 do
+  local field = 's' .. slot
+  for _, value in ipairs({ field .. '.state', 'free', field .. '.generation', 0 }) do
+    fresh[#fresh + 1] = value
+  end
 end
-if idempotency ~= '' then
-  local known = call('GET', P .. 'k:' .. idempotency)
-  if known then
-    local cut = string.find(known, ' ', 1, true)
-    local known_id = string.sub(known, 1, cut - 1)
-    call('UNLINK', subject, inputs)
-    if string.sub(known, cut + 1) == input then
-      return { 'ok', known_id, 0 }
+
+local function content(id, what)
+  return P .. 'b:' .. id .. ':' .. what
+end
+
+-- nil when all is there that a deferral needs, else the refusal.
+local function judge_new(id, task, contents)
+  if depth >= depth_max then
+    call('UNLINK', content(id, 'subject'), content(id, 'inputs'))
+    return { 'refused', 'full', depth }
+  end
+  for what in string.gmatch(contents, '%a+') do
+    if call('EXISTS', content(id, what)) == 0 then
+      return { 'refused', 'lost', what }
     end
-    return { 'refused', 'conflict', known_id }
   end
-end
-local depth = call('ZCARD', K.open)
-if depth >= tonumber(ARGV[14]) then
-  call('UNLINK', subject, inputs)
-  return { 'refused', 'full', depth }
-end
-for what in string.gmatch(ARGV[15], '%a+') do
-  if call('EXISTS', P .. 'b:' .. id .. ':' .. what) == 0 then
-    return { 'refused', 'lost', what }
+  if not known_tasks[task] and call('EXISTS', P .. 't:' .. task) == 0 then
+    return { 'refused', 'lost', 'task' }
   end
-end
-if call('EXISTS', task) == 0 then
-  return { 'refused', 'lost', 'task' }
+  return nil
 end
 
-local time = clock()
-local seq = call('INCR', K.seq)
--- Priority first, then age; below 2^53, so exact as a score.
-local order = (9 - tonumber(ARGV[10])) * 2 ^ 44 + seq
-local expire = time + tonumber(ARGV[13])
-call('HSET', key, 'state', 'open', 'version', 1, 'seq', text(seq), 'order', text(order), 'body', ARGV[8],
-  'task', ARGV[9], 'idempotency', idempotency, 'limit', ARGV[12], 'wanted', ARGV[11], 'slots', ARGV[11],
-  'create_ms', text(time), 'expire_ms', text(expire))
-for slot = 0, tonumber(ARGV[11]) - 1 do
-  call('HSET', key, 's' .. slot .. '.state', 'free', 's' .. slot .. '.generation', 0)
+-- What the idempotency key made before, nil when it is new.
+local function judge_known(id, idempotency, input)
+  local known = idempotency ~= '' and call('GET', P .. 'k:' .. idempotency)
+  if not known then
+    return nil
+  end
+  local cut = string.find(known, ' ', 1, true)
+  local known_id = string.sub(known, 1, cut - 1)
+  call('UNLINK', content(id, 'subject'), content(id, 'inputs'))
+  if string.sub(known, cut + 1) == input then
+    return { 'ok', known_id, 0 }
+  end
+  return { 'refused', 'conflict', known_id }
 end
-call('PERSIST', subject)
-call('PERSIST', inputs)
-call('PERSIST', task)
-call('HINCRBY', K.tasks, ARGV[9], 1)
-if idempotency ~= '' then
-  call('SET', P .. 'k:' .. idempotency, id .. ' ' .. input)
+
+local function make(id, idempotency, input, body, task, priority, length, contents)
+  local seq = call('INCR', K.seq)
+  -- Priority first, then age; below 2^53, so exact as a score.
+  local order = text((9 - tonumber(priority)) * 2 ^ 44 + seq)
+  local expire = text(time + tonumber(length))
+  call('HSET', record(id), 'state', 'open', 'version', 1, 'seq', seq, 'order', order, 'task', task,
+    'idempotency', idempotency, 'limit', limit, 'wanted', slots, 'slots', slots, 'create_ms', text(time),
+    'expire_ms', expire, 'body', body, unpack(fresh))
+  for what in string.gmatch(contents, '%a+') do
+    call('PERSIST', content(id, what))
+  end
+  if not known_tasks[task] then
+    call('PERSIST', P .. 't:' .. task)
+    known_tasks[task] = true
+  end
+  call('HINCRBY', K.tasks, task, 1)
+  if idempotency ~= '' then
+    call('SET', P .. 'k:' .. idempotency, id .. ' ' .. input)
+  end
+  call('ZADD', K.open, seq, id)
+  call('ZADD', K.expiry, expire, id)
+  call('ZADD', K.free, order, id)
 end
-call('ZADD', K.open, text(seq), id)
-call('ZADD', K.expiry, text(expire), id)
-place(id, key)
-wake(id)
-return { 'ok', id, 1 }
+
+local verdicts = {}
+for at = FIRST, #ARGV, EACH do
+  local id, idempotency, input, body, task, priority, length, contents = unpack(ARGV, at, at + EACH - 1)
+  local verdict = { 'ok', id, 1 }
+  if call('EXISTS', record(id)) == 0 then
+    local other = judge_known(id, idempotency, input) or judge_new(id, task, contents)
+    if other then
+      verdict = other
+    else
+      make(id, idempotency, input, body, task, priority, length, contents)
+      depth, made = depth + 1, id
+    end
+  end
+  verdicts[#verdicts + 1] = verdict
+end
+if made then
+  wake(made)
+end
+return { 'ok', cjson.encode(verdicts) }
