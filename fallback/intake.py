@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from fallback import keys, records
-from fallback.connection import Argument, Reply, script
 from fallback.config import QueueSettings
+from fallback.connection import Argument, Reply, script
 from fallback.deferral import Parking, deferral_name
 from fallback.errors import ConflictError, DemurError, FullError, InvalidError, UnavailableError
 from fallback.parking import check_parking, expiry_of
