@@ -346,6 +346,12 @@ def _policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
 
 
 def _policy_from_wire(wire: pb.Policy) -> Policy:
+    for field in ("threshold", "audit_share"):
+        if not wire.HasField(field):
+            raise InvalidError(
+                f"policy.{field}: expected a number in [0, 1], got none; an update replaces the whole policy, "
+                "so change what GetPolicy returned",
+            )
     shares = {"threshold": wire.threshold, "audit_share": wire.audit_share}
     shares |= {f"class_thresholds[{label}]": share for label, share in wire.class_thresholds.items()}
     for field, share in shares.items():

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x65mur/v1/model.proto\x12\x08\x64\x65mur.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.demur.v1.ModelVersion.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x10\n\x08manifest\x18\x06 \x01(\t\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\n\n\x06SHADOW\x10\x02\x12\n\n\x06\x43\x41NARY\x10\x03\x12\x0c\n\x08\x43HAMPION\x10\x04\x12\x0b\n\x07RETIRED\x10\x05\x12\x0c\n\x08REJECTED\x10\x06\x12\x0f\n\x0bROLLED_BACK\x10\x07\"\xc0\x01\n\x1aPublishModelVersionRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.demur.v1.PublishModelVersionRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1aJ\n\x06Header\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x06\n\x04part\")\n\x18ListModelVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x19ListModelVersionsResponse\x12(\n\x08versions\x18\x01 \x03(\x0b\x32\x16.demur.v1.ModelVersion\":\n\x1aPromoteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"5\n\x14RollBackModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xfb\x01\n\x06Policy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12?\n\x10\x63lass_thresholds\x18\x04 \x03(\x0b\x32%.demur.v1.Policy.ClassThresholdsEntry\x12\x15\n\ralways_person\x18\x05 \x03(\t\x12\x13\n\x0b\x61udit_share\x18\x06 \x01(\x01\x12\x18\n\x10\x61llow_model_wish\x18\x07 \x01(\x08\x1a\x36\n\x14\x43lassThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"!\n\x10GetPolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x13UpdatePolicyRequest\x12 \n\x06policy\x18\x01 \x01(\x0b\x32\x10.demur.v1.Policy\"&\n\x15GetCertificateRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x1c\n\x0b\x43\x65rtificate\x12\r\n\x05model\x18\x01 \x01(\t2\xa7\x04\n\x0cModelService\x12U\n\x13PublishModelVersion\x12$.demur.v1.PublishModelVersionRequest\x1a\x16.demur.v1.ModelVersion(\x01\x12\\\n\x11ListModelVersions\x12\".demur.v1.ListModelVersionsRequest\x1a#.demur.v1.ListModelVersionsResponse\x12S\n\x13PromoteModelVersion\x12$.demur.v1.PromoteModelVersionRequest\x1a\x16.demur.v1.ModelVersion\x12G\n\rRollBackModel\x12\x1e.demur.v1.RollBackModelRequest\x1a\x16.demur.v1.ModelVersion\x12\x39\n\tGetPolicy\x12\x1a.demur.v1.GetPolicyRequest\x1a\x10.demur.v1.Policy\x12?\n\x0cUpdatePolicy\x12\x1d.demur.v1.UpdatePolicyRequest\x1a\x10.demur.v1.Policy\x12H\n\x0eGetCertificate\x12\x1f.demur.v1.GetCertificateRequest\x1a\x15.demur.v1.Certificateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x65mur/v1/model.proto\x12\x08\x64\x65mur.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.demur.v1.ModelVersion.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x10\n\x08manifest\x18\x06 \x01(\t\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\n\n\x06SHADOW\x10\x02\x12\n\n\x06\x43\x41NARY\x10\x03\x12\x0c\n\x08\x43HAMPION\x10\x04\x12\x0b\n\x07RETIRED\x10\x05\x12\x0c\n\x08REJECTED\x10\x06\x12\x0f\n\x0bROLLED_BACK\x10\x07\"\xc0\x01\n\x1aPublishModelVersionRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.demur.v1.PublishModelVersionRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1aJ\n\x06Header\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x06\n\x04part\")\n\x18ListModelVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x19ListModelVersionsResponse\x12(\n\x08versions\x18\x01 \x03(\x0b\x32\x16.demur.v1.ModelVersion\":\n\x1aPromoteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"5\n\x14RollBackModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa3\x02\n\x06Policy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12?\n\x10\x63lass_thresholds\x18\x04 \x03(\x0b\x32%.demur.v1.Policy.ClassThresholdsEntry\x12\x15\n\ralways_person\x18\x05 \x03(\t\x12\x18\n\x0b\x61udit_share\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10\x61llow_model_wish\x18\x07 \x01(\x08\x1a\x36\n\x14\x43lassThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0c\n\n_thresholdB\x0e\n\x0c_audit_share\"!\n\x10GetPolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x13UpdatePolicyRequest\x12 \n\x06policy\x18\x01 \x01(\x0b\x32\x10.demur.v1.Policy\"&\n\x15GetCertificateRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x1c\n\x0b\x43\x65rtificate\x12\r\n\x05model\x18\x01 \x01(\t2\xa7\x04\n\x0cModelService\x12U\n\x13PublishModelVersion\x12$.demur.v1.PublishModelVersionRequest\x1a\x16.demur.v1.ModelVersion(\x01\x12\\\n\x11ListModelVersions\x12\".demur.v1.ListModelVersionsRequest\x1a#.demur.v1.ListModelVersionsResponse\x12S\n\x13PromoteModelVersion\x12$.demur.v1.PromoteModelVersionRequest\x1a\x16.demur.v1.ModelVersion\x12G\n\rRollBackModel\x12\x1e.demur.v1.RollBackModelRequest\x1a\x16.demur.v1.ModelVersion\x12\x39\n\tGetPolicy\x12\x1a.demur.v1.GetPolicyRequest\x1a\x10.demur.v1.Policy\x12?\n\x0cUpdatePolicy\x12\x1d.demur.v1.UpdatePolicyRequest\x1a\x10.demur.v1.Policy\x12H\n\x0eGetCertificate\x12\x1f.demur.v1.GetCertificateRequest\x1a\x15.demur.v1.Certificateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,17 +51,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLBACKMODELREQUEST']._serialized_start=740
   _globals['_ROLLBACKMODELREQUEST']._serialized_end=793
   _globals['_POLICY']._serialized_start=796
-  _globals['_POLICY']._serialized_end=1047
-  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_start=993
-  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_end=1047
-  _globals['_GETPOLICYREQUEST']._serialized_start=1049
-  _globals['_GETPOLICYREQUEST']._serialized_end=1082
-  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1084
-  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1139
-  _globals['_GETCERTIFICATEREQUEST']._serialized_start=1141
-  _globals['_GETCERTIFICATEREQUEST']._serialized_end=1179
-  _globals['_CERTIFICATE']._serialized_start=1181
-  _globals['_CERTIFICATE']._serialized_end=1209
-  _globals['_MODELSERVICE']._serialized_start=1212
-  _globals['_MODELSERVICE']._serialized_end=1763
+  _globals['_POLICY']._serialized_end=1087
+  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_start=1003
+  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_end=1057
+  _globals['_GETPOLICYREQUEST']._serialized_start=1089
+  _globals['_GETPOLICYREQUEST']._serialized_end=1122
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1124
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1179
+  _globals['_GETCERTIFICATEREQUEST']._serialized_start=1181
+  _globals['_GETCERTIFICATEREQUEST']._serialized_end=1219
+  _globals['_CERTIFICATE']._serialized_start=1221
+  _globals['_CERTIFICATE']._serialized_end=1249
+  _globals['_MODELSERVICE']._serialized_start=1252
+  _globals['_MODELSERVICE']._serialized_end=1803
 # @@protoc_insertion_point(module_scope)

@@ -124,12 +124,12 @@ async def test_a_gateway_follows_on_after_trouble_that_nobody_foresaw(gateway: G
 async def test_an_older_look_does_not_undo_a_newer_policy(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that was set while the watch was reading stays in force."""
     await gateway.publish("m", _content(), promote=True)
-    await gateway.set_policy(pb.Policy(model="m", threshold=0.25))
+    await gateway.set_policy(pb.Policy(model="m", threshold=0.25, audit_share=0))
     read_all, wrong = gateway.documents.read_all, []
 
     async def late(prefix: str) -> dict[str, Document]:
         found = await read_all(prefix)
-        await gateway.set_policy(pb.Policy(model="m", threshold=0.75))
+        await gateway.set_policy(pb.Policy(model="m", threshold=0.75, audit_share=0))
         return found
 
     take = gateway.champions.set_policy

@@ -285,14 +285,20 @@ async def test_a_policy_is_changed_by_compare_and_set(gateway: Gateway) -> None:
     assert written.revision > 0
     assert gateway.champions.policy("m") == Policy(threshold=0.5, class_thresholds={"a": 0.7}, always_person=("c",))
     assert await gateway.policy() == written
-    stale = pb.Policy(model="m", revision=written.revision + 1, threshold=0.1)
+    stale = pb.Policy(model="m", revision=written.revision + 1, threshold=0.1, audit_share=0)
     with pytest.raises(AbortedError, match=r"policy.revision: expected"):
         await gateway.set_policy(stale)
     with pytest.raises(InvalidError, match=r"policy: expected labels of the model \(a, b, c\), got 'z'"):
-        await gateway.set_policy(pb.Policy(model="m", always_person=["z"]))
+        await gateway.set_policy(pb.Policy(model="m", threshold=0.9, audit_share=0, always_person=["z"]))
     for wrong in (1.5, -0.1, float("nan"), float("inf")):
         with pytest.raises(InvalidError, match=r"policy.threshold: expected a number in \[0, 1\]"):
-            await gateway.set_policy(pb.Policy(model="m", threshold=wrong))
+            await gateway.set_policy(pb.Policy(model="m", threshold=wrong, audit_share=0))
+    for missing, half in (
+        ("audit_share", pb.Policy(model="m", threshold=0.9)),
+        ("threshold", pb.Policy(model="m", audit_share=0.1)),
+    ):
+        with pytest.raises(InvalidError, match=rf"policy.{missing}: expected a number in \[0, 1\], got none"):
+            await gateway.set_policy(half)
     await gateway.publish("m", _content(1), promote=True)
     assert gateway.champions.policy("m").threshold == 0.5, "the operator's policy outlives a version"
 
@@ -305,7 +311,7 @@ async def test_every_gateway_follows(gateway: Gateway, other: Gateway) -> None:
     following = asyncio.create_task(other.watch.run())
     await gateway.publish("m", _content(1), promote=True)
     await _until(lambda: other.champions.live("m") == "2")
-    await gateway.set_policy(pb.Policy(model="m", threshold=0.25))
+    await gateway.set_policy(pb.Policy(model="m", threshold=0.25, audit_share=0))
     await _until(lambda: other.champions.policy("m").threshold == 0.25)
     await gateway.roll_back()
     await _until(lambda: other.champions.live("m") == "1")
@@ -317,7 +323,7 @@ async def test_a_gateway_starts_from_its_own_copies_while_redis_is_away(
 ) -> None:
     """With the champion and the policy it had; publishing waits until Redis is back."""
     await gateway.publish("m", _content(), promote=True)
-    await gateway.set_policy(pb.Policy(model="m", threshold=0.25))
+    await gateway.set_policy(pb.Policy(model="m", threshold=0.25, audit_share=0))
     monkeypatch.setenv("DEMUR_REDIS_URL", f"unix://{tmp_path}/nobody.sock")
     alone = Gateway(config, tmp_path / "one")
     await alone.watch.start()
