@@ -7,8 +7,8 @@ not in the tables is refused with the state it met. Consensus (what several revi
 the pure function `consensus`, computed outside, and `settle` compares the deferral's version before it writes, so that
 a review that came in between sends the caller back to compute again. SETTLING is the undo window: the outcome is
 known inside and shown nowhere; everywhere outside it reads as OPEN with all its reviews in. `close` ends it, `undo` by
-one of its reviewers reopens it and gives them their slot back. Who took an answer back has seen what the model guessed:
-their next review of the same deferral is not blind.
+one of its reviewers reopens it and gives them their slot back. While an answer can be taken back its reviewer is not
+shown the model's guess, so that a review which was blind still is when it is given anew.
 """
 
 from __future__ import annotations
@@ -143,6 +143,14 @@ class Skip(msgspec.Struct, frozen=True, kw_only=True):
     create_time: float
 
 
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody who held or answered a deferral would have review managers know. The time is Unix seconds."""
+
+    reviewer: str
+    comment: str
+    create_time: float
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The final answer and where it came from; `answer` is None where there is none."""
 
@@ -216,6 +224,7 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     subject_digest: str
     inputs_digest: str
     skips: tuple[Skip, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @property
     def name(self) -> str:

@@ -30,6 +30,7 @@ In each queue, after `demur:1:{<queue>}:`
     d:<id>          HASH    the record: see `fallback.records`; while OPEN, then for the retention time
     b:<id>:subject  STRING  what the reviewer sees; lives as its record; before acceptance for the orphan time
     b:<id>:inputs   STRING  serialised demur.v1.Tensors; the same
+    w:<id>          HASH    <slot>:<reviewer> -> draft, JSON: unfinished work; while OPEN
     t:<digest>      STRING  a task as JSON; while an OPEN deferral asks it, then for the retention time and a day
     k:<digest>      STRING  "<id> <input digest>" under sha256 of client and idempotency key; lives as its record
     r:<digest>      STRING  "<fingerprint> <reply>" of a request id; for the queue's request_seconds
@@ -110,6 +111,11 @@ def subject(queue: str, deferral_id: str) -> str:
 def inputs(queue: str, deferral_id: str) -> str:
     """Return the key of what the model saw."""
     return f"{prefix(queue)}b:{deferral_id}:inputs"
+
+
+def drafts(queue: str, deferral_id: str) -> str:
+    """Return the key of the unfinished work on a deferral."""
+    return f"{prefix(queue)}w:{deferral_id}"
 
 
 def task(queue: str, digest: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from fallback import keys, token
-from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer
+from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer, check_json
 from fallback.config import check_queue_name
 from fallback.deferral import Deferral, Lease, deferral_name
 from fallback.errors import InvalidError
@@ -21,6 +21,8 @@ from fallback.token import Hold
 LEASES_MAX: Final = 100
 REVIEWER_CHARS_MAX: Final = 256
 REASON_CHARS_MAX: Final = 500
+FLAG_CHARS_MAX: Final = 2_000
+DRAFT_BYTES_MAX: Final = 65_536
 # How many entries of the index one run of the script looks at for items that this reviewer did not answer yet.
 LOOK_MAX: Final = 2_048
 
@@ -53,7 +55,7 @@ async def extend(store: Store, text: str, reviewer: Identity, request_id: str) -
     hold = token.read(text)
     length_ms = max(1, int(store.config.queue(hold.queue).lease_seconds * MS))
     until, how = await _run(store, "extend", hold, reviewer, request_id, own=(length_ms,))
-    (held,) = await _leases(store, hold.queue, [(hold.id, hold.slot, hold.generation, hold.nonce, until, how)])
+    (held,) = await _leases(store, hold.queue, [(hold.id, hold.slot, hold.generation, hold.nonce, until, how, "")])
     return held
 
 
@@ -70,6 +72,26 @@ async def skip(store: Store, text: str, reviewer: Identity, reason: str, request
     await _run(store, "skip", hold, reviewer, request_id, said=(reason,), own=(skips_max,))
 
 
+async def save_draft(store: Store, text: str, reviewer: Identity, draft: str, request_id: str) -> None:
+    """Keep a holder's unfinished work, a JSON text."""
+    hold = token.read(text)
+    _check_text("draft", draft, DRAFT_BYTES_MAX)
+    if (size := len(draft.encode())) > DRAFT_BYTES_MAX:
+        raise InvalidError(f"draft: expected at most {DRAFT_BYTES_MAX} bytes, got {size}")
+    check_json("draft", draft)
+    await _run(store, "draft", hold, reviewer, request_id, said=(draft,))
+
+
+async def flag(store: Store, name: str, reviewer: Identity, comment: str, request_id: str) -> None:
+    """Leave a word for the review managers at a deferral that the reviewer holds or answered."""
+    queue, deferral_id = parse(name)
+    _check_text("comment", comment, FLAG_CHARS_MAX)
+    if not comment.strip():
+        raise InvalidError("comment: expected what is to be looked at, got nothing")
+    request = store.request(queue, request_id, reviewer.name, "flag", name, comment)
+    accepted(await store.run("flag", queue, deferral_id, reviewer.name, comment, request=request), name)
+
+
 async def undo(store: Store, name: str, reviewer: Identity, request_id: str) -> Lease:
     """Take a review back and hold its slot again; only while the outcome is not final."""
     queue, deferral_id = parse(name)
@@ -79,7 +101,7 @@ async def undo(store: Store, name: str, reviewer: Identity, request_id: str) -> 
     if reply[:2] == ["refused", "closed"]:
         # Nobody closed the window on time: it is for whoever finds that.
         await close(store, queue, deferral_id)
-    (held,) = await _leases(store, queue, [(deferral_id, *accepted(reply, name))])
+    (held,) = await _leases(store, queue, [(deferral_id, *accepted(reply, name), "")])
     return held
 
 
@@ -118,14 +140,31 @@ async def _leases(store: Store, queue: str, taken: Sequence[Sequence[str | int]]
     found = await store.fetch(queue, ids)
     names = [keys.subject(queue, one) for one in ids]
     subjects = await store.connection.attempt(lambda: store.connection.redis.mget(names))
+    drafts = await _drafts(store, queue, taken)
     return [
-        _leased(queue, hold, record, subject or b"")
+        _leased(queue, hold, record, subject or b"", drafts.get(str(hold[0]), ""))
         for hold, record, subject in zip(taken, found, subjects, strict=True)
     ]
 
 
-def _leased(queue: str, taken: Sequence[str | int], record: Record | None, subject: bytes) -> Lease:
-    one, slot, generation, nonce, until, how = taken
+async def _drafts(store: Store, queue: str, taken: Sequence[Sequence[str | int]]) -> dict[str, str]:
+    """Return the drafts by id; asks the server only for those that the script found."""
+    fields = {str(one[0]): str(one[-1]) for one in taken if one[-1]}
+    if not fields:
+        return {}
+
+    async def call() -> list[bytes | None]:
+        pipeline = store.connection.redis.pipeline(transaction=False)
+        for one, field in fields.items():
+            pipeline.hget(keys.drafts(queue, one), field)
+        return list(await pipeline.execute())
+
+    found = await store.connection.attempt(call)
+    return {one: draft.decode() for one, draft in zip(fields, found, strict=True) if draft is not None}
+
+
+def _leased(queue: str, taken: Sequence[str | int], record: Record | None, subject: bytes, draft: str) -> Lease:
+    one, slot, generation, nonce, until, how, _ = taken
     if record is None:
         raise missing(deferral_name(queue, str(one)))
     hold = Hold(queue=queue, id=str(one), slot=int(slot), generation=int(generation), nonce=str(nonce))
@@ -135,6 +174,7 @@ def _leased(queue: str, taken: Sequence[str | int], record: Record | None, subje
         subject=subject,
         expire_time=int(until) / MS,
         blind=how == "blind",
+        draft=draft,
     )
 
 

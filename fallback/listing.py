@@ -39,20 +39,25 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def page(
-    store: Store, queue: str, state: State | None, page_size: int, page_token: str
+    store: Store, queue: str, state: State | None, page_size: int, page_token: str, *, flagged: bool = False
 ) -> tuple[list[Deferral], str]:
-    """Return up to `page_size` deferrals, the youngest first, and the token of the next page, empty at the end."""
+    """Return up to `page_size` deferrals, the youngest first, and the token of the next page, empty at the end.
+
+    With `flagged` a page is what is in `state` among the next `page_size` flagged ones.
+    """
     check_queue_name(queue)
     if not 1 <= page_size <= PAGE_MAX:
         raise InvalidError(f"page_size: expected 1 to {PAGE_MAX}, got {page_size}")
     if page_token and not (page_token.isascii() and page_token.isdigit() and len(page_token) < 16):  # noqa: PLR2004
         raise InvalidError(f"page_token: expected one that came with a page, got {page_token[:60]!r}")
     end = f"({page_token}" if page_token else "+inf"
-    lists = await _lists(store, queue, _INDEXES[state], end, page_size + 1)
+    lists = await _lists(store, queue, ("flagged",) if flagged else _INDEXES[state], end, page_size + 1)
     # A deferral that ended between two of the reads may stand in two of the lists.
     entries = dict(islice(merge(*lists, key=lambda entry: -entry[1]), page_size + 1))
     ids = list(entries)[:page_size]
     found = [record.deferral for record in await store.fetch(queue, ids) if record is not None]
+    if flagged and state is not None:
+        found = [deferral for deferral in found if deferral.state is state]
     return found, str(entries[ids[-1]]) if len(entries) > page_size else ""
 
 

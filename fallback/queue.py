@@ -96,6 +96,13 @@ class Queue:
         """Leave an item to others for good, saying why. Raises StateError where the hold is over or not theirs."""
         await leases.skip(self._store, token, reviewer, reason, request_id)
 
+    async def save_draft(self, token: str, *, reviewer: Identity, draft: str, request_id: str) -> None:
+        """Keep a holder's unfinished work, a JSON text; it comes back when they lease this deferral again.
+
+        Raises InvalidError where it is too large or no JSON, StateError where the hold is over or not theirs.
+        """
+        await leases.save_draft(self._store, token, reviewer, draft, request_id)
+
     async def submit(
         self, token: str, *, reviewer: Identity, answer: Answer, comment: str = "", request_id: str
     ) -> Deferral:
@@ -111,6 +118,10 @@ class Queue:
         Raises StateError where they have no review there, and after the window, saying when it closed.
         """
         return await leases.undo(self._store, name, reviewer, request_id)
+
+    async def flag(self, name: str, *, reviewer: Identity, comment: str, request_id: str) -> None:
+        """Leave a word for the review managers. Raises StateError where the reviewer neither holds nor answered it."""
+        await leases.flag(self._store, name, reviewer, comment, request_id)
 
     async def cancel(self, name: str, *, request_id: str) -> Deferral:
         """Take a question back; a repeat with the same request id returns the cancelled deferral."""
@@ -136,10 +147,19 @@ class Queue:
         return await self._store.content(keys.inputs(*parse(name)), name)
 
     async def list_deferrals(
-        self, queue: str, *, state: State | None = None, page_size: int = 50, page_token: str = ""
+        self,
+        queue: str,
+        *,
+        state: State | None = None,
+        flagged: bool = False,
+        page_size: int = 50,
+        page_token: str = "",
     ) -> tuple[list[Deferral], str]:
-        """Return a page of deferrals, the youngest first, and the token of the next page, empty at the end."""
-        return await listing.page(self._store, queue, state, page_size, page_token)
+        """Return a page of deferrals, the youngest first, and the token of the next page, empty at the end.
+
+        With `flagged` only those that somebody flagged or too many skipped. A page may hold fewer than there are.
+        """
+        return await listing.page(self._store, queue, state, page_size, page_token, flagged=flagged)
 
     async def states(self) -> list[QueueState]:
         """Return how full each queue is, by name."""

@@ -6,9 +6,10 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
     outcome, event                        from SETTLING on: what it will be, shown nowhere until it is
     outcome_ms                            once it ended
     event, attempt, reason                what is told of it, how often it was tried, why the last attempt failed
-    x.<reviewer>                          "skipped <ms> <reason>", "answered <ms>" (took the answer back, then let go):
-                                          never asked again; "seen <ms>" (took it back): asked, but no longer blind
+    x.<reviewer>                          "skipped <ms> <reason>", "answered <ms>" (took an answer back, then let go):
+                                          never asked again; "undone <ms>" (took it back): may be asked again
     skips                                 how many of those are skips
+    flag.<n>, flags                       [reviewer, comment, ms] each, and how many there are
     s<n>.state, .generation, .last        of slot n; `last` is how its last lease ended
     s<n>.holder, .nonce, .since, .until   its current or last lease; `how` is blind or assisted
     s<n>.answer, .comment, .create_ms     its review
@@ -28,6 +29,7 @@ from fallback.deferral import (
     Callback,
     Deferral,
     Draw,
+    Flag,
     OnExpiry,
     Outcome,
     Parking,
@@ -151,6 +153,7 @@ def decode(queue: str, deferral_id: str, fields: Mapping[bytes, bytes], task: Ta
         subject_digest=body.subject_digest,
         inputs_digest=body.inputs_digest,
         skips=_skips(fields),
+        flags=tuple(_flag(fields[b"flag.%d" % n]) for n in range(int(fields.get(b"flags", 0)))),
     )
     return Record(
         deferral=deferral,
@@ -214,6 +217,11 @@ def _skips(fields: Mapping[bytes, bytes]) -> tuple[Skip, ...]:
         if parts[0] == b"skipped"
     ]
     return tuple(sorted(found, key=lambda skip: skip.create_time))
+
+
+def _flag(encoded: bytes) -> Flag:
+    reviewer, comment, milliseconds = msgspec.json.decode(encoded, type=tuple[str, str, str])
+    return Flag(reviewer=reviewer, comment=comment, create_time=int(milliseconds) / MS)
 
 
 def _time(milliseconds: bytes) -> float:

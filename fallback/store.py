@@ -51,6 +51,8 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "full": (StateError, "{name}: has all its reviews and is about to be settled"),
     "limit": (StateError, "{name}: has {0} places for reviews and gets no more now"),
     "nothing": (StateError, "{name}: holds no review of yours to take back"),
+    "stranger": (StateError, "{name}: only who holds or answered it may flag it"),
+    "flagged": (StateError, "{name}: has {0} flags already, as many as may"),
     "closed": (StateError, "{name}: its reviews could be taken back until {0}; that is over"),
     "overdue": (StateError, "{name}: its time to be reviewed ended at {0}"),
     "skipped": (StateError, "{name}: {0} people skipped it already, as many as may; release it instead"),
@@ -137,14 +139,15 @@ class Store:
             raise missing(name)
         return content or b""
 
-    async def _hashes(self, queue: str, ids: Sequence[str]) -> list[dict[bytes, bytes]]:
-        async def call() -> list[dict[bytes, bytes]]:
-            pipeline = self.connection.redis.pipeline(transaction=False)
-            for one in ids:
-                pipeline.hgetall(keys.record(queue, one))
-            return list(await pipeline.execute())
-
-        return await self.connection.attempt(call)
+    async def _texts(self, queue: str, ids: Sequence[str]) -> list[str | None]:
+        names, start = keys.indexes(queue), frame(keys.prefix(queue), NO_REQUEST)
+        calls = [(names, (*start, *ids[at : at + READ_MAX])) for at in range(0, len(ids), READ_MAX)]
+        found: list[str | None] = []
+        for reply in await self.connection.run_all([], script("read"), calls):
+            if isinstance(reply, DemurError):
+                raise reply
+            found += reply[1:]
+        return found
 
     async def _load_tasks(self, queue: str, digests: set[str]) -> None:
         unknown = sorted(digests - self._tasks.keys())

@@ -44,6 +44,15 @@ local function remember(reply)
   return reply
 end
 
+-- The record as JSON: one text is read faster than its many fields. False where there is none.
+local function described(id)
+  local flat, fields = call('HGETALL', record(id)), {}
+  for at = 1, #flat, 2 do
+    fields[flat[at]] = flat[at + 1]
+  end
+  return #flat > 0 and cjson.encode(fields)
+end
+
 local function slot_state(key, slot)
   return call('HGET', key, 's' .. slot .. '.state')
 end
@@ -111,11 +120,36 @@ local function lapse(time, limit)
   return #over
 end
 
--- What a reviewer did with this deferral before, beside what its slots say: 'seen' (took an answer back), 'answered'
--- (took it back, then let the place go), 'skipped'; nil for nothing. After the latter two they are never asked again.
+-- What a reviewer did with this deferral before, beside what its slots say: 'undone' (took an answer back),
+-- 'answered' (took it back, then let the place go), 'skipped'; nil for nothing. The latter two are never asked again.
 local function past(key, reviewer)
   local found = call('HGET', key, 'x.' .. reviewer)
   return found and string.match(found, '^%a+') or nil
+end
+
+-- The unfinished work kept beside a deferral: a hash of <slot>:<reviewer> -> draft.
+local function drafts(id)
+  return P .. 'w:' .. id
+end
+
+-- The field of this reviewer's draft; '' where they keep none.
+local function draft_of(id, reviewer)
+  for _, field in ipairs(call('HKEYS', drafts(id))) do
+    if string.match(field, ':(.*)$') == reviewer then
+      return field
+    end
+  end
+  return ''
+end
+
+-- Forgets the drafts of this reviewer and, where one is named, of this slot.
+local function forget_drafts(id, reviewer, slot)
+  for _, field in ipairs(call('HKEYS', drafts(id))) do
+    local of, by = string.match(field, '^(%d+):(.*)$')
+    if by == reviewer or of == slot then
+      call('HDEL', drafts(id), field)
+    end
+  end
 end
 
 -- Judges a holder's call: nil when the reviewer holds the slot now, else the refusal.
@@ -187,6 +221,7 @@ local function finish(id, state, outcome, event, time, retention)
   call('HSET', key, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event, 'attempt', 0)
   call('ZADD', K[state], call('HGET', key, 'seq'), id)
   call('ZADD', K.ended, text(time + retention), id)
+  call('UNLINK', drafts(id))
   call('XADD', K.outcomes, '*', 'id', id)
   if event ~= '' then
     call('ZADD', K.outbox, text(time), id)

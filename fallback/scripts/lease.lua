@@ -3,7 +3,7 @@
 -- skipped.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
 --   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
--- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how}, ...}
+-- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how, field of their draft or ''}, ...}
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local CHUNK, LAPSE_MAX = 64, 16
 
@@ -19,7 +19,7 @@ lapse(time, LAPSE_MAX)
 local function slot_for(key)
   local found
   local before = past(key, reviewer)
-  if before and before ~= 'seen' then
+  if before and before ~= 'undone' then
     return nil
   end
   for slot = 0, slots_of(key) - 1 do
@@ -37,15 +37,14 @@ end
 local function take(id, key, slot, nonce)
   local field = 's' .. slot
   local till = math.min(time + length, tonumber(call('HGET', key, 'expire_ms')))
-  local how = past(key, reviewer) and 'assisted' or ARGV[8]
   local generation = call('HINCRBY', key, field .. '.generation', 1)
   call('HSET', key, field .. '.state', 'held', field .. '.holder', reviewer, field .. '.nonce', nonce,
-    field .. '.since', text(time), field .. '.until', text(till), field .. '.how', how)
+    field .. '.since', text(time), field .. '.until', text(till), field .. '.how', ARGV[8])
   call('ZADD', K.leases, text(till), id .. ':' .. slot)
   call('HINCRBY', K.holding, id, 1)
   call('HINCRBY', K.holders, reviewer, 1)
   place(id, key)
-  return { id, slot, generation, nonce, text(till), how }
+  return { id, slot, generation, nonce, text(till), ARGV[8], draft_of(id, reviewer) }
 end
 
 local reply = { 'ok', -1 }

@@ -22,6 +22,7 @@ call('HSET', key, 'x.' .. ARGV[9], 'skipped ' .. text(time) .. ' ' .. ARGV[10], 
 if skips + 1 >= tonumber(ARGV[11]) then
   call('ZADD', K.flagged, call('HGET', key, 'seq'), id)
 end
+forget_drafts(id, ARGV[9])
 free_slot(id, key, ARGV[6], 'skipped')
 place(id, key)
 wake(id)

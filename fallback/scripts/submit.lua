@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- submit: HELD -> FILLED with the reviewer's answer. What the reviews add up to is decided outside; see settle.
+-- submit: HELD -> FILLED with the reviewer's answer; drafts for this slot, or by them, are done with. What the reviews add up to is decided outside; see settle.
 --   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer   [10] answer, JSON   [11] comment
 -- -> {'ok', version} | refused: see judge
 local kept = replay()
@@ -15,6 +15,7 @@ end
 call('HSET', key, field .. '.state', 'filled', field .. '.answer', ARGV[10], field .. '.comment', ARGV[11],
   field .. '.create_ms', text(time))
 call('ZREM', K.leases, id .. ':' .. ARGV[6])
+forget_drafts(id, ARGV[9], ARGV[6])
 count_down(K.holding, id)
 count_down(K.holders, ARGV[9])
 local version = call('HINCRBY', key, 'version', 1)

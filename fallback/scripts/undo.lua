@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- undo: a reviewer takes their own answer back: FILLED -> HELD by them again, and the deferral SETTLING -> OPEN where it
--- was that. They have been shown the model's guess, so what follows is not blind.
+-- was that. What was blind still is: nobody is shown the model's guess while an answer can be taken back.
 --   ARGV[5] id   [6] reviewer   [7] how long a lease is, ms   [8] nonce
 -- -> {'ok', slot, generation, nonce, until, how} | refused: unknown, ended state, closed when, overdue when, nothing
 local kept = replay()
@@ -41,7 +41,7 @@ end
 local field, till = 's' .. slot, math.min(time + tonumber(ARGV[7]), expire)
 local generation = call('HINCRBY', key, field .. '.generation', 1)
 call('HSET', key, field .. '.state', 'held', field .. '.nonce', ARGV[8], field .. '.since', text(time),
-  field .. '.until', text(till), field .. '.how', 'assisted', 'x.' .. reviewer, 'seen ' .. text(time))
+  field .. '.until', text(till), 'x.' .. reviewer, 'undone ' .. text(time))
 call('HDEL', key, field .. '.answer', field .. '.comment', field .. '.create_ms')
 call('ZADD', K.leases, text(till), id .. ':' .. slot)
 call('HINCRBY', K.holding, id, 1)
@@ -54,4 +54,4 @@ if state == 'settling' then
 end
 call('HINCRBY', key, 'version', 1)
 place(id, key)
-return remember({ 'ok', slot, generation, ARGV[8], text(till), 'assisted' })
+return remember({ 'ok', slot, generation, ARGV[8], text(till), call('HGET', key, field .. '.how') })

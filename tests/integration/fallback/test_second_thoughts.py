@@ -1,4 +1,4 @@
-"""What a reviewer may think again: take an answer back, leave an item to others. On a real server."""
+"""What a reviewer may do beside answering: think again, leave an item to others, flag it, keep a draft."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from redis.asyncio import Redis
 
+from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.deferral import Deferral, Lease, Parking, Source, State
 from fallback.errors import ConflictError, InvalidError, NotFoundError, StateError
@@ -84,21 +86,22 @@ async def test_whoever_looks_after_the_window_finds_the_outcome(
 
 
 async def test_an_answer_taken_back_is_given_anew(open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
-    """The place is the reviewer's again under another token; the guess was shown, so the new review is not blind."""
+    """The place is the reviewer's again, under another token and as blind as before."""
     queue = open_queue(undo_seconds=WINDOW_SECONDS)
     name = await _parked(queue, parking())
     first = await _taken(queue, ann)
     await queue.submit(first.token, reviewer=ann, answer=Label("1"), request_id="1")
     again = await queue.undo(name, reviewer=ann, request_id="2")
     assert (again.deferral.reviews, again.deferral.state, again.subject) == ((), State.OPEN, b"a picture")
-    assert (first.blind, again.blind) == (True, False)
+    assert first.blind
+    assert again.blind
     assert await queue.undo(name, reviewer=ann, request_id="2") == again
     with pytest.raises(StateError, match="leased again"):
         await queue.submit(first.token, reviewer=ann, answer=Label("1"), request_id="3")
     assert await queue.reconcile() == []
     done = await queue.submit(again.token, reviewer=ann, answer=Label("7"), request_id="4")
     (review,) = done.reviews
-    assert (review.answer, review.blind) == (Label("7"), False)
+    assert (review.answer, review.blind) == (Label("7"), True)
 
 
 async def test_an_answer_is_taken_back_while_others_are_still_to_come(
@@ -218,6 +221,170 @@ async def test_skipping_is_refused_where_it_makes_no_sense(
         await queue.skip(two.token, reviewer=ann, reason="dark", request_id="4")
 
 
+async def test_an_item_that_enough_people_skipped_is_flagged_and_not_lost(
+    open_queue: OpenQueue, parking: MakeParking
+) -> None:
+    """Review managers find it in their listing; whoever did not skip it may still answer."""
+    queue = open_queue(skips_max=2)
+    name = await _parked(queue, parking())
+    await _parked(queue, parking(priority=0))
+    for number in range(3):
+        reviewer = Identity(name=f"reviewer {number}")
+        assert len((await queue.list_deferrals("digits", flagged=True))[0]) == (number >= 2)
+        lease = await _taken(queue, reviewer)
+        await queue.skip(lease.token, reviewer=reviewer, reason="", request_id="")
+    (found,), _ = await queue.list_deferrals("digits", flagged=True)
+    assert (found.name, found.state) == (name, State.OPEN)
+    assert [skip.reviewer for skip in found.skips] == ["reviewer 0", "reviewer 1", "reviewer 2"]
+    assert (await _answered(queue, Identity(name="dan"))).name == name
+    assert (await queue.list_deferrals("digits", state=State.OPEN, flagged=True))[0] == []
+    assert len((await queue.list_deferrals("digits", state=State.RESOLVED, flagged=True))[0]) == 1
+
+
+async def test_a_flag_is_a_word_for_review_managers(queue: Queue, parking: MakeParking, ann: Identity) -> None:
+    """From who holds or answered it; recorded once with who and when; the deferral stays as it is."""
+    await queue.park([parking(), parking()])
+    lease = await _taken(queue, ann)
+    before = await queue.get(lease.deferral.name)
+    for _ in range(2):
+        await queue.flag(before.name, reviewer=ann, comment="zwei Ziffern \u6771", request_id="1")
+    found = await queue.get(before.name)
+    (flag,) = found.flags
+    assert (flag.reviewer, flag.comment) == ("ann", "zwei Ziffern \u6771")
+    assert 0 <= flag.create_time - before.create_time < 60
+    assert (found.version, found.state, found.reviews) == (before.version, before.state, ())
+    assert (await queue.list_deferrals("digits", flagged=True)) == ([found], "")
+    await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="2")
+    await queue.flag(before.name, reviewer=ann, comment="and blurred", request_id="3")
+    assert len((await queue.get(before.name)).flags) == 2
+    assert await queue.reconcile() == []
+
+
+async def test_a_flag_is_refused_from_strangers_and_has_its_limits(
+    queue: Queue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """Who never had it, no comment, one too long, the twenty-first, one of no deferral."""
+    name = await _parked(queue, parking())
+    with pytest.raises(StateError, match="only who holds or answered it"):
+        await queue.flag(name, reviewer=ann, comment="?", request_id="")
+    lease = await _taken(queue, ann)
+    with pytest.raises(StateError, match="only who holds or answered it"):
+        await queue.flag(name, reviewer=bob, comment="?", request_id="")
+    for wrong in ("", " ", "x" * 2_001, "\udc00"):
+        with pytest.raises(InvalidError, match="comment: expected"):
+            await queue.flag(name, reviewer=ann, comment=wrong, request_id="")
+    for number in range(20):
+        await queue.flag(name, reviewer=ann, comment=str(number), request_id="")
+    with pytest.raises(StateError, match="has 20 flags already"):
+        await queue.flag(name, reviewer=ann, comment="one more", request_id="")
+    assert [flag.comment for flag in (await queue.get(name)).flags] == [str(number) for number in range(20)]
+    with pytest.raises(NotFoundError):
+        await queue.flag("queues/digits/deferrals/none", reviewer=ann, comment="?", request_id="")
+    await queue.release(lease.token, reviewer=ann, request_id="")
+    with pytest.raises(StateError, match="only who holds or answered it"):
+        await queue.flag(name, reviewer=ann, comment="?", request_id="")
+
+
+async def test_flags_go_with_their_deferral(open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
+    """When its retention is over, no listing remembers it."""
+    queue = open_queue(retention_seconds=1)
+    name = await _parked(queue, parking())
+    lease = await _taken(queue, ann)
+    await queue.flag(name, reviewer=ann, comment="!", request_id="")
+    await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+    await asyncio.sleep(1.1)
+    assert (await queue.reap()).purged == 1
+    assert await queue.list_deferrals("digits", flagged=True) == ([], "")
+
+
+async def test_a_draft_comes_back_with_the_lease_after_a_lapse_or_a_crash(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """To its author only, the newest one, from any process, whatever others did meanwhile but answer."""
+    queue = open_queue(lease_seconds=0.2)
+    await _parked(queue, parking())
+    lease = await _taken(queue, ann)
+    assert lease.draft == ""
+    for draft in ('{"label": "1"}', '{"label": "\u6771"}'):
+        await queue.save_draft(lease.token, reviewer=ann, draft=draft, request_id="")
+    await asyncio.sleep(0.21)
+    with pytest.raises(StateError, match="it lapsed"):
+        await queue.save_draft(lease.token, reviewer=ann, draft="{}", request_id="")
+    others = await _taken(queue, bob)
+    assert others.draft == ""
+    await queue.save_draft(others.token, reviewer=bob, draft="[]", request_id="")
+    await queue.release(others.token, reviewer=bob, request_id="")
+    again = await _taken(open_queue(), ann)
+    assert again.draft == '{"label": "\u6771"}'
+    assert await queue.reconcile() == []
+
+
+async def test_a_draft_is_gone_once_somebody_answered(
+    open_queue: OpenQueue, parking: MakeParking, redis_url: str, ann: Identity, bob: Identity
+) -> None:
+    """In this place: the author's own is gone with their answer, and so is what others kept for it before."""
+    queue = open_queue(reviews_wanted=2, undo_seconds=WINDOW_SECONDS)
+    name = await _parked(queue, parking())
+    redis, key = Redis.from_url(redis_url), keys.drafts("digits", name.rpartition("/")[2])
+    for reviewer in (ann, bob):
+        lease = await _taken(queue, reviewer)
+        await queue.save_draft(lease.token, reviewer=reviewer, draft="{}", request_id="")
+        await queue.release(lease.token, reviewer=reviewer, request_id="")
+    assert sorted(await redis.hkeys(key)) == [b"0:ann", b"0:bob"]
+    lease = await _taken(queue, ann)
+    held = await _taken(queue, bob)
+    assert held.draft == "{}"
+    await queue.save_draft(held.token, reviewer=bob, draft="[1]", request_id="")
+    await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+    assert await redis.hgetall(key) == {b"1:bob": b"[1]"}
+    await queue.submit(held.token, reviewer=bob, answer=Label("7"), request_id="")
+    assert await redis.exists(key) == 0
+    assert (await queue.undo(name, reviewer=bob, request_id="")).draft == ""
+    await redis.aclose()
+
+
+@pytest.mark.parametrize("end", ["cancel", "skip"])
+async def test_a_draft_ends_with_its_deferral_or_with_its_authors_interest(
+    queue: Queue, parking: MakeParking, redis_url: str, ann: Identity, end: str
+) -> None:
+    """Nobody's unfinished work stays behind."""
+    name = await _parked(queue, parking())
+    lease = await _taken(queue, ann)
+    await queue.save_draft(lease.token, reviewer=ann, draft="{}", request_id="")
+    if end == "cancel":
+        await queue.cancel(name, request_id="")
+    else:
+        await queue.skip(lease.token, reviewer=ann, reason="", request_id="")
+    redis = Redis.from_url(redis_url)
+    assert await redis.exists(keys.drafts("digits", name.rpartition("/")[2])) == 0
+    assert await queue.reconcile() == []
+    await redis.aclose()
+
+
+async def test_a_draft_has_its_limits(
+    queue: Queue, parking: MakeParking, redis_url: str, ann: Identity, bob: Identity
+) -> None:
+    """JSON of at most 64 KiB, from the holder; of those who let go only the last few keep theirs."""
+    name = await _parked(queue, parking())
+    lease = await _taken(queue, ann)
+    for wrong in ("", "{", "\ud800", '"' + "x" * 65_535 + '"', '"' + "\u6771" * 21_846 + '"'):
+        with pytest.raises(InvalidError, match="draft: expected"):
+            await queue.save_draft(lease.token, reviewer=ann, draft=wrong, request_id="")
+    await queue.save_draft(lease.token, reviewer=ann, draft='"' + "x" * 65_534 + '"', request_id="1")
+    with pytest.raises(StateError, match="another reviewer's"):
+        await queue.save_draft(lease.token, reviewer=bob, draft="{}", request_id="")
+    await queue.release(lease.token, reviewer=ann, request_id="")
+    for number in range(40):
+        reviewer = Identity(name=f"reviewer: {number}")
+        lease = await _taken(queue, reviewer)
+        await queue.save_draft(lease.token, reviewer=reviewer, draft=str(number), request_id="")
+        await queue.release(lease.token, reviewer=reviewer, request_id="")
+    redis = Redis.from_url(redis_url)
+    assert await redis.hlen(keys.drafts("digits", name.rpartition("/")[2])) == 32
+    assert (await _taken(queue, reviewer)).draft == "39"
+    await redis.aclose()
+
+
 class TestNeverTheSamePersonTwice:
     """Label Studio's annotators got their own items back; here nobody answers a deferral twice."""
 
@@ -254,16 +421,16 @@ class TestNeverTheSamePersonTwice:
         await queue.release(again.token, reviewer=ann, request_id="")
         assert await queue.lease("digits", reviewer=ann) == []
         assert (await queue.get(name)).skips == ()
-        assert (await _taken(queue, bob)).blind
+        assert (await _taken(queue, bob)).deferral.name == name
 
-    async def test_not_blind_after_a_crash_either(
+    async def test_but_a_crash_costs_nobody_their_place(
         self, open_queue: OpenQueue, parking: MakeParking, ann: Identity
     ) -> None:
-        """A hold that lapsed after an undo may be taken up again; they saw the guess, and the lease says so."""
+        """A hold that lapsed after an undo may be taken up again: there is still no answer of theirs."""
         queue = open_queue(undo_seconds=WINDOW_SECONDS, lease_seconds=0.05)
         name = await _parked(queue, parking())
         await _answered(queue, ann)
         await queue.undo(name, reviewer=ann, request_id="")
         await asyncio.sleep(0.06)
         assert (await queue.reap()).lapsed == 1
-        assert not (await _taken(queue, ann)).blind
+        assert (await _taken(queue, ann)).deferral.name == name
