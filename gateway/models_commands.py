@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 # A column of reasons is not made narrower than this; the terminal wraps instead, so that names can be copied whole.
 _WHY_WIDTH_MIN: Final = 24
+_WHY_CHARS_MAX: Final = 60
 _WIDTH_MAX: Final = 1_000
 
 Gateway = Annotated[
@@ -165,7 +166,7 @@ def list_(
         state = pb.ModelVersion.State.Name(version.state).lower()
         style = "green" if state == "champion" else ""
         created = version.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
-        table.add_row(name, number, state, created, Text(version.reason), style=style)
+        table.add_row(name, number, state, created, Text(_short(version.reason)), style=style)
     _print_wide(table)
 
 
@@ -337,6 +338,11 @@ def _show_policy(found: pb.Policy) -> None:
     table.add_row("audit share", f"{found.audit_share:g}")
     table.add_row("model wish", "allowed" if found.allow_model_wish else "refused")
     _console().print(table)
+
+
+def _short(reason: str) -> str:
+    """The whole of it is `demur models show`'s to say."""
+    return reason if len(reason) <= _WHY_CHARS_MAX else reason[: _WHY_CHARS_MAX - 1] + "…"
 
 
 def _split(version: pb.ModelVersion) -> tuple[str, str]:
