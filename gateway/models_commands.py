@@ -341,7 +341,7 @@ def _show_policy(found: pb.Policy) -> None:
 
 
 def _short(reason: str) -> str:
-    """The whole of it is `demur models show`'s to say."""
+    """Return it cut to one line; `demur models show` has the whole."""
     return reason if len(reason) <= _WHY_CHARS_MAX else reason[: _WHY_CHARS_MAX - 1] + "…"
 
 
