@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from fallback.answer import Label, Subject
 from fallback.deferral import Draw, Parking, Prediction
@@ -20,6 +21,7 @@ from gateway.wire import serialise
 
 # Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
 _SHOWN_ELEMENTS_MAX: Final = 1_000
+_DOUBLE_BYTES: Final = 8
 
 
 def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) -> str:
@@ -93,6 +95,12 @@ def parking_key(key: str, row: int, rows: int, *, audit: bool) -> str:
     return hashlib.sha256(f"{'audit' if audit else 'row'} {row} {key}".encode()).hexdigest()
 
 
+def _readable(array: Array) -> Array:
+    """Return small floats as the shortest number that means them: 0.1, not 0.10000000149011612."""
+    narrow = array.dtype.kind == "f" and array.dtype.itemsize < _DOUBLE_BYTES
+    return array.astype(np.str_).astype(np.float64) if narrow else array
+
+
 def shown(inputs: Mapping[str, Array]) -> Subject:
     """Return a view of tensors for a client that sent nothing to look at: JSON with what there is of each, in full
     where it is small.
@@ -101,6 +109,6 @@ def shown(inputs: Mapping[str, Array]) -> Subject:
     for name, array in inputs.items():
         facts: dict[str, Any] = {"datatype": tensor.datatype_of(array), "shape": list(array.shape)}
         if array.size <= _SHOWN_ELEMENTS_MAX:
-            facts["values"] = array.tolist()
+            facts["values"] = _readable(array).tolist()
         view[name] = facts
     return Subject(content=msgspec.json.encode(view), media_type="application/json")

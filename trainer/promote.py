@@ -75,7 +75,7 @@ def _accuracy(live: Judged, candidate: Judged, old: Metrics, new: Metrics, toler
     passed = drop <= tolerances.accuracy_drop_max and (worse <= better or chance >= tolerances.significance)
     return passed, (
         f"accuracy on {old.count} held-out examples: {old.accuracy:.4f} -> {new.accuracy:.4f}; {better} better, "
-        f"{worse} worse (p = {chance:.3f}, drop let through {tolerances.accuracy_drop_max})"
+        f"{worse} worse (chance of a split this bad: {chance:.3f}, drop let through {tolerances.accuracy_drop_max})"
     )
 
 
@@ -91,7 +91,7 @@ def _recalls(live: Judged, candidate: Judged, names: tuple[str, ...], tolerances
         passed = (worse - better) / count <= tolerances.recall_drop_max or chance >= tolerances.significance
         sentence = (
             f"recall of {name!r}: {int(live.right[chosen].sum())} -> {int(candidate.right[chosen].sum())} of "
-            f"{count} (p = {chance:.3f}, drop let through {tolerances.recall_drop_max})"
+            f"{count} (chance of a split this bad: {chance:.3f}, drop let through {tolerances.recall_drop_max})"
         )
         verdicts.append((passed, sentence))
     return verdicts
@@ -104,7 +104,7 @@ def _automatic(live: Judged, candidate: Judged, old: Metrics, new: Metrics, tole
     passed = rise <= tolerances.error_rise_max or chance >= tolerances.significance
     return passed, (
         f"error among automatic answers: {old.answered_wrong} of {old.answered} -> {new.answered_wrong} of "
-        f"{new.answered} (p = {chance:.3f}, rise let through {tolerances.error_rise_max})"
+        f"{new.answered} (chance of a split this bad: {chance:.3f}, rise let through {tolerances.error_rise_max})"
     )
 
 

@@ -61,7 +61,7 @@ def test_too_small_a_holdout_decides_nothing() -> None:
 def test_what_failed_comes_first_among_the_reasons() -> None:
     """The reader sees why before everything else that was looked at."""
     decision = decide(judged({0: 40}), judged({0: 20, 1: 5}), NAMES, TOLERANCES)
-    assert decision.reasons[0].startswith("recall of 'b': 40 -> 35 of 40 (p = 0.031")
+    assert decision.reasons[0].startswith("recall of 'b': 40 -> 35 of 40 (chance of a split this bad: 0.031")
     assert any(reason.startswith("accuracy on 440") for reason in decision.reasons)
 
 
