@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import redis
 
+from fallback import keys
 from fallback.answer import Answer, CantTell, Identity, Label
 from fallback.config import Config
 from fallback.deferral import Callback, Parking
@@ -123,6 +125,21 @@ async def test_dead_letters_are_listed_with_their_reason_and_can_be_sent_again(
     assert await queue.dead_letters("digits") == []
     (again,) = await queue.due(limit=10)
     assert again.attempt == 1
+
+
+async def test_a_dead_letter_whose_record_is_gone_is_not_sent_again(
+    queue: Queue, parking: MakeParking, redis_url: str
+) -> None:
+    """Nor does asking for it make half a record, which would stop all the others."""
+    await _resolve(queue, parking(), Label("7"))
+    (delivery,) = await queue.due(limit=10)
+    await queue.failed(delivery, retry_seconds=None, reason="410 Gone")
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(keys.record("digits", delivery.id))
+        assert await queue.redeliver("digits", [delivery.id]) == 0
+        assert not client.exists(keys.record("digits", delivery.id))
+    assert await queue.dead_letters("digits") == []
+    assert await queue.due(limit=10) == []
 
 
 async def test_claims_are_bounded_and_shared(queue: Queue, parking: MakeParking) -> None:
