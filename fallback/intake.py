@@ -49,7 +49,7 @@ def _judge(store: Store, parking: Parking) -> InvalidError | None:
 async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
     # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
     before: dict[Command, None] = {}
-    calls: list[tuple[Sequence[Argument], Command]] = []
+    calls: list[tuple[Sequence[str], Command]] = []
     groups = _groups(parkings)
     for queue, numbers in groups:
         settings = store.config.queue(queue)

@@ -46,7 +46,8 @@ async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> lis
         reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, start, LOOK_MAX, *nonces)
         start, *taken = accepted(reply, queue)
         if taken:
-            return await _leases(store, queue, taken)
+            ids, texts = [str(one[0]) for one in taken], [one[-1] for one in taken]
+            return await _leases(store, queue, [one[:-1] for one in taken], await store.records(queue, ids, texts))
     return []
 
 
@@ -55,7 +56,8 @@ async def extend(store: Store, text: str, reviewer: Identity, request_id: str) -
     hold = token.read(text)
     length_ms = max(1, int(store.config.queue(hold.queue).lease_seconds * MS))
     until, how = await _run(store, "extend", hold, reviewer, request_id, own=(length_ms,))
-    (held,) = await _leases(store, hold.queue, [(hold.id, hold.slot, hold.generation, hold.nonce, until, how, "")])
+    taken = (hold.id, hold.slot, hold.generation, hold.nonce, until, how, "")
+    (held,) = await _leases(store, hold.queue, [taken], await store.fetch(hold.queue, [hold.id]))
     return held
 
 
@@ -101,7 +103,8 @@ async def undo(store: Store, name: str, reviewer: Identity, request_id: str) -> 
     if reply[:2] == ["refused", "closed"]:
         # Nobody closed the window on time: it is for whoever finds that.
         await close(store, queue, deferral_id)
-    (held,) = await _leases(store, queue, [(deferral_id, *accepted(reply, name), "")])
+    taken = (deferral_id, *accepted(reply, name), "")
+    (held,) = await _leases(store, queue, [taken], await store.fetch(queue, [deferral_id]))
     return held
 
 
@@ -111,11 +114,10 @@ async def submit(
     """Give a review; returns the deferral after it, settled where its reviews now add up to an answer."""
     hold = token.read(text)
     _check_text("comment", comment, TEXT_CHARS_MAX)
-    record = await store.get(deferral_name(hold.queue, hold.id))
-    check_answer(answer, record.deferral.task)
+    check_answer(answer, await store.task(hold.queue, hold.id))
     encoded = msgspec.json.encode(answer).decode()
-    await _run(store, "submit", hold, reviewer, request_id, said=(encoded, comment))
-    return (await conclude(store, hold.queue, hold.id)).deferral
+    _, text = await _run(store, "submit", hold, reviewer, request_id, said=(encoded, comment))
+    return (await conclude(store, hold.queue, await store.record(hold.queue, hold.id, text))).deferral
 
 
 async def _run(
@@ -135,10 +137,10 @@ async def _run(
     return accepted(reply, deferral_name(hold.queue, hold.id))
 
 
-async def _leases(store: Store, queue: str, taken: Sequence[Sequence[str | int]]) -> list[Lease]:
-    ids = [str(one[0]) for one in taken]
-    found = await store.fetch(queue, ids)
-    names = [keys.subject(queue, one) for one in ids]
+async def _leases(
+    store: Store, queue: str, taken: Sequence[Sequence[str | int]], found: Sequence[Record | None]
+) -> list[Lease]:
+    names = [keys.subject(queue, str(one[0])) for one in taken]
     subjects = await store.connection.attempt(lambda: store.connection.redis.mget(names))
     drafts = await _drafts(store, queue, taken)
     return [

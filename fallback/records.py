@@ -43,8 +43,8 @@ from fallback.deferral import (
 MS: Final = 1000.0
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """What never changes of a deferral."""
+class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What never changes of a deferral. Its fields are stored without their names: what comes later goes last."""
 
     client: str
     priority: int
@@ -124,24 +124,24 @@ def encode_verdict(verdict: Verdict) -> bytes:
     return msgspec.json.encode(verdict)
 
 
-def decode(queue: str, deferral_id: str, fields: Mapping[bytes, bytes], task: Task) -> Record:
+def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) -> Record:
     """Return the record that the hash `fields` says."""
-    body = msgspec.json.decode(fields[b"body"], type=Body)
-    state = State(fields[b"state"].decode())
-    slots = int(fields[b"slots"])
+    body = msgspec.json.decode(fields["body"], type=Body)
+    state = State(fields["state"])
+    slots = int(fields["slots"])
     deferral = Deferral(
         id=deferral_id,
         queue=queue,
         state=State.OPEN if state is State.SETTLING else state,
-        version=int(fields[b"version"]),
+        version=int(fields["version"]),
         task=task,
         prediction=body.prediction,
         draw=body.draw,
         outcome=None if state is State.SETTLING else _outcome(fields),
         reviews=_reviews(fields, slots),
         reviews_wanted=slots,
-        create_time=_time(fields[b"create_ms"]),
-        expire_time=_time(fields[b"expire_ms"]),
+        create_time=_time(fields["create_ms"]),
+        expire_time=_time(fields["expire_ms"]),
         client=body.client,
         priority=body.priority,
         attributes=body.attributes,
@@ -153,16 +153,16 @@ def decode(queue: str, deferral_id: str, fields: Mapping[bytes, bytes], task: Ta
         subject_digest=body.subject_digest,
         inputs_digest=body.inputs_digest,
         skips=_skips(fields),
-        flags=tuple(_flag(fields[b"flag.%d" % n]) for n in range(int(fields.get(b"flags", 0)))),
+        flags=tuple(_flag(fields[f"flag.{n}"]) for n in range(int(fields.get("flags", 0)))),
     )
     return Record(
         deferral=deferral,
         settling=state is State.SETTLING,
-        wanted=int(fields[b"wanted"]),
-        limit=int(fields[b"limit"]),
-        event=fields.get(b"event", b"").decode(),
-        attempt=int(fields.get(b"attempt", 0)),
-        reason=fields.get(b"reason", b"").decode(),
+        wanted=int(fields["wanted"]),
+        limit=int(fields["limit"]),
+        event=fields.get("event", ""),
+        attempt=int(fields.get("attempt", 0)),
+        reason=fields.get("reason", ""),
     )
 
 
@@ -175,54 +175,54 @@ def content_keys(queue: str, deferral_id: str, parking: Parking) -> dict[str, tu
     return {name: (key, content) for name, (key, content) in found.items() if content}
 
 
-def _outcome(fields: Mapping[bytes, bytes]) -> Outcome | None:
-    if b"outcome" not in fields:
+def _outcome(fields: Mapping[str, str]) -> Outcome | None:
+    if "outcome" not in fields:
         return None
-    verdict = msgspec.json.decode(fields[b"outcome"], type=Verdict)
+    verdict = msgspec.json.decode(fields["outcome"], type=Verdict)
     return Outcome(
         source=verdict.source,
         answer=verdict.answer,
         reviewed=verdict.reviewed,
-        create_time=_time(fields[b"outcome_ms"]),
+        create_time=_time(fields["outcome_ms"]),
     )
 
 
-def _reviews(fields: Mapping[bytes, bytes], slots: int) -> tuple[Review, ...]:
-    found = [_review(fields, slot) for slot in range(slots) if fields[b"s%d.state" % slot] == b"filled"]
+def _reviews(fields: Mapping[str, str], slots: int) -> tuple[Review, ...]:
+    found = [_review(fields, slot) for slot in range(slots) if fields[f"s{slot}.state"] == "filled"]
     return tuple(sorted(found, key=lambda review: review.create_time))
 
 
-def _review(fields: Mapping[bytes, bytes], slot: int) -> Review:
-    def field(name: str) -> bytes:
-        return fields[f"s{slot}.{name}".encode()]
+def _review(fields: Mapping[str, str], slot: int) -> Review:
+    def field(name: str) -> str:
+        return fields[f"s{slot}.{name}"]
 
     created = _time(field("create_ms"))
     return Review(
-        reviewer=field("holder").decode(),
+        reviewer=field("holder"),
         answer=msgspec.json.decode(field("answer"), type=Answer),
-        comment=field("comment").decode(),
+        comment=field("comment"),
         create_time=created,
-        blind=field("how") == b"blind",
+        blind=field("how") == "blind",
         duration_seconds=max(0.0, created - _time(field("since"))),
     )
 
 
-def _skips(fields: Mapping[bytes, bytes]) -> tuple[Skip, ...]:
-    if b"skips" not in fields:
+def _skips(fields: Mapping[str, str]) -> tuple[Skip, ...]:
+    if "skips" not in fields:
         return ()
-    said = {name[2:]: value.split(b" ", 2) for name, value in fields.items() if name.startswith(b"x.")}
+    said = {name[2:]: value.split(" ", 2) for name, value in fields.items() if name.startswith("x.")}
     found = [
-        Skip(reviewer=reviewer.decode(), reason=parts[2].decode(), create_time=_time(parts[1]))
+        Skip(reviewer=reviewer, reason=parts[2], create_time=_time(parts[1]))
         for reviewer, parts in said.items()
-        if parts[0] == b"skipped"
+        if parts[0] == "skipped"
     ]
     return tuple(sorted(found, key=lambda skip: skip.create_time))
 
 
-def _flag(encoded: bytes) -> Flag:
+def _flag(encoded: str) -> Flag:
     reviewer, comment, milliseconds = msgspec.json.decode(encoded, type=tuple[str, str, str])
     return Flag(reviewer=reviewer, comment=comment, create_time=int(milliseconds) / MS)
 
 
-def _time(milliseconds: bytes) -> float:
+def _time(milliseconds: str) -> float:
     return int(milliseconds) / MS

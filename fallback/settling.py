@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fallback.connection import Reply
 from fallback.deferral import NeedMore, Settled, Source, State, consensus, deferral_name, overdue, telling
 from fallback.errors import AbortedError
 from fallback.records import MS, Record, Verdict, encode_verdict
@@ -19,11 +20,15 @@ _ATTEMPTS_MAX: Final = 8
 _OVERTAKEN: Final = frozenset({"changed", "ended", "limit", "full", "early"})
 
 
-async def conclude(store: Store, queue: str, deferral_id: str) -> Record:
-    """Settle or grow a deferral whose slots are all FILLED; return it as it then is. Raises NotFoundError."""
+async def conclude(store: Store, queue: str, one: str | Record) -> Record:
+    """Settle or grow a deferral whose slots are all FILLED; return it as it then is. Raises NotFoundError.
+
+    `one` is its id, or the record as it was just read.
+    """
+    known, deferral_id = (None, one) if isinstance(one, str) else (one, one.deferral.id)
     name = deferral_name(queue, deferral_id)
     for _ in range(_ATTEMPTS_MAX):
-        record = await store.get(name)
+        record, known = known or await store.get(name), None
         if record.deferral.state is not State.OPEN or record.settling or not record.full:
             return record
         match consensus(record.deferral.reviews, wanted=record.wanted, limit=record.limit):
@@ -31,6 +36,8 @@ async def conclude(store: Store, queue: str, deferral_id: str) -> Record:
                 reply = await store.run("grow", queue, deferral_id, record.deferral.version)
             case Settled(source=source, answer=answer):
                 reply = await _settle(store, record, Verdict(source=source, answer=answer, reviewed=True))
+                if reply[0] == "ok":
+                    return await store.record(queue, deferral_id, reply[2])
         if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
             raise refused(reply, name)
     raise AbortedError(f"{name}: others keep changing it; read it again, then retry")
@@ -66,7 +73,7 @@ async def cancel(store: Store, record: Record, request: Request) -> None:
     accepted(reply, deferral)
 
 
-async def _settle(store: Store, record: Record, verdict: Verdict) -> list[object]:
+async def _settle(store: Store, record: Record, verdict: Verdict) -> Reply:
     deferral = record.deferral
     ending = _ending(store, record, State.RESOLVED, verdict)
     window_ms = int(store.config.queue(deferral.queue).undo_seconds * MS)

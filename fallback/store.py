@@ -27,6 +27,10 @@ from fallback.records import Record
 REQUEST_ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 256
 TASKS_CACHED_MAX: Final = 1_024
+# Deferrals of which this process remembers what they ask.
+ASKED_CACHED_MAX: Final = 16_384
+# Records that one run of a script reads at most: others are served between two runs.
+READ_MAX: Final = 64
 # What we repeat ourselves is repeated within seconds.
 OWN_REQUEST_SECONDS: Final = 60.0
 _STALE: Final = {
@@ -78,6 +82,8 @@ class Store:
         self.config = config
         self.connection = Connection(config)
         self._tasks: dict[str, Task] = {}
+        # (queue, id) -> the task's digest
+        self._asked: dict[tuple[str, str], str] = {}
 
     async def run(self, event: str, queue: str, *arguments: Argument, request: Request | None = None) -> Reply:
         """Run the script of an event; returns its reply, {'ok', ...} or {'refused', ...}."""
@@ -119,9 +125,28 @@ class Store:
         """Return the deferrals of `ids`, in order; None for those that are not there."""
         if not ids:
             return []
-        hashes = await self._hashes(queue, ids)
-        await self._load_tasks(queue, {fields[b"task"].decode() for fields in hashes if fields})
-        return [self._decode(queue, one, fields) if fields else None for one, fields in zip(ids, hashes, strict=True)]
+        texts: list[str | None] = []
+        for start in range(0, len(ids), READ_MAX):
+            texts += (await self.run("read", queue, *ids[start : start + READ_MAX], request=NO_REQUEST))[1:]
+        return await self.records(queue, ids, texts)
+
+    async def records(self, queue: str, ids: Sequence[str], texts: Sequence[str | None]) -> list[Record | None]:
+        """Return the deferrals of `ids`, whose records the scripts returned as `texts`; None where there was none."""
+        found = [_fields(queue, one, text) if text else None for one, text in zip(ids, texts, strict=True)]
+        await self._load_tasks(queue, {fields["task"] for fields in found if fields})
+        return [self._decode(queue, one, fields) if fields else None for one, fields in zip(ids, found, strict=True)]
+
+    async def record(self, queue: str, deferral_id: str, text: str | None) -> Record:
+        """Return one deferral whose record a script returned as `text`; raises NotFoundError."""
+        (found,) = await self.records(queue, [deferral_id], [text])
+        if found is None:
+            raise missing(deferral_name(queue, deferral_id))
+        return found
+
+    async def task(self, queue: str, deferral_id: str) -> Task:
+        """Return what a deferral asks, which never changes; raises NotFoundError where that is not known any more."""
+        task = self._tasks.get(self._asked.get((queue, deferral_id), ""))
+        return task or (await self.get(deferral_name(queue, deferral_id))).deferral.task
 
     async def content(self, key: str, name: str) -> bytes:
         """Return a subject or inputs, empty where there are none."""
@@ -139,16 +164,6 @@ class Store:
             raise missing(name)
         return content or b""
 
-    async def _texts(self, queue: str, ids: Sequence[str]) -> list[str | None]:
-        names, start = keys.indexes(queue), frame(keys.prefix(queue), NO_REQUEST)
-        calls = [(names, (*start, *ids[at : at + READ_MAX])) for at in range(0, len(ids), READ_MAX)]
-        found: list[str | None] = []
-        for reply in await self.connection.run_all([], script("read"), calls):
-            if isinstance(reply, DemurError):
-                raise reply
-            found += reply[1:]
-        return found
-
     async def _load_tasks(self, queue: str, digests: set[str]) -> None:
         unknown = sorted(digests - self._tasks.keys())
         if not unknown:
@@ -163,11 +178,26 @@ class Store:
             if digest not in digests:
                 del self._tasks[digest]
 
-    def _decode(self, queue: str, deferral_id: str, fields: dict[bytes, bytes]) -> Record:
+    def _decode(self, queue: str, deferral_id: str, fields: dict[str, str]) -> Record:
         try:
-            return records.decode(queue, deferral_id, fields, self._tasks[fields[b"task"].decode()])
+            record = records.decode(queue, deferral_id, fields, self._tasks[fields["task"]])
         except (KeyError, ValueError, msgspec.DecodeError) as error:
-            raise DemurError(f"{deferral_name(queue, deferral_id)}: its record cannot be read: {error!r}") from error
+            raise _unreadable(queue, deferral_id, error) from error
+        self._asked[queue, deferral_id] = fields["task"]
+        if len(self._asked) > ASKED_CACHED_MAX:
+            del self._asked[next(iter(self._asked))]
+        return record
+
+
+def _fields(queue: str, deferral_id: str, text: str) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise _unreadable(queue, deferral_id, error) from error
+
+
+def _unreadable(queue: str, deferral_id: str, error: Exception) -> DemurError:
+    return DemurError(f"{deferral_name(queue, deferral_id)}: its record cannot be read: {error!r}")
 
 
 def own_request() -> Request:

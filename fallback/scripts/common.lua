@@ -53,6 +53,14 @@ local function described(id)
   return #flat > 0 and cjson.encode(fields)
 end
 
+-- Adds to what is remembered of a reply what is not worth keeping: the record as it stands.
+local function with_record(reply, id)
+  if reply[1] == 'ok' then
+    reply[#reply + 1] = described(id)
+  end
+  return reply
+end
+
 local function slot_state(key, slot)
   return call('HGET', key, 's' .. slot .. '.state')
 end

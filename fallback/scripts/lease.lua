@@ -3,13 +3,22 @@
 -- skipped.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
 --   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
--- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how, field of their draft or ''}, ...}
+-- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how, field of their draft or '',
+--           the record as JSON}, ...}
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local CHUNK, LAPSE_MAX = 64, 16
 
+-- Each with its record as it stands, which is not worth remembering.
+local function told(reply)
+  for at = 3, #reply do
+    reply[at][#reply[at] + 1] = described(reply[at][1])
+  end
+  return reply
+end
+
 local kept = replay()
 if kept then
-  return kept
+  return told(kept)
 end
 local time = clock()
 -- The reaper does this too; work does not stop while it is away.
@@ -64,11 +73,11 @@ while #reply - 2 < limit do
   end
   seen = seen + #ids
   if #ids < CHUNK then
-    return remember(reply)
+    return told(remember(reply))
   end
   if seen >= tonumber(ARGV[10]) then
     break
   end
 end
 reply[2] = at
-return remember(reply)
+return told(remember(reply))

@@ -2,10 +2,10 @@
 -- settle: OPEN -> RESOLVED, or SETTLING where there is an undo window, if nothing came in since the reviews were read.
 --   ARGV[5] id   [6] the version that the reviews were read at   [7] outcome, JSON   [8] event to tell, or ''
 --   [9] retention, ms   [10] the undo window, ms; it never outlasts the deferral's own end
--- -> {'ok', version} | refused: unknown, ended state, changed version
+-- -> {'ok', version, the record as JSON} | refused: unknown, ended state, changed version
 local kept = replay()
 if kept then
-  return kept
+  return with_record(kept, ARGV[5])
 end
 local refusal = judge_state(ARGV[5], 'open')
 if refusal then
@@ -19,7 +19,7 @@ if version ~= ARGV[6] then
 end
 local due = math.min(time + tonumber(ARGV[10]), tonumber(call('HGET', key, 'expire_ms')))
 if due <= time then
-  return remember({ 'ok', finish(id, 'resolved', ARGV[7], ARGV[8], time, tonumber(ARGV[9])) })
+  return with_record(remember({ 'ok', finish(id, 'resolved', ARGV[7], ARGV[8], time, tonumber(ARGV[9])) }), id)
 end
 revoke(id, key, 'settling')
 for _, index in ipairs({ K.free, K.held, K.full, K.expiry }) do
@@ -27,4 +27,4 @@ for _, index in ipairs({ K.free, K.held, K.full, K.expiry }) do
 end
 call('ZADD', K.settling, text(due), id)
 call('HSET', key, 'state', 'settling', 'outcome', ARGV[7], 'event', ARGV[8])
-return remember({ 'ok', call('HINCRBY', key, 'version', 1) })
+return with_record(remember({ 'ok', call('HINCRBY', key, 'version', 1) }), id)

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- submit: HELD -> FILLED with the reviewer's answer; drafts for this slot, or by them, are done with. What the reviews add up to is decided outside; see settle.
 --   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer   [10] answer, JSON   [11] comment
--- -> {'ok', version} | refused: see judge
+-- -> {'ok', version, the record as JSON} | refused: see judge
 local kept = replay()
 if kept then
-  return kept
+  return with_record(kept, ARGV[5])
 end
 local id, field, time = ARGV[5], 's' .. ARGV[6], clock()
 local key = record(id)
@@ -20,4 +20,4 @@ count_down(K.holding, id)
 count_down(K.holders, ARGV[9])
 local version = call('HINCRBY', key, 'version', 1)
 place(id, key)
-return remember({ 'ok', version })
+return with_record(remember({ 'ok', version }), id)

@@ -51,8 +51,8 @@ def _parking(**changes: Any) -> Parking:
     return Parking(**{**said, **changes})
 
 
-def _fields(parking: Parking, **more: str) -> dict[bytes, bytes]:
-    fields = {
+def _fields(parking: Parking, **more: str) -> dict[str, str]:
+    return {
         "body": records.encode_body(parking, OnExpiry.ABSTAIN).decode(),
         "state": "open",
         "version": "1",
@@ -64,7 +64,6 @@ def _fields(parking: Parking, **more: str) -> dict[bytes, bytes]:
         "s0.state": "free",
         **more,
     }
-    return {key.encode(): value.encode() for key, value in fields.items()}
 
 
 @given(
