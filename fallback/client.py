@@ -39,7 +39,10 @@ CALL_SECONDS: Final = 10.0
 # What a reply may weigh: the subjects of one LeaseDeferrals and some room.
 REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md; a LeaseDeferrals that is lost lapses by itself.
-_RETRIED: Final = ("ListQueues", "ExtendLease", "ReleaseLease", "SubmitReview", "GetDeferral", "ListDeferrals")
+_RETRIED: Final = (
+    *("ListQueues", "GetDeferral", "ListDeferrals", "ExtendLease", "ReleaseLease", "SubmitReview"),
+    *("SkipDeferral", "UndoReview", "FlagDeferral", "SaveDraft"),
+)
 _SERVICE_CONFIG: Final = msgspec.json.encode(
     {
         "methodConfig": [
@@ -76,6 +79,7 @@ class ReviewQueue:
     open: int
     assisted: bool
     lease_seconds: float
+    undo_seconds: float
     reviewers: int
 
 
@@ -137,13 +141,35 @@ class ReviewClient:
         agreed = reply.model_agreed if reply.HasField("model_agreed") else None
         return Reviewed(deferral=deferral_from_wire(reply.deferral), model_agreed=agreed)
 
+    async def skip(self, token: str, *, reason: str = "") -> None:
+        """Leave an item to others for good, saying why in up to 500 characters; raises StateError as `extend` does."""
+        request = pb.SkipDeferralRequest(token=token, reason=reason, request_id=_request_id())
+        await self._call(self._stub.SkipDeferral, request)
+
+    async def undo(self, name: str) -> Lease:
+        """Take your review of a deferral back and hold it again; raises StateError once its outcome is final."""
+        request = pb.UndoReviewRequest(name=name, request_id=_request_id())
+        return _lease_from_wire(await self._call(self._stub.UndoReview, request))
+
+    async def flag(self, name: str, comment: str) -> None:
+        """Leave a word of 1 to 2,000 characters at what you hold or answered; raises StateError at anything else."""
+        request = pb.FlagDeferralRequest(name=name, comment=comment, request_id=_request_id())
+        await self._call(self._stub.FlagDeferral, request)
+
+    async def save_draft(self, token: str, draft: str) -> None:
+        """Keep unfinished work, a JSON text of at most 64 KiB; it comes back with your next lease of the same item."""
+        request = pb.SaveDraftRequest(token=token, draft=draft, request_id=_request_id())
+        await self._call(self._stub.SaveDraft, request)
+
     async def get(self, name: str) -> Deferral:
         """Return a deferral, without its prediction while you may still be asked about it; raises NotFoundError."""
         return deferral_from_wire(await self._call(self._stub.GetDeferral, pb.GetReviewDeferralRequest(name=name)))
 
-    async def list(self, queue: str, *, state: State | None = None, page_size: int = 50) -> AsyncIterator[Deferral]:
-        """Yield the deferrals of `queue`, all or those in one state, page by page."""
-        request = pb.ListDeferralsRequest(queue=queue, page_size=page_size)
+    async def list(
+        self, queue: str, *, state: State | None = None, flagged: bool = False, page_size: int = 50
+    ) -> AsyncIterator[Deferral]:
+        """Yield the deferrals of `queue`, all or those in one state or flagged, page by page."""
+        request = pb.ListDeferralsRequest(queue=queue, page_size=page_size, flagged=flagged)
         if state is not None:
             request.state = getattr(types_pb2.Deferral, state.name)
         while True:
@@ -179,6 +205,7 @@ def _lease_from_wire(wire: pb.Lease) -> Lease:
         subject=wire.deferral.subject.content,
         expire_time=timestamp_from_wire(wire.expire_time),
         blind=wire.blind,
+        draft=wire.draft,
     )
 
 
@@ -190,5 +217,6 @@ def _queue_from_wire(wire: pb.ReviewQueue) -> ReviewQueue:
         open=wire.open,
         assisted=wire.assisted,
         lease_seconds=duration_from_wire("lease_duration", wire.lease_duration),
+        undo_seconds=duration_from_wire("undo_window", wire.undo_window),
         reviewers=wire.reviewers,
     )

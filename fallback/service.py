@@ -22,7 +22,7 @@ from fallback.answer import Identity
 from fallback.config import Config, FallbackSettings
 from fallback.deferral import TERMINAL, Deferral, Lease
 from fallback.edge import GuardInterceptor
-from fallback.errors import ConfigError, DemurError, InvalidError, UnimplementedError
+from fallback.errors import ConfigError, DemurError, InvalidError
 from fallback.identity import OPERATOR, REVIEWER, Credentials, require_role
 from fallback.queue import Queue, QueueState
 from fallback.wire import (
@@ -112,21 +112,36 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         deferral = await self._queue.submit(
             token, reviewer=reviewer, answer=answer, comment=comment, request_id=request_id
         )
-        agreed = None if deferral.prediction is None else deferral.prediction.answer == answer
-        return pb.SubmitReviewResponse(deferral=deferral_to_wire(deferral, show_prediction=True), model_agreed=agreed)
+        show = self._may_show(deferral)
+        agreed = deferral.prediction.answer == answer if deferral.prediction and show else None
+        return pb.SubmitReviewResponse(deferral=deferral_to_wire(deferral, show_prediction=show), model_agreed=agreed)
 
-    async def SkipDeferral(self, request: pb.SkipDeferralRequest, context: Context) -> pb.SkipDeferralResponse:  # noqa: ARG002, D102, N802  # named and described by the contract
-        self._reviewer(context)
-        raise UnimplementedError("SkipDeferral is not served yet; ReleaseLease gives an item back")
+    async def SkipDeferral(self, request: pb.SkipDeferralRequest, context: Context) -> pb.SkipDeferralResponse:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        token, request_id = _token(request.token), _request_id(request.request_id)
+        await self._queue.skip(token, reviewer=reviewer, reason=request.reason, request_id=request_id)
+        return pb.SkipDeferralResponse()
 
-    async def UndoReview(self, request: pb.UndoReviewRequest, context: Context) -> pb.Lease:  # noqa: ARG002, D102, N802  # named and described by the contract
-        self._reviewer(context)
-        raise UnimplementedError("UndoReview is not served yet; a review that is in stays in")
+    async def UndoReview(self, request: pb.UndoReviewRequest, context: Context) -> pb.Lease:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        name, request_id = _name(request.name), _request_id(request.request_id)
+        return _lease_to_wire(await self._queue.undo(name, reviewer=reviewer, request_id=request_id))
+
+    async def FlagDeferral(self, request: pb.FlagDeferralRequest, context: Context) -> pb.FlagDeferralResponse:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        name, request_id = _name(request.name), _request_id(request.request_id)
+        await self._queue.flag(name, reviewer=reviewer, comment=request.comment, request_id=request_id)
+        return pb.FlagDeferralResponse()
+
+    async def SaveDraft(self, request: pb.SaveDraftRequest, context: Context) -> pb.SaveDraftResponse:  # noqa: D102, N802  # named and described by the contract
+        reviewer = self._reviewer(context)
+        token, request_id = _token(request.token), _request_id(request.request_id)
+        await self._queue.save_draft(token, reviewer=reviewer, draft=request.draft, request_id=request_id)
+        return pb.SaveDraftResponse()
 
     async def GetDeferral(self, request: pb.GetReviewDeferralRequest, context: Context) -> types_pb2.Deferral:  # noqa: D102, N802  # named and described by the contract
         reader = self._reader(context)
-        name_from_wire("name", request.name)
-        deferral = await self._queue.get(request.name)
+        deferral = await self._queue.get(_name(request.name))
         return self._shown(deferral, reader)
 
     async def ListDeferrals(self, request: pb.ListDeferralsRequest, context: Context) -> pb.ListDeferralsResponse:  # noqa: D102, N802  # named and described by the contract
@@ -134,6 +149,7 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         found, token = await self._queue.list_deferrals(
             queue_from_wire("queue", request.queue),
             state=state_from_wire(request.state),
+            flagged=request.flagged,
             page_size=_within("page_size", request.page_size, default=PAGE_SIZE, most=PAGE_SIZE_MAX),
             page_token=text_from_wire("page_token", request.page_token, chars_max=PAGE_TOKEN_CHARS_MAX),
         )
@@ -150,13 +166,12 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         return identity
 
     def _shown(self, deferral: Deferral, reader: Identity) -> types_pb2.Deferral:
-        """Hide the guess from whoever may still be asked about it."""
-        show = (
-            deferral.state in TERMINAL
-            or self._config.queue(deferral.queue).assisted
-            or any(review.reviewer == reader.name for review in deferral.reviews)
-        )
-        return deferral_to_wire(deferral, show_prediction=show)
+        show_notes = OPERATOR in reader.roles
+        return deferral_to_wire(deferral, show_prediction=self._may_show(deferral), show_notes=show_notes)
+
+    def _may_show(self, deferral: Deferral) -> bool:
+        """Whether the guess may be told: not while somebody may yet answer, or take an answer back and give another."""
+        return deferral.state in TERMINAL or self._config.queue(deferral.queue).assisted
 
     async def _lease(self, queue: str, reviewer: Identity, limit: int, wait_seconds: float) -> list[Lease]:
         """Lease in slices until something comes, the time is up, or the service drains."""
@@ -256,6 +271,11 @@ def _token(token: str) -> str:
     return text_from_wire("token", token, chars_max=TOKEN_CHARS_MAX, needed=True)
 
 
+def _name(name: str) -> str:
+    name_from_wire("name", name)
+    return name
+
+
 def _request_id(request_id: str) -> str:
     return text_from_wire("request_id", request_id, chars_max=REQUEST_ID_CHARS_MAX, needed=True)
 
@@ -273,6 +293,7 @@ def _lease_to_wire(lease: Lease) -> pb.Lease:
         deferral=deferral_to_wire(lease.deferral, show_prediction=not lease.blind, subject=lease.subject),
         expire_time=timestamp_to_wire(lease.expire_time),
         blind=lease.blind,
+        draft=lease.draft,
     )
 
 
@@ -285,4 +306,5 @@ def _queue_to_wire(state: QueueState) -> pb.ReviewQueue:
         assisted=state.assisted,
         lease_duration=duration_to_wire(state.lease_seconds),
         reviewers=state.reviewers,
+        undo_window=duration_to_wire(state.undo_seconds),
     )

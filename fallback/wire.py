@@ -31,7 +31,7 @@ from fallback.answer import (
     check_task,
 )
 from fallback.config import QUEUE_NAME
-from fallback.deferral import Callback, Deferral, OnExpiry, Outcome, Prediction, Source, State
+from fallback.deferral import Callback, Deferral, Flag, OnExpiry, Outcome, Prediction, Skip, Source, State
 from fallback.errors import InvalidError
 
 LABEL_CHARS_MAX: Final = 256
@@ -267,11 +267,14 @@ def state_from_wire(wire: pb.Deferral.State) -> State | None:
     return State[pb.Deferral.State.Name(wire)]
 
 
-def deferral_to_wire(deferral: Deferral, *, show_prediction: bool, subject: bytes = b"") -> pb.Deferral:
+def deferral_to_wire(
+    deferral: Deferral, *, show_prediction: bool, show_notes: bool = False, subject: bytes = b""
+) -> pb.Deferral:
     """Return `deferral` as it stands on the wire, with the content of its subject where it is given.
 
     Without `show_prediction` everything that hints at the model's guess stays out: the prediction, the reasons (which
-    tell an unsure model from a class that always goes to a person), and whether it is an audit.
+    tell an unsure model from a class that always goes to a person), and whether it is an audit. With `show_notes` it
+    says what reviewers flagged and skipped it for.
     """
     wire = pb.Deferral(
         name=deferral.name,
@@ -288,12 +291,31 @@ def deferral_to_wire(deferral: Deferral, *, show_prediction: bool, subject: byte
     )
     if deferral.outcome is not None:
         wire.outcome.CopyFrom(outcome_to_wire(deferral.outcome))
+    if show_notes:
+        wire.flags.extend(_flag_to_wire(flag) for flag in deferral.flags)
+        wire.skips.extend(_skip_to_wire(skip) for skip in deferral.skips)
     if show_prediction:
         wire.reasons.extend(deferral.reasons)
         wire.audit = deferral.audit
         if deferral.prediction is not None:
             wire.prediction.CopyFrom(prediction_to_wire(deferral.prediction))
     return wire
+
+
+def _flag_to_wire(flag: Flag) -> pb.Flag:
+    return pb.Flag(reviewer=flag.reviewer, comment=flag.comment, create_time=timestamp_to_wire(flag.create_time))
+
+
+def _flag_from_wire(wire: pb.Flag) -> Flag:
+    return Flag(reviewer=wire.reviewer, comment=wire.comment, create_time=timestamp_from_wire(wire.create_time))
+
+
+def _skip_to_wire(skip: Skip) -> pb.Skip:
+    return pb.Skip(reviewer=skip.reviewer, reason=skip.reason, create_time=timestamp_to_wire(skip.create_time))
+
+
+def _skip_from_wire(wire: pb.Skip) -> Skip:
+    return Skip(reviewer=wire.reviewer, reason=wire.reason, create_time=timestamp_from_wire(wire.create_time))
 
 
 def deferral_from_wire(wire: pb.Deferral) -> Deferral:
@@ -328,6 +350,8 @@ def deferral_from_wire(wire: pb.Deferral) -> Deferral:
         on_expiry=OnExpiry.ABSTAIN,
         subject_digest="",
         inputs_digest="",
+        flags=tuple(_flag_from_wire(flag) for flag in wire.flags),
+        skips=tuple(_skip_from_wire(skip) for skip in wire.skips),
     )
 
 

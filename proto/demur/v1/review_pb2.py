@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x65mur/v1/review.proto\x12\x08\x64\x65mur.v1\x1a\x14\x64\x65mur/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x01\n\x0bReviewQueue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0c\n\x04held\x18\x03 \x01(\x03\x12\x0c\n\x04open\x18\x04 \x01(\x03\x12\x10\n\x08\x61ssisted\x18\x05 \x01(\x08\x12\x31\n\x0elease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\treviewers\x18\x07 \x01(\x03\"\x13\n\x11ListQueuesRequest\";\n\x12ListQueuesResponse\x12%\n\x06queues\x18\x01 \x03(\x0b\x32\x15.demur.v1.ReviewQueue\"^\n\x15LeaseDeferralsRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"|\n\x05Lease\x12\r\n\x05token\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x66\x65rral\x18\x02 \x01(\x0b\x32\x12.demur.v1.Deferral\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62lind\x18\x04 \x01(\x08\"9\n\x16LeaseDeferralsResponse\x12\x1f\n\x06leases\x18\x01 \x03(\x0b\x32\x0f.demur.v1.Lease\"7\n\x12\x45xtendLeaseRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"8\n\x13ReleaseLeaseRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"k\n\x13SubmitReviewRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12 \n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x10.demur.v1.Answer\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"h\n\x14SubmitReviewResponse\x12$\n\x08\x64\x65\x66\x65rral\x18\x01 \x01(\x0b\x32\x12.demur.v1.Deferral\x12\x19\n\x0cmodel_agreed\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_model_agreed\"H\n\x13SkipDeferralRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14SkipDeferralResponse\"5\n\x11UndoReviewRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"(\n\x18GetReviewDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"u\n\x14ListDeferralsRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.demur.v1.Deferral.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"W\n\x15ListDeferralsResponse\x12%\n\tdeferrals\x18\x01 \x03(\x0b\x32\x12.demur.v1.Deferral\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xad\x05\n\rReviewService\x12G\n\nListQueues\x12\x1b.demur.v1.ListQueuesRequest\x1a\x1c.demur.v1.ListQueuesResponse\x12S\n\x0eLeaseDeferrals\x12\x1f.demur.v1.LeaseDeferralsRequest\x1a .demur.v1.LeaseDeferralsResponse\x12<\n\x0b\x45xtendLease\x12\x1c.demur.v1.ExtendLeaseRequest\x1a\x0f.demur.v1.Lease\x12M\n\x0cReleaseLease\x12\x1d.demur.v1.ReleaseLeaseRequest\x1a\x1e.demur.v1.ReleaseLeaseResponse\x12M\n\x0cSubmitReview\x12\x1d.demur.v1.SubmitReviewRequest\x1a\x1e.demur.v1.SubmitReviewResponse\x12M\n\x0cSkipDeferral\x12\x1d.demur.v1.SkipDeferralRequest\x1a\x1e.demur.v1.SkipDeferralResponse\x12:\n\nUndoReview\x12\x1b.demur.v1.UndoReviewRequest\x1a\x0f.demur.v1.Lease\x12\x45\n\x0bGetDeferral\x12\".demur.v1.GetReviewDeferralRequest\x1a\x12.demur.v1.Deferral\x12P\n\rListDeferrals\x12\x1e.demur.v1.ListDeferralsRequest\x1a\x1f.demur.v1.ListDeferralsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x65mur/v1/review.proto\x12\x08\x64\x65mur.v1\x1a\x14\x64\x65mur/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x0bReviewQueue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0c\n\x04held\x18\x03 \x01(\x03\x12\x0c\n\x04open\x18\x04 \x01(\x03\x12\x10\n\x08\x61ssisted\x18\x05 \x01(\x08\x12\x31\n\x0elease_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\treviewers\x18\x07 \x01(\x03\x12.\n\x0bundo_window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListQueuesRequest\";\n\x12ListQueuesResponse\x12%\n\x06queues\x18\x01 \x03(\x0b\x32\x15.demur.v1.ReviewQueue\"^\n\x15LeaseDeferralsRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8b\x01\n\x05Lease\x12\r\n\x05token\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x66\x65rral\x18\x02 \x01(\x0b\x32\x12.demur.v1.Deferral\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62lind\x18\x04 \x01(\x08\x12\r\n\x05\x64raft\x18\x05 \x01(\t\"9\n\x16LeaseDeferralsResponse\x12\x1f\n\x06leases\x18\x01 \x03(\x0b\x32\x0f.demur.v1.Lease\"7\n\x12\x45xtendLeaseRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"8\n\x13ReleaseLeaseRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x16\n\x14ReleaseLeaseResponse\"k\n\x13SubmitReviewRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12 \n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x10.demur.v1.Answer\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"h\n\x14SubmitReviewResponse\x12$\n\x08\x64\x65\x66\x65rral\x18\x01 \x01(\x0b\x32\x12.demur.v1.Deferral\x12\x19\n\x0cmodel_agreed\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_model_agreed\"H\n\x13SkipDeferralRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14SkipDeferralResponse\"5\n\x11UndoReviewRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"H\n\x13\x46lagDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14\x46lagDeferralResponse\"D\n\x10SaveDraftRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\r\n\x05\x64raft\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x13\n\x11SaveDraftResponse\"(\n\x18GetReviewDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x86\x01\n\x14ListDeferralsRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.demur.v1.Deferral.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0f\n\x07\x66lagged\x18\x05 \x01(\x08\"W\n\x15ListDeferralsResponse\x12%\n\tdeferrals\x18\x01 \x03(\x0b\x32\x12.demur.v1.Deferral\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc2\x06\n\rReviewService\x12G\n\nListQueues\x12\x1b.demur.v1.ListQueuesRequest\x1a\x1c.demur.v1.ListQueuesResponse\x12S\n\x0eLeaseDeferrals\x12\x1f.demur.v1.LeaseDeferralsRequest\x1a .demur.v1.LeaseDeferralsResponse\x12<\n\x0b\x45xtendLease\x12\x1c.demur.v1.ExtendLeaseRequest\x1a\x0f.demur.v1.Lease\x12M\n\x0cReleaseLease\x12\x1d.demur.v1.ReleaseLeaseRequest\x1a\x1e.demur.v1.ReleaseLeaseResponse\x12M\n\x0cSubmitReview\x12\x1d.demur.v1.SubmitReviewRequest\x1a\x1e.demur.v1.SubmitReviewResponse\x12M\n\x0cSkipDeferral\x12\x1d.demur.v1.SkipDeferralRequest\x1a\x1e.demur.v1.SkipDeferralResponse\x12:\n\nUndoReview\x12\x1b.demur.v1.UndoReviewRequest\x1a\x0f.demur.v1.Lease\x12M\n\x0c\x46lagDeferral\x12\x1d.demur.v1.FlagDeferralRequest\x1a\x1e.demur.v1.FlagDeferralResponse\x12\x44\n\tSaveDraft\x12\x1a.demur.v1.SaveDraftRequest\x1a\x1b.demur.v1.SaveDraftResponse\x12\x45\n\x0bGetDeferral\x12\".demur.v1.GetReviewDeferralRequest\x1a\x12.demur.v1.Deferral\x12P\n\rListDeferrals\x12\x1e.demur.v1.ListDeferralsRequest\x1a\x1f.demur.v1.ListDeferralsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,39 +35,47 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'demur.v1.review_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REVIEWQUEUE']._serialized_start=123
-  _globals['_REVIEWQUEUE']._serialized_end=283
-  _globals['_LISTQUEUESREQUEST']._serialized_start=285
-  _globals['_LISTQUEUESREQUEST']._serialized_end=304
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=306
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=365
-  _globals['_LEASEDEFERRALSREQUEST']._serialized_start=367
-  _globals['_LEASEDEFERRALSREQUEST']._serialized_end=461
-  _globals['_LEASE']._serialized_start=463
-  _globals['_LEASE']._serialized_end=587
-  _globals['_LEASEDEFERRALSRESPONSE']._serialized_start=589
-  _globals['_LEASEDEFERRALSRESPONSE']._serialized_end=646
-  _globals['_EXTENDLEASEREQUEST']._serialized_start=648
-  _globals['_EXTENDLEASEREQUEST']._serialized_end=703
-  _globals['_RELEASELEASEREQUEST']._serialized_start=705
-  _globals['_RELEASELEASEREQUEST']._serialized_end=761
-  _globals['_RELEASELEASERESPONSE']._serialized_start=763
-  _globals['_RELEASELEASERESPONSE']._serialized_end=785
-  _globals['_SUBMITREVIEWREQUEST']._serialized_start=787
-  _globals['_SUBMITREVIEWREQUEST']._serialized_end=894
-  _globals['_SUBMITREVIEWRESPONSE']._serialized_start=896
-  _globals['_SUBMITREVIEWRESPONSE']._serialized_end=1000
-  _globals['_SKIPDEFERRALREQUEST']._serialized_start=1002
-  _globals['_SKIPDEFERRALREQUEST']._serialized_end=1074
-  _globals['_SKIPDEFERRALRESPONSE']._serialized_start=1076
-  _globals['_SKIPDEFERRALRESPONSE']._serialized_end=1098
-  _globals['_UNDOREVIEWREQUEST']._serialized_start=1100
-  _globals['_UNDOREVIEWREQUEST']._serialized_end=1153
-  _globals['_GETREVIEWDEFERRALREQUEST']._serialized_start=1155
-  _globals['_GETREVIEWDEFERRALREQUEST']._serialized_end=1195
-  _globals['_LISTDEFERRALSREQUEST']._serialized_start=1197
-  _globals['_LISTDEFERRALSREQUEST']._serialized_end=1314
-  _globals['_LISTDEFERRALSRESPONSE']._serialized_start=1316
-  _globals['_LISTDEFERRALSRESPONSE']._serialized_end=1403
-  _globals['_REVIEWSERVICE']._serialized_start=1406
-  _globals['_REVIEWSERVICE']._serialized_end=2091
+  _globals['_REVIEWQUEUE']._serialized_end=331
+  _globals['_LISTQUEUESREQUEST']._serialized_start=333
+  _globals['_LISTQUEUESREQUEST']._serialized_end=352
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=354
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=413
+  _globals['_LEASEDEFERRALSREQUEST']._serialized_start=415
+  _globals['_LEASEDEFERRALSREQUEST']._serialized_end=509
+  _globals['_LEASE']._serialized_start=512
+  _globals['_LEASE']._serialized_end=651
+  _globals['_LEASEDEFERRALSRESPONSE']._serialized_start=653
+  _globals['_LEASEDEFERRALSRESPONSE']._serialized_end=710
+  _globals['_EXTENDLEASEREQUEST']._serialized_start=712
+  _globals['_EXTENDLEASEREQUEST']._serialized_end=767
+  _globals['_RELEASELEASEREQUEST']._serialized_start=769
+  _globals['_RELEASELEASEREQUEST']._serialized_end=825
+  _globals['_RELEASELEASERESPONSE']._serialized_start=827
+  _globals['_RELEASELEASERESPONSE']._serialized_end=849
+  _globals['_SUBMITREVIEWREQUEST']._serialized_start=851
+  _globals['_SUBMITREVIEWREQUEST']._serialized_end=958
+  _globals['_SUBMITREVIEWRESPONSE']._serialized_start=960
+  _globals['_SUBMITREVIEWRESPONSE']._serialized_end=1064
+  _globals['_SKIPDEFERRALREQUEST']._serialized_start=1066
+  _globals['_SKIPDEFERRALREQUEST']._serialized_end=1138
+  _globals['_SKIPDEFERRALRESPONSE']._serialized_start=1140
+  _globals['_SKIPDEFERRALRESPONSE']._serialized_end=1162
+  _globals['_UNDOREVIEWREQUEST']._serialized_start=1164
+  _globals['_UNDOREVIEWREQUEST']._serialized_end=1217
+  _globals['_FLAGDEFERRALREQUEST']._serialized_start=1219
+  _globals['_FLAGDEFERRALREQUEST']._serialized_end=1291
+  _globals['_FLAGDEFERRALRESPONSE']._serialized_start=1293
+  _globals['_FLAGDEFERRALRESPONSE']._serialized_end=1315
+  _globals['_SAVEDRAFTREQUEST']._serialized_start=1317
+  _globals['_SAVEDRAFTREQUEST']._serialized_end=1385
+  _globals['_SAVEDRAFTRESPONSE']._serialized_start=1387
+  _globals['_SAVEDRAFTRESPONSE']._serialized_end=1406
+  _globals['_GETREVIEWDEFERRALREQUEST']._serialized_start=1408
+  _globals['_GETREVIEWDEFERRALREQUEST']._serialized_end=1448
+  _globals['_LISTDEFERRALSREQUEST']._serialized_start=1451
+  _globals['_LISTDEFERRALSREQUEST']._serialized_end=1585
+  _globals['_LISTDEFERRALSRESPONSE']._serialized_start=1587
+  _globals['_LISTDEFERRALSRESPONSE']._serialized_end=1674
+  _globals['_REVIEWSERVICE']._serialized_start=1677
+  _globals['_REVIEWSERVICE']._serialized_end=2511
 # @@protoc_insertion_point(module_scope)

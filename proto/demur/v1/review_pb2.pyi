@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReviewQueue(_message.Message):
-    __slots__ = ("name", "waiting", "held", "open", "assisted", "lease_duration", "reviewers")
+    __slots__ = ("name", "waiting", "held", "open", "assisted", "lease_duration", "reviewers", "undo_window")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class ReviewQueue(_message.Message):
     ASSISTED_FIELD_NUMBER: _ClassVar[int]
     LEASE_DURATION_FIELD_NUMBER: _ClassVar[int]
     REVIEWERS_FIELD_NUMBER: _ClassVar[int]
+    UNDO_WINDOW_FIELD_NUMBER: _ClassVar[int]
     name: str
     waiting: int
     held: int
@@ -27,7 +28,8 @@ class ReviewQueue(_message.Message):
     assisted: bool
     lease_duration: _duration_pb2.Duration
     reviewers: int
-    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ..., held: _Optional[int] = ..., open: _Optional[int] = ..., assisted: _Optional[bool] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reviewers: _Optional[int] = ...) -> None: ...
+    undo_window: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ..., held: _Optional[int] = ..., open: _Optional[int] = ..., assisted: _Optional[bool] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reviewers: _Optional[int] = ..., undo_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListQueuesRequest(_message.Message):
     __slots__ = ()
@@ -50,16 +52,18 @@ class LeaseDeferralsRequest(_message.Message):
     def __init__(self, queue: _Optional[str] = ..., limit: _Optional[int] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("token", "deferral", "expire_time", "blind")
+    __slots__ = ("token", "deferral", "expire_time", "blind", "draft")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DEFERRAL_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     BLIND_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_FIELD_NUMBER: _ClassVar[int]
     token: str
     deferral: _types_pb2.Deferral
     expire_time: _timestamp_pb2.Timestamp
     blind: bool
-    def __init__(self, token: _Optional[str] = ..., deferral: _Optional[_Union[_types_pb2.Deferral, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blind: _Optional[bool] = ...) -> None: ...
+    draft: str
+    def __init__(self, token: _Optional[str] = ..., deferral: _Optional[_Union[_types_pb2.Deferral, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blind: _Optional[bool] = ..., draft: _Optional[str] = ...) -> None: ...
 
 class LeaseDeferralsResponse(_message.Message):
     __slots__ = ("leases",)
@@ -129,6 +133,34 @@ class UndoReviewRequest(_message.Message):
     request_id: str
     def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class FlagDeferralRequest(_message.Message):
+    __slots__ = ("name", "comment", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    comment: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., comment: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class FlagDeferralResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SaveDraftRequest(_message.Message):
+    __slots__ = ("token", "draft", "request_id")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    draft: str
+    request_id: str
+    def __init__(self, token: _Optional[str] = ..., draft: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SaveDraftResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class GetReviewDeferralRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -136,16 +168,18 @@ class GetReviewDeferralRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ListDeferralsRequest(_message.Message):
-    __slots__ = ("queue", "state", "page_size", "page_token")
+    __slots__ = ("queue", "state", "page_size", "page_token", "flagged")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FLAGGED_FIELD_NUMBER: _ClassVar[int]
     queue: str
     state: _types_pb2.Deferral.State
     page_size: int
     page_token: str
-    def __init__(self, queue: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.Deferral.State, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    flagged: bool
+    def __init__(self, queue: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.Deferral.State, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., flagged: _Optional[bool] = ...) -> None: ...
 
 class ListDeferralsResponse(_message.Message):
     __slots__ = ("deferrals", "next_page_token")

@@ -70,6 +70,16 @@ class ReviewServiceStub:
                 request_serializer=demur_dot_v1_dot_review__pb2.UndoReviewRequest.SerializeToString,
                 response_deserializer=demur_dot_v1_dot_review__pb2.Lease.FromString,
                 _registered_method=True)
+        self.FlagDeferral = channel.unary_unary(
+                '/demur.v1.ReviewService/FlagDeferral',
+                request_serializer=demur_dot_v1_dot_review__pb2.FlagDeferralRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.FlagDeferralResponse.FromString,
+                _registered_method=True)
+        self.SaveDraft = channel.unary_unary(
+                '/demur.v1.ReviewService/SaveDraft',
+                request_serializer=demur_dot_v1_dot_review__pb2.SaveDraftRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.SaveDraftResponse.FromString,
+                _registered_method=True)
         self.GetDeferral = channel.unary_unary(
                 '/demur.v1.ReviewService/GetDeferral',
                 request_serializer=demur_dot_v1_dot_review__pb2.GetReviewDeferralRequest.SerializeToString,
@@ -119,14 +129,33 @@ class ReviewServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SkipDeferral(self, request, context):
-        """Not served yet.
+        """Leaves the item to others: the slot is free at once, and this reviewer is never asked about the item again.
+        FAILED_PRECONDITION if the lease is stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndoReview(self, request, context):
-        """Not served yet.
+        """Takes the caller's own review back and holds its slot again, as blind as before. Possible while the deferral waits
+        for others and in the queue's undo window; after that FAILED_PRECONDITION, saying when it closed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FlagDeferral(self, request, context):
+        """Leaves a word for those who manage the queue, at a deferral that the caller holds or answered, in whatever state it
+        is. Changes nothing else. FAILED_PRECONDITION from anybody else, and for the 21st flag of one deferral.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveDraft(self, request, context):
+        """Keeps the caller's unfinished work on what they hold, in place of what they kept before. It comes back with the
+        lease when they lease the same deferral again, and goes when they, or somebody in their place, answer.
+        RESOURCE_EXHAUSTED if the queue has no room for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +210,16 @@ def add_ReviewServiceServicer_to_server(servicer, server):
                     servicer.UndoReview,
                     request_deserializer=demur_dot_v1_dot_review__pb2.UndoReviewRequest.FromString,
                     response_serializer=demur_dot_v1_dot_review__pb2.Lease.SerializeToString,
+            ),
+            'FlagDeferral': grpc.unary_unary_rpc_method_handler(
+                    servicer.FlagDeferral,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.FlagDeferralRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.FlagDeferralResponse.SerializeToString,
+            ),
+            'SaveDraft': grpc.unary_unary_rpc_method_handler(
+                    servicer.SaveDraft,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.SaveDraftRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.SaveDraftResponse.SerializeToString,
             ),
             'GetDeferral': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDeferral,
@@ -382,6 +421,60 @@ class ReviewService:
             '/demur.v1.ReviewService/UndoReview',
             demur_dot_v1_dot_review__pb2.UndoReviewRequest.SerializeToString,
             demur_dot_v1_dot_review__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FlagDeferral(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/FlagDeferral',
+            demur_dot_v1_dot_review__pb2.FlagDeferralRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.FlagDeferralResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveDraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/SaveDraft',
+            demur_dot_v1_dot_review__pb2.SaveDraftRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.SaveDraftResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -176,6 +176,26 @@ class Review(_message.Message):
     duration: _duration_pb2.Duration
     def __init__(self, reviewer: _Optional[str] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., comment: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blind: _Optional[bool] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
+class Flag(_message.Message):
+    __slots__ = ("reviewer", "comment", "create_time")
+    REVIEWER_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    reviewer: str
+    comment: str
+    create_time: _timestamp_pb2.Timestamp
+    def __init__(self, reviewer: _Optional[str] = ..., comment: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Skip(_message.Message):
+    __slots__ = ("reviewer", "reason", "create_time")
+    REVIEWER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    reviewer: str
+    reason: str
+    create_time: _timestamp_pb2.Timestamp
+    def __init__(self, reviewer: _Optional[str] = ..., reason: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class Outcome(_message.Message):
     __slots__ = ("source", "answer", "reviewed", "create_time")
     class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -201,7 +221,7 @@ class Outcome(_message.Message):
     def __init__(self, source: _Optional[_Union[Outcome.Source, str]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., reviewed: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Deferral(_message.Message):
-    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject")
+    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject", "flags", "skips")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Deferral.State]
@@ -236,6 +256,8 @@ class Deferral(_message.Message):
     REVIEWS_DONE_FIELD_NUMBER: _ClassVar[int]
     REVIEWS_WANTED_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    SKIPS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Deferral.State
     version: int
@@ -251,4 +273,6 @@ class Deferral(_message.Message):
     reviews_done: int
     reviews_wanted: int
     subject: Subject
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ...) -> None: ...
+    flags: _containers.RepeatedCompositeFieldContainer[Flag]
+    skips: _containers.RepeatedCompositeFieldContainer[Skip]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., skips: _Optional[_Iterable[_Union[Skip, _Mapping]]] = ...) -> None: ...

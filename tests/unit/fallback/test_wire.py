@@ -24,7 +24,7 @@ from fallback.answer import (
     Number,
     Task,
 )
-from fallback.deferral import Callback, Deferral, OnExpiry, Outcome, Prediction, Review, Source, State
+from fallback.deferral import Callback, Deferral, Flag, OnExpiry, Outcome, Prediction, Review, Skip, Source, State
 from fallback.errors import InvalidError
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -118,6 +118,17 @@ def deferral(**changes: Any) -> Deferral:
         "inputs_digest": "cd",
     }
     return Deferral(**{**said, **changes})
+
+
+def test_what_reviewers_said_beside_their_answers_is_told_only_where_asked_for() -> None:
+    """Flags and skips there and back; without `show_notes` none."""
+    flags = (Flag(reviewer="ann", comment="two digits", create_time=1.5),)
+    skips = (Skip(reviewer="bob", reason="", create_time=2.25),)
+    noted = deferral(flags=flags, skips=skips)
+    back = wire.deferral_from_wire(wire.deferral_to_wire(noted, show_prediction=False, show_notes=True))
+    assert (back.flags, back.skips) == (flags, skips)
+    hidden = wire.deferral_to_wire(noted, show_prediction=True)
+    assert (len(hidden.flags), len(hidden.skips)) == (0, 0)
 
 
 def test_a_blind_view_hides_all_that_hints_at_the_guess() -> None:

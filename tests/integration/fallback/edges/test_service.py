@@ -323,17 +323,6 @@ async def test_a_reviewer_must_have_a_name(raw: Any) -> None:
     assert details.startswith("demur-identity: expected 1 to 64 printable characters")
 
 
-async def test_what_comes_later_says_so(raw: Any) -> None:
-    """SkipDeferral and UndoReview answer UNIMPLEMENTED with a sentence."""
-    for call in (
-        raw.SkipDeferral(pb.SkipDeferralRequest(), metadata=ANN),
-        raw.UndoReview(pb.UndoReviewRequest(), metadata=ANN),
-    ):
-        code, details = await refusal(call)
-        assert code is CODE.UNIMPLEMENTED
-        assert "not served yet" in details
-
-
 async def test_bytes_that_are_no_request_are_refused(review_address: str) -> None:
     """A message that does not parse is INVALID_ARGUMENT, without the parser's words."""
     async with grpc.aio.insecure_channel(review_address) as channel:
