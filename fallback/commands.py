@@ -83,6 +83,7 @@ def items(
     name: QueueName,
     *,
     state: Annotated[ItemState | None, typer.Option("--state", help="Only those in this state.")] = None,
+    flagged: Annotated[bool, typer.Option("--flagged", help="Only those flagged, or skipped by many.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
     address: ReviewAddress = "",
     json: AsJson = False,
@@ -97,11 +98,11 @@ def items(
         found = []
         async with _client(address, config, data) as client:
             wanted = None if state is None else State(state.value)
-            async for deferral in client.list(name, state=wanted, page_size=limit):
+            async for deferral in client.list(name, state=wanted, flagged=flagged, page_size=limit):
                 found.append(deferral)
                 if len(found) == limit:
                     break
-        such = "deferral" if state is None else f"{state.value} deferral"
+        such = " ".join(word for word in ("flagged" * flagged, state.value if state else "", "deferral") if word)
         screen.deferrals(found, json=json, empty=f"queue {name} has no {such}; all queues: demur queue list")
 
     _run(work())

@@ -41,7 +41,7 @@ def deferrals(found: Sequence[Deferral], *, json: bool, empty: str) -> None:
     """Show deferrals, one a line; `empty` says that there are none."""
     if json:
         return _lines([_plain(deferral) for deferral in found])
-    table = _table("name", "state", "answer", "parked", "expires")
+    table = _table("name", "state", "answer", "parked", "expires", "notes")
     for deferral in found:
         table.add_row(
             Text(deferral.name),
@@ -49,6 +49,7 @@ def deferrals(found: Sequence[Deferral], *, json: bool, empty: str) -> None:
             Text(_answer_of(deferral)),
             _time(deferral.create_time),
             _time(deferral.expire_time),
+            _notes(deferral),
         )
     # A name is for copying: a narrow terminal wraps the line instead.
     table.columns[0].no_wrap = True
@@ -75,7 +76,9 @@ def deferral(found: Deferral, *, json: bool) -> None:
         "subject": found.media_type or "-",
         "attributes": ", ".join(f"{key}={value}" for key, value in found.attributes.items()) or "-",
     }
-    for key, value in rows.items():
+    said = [("flag", f"{flag.reviewer}: {flag.comment}") for flag in found.flags]
+    said += [("skip", f"{skip.reviewer}: {skip.reason or 'no reason given'}") for skip in found.skips]
+    for key, value in [*rows.items(), *said]:
         table.add_row(Text(key, "dim"), Text(_safe(value)))
     return Console().print(table)
 
@@ -113,9 +116,14 @@ def _letter(delivery: Delivery) -> dict[str, object]:
 
 def _plain(found: Deferral) -> dict[str, object]:
     """Return the contract's JSON."""
-    wire = deferral_to_wire(found, show_prediction=True)
+    wire = deferral_to_wire(found, show_prediction=True, show_notes=True)
     plain: dict[str, object] = MessageToDict(wire, preserving_proto_field_name=True)
     return plain
+
+
+def _notes(found: Deferral) -> str:
+    counts = (("flag", len(found.flags)), ("skip", len(found.skips)))
+    return ", ".join(f"{count} {what}{'s' * (count > 1)}" for what, count in counts if count)
 
 
 def _answer_of(found: Deferral) -> str:

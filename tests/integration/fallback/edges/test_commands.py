@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from fallback.answer import Identity
 from fallback.commands import queue as app
 from fallback.config import Config
 from fallback.deferral import Callback
@@ -80,6 +81,26 @@ async def test_items_and_show_tell_what_there_is(park: Any, settle: Any) -> None
         await demur_queue("show", "queues/digits/deferrals/" + "0" * 32)
     with pytest.raises(InvalidError):
         await demur_queue("show", "nonsense")
+
+
+@pytest.mark.usefixtures("stack")
+async def test_items_and_show_tell_what_reviewers_flagged_and_skipped(queue: Queue, park: Any) -> None:
+    """With --flagged only such; who said it and what, without what would steer the terminal."""
+    ann = Identity(name="ann")
+    names = {await park(), await park()}
+    (lease,) = await queue.lease("digits", reviewer=ann)
+    name = lease.deferral.name
+    await queue.flag(name, reviewer=ann, comment="two \x1b[2Jdigits", request_id="")
+    await queue.skip(lease.token, reviewer=ann, reason="", request_id="")
+    shown = await demur_queue("items", "digits", "--flagged")
+    assert "1 flag, 1 skip" in shown
+    assert [one for one in names if one in shown] == [name]
+    (line,) = (await demur_queue("items", "digits", "--flagged", "--json")).splitlines()
+    assert [flag["reviewer"] for flag in json.loads(line)["flags"]] == ["ann"]
+    shown = await demur_queue("show", name)
+    assert "\x1b" not in shown
+    assert "ann: two \N{REPLACEMENT CHARACTER}[2Jdigits" in shown
+    assert "ann: no reason given" in shown
 
 
 @pytest.mark.usefixtures("stack")
