@@ -34,6 +34,8 @@ from fallback.token import read as read_token
 T = TypeVar("T")
 QUEUE = "machine"
 LABELS = ("a", "b", "c")
+SKIPS_MAX = 2
+FLAGS_MAX = 20
 REVIEWERS = ("ann", "bob", "cid", "dan")
 TASK = Task(question="Which?", labels=tuple(LabelOption(label=label) for label in LABELS))
 reviewers = st.sampled_from(REVIEWERS)
@@ -60,21 +62,44 @@ class Item:
     state: State = State.OPEN
     overdue: bool = False
     slots: list[Slot] = field(default_factory=list)
+    # In the undo window, which shows nowhere; and whether its time is over.
+    settling: bool = False
+    due: bool = False
+    # What people did with it before: "undone" may be asked again, "answered" and "skipped" not.
+    past: dict[str, str] = field(default_factory=dict)
+    drafts: dict[tuple[int, str], str] = field(default_factory=dict)
+    flags: int = 0
+
+    def known(self, reviewer: str) -> bool:
+        """Whether they hold or answered it."""
+        return any(slot.holder == reviewer and (slot.token or slot.answer) for slot in self.slots)
+
+    def skips(self) -> list[str]:
+        return sorted(who for who, did in self.past.items() if did == "skipped")
+
+    def forget(self, reviewer: str, number: int = -1) -> None:
+        """Drop the drafts of a person, and of a slot."""
+        self.drafts = {key: text for key, text in self.drafts.items() if number != key[0] and reviewer != key[1]}
+
+    def draft(self, reviewer: str) -> str:
+        return next((text for (_, by), text in self.drafts.items() if by == reviewer), "")
 
     def free(self) -> Slot | None:
         return next((slot for slot in self.slots if not slot.holder), None)
 
     def end(self, state: State) -> None:
-        self.state = state
+        self.state, self.settling, self.due = state, False, False
+        self.drafts = {}
         for slot in self.slots:
             slot.token = ""
 
 
 class Machine(RuleBasedStateMachine):
-    """Parks, leases, reviews, cancels, lets time pass and reaps; compares after every step."""
+    """Parks, leases, reviews, thinks again, cancels, lets time pass and reaps; compares after every step."""
 
     wanted = 2
     limit = 3
+    undo_seconds = 0.0
     config: Config
 
     tokens: Bundle[tuple[str, str]] = Bundle("tokens")
@@ -86,7 +111,13 @@ class Machine(RuleBasedStateMachine):
         self.keys: dict[str, tuple[str, str]] = {}
         self.ended: list[str] = []
         self.requests = 0
-        rules = QueueSettings(reviews_wanted=self.wanted, reviews_max=self.limit, lease_seconds=3600)
+        rules = QueueSettings(
+            reviews_wanted=self.wanted,
+            reviews_max=self.limit,
+            lease_seconds=3600,
+            undo_seconds=self.undo_seconds,
+            skips_max=SKIPS_MAX,
+        )
         self.queue = self.run(self.open(Config(data_folder=self.config.data_folder, queues={"default": rules})))
         self.redis = self.queue._store.connection.redis
         self.run(self.redis.flushall())
@@ -122,10 +153,16 @@ class Machine(RuleBasedStateMachine):
             return
         ((_, most),) = Counter(answers).most_common(1)
         if 2 * most > len(answers) or len(answers) >= self.limit:
-            item.end(State.RESOLVED)
-            self.ended.append(item.name)
+            if self.undo_seconds:
+                item.settling = True
+            else:
+                self.end(item, State.RESOLVED)
         else:
             item.slots.append(Slot())
+
+    def end(self, item: Item, state: State) -> None:
+        item.end(state)
+        self.ended.append(item.name)
 
     def holder(self, token: str) -> tuple[Item, Slot] | None:
         for item in self.items.values():
@@ -182,12 +219,14 @@ class Machine(RuleBasedStateMachine):
             and not item.overdue
             and item.free()
             and reviewer not in {slot.holder for slot in item.slots}
+            and item.past.get(reviewer, "undone") == "undone"
         ]
         assert [lease.deferral.name for lease in got] == [item.name for item in may[:limit]]
         for item, lease in zip(may, got, strict=False):
             slot = item.free()
             assert slot is not None
             slot.holder, slot.token = reviewer, lease.token
+            assert lease.draft == item.draft(reviewer)
         return multiple(*((lease.token, reviewer) for lease in got))
 
     @rule(token=tokens, reviewer=reviewers)
@@ -210,7 +249,90 @@ class Machine(RuleBasedStateMachine):
 
         held = self._held(token, reviewer, call)
         if held is not None:
-            held[1].holder, held[1].token = "", ""
+            item, slot = held
+            slot.holder, slot.token = "", ""
+            # Who took an answer back and lets the place go has had their say.
+            item.past.update(dict.fromkeys(item.past.keys() & {reviewer}, "answered"))
+
+    @rule(token=tokens, reviewer=reviewers)
+    def skip(self, token: tuple[str, str], reviewer: str) -> None:
+        """The slot is free again, and this reviewer never gets the item back."""
+        request = self.request()
+
+        async def call(text: str, who: Identity) -> None:
+            await self.queue.skip(text, reviewer=who, reason="dark", request_id=request)
+            await self.queue.skip(text, reviewer=who, reason="dark", request_id=request)
+
+        held = self._held(token, reviewer, call)
+        if held is not None:
+            item, slot = held
+            slot.holder, slot.token = "", ""
+            item.past[reviewer] = "skipped"
+            item.forget(reviewer)
+
+    @rule(token=tokens, reviewer=reviewers, draft=st.sampled_from(["1", "2"]))
+    def save_draft(self, token: tuple[str, str], reviewer: str, draft: str) -> None:
+        """Kept in place of the one before; only the holder may."""
+
+        async def call(text: str, who: Identity) -> None:
+            await self.queue.save_draft(text, reviewer=who, draft=draft, request_id="")
+
+        held = self._held(token, reviewer, call)
+        if held is not None:
+            item, slot = held
+            item.forget(reviewer)
+            item.drafts[item.slots.index(slot), reviewer] = draft
+
+    @precondition(lambda self: self.items)
+    @rule(data=st.data(), reviewer=reviewers)
+    def flag(self, data: st.DataObject, reviewer: str) -> None:
+        """Whoever holds or answered it, in whatever state it is; once, however often it is sent."""
+        item = data.draw(st.sampled_from(list(self.items.values())))
+        who, request = Identity(name=reviewer), self.request()
+        call = self.queue.flag
+        if item.known(reviewer) and item.flags < FLAGS_MAX:
+            self.run(call(item.name, reviewer=who, comment="look", request_id=request))
+            self.run(call(item.name, reviewer=who, comment="look", request_id=request))
+            item.flags += 1
+        else:
+            with pytest.raises(StateError):
+                self.run(call(item.name, reviewer=who, comment="look", request_id=request))
+
+    @precondition(lambda self: any(slot.answer for item in self.items.values() for slot in item.slots))
+    @rule(target=tokens, data=st.data(), reviewer=reviewers)
+    def undo(self, data: st.DataObject, reviewer: str) -> Any:
+        """Their own review, while the outcome is not final: the slot is theirs again, whoever settled meanwhile."""
+        answered = [item for item in self.items.values() if any(slot.answer for slot in item.slots)]
+        item = data.draw(st.sampled_from(answered))
+        slot = next((slot for slot in item.slots if slot.answer and slot.holder == reviewer), None)
+        who, request = Identity(name=reviewer), self.request()
+        if slot is None or item.state is not State.OPEN or item.due or item.overdue:
+            with pytest.raises(StateError):
+                self.run(self.queue.undo(item.name, reviewer=who, request_id=request))
+            if slot is not None and item.due:
+                self.end(item, State.RESOLVED)
+            return multiple()
+        lease = self.run(self.queue.undo(item.name, reviewer=who, request_id=request))
+        assert self.run(self.queue.undo(item.name, reviewer=who, request_id=request)) == lease
+        slot.token, slot.answer, slot.overdue = lease.token, "", False
+        item.settling, item.past[reviewer] = False, "undone"
+        return lease.token, reviewer
+
+    @precondition(lambda self: any(item.settling and not item.due for item in self.items.values()))
+    @rule(data=st.data())
+    def an_undo_window_is_over(self, data: st.DataObject) -> None:
+        """Its end is moved into the past."""
+        item = data.draw(st.sampled_from([item for item in self.items.values() if item.settling and not item.due]))
+        self.run(self.redis.zadd(keys.index(QUEUE, "settling"), {item.name.rpartition("/")[2]: 1}, xx=True))
+        item.due = True
+
+    @precondition(lambda self: any(item.due for item in self.items.values()))
+    @rule(data=st.data())
+    def look(self, data: st.DataObject) -> None:
+        """Whoever finds that a window is over closes it."""
+        item = data.draw(st.sampled_from([item for item in self.items.values() if item.due]))
+        assert self.run(self.queue.get(item.name)).state is State.RESOLVED
+        self.end(item, State.RESOLVED)
 
     @rule(token=tokens, reviewer=reviewers, label=labels)
     def submit(self, token: tuple[str, str], reviewer: str, label: str) -> None:
@@ -226,6 +348,7 @@ class Machine(RuleBasedStateMachine):
         if held is not None:
             item, slot = held
             slot.answer, slot.token = label, ""
+            item.forget(reviewer, item.slots.index(slot))
             self.conclude(item)
 
     def _held(
@@ -250,8 +373,7 @@ class Machine(RuleBasedStateMachine):
         if item.state is State.OPEN:
             first = self.run(self.queue.cancel(item.name, request_id=request))
             assert self.run(self.queue.cancel(item.name, request_id=request)) == first
-            item.end(State.CANCELLED)
-            self.ended.append(item.name)
+            self.end(item, State.CANCELLED)
         else:
             with pytest.raises(StateError):
                 self.run(self.queue.cancel(item.name, request_id=request))
@@ -269,11 +391,12 @@ class Machine(RuleBasedStateMachine):
         self.run(self.redis.zadd(keys.index(QUEUE, "leases"), {f"{hold.id}:{hold.slot}": 1}))
         slot.overdue = True
 
-    @precondition(lambda self: any(item.state is State.OPEN for item in self.items.values()))
+    @precondition(lambda self: any(item.state is State.OPEN and not item.settling for item in self.items.values()))
     @rule(data=st.data())
     def a_deferral_becomes_overdue(self, data: st.DataObject) -> None:
         """The same for the deferral's own end, which no lease outlives."""
-        item = data.draw(st.sampled_from([item for item in self.items.values() if item.state is State.OPEN]))
+        opened = [item for item in self.items.values() if item.state is State.OPEN and not item.settling]
+        item = data.draw(st.sampled_from(opened))
         one = item.name.rpartition("/")[2]
         self.run(self.redis.hset(keys.record(QUEUE, one), "expire_ms", "1"))
         self.run(self.redis.zadd(keys.index(QUEUE, "expiry"), {one: 1}))
@@ -284,14 +407,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        """Overdue leases lapse, overdue deferrals expire, each once."""
+        """Overdue leases lapse, undo windows that are over close, overdue deferrals expire, each once."""
         done = self.run(self.queue.reap())
         assert done.lapsed == self.lapse()
+        closed = [item for item in self.items.values() if item.due]
+        assert done.closed == len(closed)
+        for item in closed:
+            self.end(item, State.RESOLVED)
         expired = [item for item in self.items.values() if item.state is State.OPEN and item.overdue]
         assert done.expired == len(expired)
         for item in expired:
-            item.end(State.EXPIRED)
-        self.ended += [item.name for item in expired]
+            self.end(item, State.EXPIRED)
 
     @invariant()
     def the_server_agrees_with_itself(self) -> None:
@@ -302,7 +428,8 @@ class Machine(RuleBasedStateMachine):
     def the_server_agrees_with_the_model(self) -> None:
         """States, reviews and counts; one outcome for each that ended."""
         for item in self.items.values():
-            found = self.run(self.queue.get(item.name))
+            # Not by `get`, which closes a window that is over.
+            found = self.run(self.queue._store.get(item.name)).deferral
             answers = sorted(slot.answer for slot in item.slots if slot.answer)
             assert (found.state, found.reviews_wanted) == (item.state, len(item.slots))
             assert (
@@ -310,6 +437,11 @@ class Machine(RuleBasedStateMachine):
             )
             assert (found.outcome is not None) == (item.state is not State.OPEN)
             assert len({review.reviewer for review in found.reviews}) == len(found.reviews)
+            assert (len(found.flags), sorted(skip.reviewer for skip in found.skips)) == (item.flags, item.skips())
+        flagged, _ = self.run(self.queue.list_deferrals(QUEUE, flagged=True, page_size=1_000))
+        assert {deferral.name for deferral in flagged} == {
+            item.name for item in self.items.values() if item.flags or len(item.skips()) >= SKIPS_MAX
+        }
         events = self.run(self.queue.outcomes(QUEUE, "0"))
         assert sorted(event.deferral.name for event in events) == sorted(self.ended)
         for state in self.run(self.queue.states()):
@@ -319,10 +451,13 @@ class Machine(RuleBasedStateMachine):
             assert state.reviewers == len({slot.holder for item in opened for slot in item.slots if slot.token})
 
 
+@pytest.mark.parametrize("undo_seconds", [0.0, 3600.0])
 @pytest.mark.parametrize(("wanted", "limit"), [(1, 1), (2, 3)])
-def test_the_queue_does_what_the_model_does(config: Config, wanted: int, limit: int) -> None:
+def test_the_queue_does_what_the_model_does(config: Config, wanted: int, limit: int, undo_seconds: float) -> None:
     """Whatever callers do in whatever order, server and model agree after every step."""
-    machine = type("Machine", (Machine,), {"wanted": wanted, "limit": limit, "config": config})
+    machine = type(
+        "Machine", (Machine,), {"wanted": wanted, "limit": limit, "undo_seconds": undo_seconds, "config": config}
+    )
     run_state_machine_as_test(
         machine,
         settings=settings(
