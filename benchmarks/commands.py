@@ -72,3 +72,19 @@ def predict(
 
     ok = bench_predict.run(rate=rate, seconds=seconds, callers=callers, as_json=json, running=running, seed=seed)
     raise typer.Exit(0 if ok else 1)
+
+
+@bench.command("queue")
+def review_queue(
+    *,
+    json: Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller: 50,000 waiting items, 5,000 lapsed leases.")] = False,
+) -> None:
+    """Measure the review queue against bare commands of the same client on the same server, in turns in one run.
+
+    The server is the embedded one, started for the run, with every write on the disk before it is answered; payloads
+    are 1 KiB; each ratio is the median of five rounds. Ends with 1 unless every promise holds.
+    """
+    from benchmarks import bench_queue
+
+    raise typer.Exit(0 if bench_queue.run(as_json=json, quick=quick) else 1)

@@ -1,0 +1,74 @@
+"""What rounds of measuring add up to, and whether that is what was promised. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+import msgspec
+
+from benchmarks.demo.counts import Check
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of several rounds: the median, the least, the most."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One promise, measured: ours and what it is measured against in `unit`, and in each round ours over the other.
+
+    `limit` is the least that the ratio may be where `at_least`, else the most.
+    """
+
+    name: str
+    unit: str
+    ours: Spread
+    other: Spread
+    ratio: Spread
+    limit: float
+    at_least: bool
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return median, least and most of at least one value, to four digits."""
+    return Spread(median=_short(median(values)), low=_short(min(values)), high=_short(max(values)))
+
+
+def figure(
+    name: str, unit: str, rounds: Sequence[tuple[float, float]], *, limit: float, at_least: bool = False
+) -> Figure:
+    """Return the figure of `rounds`, each what ours and the other (> 0) took or reached, one after the other."""
+    return Figure(
+        name=name,
+        unit=unit,
+        ours=spread([ours for ours, _ in rounds]),
+        other=spread([other for _, other in rounds]),
+        ratio=spread([ours / other for ours, other in rounds]),
+        limit=limit,
+        at_least=at_least,
+    )
+
+
+def check(figure: Figure) -> Check:
+    """Return whether the median of a figure's ratios is what was promised."""
+    value, limit = figure.ratio.median, figure.limit
+    sign = ">=" if figure.at_least else "<="
+    return Check(
+        name=figure.name,
+        value=value,
+        goal=f"{sign} {limit:g}",
+        ok=value >= limit if figure.at_least else value <= limit,
+    )
+
+
+def check_most(name: str, value: float, most: float) -> Check:
+    """Return whether `value` is at most `most`."""
+    return Check(name=name, value=_short(value), goal=f"<= {most:g}", ok=value <= most)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
