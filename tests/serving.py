@@ -28,6 +28,8 @@ DIGIT = Task(
 )
 # How long a lease of the queue "brief" lasts: the page looks once a second whether to extend.
 BRIEF_SECONDS = 2.5
+# How long an answer in the queue "undo" can be taken back.
+UNDO_SECONDS = 3.0
 
 
 class _Server(uvicorn.Server):
@@ -49,10 +51,12 @@ async def served(app: Starlette) -> AsyncIterator[str]:
     server = _Server(config)
     serving = asyncio.create_task(server.serve())
     await server.up.wait()
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    app.state.drain()
-    server.should_exit = True
-    await serving
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        app.state.drain()
+        server.should_exit = True
+        await serving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

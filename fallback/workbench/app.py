@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from fallback.answer import Identity
 from fallback.config import Config, FallbackSettings
-from fallback.deferral import Lease
+from fallback.deferral import Deferral, Lease
 from fallback.errors import DemurError, InvalidError, NotFoundError, StateError, UnauthenticatedError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY, REVIEWER, Credentials
 from fallback.queue import Queue, QueueState
@@ -54,6 +54,11 @@ def build(queue: Queue, credentials: Credentials, config: Config) -> Starlette:
             Route("/api/extend", endpoint(workbench.extend), methods=["POST"]),
             Route("/api/release", endpoint(workbench.release), methods=["POST"]),
             Route("/api/submit", endpoint(workbench.submit), methods=["POST"]),
+            Route("/api/skip", endpoint(workbench.skip), methods=["POST"]),
+            Route("/api/flag", endpoint(workbench.flag), methods=["POST"]),
+            Route("/api/undo", endpoint(workbench.undo), methods=["POST"]),
+            Route("/api/draft", endpoint(workbench.draft), methods=["POST"]),
+            Route("/api/verdict", endpoint(workbench.verdict), methods=["POST"]),
         ],
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={HTTPException: _no_route},
@@ -115,11 +120,13 @@ class Workbench:
     async def release(self, request: Request) -> dict[str, int]:
         """Give items back; one that is no longer held is no fault, for that was the wish."""
         reviewer = self._reviewer(request)
-        holds = wire.decode(await read_body(request), wire.ReleaseRequest).releases
+        releases = wire.decode(await read_body(request), wire.ReleaseRequest).releases
         released = 0
-        for hold in holds:
+        for left in releases:
             try:
-                await self._queue.release(hold.token, reviewer=reviewer, request_id=hold.request_id)
+                if left.draft:
+                    await self._save(left, reviewer)
+                await self._queue.release(left.token, reviewer=reviewer, request_id=left.request_id)
                 released += 1
             except (StateError, NotFoundError) as error:
                 log.info("release refused", message=error.message)
@@ -133,7 +140,46 @@ class Workbench:
         deferral = await self._queue.submit(
             wanted.token, reviewer=reviewer, answer=answer, comment=wanted.comment, request_id=wanted.request_id
         )
-        return wire.submitted(deferral, answer)
+        return self._submitted(deferral, reviewer)
+
+    async def skip(self, request: Request) -> dict[str, bool]:
+        """Leave an item to others, for a reason."""
+        reviewer = self._reviewer(request)
+        wanted = wire.decode(await read_body(request), wire.SkipRequest)
+        await self._queue.skip(wanted.token, reviewer=reviewer, reason=wanted.reason, request_id=wanted.request_id)
+        return {"skipped": True}
+
+    async def flag(self, request: Request) -> dict[str, bool]:
+        """Take a comment on an item."""
+        reviewer = self._reviewer(request)
+        wanted = wire.decode(await read_body(request), wire.FlagRequest)
+        await self._queue.flag(wanted.deferral, reviewer=reviewer, comment=wanted.comment, request_id=wanted.request_id)
+        return {"flagged": True}
+
+    async def undo(self, request: Request) -> dict[str, wire.LeaseView]:
+        """Take an answer back; its item is the caller's again."""
+        reviewer = self._reviewer(request)
+        wanted = wire.decode(await read_body(request), wire.UndoRequest)
+        lease = await self._queue.undo(wanted.deferral, reviewer=reviewer, request_id=wanted.request_id)
+        return {"lease": self._view(lease)}
+
+    async def draft(self, request: Request) -> dict[str, bool]:
+        """Keep what was begun."""
+        reviewer = self._reviewer(request)
+        await self._save(wire.decode(await read_body(request), wire.DraftRequest), reviewer)
+        return {"saved": True}
+
+    async def verdict(self, request: Request) -> wire.Submitted:
+        """Say what became of the caller's answer."""
+        reviewer = self._reviewer(request)
+        wanted = wire.decode(await read_body(request), wire.VerdictRequest)
+        return self._submitted(await self._queue.get(wanted.deferral), reviewer)
+
+    async def _save(self, kept: wire.DraftRequest, reviewer: Identity) -> None:
+        # A release may carry a draft under its own request id: what is saved is another request.
+        await self._queue.save_draft(
+            kept.token, reviewer=reviewer, draft=kept.draft, request_id=f"draft-{kept.request_id}"
+        )
 
     async def _give_back(self, leases: list[Lease], reviewer: Identity) -> None:
         for lease in leases:
@@ -141,6 +187,10 @@ class Workbench:
 
     def _view(self, lease: Lease) -> wire.LeaseView:
         return wire.lease_view(lease, lease_seconds=self._lease_seconds(lease))
+
+    def _submitted(self, deferral: Deferral, reviewer: Identity) -> wire.Submitted:
+        undo_seconds = self._config.queue(deferral.queue).undo_seconds
+        return wire.submitted(deferral, wire.own_review(deferral, reviewer.name), undo_seconds=undo_seconds)
 
     def _lease_seconds(self, lease: Lease) -> float:
         # A fresh lease runs for the queue's time; comparing its end with this machine's clock would trust two clocks.

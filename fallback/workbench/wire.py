@@ -2,6 +2,12 @@
 
 What a reviewer must not see before answering (the prediction in a blind review, why the item was parked, who sent it,
 what others answered) is left out here, not hidden by the page.
+
+An answer that can be taken back is not given yet. Blindness is what makes a review count as evidence about the model,
+so in a blind review nothing of the guess is told, not even whether it was right, before the deferral has its outcome:
+then no answer can be taken back, by the state machine and not by a clock. It costs the reviewer the wait until the
+window is over; the other way, telling at once and forbidding the undo, would take the undo from those it is for. So an
+answer that was taken back is corrected as blind as it was given.
 """
 
 from __future__ import annotations
@@ -14,8 +20,8 @@ import msgspec
 from starlette.responses import Response
 
 from fallback.answer import Answer, CantTell, Json, Labels, Task, check_json
-from fallback.deferral import Deferral, Lease, Prediction, State
-from fallback.errors import Code, DemurError, InvalidError
+from fallback.deferral import TERMINAL, Deferral, Lease, Prediction, Review
+from fallback.errors import Code, DemurError, InvalidError, StateError
 
 T = TypeVar("T")
 
@@ -39,9 +45,15 @@ SIGNATURES: Final = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8
 LEASES_MAX: Final = 5
 WAIT_SECONDS_MAX: Final = 20
 COMMENT_CHARS_MAX: Final = 10_000
+FLAG_CHARS_MAX: Final = 2_000
+REASON_CHARS_MAX: Final = 500
+DRAFT_BYTES_MAX: Final = 65_536
 
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+# Its bytes are counted by the queue.
+Draft = Annotated[str, msgspec.Meta(max_length=DRAFT_BYTES_MAX)]
 
 
 class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,16 +65,53 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Names a lease, for extending or releasing it."""
+    """Names a lease, for extending it."""
 
     token: Token
     request_id: RequestId
 
 
-class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Gives leases back."""
+class DraftRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keeps what was begun: for saving it, and for leaving the item with it."""
 
-    releases: Annotated[tuple[Hold, ...], msgspec.Meta(min_length=1, max_length=LEASES_MAX)]
+    token: Token
+    draft: Draft = ""
+    request_id: RequestId
+
+
+class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Gives leases back, each with what was begun and not saved yet."""
+
+    releases: Annotated[tuple[DraftRequest, ...], msgspec.Meta(min_length=1, max_length=LEASES_MAX)]
+
+
+class SkipRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Leaves an item to others for good."""
+
+    token: Token
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_CHARS_MAX)]
+    request_id: RequestId
+
+
+class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Says that something is wrong with an item."""
+
+    deferral: Name
+    comment: Annotated[str, msgspec.Meta(min_length=1, max_length=FLAG_CHARS_MAX)]
+    request_id: RequestId
+
+
+class UndoRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Takes the caller's own answer back."""
+
+    deferral: Name
+    request_id: RequestId
+
+
+class VerdictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Asks what became of the caller's answer."""
+
+    deferral: Name
 
 
 class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,10 +152,15 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float
     reviews_done: int
     reviews_wanted: int
+    draft: str
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an answer. `model_agreed` is None where no model was asked or the person could not tell."""
+    """What became of an answer. `model_agreed` is None where no model was asked or the person could not tell.
+
+    Both it and `prediction` are None as long as a blind review can be taken back. `undo_seconds` is how long that is,
+    from when the answer arrived; 0 where it cannot.
+    """
 
     deferral: str
     open: bool
@@ -114,6 +168,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     reviews_wanted: int
     model_agreed: bool | None
     prediction: Prediction | None
+    undo_seconds: float
 
 
 def decode(body: bytes, type_: type[T]) -> T:
@@ -151,19 +206,31 @@ def lease_view(lease: Lease, *, lease_seconds: float) -> LeaseView:
         lease_seconds=lease_seconds,
         reviews_done=len(deferral.reviews),
         reviews_wanted=deferral.reviews_wanted,
+        draft=lease.draft,
     )
 
 
-def submitted(deferral: Deferral, answer: Answer) -> Submitted:
-    """Show what became of an answer; the reviewer has answered, so the prediction is shown."""
-    prediction = deferral.prediction
+def own_review(deferral: Deferral, reviewer: str) -> Review:
+    """Return this reviewer's review; raises StateError where there is none, or none any more."""
+    for review in deferral.reviews:
+        if review.reviewer == reviewer:
+            return review
+    raise StateError(f"{deferral.name}: there is no answer of yours; it may have been taken back in another tab")
+
+
+def submitted(deferral: Deferral, review: Review, *, undo_seconds: float) -> Submitted:
+    """Show what became of a review; see this module's beginning for when the prediction is shown."""
+    final = deferral.state in TERMINAL
+    prediction = deferral.prediction if final or not review.blind else None
+    answer = review.answer
     return Submitted(
         deferral=deferral.name,
-        open=deferral.state in {State.OPEN, State.SETTLING},
+        open=not final,
         reviews_done=len(deferral.reviews),
         reviews_wanted=deferral.reviews_wanted,
         model_agreed=None if prediction is None or isinstance(answer, CantTell) else agrees(prediction, answer),
         prediction=prediction,
+        undo_seconds=0.0 if final else undo_seconds,
     )
 
 

@@ -14,7 +14,7 @@ from fallback.identity import Credentials
 from fallback.queue import Queue
 from fallback.workbench import app
 from tests.browser import find
-from tests.serving import BRIEF_SECONDS, Site, served
+from tests.serving import BRIEF_SECONDS, UNDO_SECONDS, Site, served
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -56,7 +56,11 @@ async def site(browser: Browser, config: Config, monkeypatch: pytest.MonkeyPatch
     """The real app on a free port; the browser complains of nothing but failed loads."""
     # Each test ends with a waiting call, which sees that its caller has gone, or that the server stops, when it looks.
     monkeypatch.setattr(app, "LOOK_SECONDS", 0.1)
-    queues = {"assisted": QueueSettings(assisted=True), "brief": QueueSettings(lease_seconds=BRIEF_SECONDS)}
+    queues = {
+        "assisted": QueueSettings(assisted=True),
+        "brief": QueueSettings(lease_seconds=BRIEF_SECONDS),
+        "undo": QueueSettings(undo_seconds=UNDO_SECONDS),
+    }
     config = Config(data_folder=config.data_folder, queues=queues)
     queue = Queue.connect(config)
     context = await browser.new_context()

@@ -2,7 +2,7 @@
 
 const TIMEOUT_MS = 30_000;
 // A browser gives up to 64 KiB to requests that may outlive their page.
-const KEEPALIVE_BYTES_MAX = 60_000;
+export const KEEPALIVE_BYTES_MAX = 60_000;
 // What the server says when the request itself was judged; anything else may pass by itself.
 const FINAL = new Set(["INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "FAILED_PRECONDITION", "UNIMPLEMENTED"]);
 
@@ -69,7 +69,7 @@ export class Api {
       headers: { ...this.credentials(), "X-Demur-Page": "1", ...(text === undefined ? {} : { "Content-Type": "application/json" }) },
       body: text,
       signal: signal === undefined ? limit : AbortSignal.any([signal, limit]),
-      keepalive: keepalive && (text?.length ?? 0) < KEEPALIVE_BYTES_MAX,
+      keepalive: keepalive && new Blob([text ?? ""]).size < KEEPALIVE_BYTES_MAX,
       credentials: "omit",
       cache: "no-store",
     };
@@ -80,6 +80,32 @@ export class Api {
     } catch (error) {
       if (signal?.aborted) throw error;
       throw toApiError(error);
+    }
+  }
+}
+
+/**
+ * Calls until the server took or refused it, always with the same request id, so that a repeat is the same call.
+ * @param {Api} api
+ * @param {string} path
+ * @param {object} body
+ * @param {{trouble: (error: ApiError, seconds: number) => void, calm: () => void}} listener
+ * @returns {Promise<any>}
+ * @throws {ApiError} that is final
+ */
+export async function callUntilJudged(api, path, body, listener) {
+  const request = { ...body, request_id: requestId() };
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const reply = await api.call(path, request);
+      listener.calm();
+      return reply;
+    } catch (caught) {
+      const error = toApiError(caught);
+      if (error.final) throw error;
+      const seconds = backOffSeconds(error, attempt);
+      listener.trouble(error, seconds);
+      await pause(seconds);
     }
   }
 }

@@ -1,7 +1,7 @@
 // The leases this tab holds: one that is looked at, a few ahead so that the next is there at once. They are extended
 // while somebody works here, given back when nobody does, and counted as lapsed when their time is over.
 
-import { backOffSeconds, pause, requestId, toApiError } from "./api.js";
+import { backOffSeconds, KEEPALIVE_BYTES_MAX, pause, requestId, toApiError } from "./api.js";
 
 /** @typedef {import("./types.js").Lease} Lease */
 /** @typedef {{lease: Lease, untilMs: number, extendId: string | null, nextTryMs: number}} Hold */
@@ -9,6 +9,7 @@ import { backOffSeconds, pause, requestId, toApiError } from "./api.js";
  * @typedef {object} Listener
  * @property {() => void} changed what is held changed
  * @property {(lease: Lease, current: boolean) => void} lapsed
+ * @property {(lease: Lease) => string} leaving what was begun there and not saved yet
  * @property {(error: import("./api.js").ApiError, seconds: number) => void} trouble it will be tried again in so many seconds
  * @property {() => void} calm the server answers again
  * @property {(error: import("./api.js").ApiError) => void} failed it will not be tried again
@@ -97,12 +98,13 @@ export class Holds {
   }
 
   /**
-   * Takes an item up again whose answer was refused.
+   * Takes an item up again whose answer was refused or taken back.
    * @param {Lease} lease
    */
   retake(lease) {
     if (this.#current !== null) this.#ahead.unshift(this.#current);
     this.#current = held(lease);
+    this.#release(this.#ahead.splice(AHEAD_MAX));
   }
 
   /** @param {AbortSignal} signal */
@@ -201,7 +203,10 @@ export class Holds {
   /** @param {Hold[]} holds */
   #release(holds) {
     if (holds.length === 0) return;
-    const releases = holds.map((hold) => ({ token: hold.lease.token, request_id: requestId() }));
+    const drafts = holds.map((hold) => this.listener.leaving(hold.lease));
+    // Giving back outlives the page, what was begun only as far as the browser lets it; it lies here, too.
+    const fits = new Blob([JSON.stringify(drafts)]).size < KEEPALIVE_BYTES_MAX / 2;
+    const releases = holds.map((hold, index) => ({ token: hold.lease.token, draft: fits ? drafts[index] : "", request_id: requestId() }));
     // Should this be lost, the leases lapse by themselves.
     this.api.call("release", { releases }, { keepalive: true }).catch(() => {});
   }

@@ -1,6 +1,10 @@
-// Which key chooses which label.
+// Which key chooses which label, and which does what besides.
 
 /** @typedef {import("./types.js").LabelOption} LabelOption */
+/** @typedef {"undo" | "skip" | "flag" | "back" | "help"} Action */
+
+/** @type {Record<Action, string>} */
+const LETTERS = { undo: "u", skip: "s", flag: "f", back: "p", help: "h" };
 
 /**
  * Gives each label its key. The task's own keys win; where it names none, labels of one character are their own key,
@@ -27,6 +31,40 @@ export function labelOfKey(labels, key) {
   if (exact !== undefined) return exact.label;
   const folded = labels.filter((option) => option.key !== "" && option.key.toLowerCase() === key.toLowerCase());
   return folded.length === 1 ? folded[0].label : null;
+}
+
+/**
+ * Gives each action its key. A label's key wins: the action then has the capital letter, with Shift, and where that is
+ * a label's too, none but its button.
+ * @param {LabelOption[]} labels with their keys
+ * @returns {Map<Action, string>}
+ */
+export function actionKeys(labels) {
+  const taken = new Set(labels.map(({ key }) => key));
+  const free = (/** @type {string} */ letter) => {
+    if (!taken.has(letter) && !taken.has(letter.toUpperCase())) return letter;
+    return taken.has(letter.toUpperCase()) ? "" : letter.toUpperCase();
+  };
+  return new Map(/** @type {Action[]} */ (Object.keys(LETTERS)).map((action) => [action, free(LETTERS[action])]));
+}
+
+/**
+ * Finds the action of a key; with Caps Lock a free letter means the same.
+ * @param {Map<Action, string>} keys
+ * @param {string} key KeyboardEvent.key
+ * @returns {Action | null}
+ */
+export function actionOfKey(keys, key) {
+  const found = [...keys].find(([, own]) => own === key) ?? [...keys].find(([, own]) => own !== "" && own === key.toLowerCase());
+  return found?.[0] ?? null;
+}
+
+/**
+ * @param {string} key
+ * @returns {string} as it is shown
+ */
+export function keyName(key) {
+  return key !== key.toLowerCase() ? `Shift ${key}` : key;
 }
 
 /**

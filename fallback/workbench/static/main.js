@@ -1,14 +1,18 @@
 // The page: signs in, chooses a queue, shows item after item. Each part it joins knows nothing of the others.
 
 import { Api, backOffSeconds, pause, toApiError } from "./api.js";
+import { openFlag, openHelp, openSkip } from "./dialogs.js";
 import { announce, byId, h } from "./dom.js";
-import { Drafts } from "./drafts.js";
+import { draftOf, Drafts } from "./drafts.js";
 import { Holds } from "./holds.js";
 import { forget, identityHeaders, storedName, storedToken, storeName, storeToken } from "./identity.js";
+import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js";
+import { calm, notify, sayTrouble } from "./notices.js";
 import { Outbox } from "./outbox.js";
 import { Review } from "./review.js";
-import { chooseScreen, failedScreen, idleScreen, pausedScreen, signInScreen } from "./screens.js";
+import { chooseScreen, failedScreen, idleScreen, pausedScreen, signInScreen, sayWhy } from "./screens.js";
 import { keysOn, openSettings } from "./settings.js";
+import { Undos } from "./undos.js";
 import { answerText, Verdicts } from "./verdict.js";
 
 /** @typedef {import("./types.js").QueueState} QueueState */
@@ -16,14 +20,13 @@ import { answerText, Verdicts } from "./verdict.js";
 const COUNT_EVERY_SECONDS = 3;
 // In a tab that nobody looks at, only the title counts on.
 const COUNT_HIDDEN_EVERY_SECONDS = 15;
-const NOTICE_SECONDS = 8;
 const HIDDEN_SECONDS_MAX = 60;
 const AWAY_SECONDS_MAX = 600;
 const QUEUE = "demur.queue";
 
 const who = { name: storedName(), token: storedToken() };
 const api = new Api(() => identityHeaders(who));
-const verdicts = new Verdicts();
+const verdicts = new Verdicts(undo);
 /** @type {Review | null} */
 let review = null;
 /** @type {QueueState[]} */
@@ -34,7 +37,8 @@ let starts = 0;
 /** @type {"name" | "token"} */
 let signInKind = "name";
 let activeMs = Date.now();
-let noticeTimer = 0;
+/** Whether the answer on its way is to be taken back as soon as the server has it. */
+let undoWanted = false;
 /** @type {Outbox | undefined} */
 let outbox;
 /** @type {Drafts} */
@@ -48,9 +52,26 @@ const holds = new Holds(api, {
       show();
     }
   },
+  leaving: (lease) => drafts.leave(lease),
   trouble,
   calm,
   failed,
+});
+
+const undos = new Undos(api, {
+  ticked: (newest, seconds) => verdicts.countDown(newest, seconds),
+  takenBack(undoable, lease) {
+    done -= 1;
+    verdicts.takenBack(undoable.deferral);
+    drafts.write(lease, draftOf(undoable.answer, undoable.comment));
+    announce(`Taken back: ${answerText(undoable.answer)}.`);
+    holds.retake(lease);
+    show();
+  },
+  refused: (undoable, error) => notify(`Your answer “${answerText(undoable.answer)}” stays: ${error.message}`),
+  told: (undoable, submitted) => verdicts.settled(undoable.deferral, submitted),
+  trouble,
+  calm,
 });
 
 /** @param {HTMLElement} screen */
@@ -75,7 +96,8 @@ function show() {
   const active = document.activeElement;
   const label = active instanceof HTMLElement ? active.dataset.label ?? "" : "";
   review?.close();
-  review = new Review(lease, drafts.read(lease.deferral), { answered, drafted: (draft) => drafts.write(lease.deferral, draft), putBack });
+  review = new Review(lease, drafts.read(lease), { answered, drafted: (draft) => drafts.write(lease, draft), act });
+  verdicts.nameKey(keyName(review.keys.get("undo") ?? ""));
   review.element.querySelector(".panel")?.append(verdicts.element);
   byId("main").replaceChildren(review.element);
   review.focus(label);
@@ -83,8 +105,9 @@ function show() {
 
 /** Says that there is nothing to do and why; what is said already stays. */
 function idle() {
-  const screen = idleScreen(queues.find(({ name }) => name === queue), done);
-  if (byId("main").firstElementChild?.textContent !== screen.textContent) put(screen);
+  const state = queues.find(({ name }) => name === queue);
+  if (byId("main").querySelector(".why") === null) put(idleScreen());
+  sayWhy(state, done);
 }
 
 /** @type {import("./review.js").Listener["answered"]} */
@@ -92,17 +115,53 @@ function answered(answer, comment, mark) {
   const lease = holds.current;
   if (lease === null) return;
   verdicts.sending(answer, mark);
-  outbox?.add(lease, answer, comment, mark);
-  holds.next();
+  undoWanted = false;
+  drafts.leave(lease);
+  outbox?.add("submit", lease, { answer, comment }, mark);
+  moveOn(() => holds.next());
+}
+
+/** @param {() => void} leave what takes the item on the page away */
+function moveOn(leave) {
+  leave();
   if (holds.current === null) waiting();
   show();
 }
 
-function putBack() {
-  holds.putBack();
-  notify("Put back.");
-  if (holds.current === null) waiting();
-  show();
+/** @param {import("./keys.js").Action} action */
+function act(action) {
+  const lease = holds.current;
+  if (action === "undo") return undo();
+  if (action === "help") return help();
+  if (lease === null) return;
+  if (action === "back") {
+    notify("Put back.");
+    return moveOn(() => holds.putBack());
+  }
+  // Its time may run out while the dialog is open.
+  const still = () => holds.current?.token === lease.token || notify("That item went back to the queue meanwhile.");
+  if (action === "skip") {
+    return openSkip((reason) => {
+      if (!still()) return;
+      drafts.leave(lease);
+      outbox?.add("skip", lease, { reason });
+      notify("Skipped: it goes to somebody else.");
+      moveOn(() => holds.next());
+    });
+  }
+  openFlag((comment) => { if (still()) outbox?.add("flag", lease, { comment }); });
+}
+
+/** Takes the last answer back, if need be as soon as it has arrived. */
+function undo() {
+  if (outbox?.answering) undoWanted = true;
+  else if (!undos.takeBack()) return notify(done === 0 ? "There is no answer of yours to take back." : "Your last answer can no longer be taken back.");
+  verdicts.takingBack();
+}
+
+function help() {
+  const labels = review === null ? [] : withKeys(review.lease.task.labels);
+  openHelp(labels, review?.lease.task.kind ?? "", review?.keys ?? actionKeys([]));
 }
 
 function waiting() {
@@ -110,20 +169,36 @@ function waiting() {
 }
 
 /** @type {import("./outbox.js").Listener["taken"]} */
-function taken(entry, submitted) {
-  done += 1;
+function taken(entry, reply) {
+  if (entry.path === "flag" && review?.lease.deferral === entry.deferral) review.flagged();
+  if (entry.path === "flag") return notify("Flagged: those who run this queue are told.");
   drafts.remove(entry.deferral);
-  verdicts.taken(entry.answer, submitted, entry.mark);
-  count();
+  if (entry.path === "submit") recorded(entry, reply);
   refresh().catch(() => {});
+}
+
+/**
+ * @param {import("./outbox.js").Entry} entry an answer
+ * @param {import("./types.js").Submitted} submitted
+ */
+function recorded({ deferral, body: { answer, comment }, sentMs = 0, mark }, submitted) {
+  done += 1;
+  verdicts.taken(deferral, answer, submitted, mark);
+  // Counted from when it was sent: so the page never promises longer than the server keeps.
+  if (submitted.undo_seconds > 0) undos.add({ deferral, answer, comment, sentMs, untilMs: sentMs + submitted.undo_seconds * 1000 });
+  count();
+  if (!undoWanted || outbox?.answering) return;
+  undoWanted = false;
+  undo();
 }
 
 /** @type {import("./outbox.js").Listener["refused"]} */
 function refused(entry, error) {
+  if (entry.path !== "submit") return notify(`${entry.path === "flag" ? "The flag" : "The skip"} was not taken: ${error.message}`);
   verdicts.clear();
-  const said = `Your answer “${answerText(entry.answer)}” was not taken: `;
-  if (error.code !== "INVALID_ARGUMENT" || entry.lease === undefined) return notify(`${said}${error.message}`);
-  notify(`${said}${error.message}`);
+  undoWanted = false;
+  notify(`Your answer “${answerText(entry.body.answer)}” was not taken: ${error.message}`);
+  if (error.code !== "INVALID_ARGUMENT" || entry.lease === undefined) return;
   holds.retake(entry.lease);
   show();
 }
@@ -133,16 +208,8 @@ function refused(entry, error) {
  * @param {number} seconds
  */
 function trouble(error, seconds) {
-  if (error.code === "UNAUTHENTICATED") return signIn(error.message);
-  const place = byId("trouble");
-  const kept = (outbox?.length ?? 0) > 0 ? " Your answer is kept and sent again." : "";
-  const what = error.code === "OFFLINE" ? "Connection lost." : error.message;
-  place.textContent = `${what}${kept} Trying again in ${Math.max(1, Math.round(seconds))} s.`;
-  place.hidden = false;
-}
-
-function calm() {
-  byId("trouble").hidden = true;
+  if (error.code === "UNAUTHENTICATED") signIn(error.message);
+  else sayTrouble(error, seconds, (outbox?.length ?? 0) > 0);
 }
 
 /** @param {import("./api.js").ApiError} error */
@@ -151,21 +218,14 @@ function failed(error) {
   put(failedScreen(error.message, () => choose(queue)));
 }
 
-/** @param {string} text */
-function notify(text) {
-  clearTimeout(noticeTimer);
-  const place = byId("notice");
-  place.replaceChildren(h("span", {}, text), h("button", { type: "button", class: "quiet", onclick: () => { place.hidden = true; } }, "Dismiss"));
-  place.hidden = false;
-  noticeTimer = setTimeout(() => { place.hidden = true; }, NOTICE_SECONDS * 1000);
-}
-
 function count() {
   const state = queues.find(({ name }) => name === queue);
   const waits = (state?.waiting ?? 0) + holds.size;
   byId("counters").hidden = queue === "";
   byId("waiting-count").textContent = waits.toLocaleString();
   byId("done-count").textContent = done.toLocaleString();
+  byId("people-count").textContent = (state?.reviewers ?? 0).toLocaleString();
+  byId("people").hidden = (state?.reviewers ?? 0) === 0;
   document.title = queue === "" ? "Demur" : `${waits > 0 ? `(${waits}) ` : ""}${queue} · Demur`;
 }
 
@@ -212,7 +272,7 @@ function choose(name) {
 function signIn(fault) {
   if (document.getElementById("sign-in") !== null) return;
   holds.stop();
-  byId("person").hidden = true;
+  byId("person").hidden = byId("help").hidden = true;
   put(signInScreen(signInKind, fault, (text) => {
     if (signInKind === "name") storeName(who.name = text);
     else storeToken(who.token = text);
@@ -249,8 +309,9 @@ async function begin() {
   if (session.name === null) return signIn(who.token === "" && who.name === "" ? "" : session.message);
   byId("person").hidden = false;
   byId("person-name").textContent = session.name;
+  byId("help").hidden = false;
   if (outbox?.reviewer !== session.name) {
-    drafts = new Drafts(session.name);
+    drafts = new Drafts(api, session.name, (token) => { if (review?.lease.token === token) review.saved(); });
     outbox = new Outbox(api, session.name, { taken, refused, trouble, calm });
   }
   await refresh();
@@ -288,9 +349,19 @@ setInterval(() => {
 addEventListener("beforeunload", (event) => { if ((outbox?.length ?? 0) > 0) event.preventDefault(); });
 addEventListener("pagehide", () => holds.stop());
 addEventListener("pageshow", (event) => { if (event.persisted && queue !== "") choose(queue); });
-document.addEventListener("keydown", (event) => { if (document.querySelector("dialog[open]") === null) review?.key(event, keysOn()); });
+document.addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]") !== null) return;
+  if (review !== null) return review.key(event, keysOn());
+  // Without an item: the last answer can still be taken back, and the help asked for.
+  if (outbox === undefined || !keysOn() || event.repeat || event.ctrlKey || event.metaKey || event.altKey || takesText(event.target)) return;
+  const action = actionOfKey(actionKeys([]), event.key);
+  if (action !== "undo" && action !== "help") return;
+  event.preventDefault();
+  act(action);
+});
+byId("help").addEventListener("click", help);
 byId("queue").addEventListener("change", () => { if (byId("queue").value !== "") choose(byId("queue").value); });
-byId("person").addEventListener("click", () => openSettings(byId("person-name").textContent, leave));
+byId("person").addEventListener("click", () => openSettings(byId("person-name").textContent, leave, help));
 
 void start();
 void refreshForEver();

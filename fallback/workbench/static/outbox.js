@@ -1,15 +1,22 @@
-// Answers on their way. Each is sent until the server took or refused it, always with the same request id, so that a
-// repeat is the same answer. They lie in the tab's storage and survive a reload.
+// Answers, skips and flags on their way. Each is sent until the server took or refused it, in order and always with the
+// same request id, so that a repeat is the same one. They lie in the tab's storage and survive a reload.
 
 import { backOffSeconds, pause, requestId, toApiError } from "./api.js";
 
-/** @typedef {import("./types.js").Answer} Answer */
 /** @typedef {import("./types.js").Lease} Lease */
-/** @typedef {import("./types.js").Submitted} Submitted */
-/** @typedef {{token: string, deferral: string, answer: Answer, comment: string, requestId: string, lease?: Lease, mark?: any}} Entry */
+/**
+ * @typedef {object} Entry
+ * @property {"submit" | "skip" | "flag"} path
+ * @property {any} body what is sent but for the request id
+ * @property {string} deferral
+ * @property {string} requestId
+ * @property {number} [sentMs] when it was last sent
+ * @property {Lease} [lease] not kept over a reload, as is the mark
+ * @property {any} [mark] what the page wants back with the reply
+ */
 /**
  * @typedef {object} Listener
- * @property {(entry: Entry, submitted: Submitted) => void} taken
+ * @property {(entry: Entry, reply: any) => void} taken a Submitted, where it was an answer
  * @property {(entry: Entry, error: import("./api.js").ApiError) => void} refused
  * @property {(error: import("./api.js").ApiError, seconds: number) => void} trouble it will be tried again in so many seconds
  * @property {() => void} calm the server answers again
@@ -39,14 +46,21 @@ export class Outbox {
     return this.#entries.length;
   }
 
+  /** Whether an answer is among them. */
+  get answering() {
+    return this.#entries.some(({ path }) => path === "submit");
+  }
+
   /**
+   * @param {Entry["path"]} path
    * @param {Lease} lease
-   * @param {Answer} answer
-   * @param {string} comment
-   * @param {any} mark what the page wants back with the reply
+   * @param {any} body what is sent besides the item's name or token
+   * @param {any} [mark]
    */
-  add(lease, answer, comment, mark) {
-    this.#entries.push({ token: lease.token, deferral: lease.deferral, answer, comment, requestId: requestId(), lease, mark });
+  add(path, lease, body, mark) {
+    // A flag is about the item, whoever holds it; the others are what its holder does.
+    const what = path === "flag" ? { deferral: lease.deferral } : { token: lease.token };
+    this.#entries.push({ path, body: { ...what, ...body }, deferral: lease.deferral, requestId: requestId(), lease, mark });
     this.#store();
     void this.#send();
   }
@@ -56,13 +70,14 @@ export class Outbox {
     this.#sending = true;
     for (let attempt = 0; this.#entries.length > 0; ) {
       const entry = this.#entries[0];
-      const { token, answer, comment, requestId: request_id } = entry;
+      entry.sentMs = Date.now();
       try {
-        const submitted = await this.api.call("submit", { token, answer, comment, request_id }, { keepalive: true });
+        // What a page may send past its own end is bounded over all of its requests; a second try goes without.
+        const reply = await this.api.call(entry.path, { ...entry.body, request_id: entry.requestId }, { keepalive: attempt === 0 });
         attempt = 0;
         this.#finish();
         this.listener.calm();
-        this.listener.taken(entry, submitted);
+        this.listener.taken(entry, reply);
       } catch (caught) {
         const error = toApiError(caught);
         if (error.final) {
@@ -87,14 +102,14 @@ export class Outbox {
   #stored() {
     try {
       const stored = JSON.parse(sessionStorage.getItem(STORE) ?? "{}");
-      return stored.reviewer === this.reviewer && Array.isArray(stored.entries) ? stored.entries : [];
+      return stored.reviewer === this.reviewer && Array.isArray(stored.entries) ? stored.entries.filter((/** @type {Entry} */ entry) => typeof entry.path === "string") : [];
     } catch {
       return [];
     }
   }
 
   #store() {
-    const entries = this.#entries.map(({ token, deferral, answer, comment, requestId }) => ({ token, deferral, answer, comment, requestId }));
+    const entries = this.#entries.map(({ path, body, deferral, requestId }) => ({ path, body, deferral, requestId }));
     try {
       sessionStorage.setItem(STORE, JSON.stringify({ reviewer: this.reviewer, entries }));
     } catch {

@@ -2,20 +2,21 @@
 
 import { answerForm } from "./answers/form.js";
 import { h } from "./dom.js";
-import { takesText } from "./keys.js";
+import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js";
 import { attributesView, subjectView } from "./subject.js";
 import { answerText, percent, thumbOf } from "./verdict.js";
 
 /** @typedef {import("./types.js").Answer} Answer */
 /** @typedef {import("./types.js").Lease} Lease */
+/** @typedef {import("./keys.js").Action} Action */
 /**
  * @typedef {object} Listener
  * @property {(answer: Answer, comment: string, mark: import("./verdict.js").Mark) => void} answered
  * @property {(draft: import("./drafts.js").Draft) => void} drafted
- * @property {() => void} putBack
+ * @property {(action: Action) => void} act undo, skip, flag, put back, help
  */
 
-// A key that bounces would answer the next item unseen.
+// A key that bounces would answer the next item unseen; one that opens a dialog is stopped by that.
 const SAME_KEY_MS = 150;
 const COMMENT_CHARS_MAX = 10_000;
 const FOLDED = "demur.guidelines.folded";
@@ -35,14 +36,18 @@ export class Review {
     this.lease = lease;
     this.listener = listener;
     this.draft = draft;
+    this.keys = actionKeys(withKeys(lease.task.labels));
     this.subject = subjectView(lease.subject, lease.deferral.replace(/[^\w-]+/gu, "_"));
     this.form = answerForm(lease.task, {
       subject: this.subject,
       begun: draft.answer,
+      was: draft.was,
       answer: (answer) => this.#answer(answer),
       draft: (answer) => this.#drafted({ answer }),
     });
     this.note = this.#noteField();
+    this.kept = h("span", { class: "muted kept", "aria-hidden": "true" });
+    this.flag = h("p", { class: "flagged", hidden: true }, h("span", { class: "tag" }, "Flagged"), " Those who run this queue are told. You can still answer.");
     this.element = this.#layout();
     // The second click of a double click falls on the next item.
     this.element.addEventListener("click", (/** @type {MouseEvent} */ event) => {
@@ -67,12 +72,31 @@ export class Review {
     const character = event.key.length === 1;
     if (character && !keysOn) return;
     if (event.key === " " || event.key === "Enter" && target.matches("a, summary, button:not(.choice[aria-pressed], .box-row)")) return;
+    const action = actionOfKey(this.keys, event.key);
+    const opens = action === "skip" || action === "flag" || action === "help";
     const now = performance.now();
-    if (character && event.key === lastKey && now - lastKeyMs < SAME_KEY_MS) return;
+    if (character && !opens && event.key === lastKey && now - lastKeyMs < SAME_KEY_MS) return;
     [lastKey, lastKeyMs] = [event.key, now];
     if (event.key === "?" && this.lease.task.cant_tell) this.#answer({ type: "cant_tell" });
+    else if (event.key === "Enter" && this.#stands !== null) this.#answer(this.#stands);
+    else if (action !== null) this.listener.act(action);
     else if (!this.form.key(event)) return;
     event.preventDefault();
+  }
+
+  /** The server has what was begun. */
+  saved() {
+    this.kept.textContent = "Draft saved";
+  }
+
+  flagged() {
+    this.flag.hidden = false;
+  }
+
+  /** The answer that was taken back, where the form has no way of its own to send it again. */
+  get #stands() {
+    const { was } = this.draft;
+    return was?.type === "label" || was?.type === "cant_tell" ? was : null;
   }
 
   /** @param {string} label that had the focus in the item before */
@@ -97,6 +121,7 @@ export class Review {
   /** @param {import("./drafts.js").Draft} change */
   #drafted(change) {
     this.draft = { ...this.draft, ...change };
+    this.kept.textContent = "";
     this.listener.drafted(this.draft);
   }
 
@@ -113,11 +138,36 @@ export class Review {
       h("section", { class: "stage", "aria-label": "The item" }, this.subject.element, attributesView(subject.attributes)),
       h("section", { class: "panel", "aria-label": "Your answer" },
         h("h1", { tabIndex: -1, dir: "auto" }, task.question),
-        this.#reviewsLine(), guidelines(task.guidelines), this.#guess(), this.form.element,
+        this.#reviewsLine(), guidelines(task.guidelines), this.#guess(), this.#takenBack(), this.form.element,
         h("div", { class: "beside" },
-          task.cant_tell && h("button", { type: "button", class: "choice cant-tell", "aria-keyshortcuts": "?", onclick: () => this.#answer({ type: "cant_tell" }) }, h("kbd", {}, "?"), "Can’t tell"),
-          h("button", { type: "button", class: "quiet put-back", title: "Leave this item to somebody else", onclick: () => this.listener.putBack() }, "Put back")),
-        h("details", { class: "note", open: this.note.value !== "" }, h("summary", {}, "Add a note"), this.note)));
+          task.cant_tell && h("button", { type: "button", class: `choice cant-tell${this.draft.was?.type === "cant_tell" ? " was" : ""}`, "aria-keyshortcuts": "?", onclick: () => this.#answer({ type: "cant_tell" }) }, h("kbd", {}, "?"), "Can’t tell"),
+          h("div", { class: "actions-row", role: "group", "aria-label": "Besides answering" },
+            this.#action("skip", "Skip", "Leave this item to somebody else and say why"),
+            this.#action("flag", "Flag", "Tell those who run this queue about this item"),
+            this.#action("back", "Put back", "Give this item back for now"))),
+        this.flag,
+        h("details", { class: "note", open: this.note.value !== "" }, h("summary", {}, "Add a note", this.kept), this.note)));
+  }
+
+  /**
+   * @param {Action} action
+   * @param {string} name
+   * @param {string} title
+   */
+  #action(action, name, title) {
+    const key = this.keys.get(action) ?? "";
+    return h("button", {
+      type: "button", class: "quiet action", title, "data-action": action, "aria-keyshortcuts": key === "" ? null : keyName(key).replace(" ", "+"), onclick: () => this.listener.act(action),
+    }, name, key !== "" && h("kbd", {}, keyName(key)));
+  }
+
+  #takenBack() {
+    const { was } = this.draft;
+    if (was === undefined) return null;
+    const stands = this.#stands;
+    return h("div", { class: "taken-back" },
+      h("p", {}, h("span", { class: "tag" }, "Taken back"), " You had answered ", h("b", { dir: "auto" }, answerText(was)), ". Correct it, or send it again."),
+      stands !== null && h("button", { type: "button", class: "button again", onclick: () => this.#answer(stands) }, "Same again", h("kbd", {}, "Enter")));
   }
 
   #reviewsLine() {

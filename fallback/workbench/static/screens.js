@@ -1,6 +1,7 @@
 // The page when no item is on it: who are you, which queue, nothing to do, paused, failed.
 
-import { counted, h } from "./dom.js";
+import { byId, counted, h } from "./dom.js";
+import { clock } from "./verdict.js";
 
 /** @typedef {import("./types.js").QueueState} QueueState */
 
@@ -49,28 +50,55 @@ export function chooseScreen(queues, choose) {
   return card("Which queue?", h("ul", { class: "queue-list" }, ...queues.map((queue) => h("li", {}, h("button", { type: "button", class: "queue-row", onclick: () => choose(queue.name) },
     h("span", { class: "queue-name" }, queue.name),
     h("span", { class: queue.waiting > 0 ? "queue-count" : "queue-count muted" }, `${queue.waiting.toLocaleString()} waiting`),
-    h("span", { class: "muted queue-more" }, [queue.held > 0 ? `${queue.held.toLocaleString()} held` : "", queue.assisted ? "assisted" : "blind"].filter((part) => part !== "").join(" · ")))))));
+    h("span", { class: "muted queue-more" }, [queue.held > 0 ? `${queue.held.toLocaleString()} held` : "", queue.reviewers > 0 ? `${counted(queue.reviewers, "person", "people")} at work` : "", queue.assisted ? "assisted" : "blind"].filter((part) => part !== "").join(" · ")))))));
 }
 
 /**
  * Why there is nothing to do, in one sentence.
  * @param {QueueState | undefined} queue
+ * @param {number} [freeSeconds] until the next held item frees; left out where nobody knows
  */
-export function whyNothing(queue) {
+export function whyNothing(queue, freeSeconds) {
   if (queue === undefined || queue.open === 0) return "The queue is empty.";
-  if (queue.waiting > 0) return `${counted(queue.waiting, "item waits", "items wait")} for another person’s view: you have already answered.`;
-  if (queue.held > 0) return `${counted(queue.held, "item is", "items are")} held by others; what they leave comes back.`;
-  return `${counted(queue.open, "item is", "items are")} being settled.`;
+  if (queue.waiting > 0) return `${counted(queue.waiting, "item waits", "items wait")} for another person’s view: you have already answered or skipped.`;
+  if (queue.held > 0) {
+    const items = `${counted(queue.held, "item is", "items are")} held by others; `;
+    if (freeSeconds === undefined) return `${items}what they leave comes back.`;
+    return `${items}${queue.held === 1 ? "it" : "the next"} frees in ${clock(freeSeconds)} unless they go on.`;
+  }
+  return `${counted(queue.open, "item has", "items have")} been answered; the time to undo still runs.`;
 }
 
+/** That there is nothing to do; `sayWhy` fills it in. */
+export function idleScreen() {
+  return card("Nothing to do right now", h("p", { class: "why", id: "why" }),
+    h("p", { class: "muted watching" }, h("span", { class: "pulse", "aria-hidden": "true" }), "The next item appears here by itself."),
+    h("p", { class: "muted", id: "why-people" }), h("p", { class: "muted", id: "why-done" }));
+}
+
+let freesMs = 0;
+let counting = 0;
+
 /**
+ * Says why there is nothing to do, and counts down to when there may be something.
  * @param {QueueState | undefined} queue
  * @param {number} done
  */
-export function idleScreen(queue, done) {
-  return card("Nothing to do right now", h("p", { class: "why" }, whyNothing(queue)),
-    h("p", { class: "muted watching" }, h("span", { class: "pulse", "aria-hidden": "true" }), "The next item appears here by itself."),
-    done > 0 && h("p", { class: "muted" }, `You have answered ${counted(done, "item", "items")} in this tab. Thank you.`));
+export function sayWhy(queue, done) {
+  clearInterval(counting);
+  freesMs = Date.now() + (queue?.next_free_seconds ?? 0) * 1000;
+  const known = typeof queue?.next_free_seconds === "number";
+  const say = () => {
+    const place = document.getElementById("why");
+    if (place === null) return clearInterval(counting);
+    const text = whyNothing(queue, known ? (freesMs - Date.now()) / 1000 : undefined);
+    if (place.textContent !== text) place.textContent = text;
+  };
+  say();
+  if (known) counting = setInterval(say, 250);
+  const people = queue?.reviewers ?? 0;
+  byId("why-people").textContent = people === 0 ? "" : `${counted(people, "person is", "people are")} at work in this queue.`;
+  byId("why-done").textContent = done === 0 ? "" : `You have answered ${counted(done, "item", "items")} in this tab. Thank you.`;
 }
 
 /**

@@ -1,4 +1,4 @@
-// The dialog behind the reviewer's name: the keys, whether they are on, and leaving.
+// The dialog behind the reviewer's name: whether single keys are on, and leaving.
 
 import { h } from "./dom.js";
 
@@ -15,19 +15,19 @@ export function keysOn() {
 /**
  * @param {string} name
  * @param {() => void} leave
+ * @param {() => void} help
  */
-export function openSettings(name, leave) {
+export function openSettings(name, leave, help) {
   const toggle = h("input", {
     type: "checkbox", id: "keys-on", checked: keysOn(),
     onchange: () => {
       try { localStorage.setItem(KEYS_OFF, toggle.checked ? "no" : "yes"); } catch { /* Then it holds until the reload. */ }
     },
   });
-  const rows = [["0–9, a–z", "the label that shows the key"], ["?", "can’t tell"], ["Enter", "send labels, boxes or a number"], ["Ctrl Enter", "send a JSON text"], ["Delete", "remove the chosen box"], ["Esc", "leave a text field"]];
   const dialog = h("dialog", { class: "settings", "aria-labelledby": "settings-title", onclose: () => dialog.remove() },
     h("h2", { id: "settings-title" }, name),
     h("label", { class: "switch", for: "keys-on" }, toggle, "Answer by single keys"),
-    h("dl", { class: "keys" }, ...rows.map(([key, meaning]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, meaning)))),
+    h("button", { type: "button", class: "button wide", onclick: () => { dialog.close(); help(); } }, "All keys"),
     h("div", { class: "actions" },
       h("button", { type: "button", class: "quiet", onclick: () => { dialog.close(); leave(); } }, "Not you? Leave"),
       h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close")));

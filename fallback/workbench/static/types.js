@@ -11,9 +11,15 @@
 /** @typedef {{view: "image"|"text"|"json"|"file", media_type: string, content: string, attributes: Record<string, string>}} SubjectJson content in base64 */
 /**
  * @typedef {{token: string, deferral: string, task: Task, subject: SubjectJson, blind: boolean,
- *   prediction: Prediction | null, lease_seconds: number, reviews_done: number, reviews_wanted: number}} Lease
+ *   prediction: Prediction | null, lease_seconds: number, reviews_done: number, reviews_wanted: number, draft: string}} Lease
  */
-/** @typedef {{name: string, waiting: number, held: number, open: number, assisted: boolean, lease_seconds: number, reviewers: number}} QueueState */
-/** @typedef {{deferral: string, open: boolean, reviews_done: number, reviews_wanted: number, model_agreed: boolean | null, prediction: Prediction | null}} Submitted */
+/**
+ * @typedef {{name: string, waiting: number, held: number, open: number, assisted: boolean, lease_seconds: number,
+ *   reviewers: number, undo_seconds: number, next_free_seconds?: number | null}} QueueState
+ */
+/**
+ * @typedef {{deferral: string, open: boolean, reviews_done: number, reviews_wanted: number, model_agreed: boolean | null,
+ *   prediction: Prediction | null, undo_seconds: number}} Submitted undo_seconds: how long the answer can still be taken back
+ */
 
 export {};

@@ -1,5 +1,5 @@
-// What became of the last answer: recorded, and whether the model had guessed the same; and a short trail of the ones
-// before it. Stands beside the next item, never over it.
+// What became of the last answer: recorded, how long it can still be taken back, and, when it no longer can, whether the
+// model had guessed the same; and a short trail of the ones before it. Stands beside the next item, never over it.
 
 import { announce, h } from "./dom.js";
 
@@ -41,17 +41,43 @@ export function percent(confidence) {
 export function verdictOf(answer, submitted) {
   const { prediction, model_agreed: agreed } = submitted;
   const more = submitted.open && submitted.reviews_done < submitted.reviews_wanted ? " Another person will look, too." : "";
-  if (prediction === null) return { kind: "plain", text: `Recorded.${more}` };
+  if (prediction === null) return { kind: "plain", text: submitted.undo_seconds > 0 && more === "" ? "Recorded, not final yet." : `Recorded.${more}` };
   const guess = `${answerText(prediction.answer)} (${percent(prediction.confidence)})`;
   if (agreed) return { kind: "same", text: `The model had guessed the same, ${percent(prediction.confidence)} sure.${more}` };
   return { kind: answer.type === "cant_tell" ? "plain" : "other", text: `The model had guessed ${guess}.${more}` };
 }
 
+/**
+ * @param {number} seconds
+ * @returns {string} minutes and seconds
+ */
+export function clock(seconds) {
+  const whole = Math.max(0, Math.ceil(seconds));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/** @typedef {{deferral: string, answer: Answer, mark: Mark | undefined, row: HTMLElement}} Told */
+
 export class Verdicts {
-  constructor() {
-    this.last = h("div", { class: "verdict", hidden: true });
+  /** @type {Told[]} newest first */
+  #told = [];
+
+  /** @param {() => void} undo */
+  constructor(undo) {
+    this.words = h("div");
+    this.picture = h("span", { class: "picture" });
+    this.sign = h("span", { class: "sign", "aria-hidden": "true" });
+    this.left = h("span", { class: "undo-left", "aria-hidden": "true" });
+    this.undoKey = h("kbd", {}, "u");
+    this.undo = h("button", { type: "button", class: "undo", hidden: true, onclick: undo }, "Undo", this.undoKey, this.left);
+    this.bar = h("span", { class: "undo-bar", "aria-hidden": "true" });
+    this.last = h("div", { class: "verdict", hidden: true }, this.picture, this.words, this.sign, this.undo, this.bar);
     this.trail = h("ol", { class: "trail", "aria-label": "Your last answers, newest first" });
     this.element = h("section", { class: "verdicts", "aria-label": "Your last answers" }, this.last, this.trail);
+  }
+
+  get any() {
+    return !this.last.hidden;
   }
 
   /**
@@ -64,27 +90,82 @@ export class Verdicts {
   }
 
   /**
+   * @param {string} deferral
    * @param {Answer} answer
    * @param {Submitted} submitted
    * @param {Mark | undefined} mark
    */
-  taken(answer, submitted, mark) {
-    const { kind, text } = verdictOf(answer, submitted);
-    this.#show(kind, answer, text, mark);
-    const sign = kind === "same" ? "=" : kind === "other" ? "≠" : "·";
-    this.trail.prepend(h("li", { class: kind, title: `${answerText(answer)}. ${text}` },
-      mark?.thumb?.() ?? null, h("span", { class: "trail-answer" }, answerText(answer)), h("span", { "aria-hidden": "true" }, sign), h("span", { class: "unseen" }, text)));
-    while (this.trail.childElementCount > TRAIL_MAX) this.trail.lastElementChild?.remove();
-    announce(`${answerText(answer)}. ${text}`);
+  taken(deferral, answer, submitted, mark) {
+    const told = { deferral, answer, mark, row: h("li") };
+    this.#told.unshift(told);
+    this.trail.prepend(told.row);
+    for (const old of this.#told.splice(TRAIL_MAX)) old.row.remove();
+    this.#tell(told, submitted, submitted.undo_seconds > 0 ? ` It can be undone for ${Math.round(submitted.undo_seconds)} seconds.` : "");
   }
 
-  get any() {
-    return !this.last.hidden;
+  /**
+   * Says what became of an answer that could be taken back until now.
+   * @param {string} deferral
+   * @param {Submitted} submitted
+   */
+  settled(deferral, submitted) {
+    const told = this.#told.find((one) => one.deferral === deferral);
+    if (told !== undefined) this.#tell(told, submitted, "");
+  }
+
+  /** @param {string} deferral whose answer was taken back */
+  takenBack(deferral) {
+    this.#told.find((one) => one.deferral === deferral)?.row.remove();
+    this.#told = this.#told.filter((one) => one.deferral !== deferral);
+    this.last.hidden = true;
+  }
+
+  /** Says that the answer on show is being taken back. */
+  takingBack() {
+    const [, text] = this.words.children;
+    if (text !== undefined) text.textContent = "Taking it back…";
   }
 
   /** Takes back what `sending` showed. */
   clear() {
     this.last.hidden = true;
+  }
+
+  /**
+   * Shows how long the last answer can be taken back; null: it cannot.
+   * @param {{sentMs: number, untilMs: number} | null} newest
+   * @param {number} seconds
+   */
+  countDown(newest, seconds) {
+    this.undo.hidden = this.bar.hidden = newest === null;
+    if (newest === null) return;
+    const left = clock(seconds);
+    if (this.left.textContent !== left) this.left.textContent = left;
+    this.bar.style.transform = `scaleX(${Math.max(0, Math.min(1, (seconds * 1000) / (newest.untilMs - newest.sentMs)))})`;
+    this.last.hidden = this.words.childElementCount === 0;
+  }
+
+  /** @param {string} key that takes back where the item on the page leaves one free */
+  nameKey(key) {
+    this.undoKey.textContent = key;
+    this.undoKey.hidden = key === "";
+  }
+
+  /**
+   * @param {Told} told
+   * @param {Submitted} submitted
+   * @param {string} more only said
+   */
+  #tell(told, submitted, more) {
+    const { kind, text } = verdictOf(told.answer, submitted);
+    const words = answerText(told.answer);
+    const sign = kind === "same" ? "=" : kind === "other" ? "≠" : "·";
+    told.row.className = kind;
+    told.row.title = `${words}. ${text}`;
+    told.row.replaceChildren(...[told.mark?.thumb?.() ?? null, h("span", { class: "trail-answer" }, words), h("span", { "aria-hidden": "true" }, sign), h("span", { class: "unseen" }, text)].filter((child) => child !== null));
+    if (told !== this.#told[0]) return;
+    this.#show(kind, told.answer, text, told.mark);
+    announce(`${words}. ${text}${more}`);
   }
 
   /**
@@ -96,11 +177,9 @@ export class Verdicts {
   #show(kind, answer, text, mark) {
     this.last.hidden = false;
     this.last.className = `verdict ${kind}`;
-    this.last.replaceChildren(...[
-      mark?.thumb?.() ?? null,
-      h("div", {}, h("p", { class: "verdict-answer" }, "You: ", h("b", { dir: "auto" }, answerText(answer))), h("p", {}, text)),
-      h("span", { class: "sign", "aria-hidden": "true" }, kind === "same" ? "=" : kind === "other" ? "≠" : ""),
-    ].filter((child) => child !== null));
+    this.picture.replaceChildren(...[mark?.thumb?.() ?? null].filter((child) => child !== null));
+    this.words.replaceChildren(h("p", { class: "verdict-answer" }, "You: ", h("b", { dir: "auto" }, answerText(answer))), h("p", {}, text));
+    this.sign.textContent = kind === "same" ? "=" : kind === "other" ? "≠" : "";
   }
 }
 

@@ -45,6 +45,15 @@ export function nudged(box, dx, dy, grow, size) {
 }
 
 /**
+ * Whether what was begun earlier is a box of this task.
+ * @param {any} box
+ * @param {import("../types.js").Task} task
+ */
+function isBox(box, task) {
+  return [box?.x, box?.y, box?.width, box?.height].every(Number.isFinite) && task.labels.some(({ label }) => label === box.label);
+}
+
+/**
  * @param {import("../types.js").Task} task
  * @param {import("./form.js").Wants} wants
  * @returns {import("./form.js").Form}
@@ -80,7 +89,7 @@ class BoxesForm {
     this.focus = null;
     this.#labels = withKeys(task.labels);
     this.#label = this.#labels[0].label;
-    if (Array.isArray(wants.begun)) this.#boxes = wants.begun;
+    if (Array.isArray(wants.begun)) this.#boxes = wants.begun.filter((box) => isBox(box, task));
     const { element, buttons } = choices(this.#labels, (label) => this.#choose(label), true);
     this.buttons = buttons;
     this.list = h("ol", { class: "box-list", "aria-label": "Boxes" });

@@ -20,6 +20,7 @@ import { numberForm } from "./number.js";
  * @property {(answer: Answer) => void} answer the person has answered
  * @property {(draft: any) => void} draft the person has begun
  * @property {any} begun what the person had begun earlier, or undefined
+ * @property {Answer | undefined} was the answer that was taken back
  * @property {import("../subject.js").SubjectView} subject
  */
 

@@ -11,7 +11,8 @@ import { choices } from "./choices.js";
 export function labelForm(task, wants) {
   const labels = withKeys(task.labels);
   const choose = (/** @type {string} */ label) => wants.answer({ type: "label", label });
-  const { element, filter } = choices(labels, choose);
+  const { element, buttons, filter } = choices(labels, choose);
+  if (wants.was?.type === "label") buttons.get(wants.was.label)?.classList.add("was");
   return {
     element,
     focus: filter,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from fallback.answer import Identity, Label, LabelOption, Task
-from fallback.config import Config
+from fallback.config import Config, QueueSettings
 from fallback.deferral import Parking, Prediction, State
 from fallback.identity import Credentials
 from fallback.queue import Parked, Queue
@@ -75,13 +76,20 @@ class Page:
         return lease
 
 
-@pytest.fixture
-async def page(config: Config) -> AsyncIterator[Page]:
-    """The app under uvicorn on a free port."""
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Page]:
+    """Serve the app under uvicorn on a free port."""
     queue = Queue.connect(config)
     async with served(build(queue, Credentials(), config)) as url, aiohttp.ClientSession() as session:
         yield Page(session, url, queue)
     await queue.close()
+
+
+@pytest.fixture
+async def page(config: Config) -> AsyncIterator[Page]:
+    """The app with default settings."""
+    async with opened(config) as page:
+        yield page
 
 
 async def test_an_item_is_taken_held_and_answered(page: Page) -> None:
@@ -103,6 +111,88 @@ async def test_an_item_is_taken_held_and_answered(page: Page) -> None:
     [review] = deferral.reviews
     assert (review.reviewer, review.comment, review.blind) == ("Ada", "a bar", True)
     assert await page.call("submit", body) == (200, submitted)
+
+
+async def test_an_answer_is_taken_back_and_given_anew_without_the_guess(config: Config) -> None:
+    """Undo gives the item back as blind as it was; the verdict tells of the guess when there is no undo any more."""
+    config = Config(data_folder=config.data_folder, queues={"digits": QueueSettings(undo_seconds=1.0)})
+    async with opened(config) as page:
+        name = await page.park()
+        lease = await page.lease()
+        body = {"token": lease["token"], "answer": {"type": "label", "label": "3"}, "request_id": REQUEST_ID}
+        _, submitted = await page.call("submit", body)
+        assert (submitted["open"], submitted["undo_seconds"], submitted["prediction"]) == (True, 1.0, None)
+        status, reply = await page.call("undo", {"deferral": name, "request_id": REQUEST_ID + "undo"})
+        again = reply["lease"]
+        assert (status, again["deferral"], again["blind"], again["prediction"]) == (200, name, True, None)
+        status, error = await page.call("verdict", {"deferral": name})
+        assert (status, error["code"]) == (409, "FAILED_PRECONDITION")
+        body = {"token": again["token"], "answer": {"type": "label", "label": "8"}, "request_id": REQUEST_ID + "2"}
+        assert (await page.call("submit", body))[1]["model_agreed"] is None
+        assert (await page.call("verdict", {"deferral": name}))[1]["prediction"] is None
+        for _ in range(50):
+            _, told = await page.call("verdict", {"deferral": name})
+            if not told["open"]:
+                break
+            await asyncio.sleep(0.1)
+        assert (told["open"], told["model_agreed"], told["undo_seconds"]) == (False, True, 0)
+        status, error = await page.call("undo", {"deferral": name, "request_id": REQUEST_ID + "late"})
+        assert (status, error["code"]) == (409, "FAILED_PRECONDITION")
+        status, error = await page.call("verdict", {"deferral": name}, name="Mallory")
+        assert (status, error["code"]) == (409, "FAILED_PRECONDITION")
+
+
+async def test_an_item_is_flagged_and_skipped(page: Page) -> None:
+    """Both stand in the deferral; who skipped it does not get it again."""
+    name = await page.park()
+    lease = await page.lease()
+    flag = {"deferral": name, "comment": "blurred", "request_id": REQUEST_ID}
+    assert await page.call("flag", flag) == (200, {"flagged": True})
+    skip = {"token": lease["token"], "reason": "not my field", "request_id": REQUEST_ID + "skip"}
+    assert await page.call("skip", skip) == (200, {"skipped": True})
+    deferral = await page.queue.get(name)
+    assert [(one.reviewer, one.comment) for one in deferral.flags] == [("Ada", "blurred")]
+    assert [(one.reviewer, one.reason) for one in deferral.skips] == [("Ada", "not my field")]
+    assert await page.call("lease", {"queue": "digits"}) == (200, {"leases": []})
+    assert len((await page.call("lease", {"queue": "digits"}, name="Bob"))[1]["leases"]) == 1
+
+
+async def test_what_was_begun_comes_back_to_who_began_it(page: Page) -> None:
+    """Saved while it is held, or with giving it back; others never see it."""
+    await page.park()
+    lease = await page.lease()
+    assert lease["draft"] == ""
+    draft = {"token": lease["token"], "draft": '{"a": 1}', "request_id": REQUEST_ID}
+    assert await page.call("draft", draft) == (200, {"saved": True})
+    release = {"releases": [{"token": lease["token"], "draft": '{"a": 2}', "request_id": REQUEST_ID + "2"}]}
+    assert await page.call("release", release) == (200, {"released": 1})
+    _, reply = await page.call("lease", {"queue": "digits"}, name="Bob")
+    [others] = reply["leases"]
+    assert others["draft"] == ""
+    release = {"releases": [{"token": others["token"], "request_id": REQUEST_ID + "3"}]}
+    await page.call("release", release, name="Bob")
+    assert (await page.lease())["draft"] == '{"a": 2}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("skip", {"token": "t", "reason": ""}, "reason"),
+        ("skip", {"token": "t", "reason": "x" * 501}, "reason"),
+        ("flag", {"deferral": "queues/digits/deferrals/d", "comment": ""}, "comment"),
+        ("flag", {"deferral": "queues/digits/deferrals/d", "comment": "x" * 2_001}, "comment"),
+        ("draft", {"token": "t", "draft": "x" * 65_537}, "draft"),
+        ("undo", {"deferral": ""}, "deferral"),
+        ("undo", {"deferral": "d", "reviewer": "Bob"}, "reviewer"),
+    ],
+)
+async def test_what_is_out_of_bounds_is_refused_by_name(
+    page: Page, path: str, body: dict[str, str], named: str
+) -> None:
+    """Before the queue is asked."""
+    status, error = await page.call(path, body | {"request_id": REQUEST_ID})
+    assert (status, error["code"]) == (400, "INVALID_ARGUMENT")
+    assert named in error["message"]
 
 
 async def test_a_released_item_is_there_for_others_and_releasing_twice_is_no_fault(page: Page) -> None:

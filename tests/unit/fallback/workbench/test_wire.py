@@ -9,7 +9,7 @@ import pytest
 
 from fallback.answer import Answer, Box, Boxes, CantTell, Json, Label, LabelOption, Labels, Number, Task
 from fallback.deferral import Deferral, Lease, OnExpiry, Prediction, Review, State
-from fallback.errors import Code, DemurError, InvalidError, UnavailableError
+from fallback.errors import Code, DemurError, InvalidError, StateError, UnavailableError
 from fallback.workbench import wire
 
 PNG = b"\x89PNG\r\n\x1a\n..."
@@ -44,6 +44,11 @@ def deferral(**changes: object) -> Deferral:
         inputs_digest="",
     )
     return msgspec.structs.replace(plain, **changes)
+
+
+def review(answer: Answer, *, blind: bool = True) -> Review:
+    """Ada's review."""
+    return Review(reviewer="Ada", answer=answer, create_time=1.0, blind=blind, duration_seconds=2.0)
 
 
 def lease(*, blind: bool) -> Lease:
@@ -101,13 +106,32 @@ def test_only_what_is_safe_has_a_view(media_type: str, content: bytes, view: str
 def test_agreement_is_about_what_was_meant(guess: Answer, answer: Answer, agreed: bool | None) -> None:
     """Order in a set and spaces in JSON do not count, and "can't tell" is neither yes nor no."""
     prediction = msgspec.structs.replace(GUESS, answer=guess)
-    assert wire.submitted(deferral(prediction=prediction), answer).model_agreed is agreed
+    settled = deferral(prediction=prediction, state=State.RESOLVED)
+    assert wire.submitted(settled, review(answer), undo_seconds=0.0).model_agreed is agreed
 
 
 def test_without_a_model_there_is_nothing_to_agree_with() -> None:
     """A question that no model was asked has no guess to show."""
-    told = wire.submitted(deferral(prediction=None, state=State.RESOLVED), Label(label="3"))
+    told = wire.submitted(deferral(prediction=None, state=State.RESOLVED), review(Label(label="3")), undo_seconds=0.0)
     assert (told.model_agreed, told.prediction, told.open) == (None, None, False)
+
+
+@pytest.mark.parametrize("undo_seconds", [0.0, 5.0])
+def test_a_blind_review_is_told_of_the_guess_only_when_it_is_final(undo_seconds: float) -> None:
+    """Not even whether it was right; an assisted one has seen the guess before."""
+    told = wire.submitted(deferral(), review(Label(label="3")), undo_seconds=undo_seconds)
+    assert (told.open, told.prediction, told.model_agreed, told.undo_seconds) == (True, None, None, undo_seconds)
+    seen = wire.submitted(deferral(), review(Label(label="3"), blind=False), undo_seconds=undo_seconds)
+    assert (seen.prediction, seen.model_agreed) == (GUESS, True)
+    final = wire.submitted(deferral(state=State.RESOLVED), review(Label(label="3")), undo_seconds=undo_seconds)
+    assert (final.open, final.prediction, final.model_agreed, final.undo_seconds) == (False, GUESS, True, 0.0)
+
+
+def test_a_review_is_its_givers() -> None:
+    """Who has none, or took it back, is told so instead of another's."""
+    assert wire.own_review(deferral(), "Bob").answer == Label(label="8")
+    with pytest.raises(StateError, match="no answer of yours"):
+        wire.own_review(deferral(), "Ada")
 
 
 def test_every_kind_of_answer_is_read() -> None:
