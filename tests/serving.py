@@ -67,9 +67,9 @@ class Site:
     context: BrowserContext
     queue: Queue
 
-    async def open(self, queue: str = "digits", *, name: str = "Ada") -> Page:
-        """Open a tab on a queue and say a name, where it is not known yet."""
-        page = await self.context.new_page()
+    async def open(self, queue: str = "digits", *, name: str = "Ada", page: Page | None = None) -> Page:
+        """Open a tab, or this one, on a queue and say a name, where it is not known yet."""
+        page = page or await self.context.new_page()
         await page.goto(f"{self.url}/?queue={queue}")
         await page.locator("#sign-in, .review, .why").first.wait_for()
         if await page.locator("#sign-in").count():

@@ -177,8 +177,24 @@ async def test_having_nothing_to_do_is_explained_and_ends_by_itself(site: Site) 
     [first, *_] = await site.queue.lease("digits", reviewer=OTHERS[0], limit=3)
     page = await site.open()
     await expect(page.locator(".why")).to_contain_text("3 items are held by others")
+    await expect(page.locator("#why-people")).to_have_text("1 person is at work in this queue.")
     await site.queue.release(first.token, reviewer=OTHERS[0], request_id="release-the-first")
     await expect(page.locator(".review")).to_have_attribute("data-deferral", first.deferral.name)
+
+
+async def test_the_time_until_something_may_come_is_counted_down(site: Site) -> None:
+    """From what the queue says of the next lease to end; between two looks the page counts by itself."""
+    await site.park(digit(1)[0], "image/png")
+    await site.queue.lease("digits", reviewer=OTHERS[0])
+    page = await site.context.new_page()
+
+    async def known(route: Route) -> None:
+        reply = msgspec.json.decode(await (await route.fetch()).body())
+        await route.fulfill(json={"queues": [queue | {"next_free_seconds": 61.0} for queue in reply["queues"]]})
+
+    await page.route("**/api/queues", known)
+    page = await site.open(page=page)
+    await expect(page.locator(".why")).to_have_text("1 item is held by others; it frees in 1:00 unless they go on.")
 
 
 async def test_without_a_deep_link_a_person_chooses_a_queue_and_it_is_remembered(site: Site) -> None:

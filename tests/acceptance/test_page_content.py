@@ -178,8 +178,9 @@ async def test_the_small_parts_of_the_page_do_what_they_say(site: Site) -> None:
     page = await site.open()
     assert await page.evaluate(
         """async () => {
-          const names = ["keys", "answers/number", "json-view", "answers/boxes"];
-          const [keys, number, json, boxes] = await Promise.all(names.map((name) => import(`/static/${name}.js`)));
+          const names = ["keys", "answers/number", "json-view", "answers/boxes", "drafts"];
+          const load = (name) => import(`/static/${name}.js`);
+          const [keys, number, json, boxes, drafts] = await Promise.all(names.map(load));
           const option = (label, key = "") => ({ label, key });
           const pair = [option("a", "x"), option("b", "X")];
           const size = { width: 100, height: 50 };
@@ -187,6 +188,14 @@ async def test_the_small_parts_of_the_page_do_what_they_say(site: Site) -> None:
             given: keys.withKeys([option("a", "x"), option("b")]).map(({ key }) => key),
             digits: keys.withKeys([option("7"), option("8")]).map(({ key }) => key),
             words: keys.withKeys([option("yes"), option("no")]).map(({ key }) => key),
+            actions: [[], ["S", "u"], ["s", "S"]].map((taken) => {
+              const own = keys.actionKeys(taken.map((key) => option("a", key)));
+              return [own.get("skip"), own.get("undo"), keys.actionOfKey(own, "S"), keys.actionOfKey(own, "F")];
+            }),
+            drafts: [
+              { type: "number", number: 4.5 }, { type: "labels", labels: ["a"] }, { type: "json", json: "[]" },
+              { type: "boxes", boxes: [] }, { type: "label", label: "a" }, { type: "cant_tell" },
+            ].map((answer) => drafts.draftOf(answer, "").answer ?? null),
             found: [[[pair[0]], "X"], [pair, "X"], [[option("a")], ""]].map((call) => keys.labelOfKey(...call)),
             numbers: ["1,5", "-2e3", ".5", "1,2,3", "1.000,5", "", "Infinity", "0x10", "\\u22124"]
               .map(number.readNumber),
@@ -200,6 +209,8 @@ async def test_the_small_parts_of_the_page_do_what_they_say(site: Site) -> None:
         "given": ["x", ""],
         "digits": ["7", "8"],
         "words": ["1", "2"],
+        "actions": [["s", "u", "skip", "flag"], ["", "U", None, "flag"], ["", "u", None, "flag"]],
+        "drafts": ["4.5", ["a"], "[]", [], None, None],
         "found": ["a", "b", None],
         "numbers": [1.5, -2000, 0.5, None, None, None, None, None, -4],
         "json": [True, True, True, False],

@@ -170,8 +170,10 @@ function waiting() {
 
 /** @type {import("./outbox.js").Listener["taken"]} */
 function taken(entry, reply) {
-  if (entry.path === "flag" && review?.lease.deferral === entry.deferral) review.flagged();
-  if (entry.path === "flag") return notify("Flagged: those who run this queue are told.");
+  if (entry.path === "flag") {
+    if (review?.lease.deferral === entry.deferral) return review.flagged();
+    return notify("Flagged: those who run this queue are told.");
+  }
   drafts.remove(entry.deferral);
   if (entry.path === "submit") recorded(entry, reply);
   refresh().catch(() => {});

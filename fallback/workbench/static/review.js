@@ -1,7 +1,7 @@
 // The item under review: what is asked, what is looked at, how to answer.
 
 import { answerForm } from "./answers/form.js";
-import { h } from "./dom.js";
+import { announce, h } from "./dom.js";
 import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js";
 import { attributesView, subjectView } from "./subject.js";
 import { answerText, percent, thumbOf } from "./verdict.js";
@@ -91,6 +91,7 @@ export class Review {
 
   flagged() {
     this.flag.hidden = false;
+    announce(this.flag.textContent);
   }
 
   /** The answer that was taken back, where the form has no way of its own to send it again. */
