@@ -40,6 +40,8 @@ REVIEWERS = ("ann", "bob", "cid", "dan")
 TASK = Task(question="Which?", labels=tuple(LabelOption(label=label) for label in LABELS))
 reviewers = st.sampled_from(REVIEWERS)
 labels = st.sampled_from(LABELS)
+# Whose call it is: mostly, as the empty name says, that of whoever the token or the review belongs to.
+callers = st.sampled_from(("", "", "", "", *REVIEWERS))
 
 
 @dataclass
@@ -229,17 +231,17 @@ class Machine(RuleBasedStateMachine):
             assert lease.draft == item.draft(reviewer)
         return multiple(*((lease.token, reviewer) for lease in got))
 
-    @rule(token=tokens, reviewer=reviewers)
-    def extend(self, token: tuple[str, str], reviewer: str) -> None:
+    @rule(token=tokens, caller=callers)
+    def extend(self, token: tuple[str, str], caller: str) -> None:
         """Only the holder, only while they hold; an extended lease is not overdue."""
 
         async def call(text: str, who: Identity) -> Lease:
             return await self.queue.extend(text, reviewer=who, request_id="")
 
-        self._held(token, reviewer, call)
+        self._held(token, caller, call)
 
-    @rule(token=consumes(tokens), reviewer=reviewers)
-    def release(self, token: tuple[str, str], reviewer: str) -> None:
+    @rule(token=consumes(tokens), caller=callers)
+    def release(self, token: tuple[str, str], caller: str) -> None:
         """The slot is free again; a repeat is answered as the first time."""
         request = self.request()
 
@@ -247,15 +249,15 @@ class Machine(RuleBasedStateMachine):
             await self.queue.release(text, reviewer=who, request_id=request)
             await self.queue.release(text, reviewer=who, request_id=request)
 
-        held = self._held(token, reviewer, call)
+        held = self._held(token, caller, call)
         if held is not None:
             item, slot = held
-            slot.holder, slot.token = "", ""
+            reviewer, slot.holder, slot.token = slot.holder, "", ""
             # Who took an answer back and lets the place go has had their say.
             item.past.update(dict.fromkeys(item.past.keys() & {reviewer}, "answered"))
 
-    @rule(token=tokens, reviewer=reviewers)
-    def skip(self, token: tuple[str, str], reviewer: str) -> None:
+    @rule(token=tokens, caller=callers)
+    def skip(self, token: tuple[str, str], caller: str) -> None:
         """The slot is free again, and this reviewer never gets the item back."""
         request = self.request()
 
@@ -263,25 +265,25 @@ class Machine(RuleBasedStateMachine):
             await self.queue.skip(text, reviewer=who, reason="dark", request_id=request)
             await self.queue.skip(text, reviewer=who, reason="dark", request_id=request)
 
-        held = self._held(token, reviewer, call)
+        held = self._held(token, caller, call)
         if held is not None:
             item, slot = held
-            slot.holder, slot.token = "", ""
+            reviewer, slot.holder, slot.token = slot.holder, "", ""
             item.past[reviewer] = "skipped"
             item.forget(reviewer)
 
-    @rule(token=tokens, reviewer=reviewers, draft=st.sampled_from(["1", "2"]))
-    def save_draft(self, token: tuple[str, str], reviewer: str, draft: str) -> None:
+    @rule(token=tokens, caller=callers, draft=st.sampled_from(["1", "2"]))
+    def save_draft(self, token: tuple[str, str], caller: str, draft: str) -> None:
         """Kept in place of the one before; only the holder may."""
 
         async def call(text: str, who: Identity) -> None:
             await self.queue.save_draft(text, reviewer=who, draft=draft, request_id="")
 
-        held = self._held(token, reviewer, call)
+        held = self._held(token, caller, call)
         if held is not None:
             item, slot = held
-            item.forget(reviewer)
-            item.drafts[item.slots.index(slot), reviewer] = draft
+            item.forget(slot.holder)
+            item.drafts[item.slots.index(slot), slot.holder] = draft
 
     @precondition(lambda self: self.items)
     @rule(data=st.data(), reviewer=reviewers)
@@ -299,11 +301,13 @@ class Machine(RuleBasedStateMachine):
                 self.run(call(item.name, reviewer=who, comment="look", request_id=request))
 
     @precondition(lambda self: any(slot.answer for item in self.items.values() for slot in item.slots))
-    @rule(target=tokens, data=st.data(), reviewer=reviewers)
-    def undo(self, data: st.DataObject, reviewer: str) -> Any:
+    @rule(target=tokens, data=st.data(), caller=callers, hopeful=st.booleans())
+    def undo(self, data: st.DataObject, caller: str, *, hopeful: bool) -> Any:
         """Their own review, while the outcome is not final: the slot is theirs again, whoever settled meanwhile."""
-        answered = [item for item in self.items.values() if any(slot.answer for slot in item.slots)]
-        item = data.draw(st.sampled_from(answered))
+        answered = [(item, slot.holder) for item in self.items.values() for slot in item.slots if slot.answer]
+        open_ = [one for one in answered if one[0].state is State.OPEN]
+        item, owner = data.draw(st.sampled_from(open_ if open_ and hopeful else answered))
+        reviewer = caller or owner
         slot = next((slot for slot in item.slots if slot.answer and slot.holder == reviewer), None)
         who, request = Identity(name=reviewer), self.request()
         if slot is None or item.state is not State.OPEN or item.due or item.overdue:
@@ -312,11 +316,17 @@ class Machine(RuleBasedStateMachine):
             if slot is not None and item.due:
                 self.end(item, State.RESOLVED)
             return multiple()
+        return self._undone(item, reviewer), reviewer
+
+    def _undone(self, item: Item, reviewer: str) -> str:
+        """Take back a review that may be; returns the token of the new lease."""
+        (slot,) = [slot for slot in item.slots if slot.answer and slot.holder == reviewer]
+        who, request = Identity(name=reviewer), self.request()
         lease = self.run(self.queue.undo(item.name, reviewer=who, request_id=request))
         assert self.run(self.queue.undo(item.name, reviewer=who, request_id=request)) == lease
         slot.token, slot.answer, slot.overdue = lease.token, "", False
         item.settling, item.past[reviewer] = False, "undone"
-        return lease.token, reviewer
+        return lease.token
 
     @precondition(lambda self: any(item.settling and not item.due for item in self.items.values()))
     @rule(data=st.data())
@@ -334,8 +344,8 @@ class Machine(RuleBasedStateMachine):
         assert self.run(self.queue.get(item.name)).state is State.RESOLVED
         self.end(item, State.RESOLVED)
 
-    @rule(token=tokens, reviewer=reviewers, label=labels)
-    def submit(self, token: tuple[str, str], reviewer: str, label: str) -> None:
+    @rule(token=tokens, caller=callers, label=labels)
+    def submit(self, token: tuple[str, str], caller: str, label: str) -> None:
         """The review is in, once, however often it is sent; the deferral settles or grows as the model says."""
         request = self.request()
 
@@ -344,18 +354,44 @@ class Machine(RuleBasedStateMachine):
             again = await self.queue.submit(text, reviewer=who, answer=Label(label), request_id=request)
             assert again == first
 
-        held = self._held(token, reviewer, call)
+        held = self._held(token, caller, call)
         if held is not None:
             item, slot = held
             slot.answer, slot.token = label, ""
-            item.forget(reviewer, item.slots.index(slot))
+            item.forget(slot.holder, item.slots.index(slot))
             self.conclude(item)
 
+    @rule(
+        target=tokens, reviewer=reviewers, label=labels, again=st.sampled_from(["", "keep", "release", "skip", "draft"])
+    )
+    def review(self, reviewer: str, label: str, again: str) -> Any:
+        """What is mostly done, in one step: take an item, answer it, and perhaps think again."""
+        leased: Any = self.lease(reviewer, 1)
+        taken = leased.values
+        if not taken:
+            return multiple()
+        ((text, _),) = taken
+        held = self.holder(text)
+        assert held is not None
+        self.submit((text, reviewer), "", label)
+        if not again or held[0].state is not State.OPEN or held[0].overdue:
+            return multiple()
+        token = self._undone(held[0], reviewer)
+        if again == "release":
+            self.release((token, reviewer), "")
+        elif again == "skip":
+            self.save_draft((token, reviewer), "", "1")
+            self.skip((token, reviewer), "")
+        elif again == "draft":
+            self.save_draft((token, reviewer), "", "1")
+        return token, reviewer
+
     def _held(
-        self, token: tuple[str, str], reviewer: str, call: Callable[[str, Identity], Coroutine[Any, Any, Any]]
+        self, token: tuple[str, str], caller: str, call: Callable[[str, Identity], Coroutine[Any, Any, Any]]
     ) -> tuple[Item, Slot] | None:
         """Make a holder's call; returns what the model says they hold, None where the call must be refused."""
         text, owner = token
+        reviewer = caller or owner
         held = self.holder(text)
         if held is None or reviewer != owner or held[1].overdue:
             with pytest.raises(StateError):
