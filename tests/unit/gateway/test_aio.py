@@ -73,7 +73,8 @@ def test_a_call_carries_bytes_deadline_metadata_and_peer() -> None:
     (call,) = seen
     assert call.method == "/test.T/M"
     assert call.deadline is not None
-    assert 0 < call.deadline - time.monotonic() <= 5
+    # gRPC rounds a time-out up on the wire.
+    assert 0 < call.deadline - time.monotonic() < 5.5
     assert ("demur-identity", "ann") in call.metadata
     assert call.peer.startswith("ipv4:127.0.0.1:")
 
