@@ -33,6 +33,7 @@ LOG: Final = "valkey.log"
 LOCK: Final = "valkey.lock"
 # sun_path of Linux holds 108 bytes with the closing zero, of macOS 104.
 SOCKET_PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
+RECORD_FIELD_BYTES: Final = 2_048
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 LOCK_SECONDS: Final = 10.0
@@ -143,6 +144,8 @@ def server_argv(folder: Path) -> list[str]:
         "no-appendfsync-on-rewrite": "no",
         "save": "",
         "maxmemory-policy": "noeviction",
+        # A record whose longest field is not longer takes half the memory.
+        "hash-max-listpack-value": str(RECORD_FIELD_BYTES),
     }
     options = [part for key, value in settings.items() for part in (f"--{key}", value)]
     return [_binary(), *options]

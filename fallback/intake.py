@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import Final
 
@@ -56,7 +55,7 @@ async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | Demu
         call = [*frame(keys.prefix(queue), NO_REQUEST), *_shared(settings)]
         before["SADD", keys.QUEUES, queue] = None
         for number in numbers:
-            content, arguments = _prepare(secrets.token_hex(16), parkings[number], settings)
+            content, arguments = _prepare(keys.fresh_id(), parkings[number], settings)
             before |= dict.fromkeys(content)
             call += arguments
         calls.append((keys.indexes(queue), tuple(call)))
@@ -103,7 +102,7 @@ def _prepare(one: str, parking: Parking, settings: QueueSettings) -> tuple[list[
     arguments = (
         one,
         keys.digest(parking.client, parking.idempotency_key) if parking.idempotency_key else "",
-        parking.input_digest,
+        keys.digest(parking.input_digest),
         records.encode_body(parking, expiry_of(parking, settings)),
         digest,
         parking.priority,

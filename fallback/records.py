@@ -2,7 +2,7 @@
 
 A record is a hash. Its `body` is what never changes, as JSON; beside it stand the fields that the scripts change:
 
-    state, version, seq, order, task, idempotency, wanted, limit, slots, create_ms, expire_ms
+    state, version, seq, order, task, key, wanted, limit, slots, create_ms, expire_ms
     outcome, event                        from SETTLING on: what it will be, shown nowhere until it is
     outcome_ms                            once it ended
     event, attempt, reason                what is told of it, how often it was tried, why the last attempt failed
@@ -17,6 +17,7 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from typing import Final
@@ -24,7 +25,7 @@ from typing import Final
 import msgspec
 
 from fallback import keys
-from fallback.answer import Answer, Task
+from fallback.answer import Answer, Label, Task
 from fallback.deferral import (
     Callback,
     Deferral,
@@ -44,20 +45,20 @@ MS: Final = 1000.0
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What never changes of a deferral. Its fields are stored without their names: what comes later goes last."""
+    """What never changes of a deferral. Stored without names, once for each that waits: what comes later goes last."""
 
     client: str
     priority: int
     attributes: dict[str, str]
     media_type: str
-    prediction: Prediction | None
-    draw: Draw | None
+    # Their fields in order; a label stands for itself; `digests` are of subject and inputs, base64.
+    prediction: tuple[str, str, Answer | str, float] | None
+    draw: tuple[str, float, float] | None
     reasons: tuple[str, ...]
     audit: bool
-    callback: Callback | None
+    callback: tuple[str, str] | None
     on_expiry: OnExpiry
-    subject_digest: str
-    inputs_digest: str
+    digests: tuple[str, str]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,15 +89,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.deferral.reviews) == self.deferral.reviews_wanted
 
 
-def digest(content: bytes) -> str:
-    """Return sha256 as hex; empty for nothing."""
-    return hashlib.sha256(content).hexdigest() if content else ""
+def _digest(content: bytes) -> str:
+    """Return sha256 as base64 without its padding; empty for nothing."""
+    return base64.b64encode(hashlib.sha256(content).digest()).decode("ascii").rstrip("=") if content else ""
 
 
 def encode_task(task: Task) -> tuple[str, bytes]:
     """Return a task's digest and its JSON."""
     encoded = msgspec.json.encode(task, order="sorted")
-    return hashlib.sha256(encoded).hexdigest()[:40], encoded
+    return keys.digest_bytes(encoded), encoded
 
 
 def encode_body(parking: Parking, on_expiry: OnExpiry) -> bytes:
@@ -107,14 +108,13 @@ def encode_body(parking: Parking, on_expiry: OnExpiry) -> bytes:
             priority=parking.priority,
             attributes=parking.attributes,
             media_type=parking.media_type,
-            prediction=parking.prediction,
-            draw=parking.draw,
+            prediction=None if parking.prediction is None else _told(parking.prediction),
+            draw=None if parking.draw is None else _drawn(parking.draw),
             reasons=parking.reasons,
             audit=parking.audit,
-            callback=parking.callback,
+            callback=None if parking.callback is None else _called(parking.callback),
             on_expiry=on_expiry,
-            subject_digest=digest(parking.subject),
-            inputs_digest=digest(parking.inputs),
+            digests=(_digest(parking.subject), _digest(parking.inputs)),
         )
     )
 
@@ -135,8 +135,8 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         state=State.OPEN if state is State.SETTLING else state,
         version=int(fields["version"]),
         task=task,
-        prediction=body.prediction,
-        draw=body.draw,
+        prediction=_prediction(body),
+        draw=_draw(body),
         outcome=None if state is State.SETTLING else _outcome(fields),
         reviews=_reviews(fields, slots),
         reviews_wanted=slots,
@@ -148,10 +148,10 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         media_type=body.media_type,
         reasons=body.reasons,
         audit=body.audit,
-        callback=body.callback,
+        callback=_callback(body),
         on_expiry=body.on_expiry,
-        subject_digest=body.subject_digest,
-        inputs_digest=body.inputs_digest,
+        subject_digest=_hex(body.digests[0]),
+        inputs_digest=_hex(body.digests[1]),
         skips=_skips(fields),
         flags=tuple(_flag(fields[f"flag.{n}"]) for n in range(int(fields.get("flags", 0)))),
     )
@@ -173,6 +173,46 @@ def content_keys(queue: str, deferral_id: str, parking: Parking) -> dict[str, tu
         "inputs": (keys.inputs(queue, deferral_id), parking.inputs),
     }
     return {name: (key, content) for name, (key, content) in found.items() if content}
+
+
+def _told(prediction: Prediction) -> tuple[str, str, Answer | str, float]:
+    answer = prediction.answer
+    short = answer.label if isinstance(answer, Label) else answer
+    return prediction.model, prediction.version, short, prediction.confidence
+
+
+def _drawn(draw: Draw) -> tuple[str, float, float]:
+    return draw.request_key, draw.q, draw.xi
+
+
+def _called(callback: Callback) -> tuple[str, str]:
+    return callback.webhook_url, callback.grpc_target
+
+
+def _prediction(body: Body) -> Prediction | None:
+    if body.prediction is None:
+        return None
+    model, version, answer, confidence = body.prediction
+    whole = Label(answer) if isinstance(answer, str) else answer
+    return Prediction(model=model, version=version, answer=whole, confidence=confidence)
+
+
+def _draw(body: Body) -> Draw | None:
+    if body.draw is None:
+        return None
+    request_key, q, xi = body.draw
+    return Draw(request_key=request_key, q=q, xi=xi)
+
+
+def _callback(body: Body) -> Callback | None:
+    if body.callback is None:
+        return None
+    webhook_url, grpc_target = body.callback
+    return Callback(webhook_url=webhook_url, grpc_target=grpc_target)
+
+
+def _hex(digest: str) -> str:
+    return base64.b64decode(digest + "=" * (-len(digest) % 4)).hex()
 
 
 def _outcome(fields: Mapping[str, str]) -> Outcome | None:

@@ -239,7 +239,7 @@ local function finish(id, state, outcome, event, time, retention)
     call('HDEL', K.tasks, task)
     call('PEXPIRE', P .. 't:' .. task, text(retention + 86400000))
   end
-  local idempotency = call('HGET', key, 'idempotency')
+  local idempotency = call('HGET', key, 'key')
   if idempotency ~= '' then
     call('PEXPIRE', P .. 'k:' .. idempotency, text(retention))
   end

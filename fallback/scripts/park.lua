@@ -17,10 +17,7 @@ local known_tasks, made = {}, nil
 -- The part of a new record that is the same for all.
 local fresh = {}
 for slot = 0, slots - 1 do
-  local field = 's' .. slot
-  for _, value in ipairs({ field .. '.state', 'free', field .. '.generation', 0 }) do
-    fresh[#fresh + 1] = value
-  end
+  fresh[#fresh + 1], fresh[#fresh + 2] = 's' .. slot .. '.state', 'free'
 end
 
 local function content(id, what)
@@ -65,7 +62,7 @@ local function make(id, idempotency, input, body, task, priority, length, conten
   local order = text((9 - tonumber(priority)) * 2 ^ 44 + seq)
   local expire = text(time + tonumber(length))
   call('HSET', record(id), 'state', 'open', 'version', 1, 'seq', seq, 'order', order, 'task', task,
-    'idempotency', idempotency, 'limit', limit, 'wanted', slots, 'slots', slots, 'create_ms', text(time),
+    'key', idempotency, 'limit', limit, 'wanted', slots, 'slots', slots, 'create_ms', text(time),
     'expire_ms', expire, 'body', body, unpack(fresh))
   for what in string.gmatch(contents, '%a+') do
     call('PERSIST', content(id, what))
