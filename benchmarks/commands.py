@@ -88,3 +88,22 @@ def review_queue(
     from benchmarks import bench_queue
 
     raise typer.Exit(0 if bench_queue.run(as_json=json, quick=quick) else 1)
+
+
+@bench.command()
+def chaos(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="How many rounds, of at most 8 s each.")] = 15,
+    seed: Seed = 1,
+    json: Json = False,
+    keep: Keep = None,
+) -> None:
+    """Kill, stop and cut off real processes at moments that the seed draws, and check what everybody saw.
+
+    A gateway, two review replicas, reviewers, clients and a receiver of callbacks on an embedded Valkey of the run's
+    own; in each round at least 200 deferrals are in flight. Ends with 1 unless every promise held: one outcome for
+    every accepted deferral, one live lease a slot, no effect of a stale token, every outcome told, nothing left over.
+    """
+    from benchmarks.chaos import command
+
+    raise typer.Exit(0 if command.run(rounds=rounds, seed=seed, as_json=json, keep=keep) else 1)
