@@ -11,10 +11,11 @@ import msgspec
 from fallback import keys, token
 from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer, check_json
 from fallback.config import check_queue_name
+from fallback.connection import Argument
 from fallback.deferral import Deferral, Lease, deferral_name
 from fallback.errors import InvalidError
 from fallback.records import MS, Record
-from fallback.settling import close, conclude
+from fallback.settling import close, conclude, foresee
 from fallback.store import Store, accepted, missing, parse
 from fallback.token import Hold
 
@@ -114,9 +115,11 @@ async def submit(
     """Give a review; returns the deferral after it, settled where its reviews now add up to an answer."""
     hold = token.read(text)
     _check_text("comment", comment, TEXT_CHARS_MAX)
-    check_answer(answer, await store.task(hold.queue, hold.id))
+    record = store.held(hold.queue, hold.id) or await store.get(deferral_name(hold.queue, hold.id))
+    check_answer(answer, record.deferral.task)
     encoded = msgspec.json.encode(answer).decode()
-    _, text = await _run(store, "submit", hold, reviewer, request_id, said=(encoded, comment))
+    ahead = foresee(store, record, reviewer.name, answer)
+    _, text = await _run(store, "submit", hold, reviewer, request_id, said=(encoded, comment), own=ahead)
     return (await conclude(store, hold.queue, await store.record(hold.queue, hold.id, text))).deferral
 
 
@@ -128,7 +131,7 @@ async def _run(
     request_id: str,
     *,
     said: tuple[str, ...] = (),
-    own: tuple[int, ...] = (),
+    own: tuple[Argument, ...] = (),
 ) -> list[str]:
     """Run a holder's event; `said` came from the caller and must be the same in a repeat, `own` is ours."""
     request = store.request(hold.queue, request_id, reviewer.name, event, token.write(hold), *said)
@@ -143,6 +146,7 @@ async def _leases(
     names = [keys.subject(queue, str(one[0])) for one in taken]
     subjects = await store.connection.attempt(lambda: store.connection.redis.mget(names))
     drafts = await _drafts(store, queue, taken)
+    store.hold([record for record in found if record is not None])
     return [
         _leased(queue, hold, record, subject or b"", drafts.get(str(hold[0]), ""))
         for hold, record, subject in zip(taken, found, subjects, strict=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from fallback.connection import Reply
-from fallback.deferral import NeedMore, Settled, Source, State, consensus, deferral_name, overdue, telling
+from fallback.answer import Answer
+from fallback.connection import Argument, Reply
+from fallback.deferral import NeedMore, Review, Settled, Source, State, consensus, deferral_name, overdue, telling
 from fallback.errors import AbortedError
 from fallback.records import MS, Record, Verdict, encode_verdict
 from fallback.store import NO_REQUEST, Request, Store, accepted, missing, refused
@@ -41,6 +42,23 @@ async def conclude(store: Store, queue: str, one: str | Record) -> Record:
         if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
             raise refused(reply, name)
     raise AbortedError(f"{name}: others keep changing it; read it again, then retry")
+
+
+def foresee(store: Store, record: Record, reviewer: str, answer: Answer) -> tuple[Argument, ...]:
+    """Return what lets `submit` settle in the same step: the version of `record`, and how it ends with one more review.
+
+    Nothing where that review would not be the last, or the deferral grows.
+    """
+    deferral = record.deferral
+    if len(deferral.reviews) + 1 != deferral.reviews_wanted:
+        return ()
+    # Consensus is about who said what, not when.
+    review = Review(reviewer=reviewer, answer=answer, create_time=0.0, blind=True, duration_seconds=0.0)
+    match consensus((*deferral.reviews, review), wanted=record.wanted, limit=record.limit):
+        case NeedMore():
+            return ()
+        case Settled(source=source, answer=settled):
+            return _settlement(store, record, Verdict(source=source, answer=settled, reviewed=True))
 
 
 async def close(store: Store, queue: str, deferral_id: str) -> bool:
@@ -74,10 +92,13 @@ async def cancel(store: Store, record: Record, request: Request) -> None:
 
 
 async def _settle(store: Store, record: Record, verdict: Verdict) -> Reply:
-    deferral = record.deferral
-    ending = _ending(store, record, State.RESOLVED, verdict)
-    window_ms = int(store.config.queue(deferral.queue).undo_seconds * MS)
-    return await store.run("settle", deferral.queue, deferral.id, deferral.version, *ending, window_ms)
+    return await store.run("settle", record.deferral.queue, record.deferral.id, *_settlement(store, record, verdict))
+
+
+def _settlement(store: Store, record: Record, verdict: Verdict) -> tuple[Argument, ...]:
+    """Return what settling takes: the version it is decided at, the ending, the undo window."""
+    window_ms = int(store.config.queue(record.deferral.queue).undo_seconds * MS)
+    return record.deferral.version, *_ending(store, record, State.RESOLVED, verdict), window_ms
 
 
 def _ending(store: Store, record: Record, state: State, verdict: Verdict) -> tuple[bytes, str, int]:

@@ -27,8 +27,7 @@ from fallback.records import Record
 REQUEST_ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 256
 TASKS_CACHED_MAX: Final = 1_024
-# Deferrals of which this process remembers what they ask.
-ASKED_CACHED_MAX: Final = 16_384
+HELD_CACHED_MAX: Final = 1_024
 # Records that one run of a script reads at most: others are served between two runs.
 READ_MAX: Final = 64
 # What we repeat ourselves is repeated within seconds.
@@ -82,8 +81,7 @@ class Store:
         self.config = config
         self.connection = Connection(config)
         self._tasks: dict[str, Task] = {}
-        # (queue, id) -> the task's digest
-        self._asked: dict[tuple[str, str], str] = {}
+        self._held: dict[tuple[str, str], Record] = {}
 
     async def run(self, event: str, queue: str, *arguments: Argument, request: Request | None = None) -> Reply:
         """Run the script of an event; returns its reply, {'ok', ...} or {'refused', ...}."""
@@ -143,10 +141,19 @@ class Store:
             raise missing(deferral_name(queue, deferral_id))
         return found
 
-    async def task(self, queue: str, deferral_id: str) -> Task:
-        """Return what a deferral asks, which never changes; raises NotFoundError where that is not known any more."""
-        task = self._tasks.get(self._asked.get((queue, deferral_id), ""))
-        return task or (await self.get(deferral_name(queue, deferral_id))).deferral.task
+    def hold(self, records: Sequence[Record]) -> None:
+        """Remember deferrals as they were when somebody leased them."""
+        for record in records:
+            self._held[record.deferral.queue, record.deferral.id] = record
+        while len(self._held) > HELD_CACHED_MAX:
+            del self._held[next(iter(self._held))]
+
+    def held(self, queue: str, deferral_id: str) -> Record | None:
+        """Return a deferral as it was when somebody leased it here, which may be long ago; None where it is forgotten.
+
+        What never changes of it is right, and all of it is as long as its version is the same.
+        """
+        return self._held.get((queue, deferral_id))
 
     async def content(self, key: str, name: str) -> bytes:
         """Return a subject or inputs, empty where there are none."""
@@ -180,13 +187,9 @@ class Store:
 
     def _decode(self, queue: str, deferral_id: str, fields: dict[str, str]) -> Record:
         try:
-            record = records.decode(queue, deferral_id, fields, self._tasks[fields["task"]])
+            return records.decode(queue, deferral_id, fields, self._tasks[fields["task"]])
         except (KeyError, ValueError, msgspec.DecodeError) as error:
             raise _unreadable(queue, deferral_id, error) from error
-        self._asked[queue, deferral_id] = fields["task"]
-        if len(self._asked) > ASKED_CACHED_MAX:
-            del self._asked[next(iter(self._asked))]
-        return record
 
 
 def _fields(queue: str, deferral_id: str, text: str) -> dict[str, str]:

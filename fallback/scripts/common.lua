@@ -248,3 +248,20 @@ local function finish(id, state, outcome, event, time, retention)
   end
   return version
 end
+
+-- OPEN -> RESOLVED, or SETTLING where there is an undo window; that never outlasts the deferral's own end. Returns the
+-- version.
+local function settle(id, outcome, event, retention, window, time)
+  local key = record(id)
+  local due = math.min(time + window, tonumber(call('HGET', key, 'expire_ms')))
+  if due <= time then
+    return finish(id, 'resolved', outcome, event, time, retention)
+  end
+  revoke(id, key, 'settling')
+  for _, index in ipairs({ K.free, K.held, K.full, K.expiry }) do
+    call('ZREM', index, id)
+  end
+  call('ZADD', K.settling, text(due), id)
+  call('HSET', key, 'state', 'settling', 'outcome', outcome, 'event', event)
+  return call('HINCRBY', key, 'version', 1)
+end

@@ -12,19 +12,8 @@ if refusal then
   return refusal
 end
 local id, time = ARGV[5], clock()
-local key = record(id)
-local version = call('HGET', key, 'version')
+local version = call('HGET', record(id), 'version')
 if version ~= ARGV[6] then
   return { 'refused', 'changed', version }
 end
-local due = math.min(time + tonumber(ARGV[10]), tonumber(call('HGET', key, 'expire_ms')))
-if due <= time then
-  return with_record(remember({ 'ok', finish(id, 'resolved', ARGV[7], ARGV[8], time, tonumber(ARGV[9])) }), id)
-end
-revoke(id, key, 'settling')
-for _, index in ipairs({ K.free, K.held, K.full, K.expiry }) do
-  call('ZREM', index, id)
-end
-call('ZADD', K.settling, text(due), id)
-call('HSET', key, 'state', 'settling', 'outcome', ARGV[7], 'event', ARGV[8])
-return with_record(remember({ 'ok', call('HINCRBY', key, 'version', 1) }), id)
+return with_record(remember({ 'ok', settle(id, ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), time) }), id)

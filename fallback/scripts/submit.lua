@@ -1,6 +1,10 @@
 #!lua flags=allow-oom
--- submit: HELD -> FILLED with the reviewer's answer; drafts for this slot, or by them, are done with. What the reviews add up to is decided outside; see settle.
+-- submit: HELD -> FILLED with the reviewer's answer; drafts for this slot, or by them, are done with. What the reviews
+-- add up to is decided outside, before or after: where the caller knew all others and this is the last, it says so, and
+-- the deferral is settled in the same step unless something came in since.
 --   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer   [10] answer, JSON   [11] comment
+--   [12] the version that the other reviews were read at, or ''   [13] outcome   [14] event   [15] retention, ms
+--   [16] the undo window, ms; see settle
 -- -> {'ok', version, the record as JSON} | refused: see judge
 local kept = replay()
 if kept then
@@ -19,5 +23,9 @@ forget_drafts(id, ARGV[9], ARGV[6])
 count_down(K.holding, id)
 count_down(K.holders, ARGV[9])
 local version = call('HINCRBY', key, 'version', 1)
-place(id, key)
+if version - 1 == tonumber(ARGV[12] or '') then
+  version = settle(id, ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16]), time)
+else
+  place(id, key)
+end
 return with_record(remember({ 'ok', version }), id)

@@ -166,6 +166,7 @@ async def test_a_process_that_dies_before_settling_or_in_the_window_loses_no_ans
 
     name = await _parked(queue, parking())
     with monkeypatch.context() as patch:
+        patch.setattr("fallback.leases.foresee", lambda *_: ())
         patch.setattr("fallback.leases.conclude", died)
         with pytest.raises(StateError, match="died"):
             await _answered(queue, ann)
