@@ -120,7 +120,7 @@ def _tell(console: Console, got: dict[str, object], found: Found) -> None:
         )
     lines = [
         f"reaping {got['lapsed']} lapsed leases: {got['reap_seconds']} s",
-        f"{got['callbacks']} callbacks: p50 {got['callback_p50_ms']}, p99 {got['callback_p99_ms']} ms after their outcomes",
+        f"{got['callbacks']} callbacks: p50 {got['callback_p50_ms']}, p99 {got['callback_p99_ms']} ms",
         f"{got['server']}; {got['machine']}; {got['seconds']} s in all",
     ]
     for line in lines:
