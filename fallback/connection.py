@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
@@ -39,7 +40,12 @@ _PASSING: Final = (
     exceptions.MasterDownError,
     OSError,
 )
+# Arguments that are copied to send a command in one piece, at most.
+PIECE_BYTES_MAX: Final = 65_536
 _SHEBANG: Final = "#!lua"
+_INDEX: Final = re.compile(r"\bK\.(\w+)")
+_WORD: Final = re.compile(r"\w+")
+_DEFINED: Final = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -49,24 +55,72 @@ Reply = list[Any]
 
 
 class Script:
-    """One file of fallback/scripts: its first line, then the keys' names, what all scripts share, and the rest."""
+    """One file of fallback/scripts: its first line, the keys' names, what it uses of what all scripts share, the rest.
+
+    `indexes` are those of the queue's that it names, in the order in which it gets them. What it does not use, the
+    server need not read at every call.
+    """
 
     def __init__(self, name: str, *, indexes: Sequence[str] = keys.INDEXES, shared: str = "common") -> None:
         folder = resources.files("fallback") / "scripts"
         shebang, _, body = (folder / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
         if not shebang.startswith(_SHEBANG):
             raise ValueError(f"{name}.lua: expected {_SHEBANG} flags=... on the first line, got {shebang!r}")
-        names = ", ".join(f"{index} = KEYS[{number}]" for number, index in enumerate(indexes, start=1))
-        parts = [shebang, f"local K = {{ {names} }}", (folder / f"{shared}.lua").read_text(encoding="utf-8"), body]
+        used = _used((folder / f"{shared}.lua").read_text(encoding="utf-8"), body)
+        named = set(_INDEX.findall(f"{used}\n{body}"))
         self.name = name
-        self.source = "\n".join(parts)
+        # One at least: from its keys a cluster knows which of its servers to ask.
+        self.indexes = tuple(index for index in indexes if index in named) or tuple(indexes[:1])
+        names = ", ".join(f"{index} = KEYS[{number}]" for number, index in enumerate(self.indexes, start=1))
+        self.source = "\n".join([shebang, f"local K = {{ {names} }}", used, body])
         self.sha1 = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+def _used(shared: str, body: str) -> str:
+    """Return those parts of the shared text, which empty lines part, that `body` uses, and what these use in turn."""
+    first, *parts = shared.split("\n\n")
+    kept, words = [], set(_WORD.findall(body))
+    # What a part uses stands before it.
+    for part in reversed(parts):
+        defined = _DEFINED.search(part)
+        if defined is None or defined[1] in words:
+            kept.append(part)
+            words |= set(_WORD.findall(part))
+    return "\n\n".join([first, *reversed(kept)])
 
 
 @cache
 def script(name: str) -> Script:
     """Return one of the queue's scripts, read once."""
     return Script(name)
+
+
+class _Packing:
+    """A connection of redis-py that joins a command's parts once; its own does at each argument."""
+
+    # redis-py's, which has no types.
+    encoder: Any
+
+    def pack_command(self, *args: Argument) -> list[bytes]:
+        """Return the command as the server reads it, in pieces: large arguments are not copied."""
+        # As redis-py has it: the first argument may be two words, "SCRIPT LOAD".
+        words = args[0].split() if isinstance(args[0], (str, bytes)) else args[:1]
+        pieces: list[bytes] = []
+        parts = [b"*%d\r\n" % (len(words) + len(args) - 1)]
+        for argument in (*words, *args[1:]):
+            encoded = argument.encode() if type(argument) is str else self.encoder.encode(argument)
+            size = len(encoded)
+            if size > PIECE_BYTES_MAX:
+                parts.append(b"$%d\r\n" % size)
+                pieces += (b"".join(parts), encoded)
+                parts = [b"\r\n"]
+            else:
+                parts.append(b"$%d\r\n%b\r\n" % (size, encoded))
+        return [*pieces, b"".join(parts)]
+
+    def pack_commands(self, commands: Iterable[tuple[Argument, ...]]) -> list[bytes]:
+        """Return a pipeline's commands, as `pack_command` does."""
+        return [piece for command in commands for piece in self.pack_command(*command)]
 
 
 class Connection:
@@ -92,6 +146,7 @@ class Connection:
             raise ConfigError(
                 f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}"
             ) from error
+        pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
         # redis-py annotates the replies of all protocols at once; ours is 2, and what we read we name.
         self.redis: Any = Redis(connection_pool=pool)
 

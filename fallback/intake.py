@@ -1,8 +1,12 @@
-"""Parks requests: content first, with a time to live, then the script that accepts it and takes that away."""
+"""Parks requests: content first, then the script that accepts it.
+
+Before the content comes goes a note that it is on its way (`arriving`). The script takes the note away, whatever it
+says; where it never runs, the reaper finds the note and forgets the content.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +23,8 @@ from fallback.store import NO_REQUEST, Store, frame
 FULL_RETRY_SECONDS: Final = 5.0
 # Deferrals that one run of the script accepts at most: others are served between two runs.
 RUN_MAX: Final = 64
+# Content that one command stores at most, unless one item brings more: nobody else is served meanwhile.
+STORED_BYTES_MAX: Final = 1_048_576
 Command = tuple[Argument, ...]
 
 
@@ -47,20 +53,16 @@ def _judge(store: Store, parking: Parking) -> InvalidError | None:
 
 async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
     # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
-    before: dict[Command, None] = {}
+    before: list[Command] = []
     calls: list[tuple[Sequence[str], Command]] = []
     groups = _groups(parkings)
     for queue, numbers in groups:
-        settings = store.config.queue(queue)
-        call = [*frame(keys.prefix(queue), NO_REQUEST), *_shared(settings)]
-        before["SADD", keys.QUEUES, queue] = None
-        for number in numbers:
-            content, arguments = _prepare(keys.fresh_id(), parkings[number], settings)
-            before |= dict.fromkeys(content)
-            call += arguments
-        calls.append((keys.indexes(queue), tuple(call)))
+        asked = {keys.fresh_id(): parkings[number] for number in numbers}
+        commands, call = _prepare(queue, asked, store.config.queue(queue))
+        before += commands
+        calls.append((keys.indexes(queue, script("park").indexes), call))
     try:
-        replies = await store.connection.run_all(list(before), script("park"), calls)
+        replies = await store.connection.run_all(before, script("park"), calls)
     except DemurError as error:
         return [error] * len(parkings)
     verdicts: dict[int, Parked | DemurError] = {}
@@ -84,32 +86,56 @@ def _groups(parkings: Sequence[Parking]) -> list[tuple[str, list[int]]]:
 
 def _shared(settings: QueueSettings) -> Command:
     """Return the script's arguments that are the queue's."""
-    return settings.reviews_wanted, max(settings.reviews_wanted, settings.reviews_max), settings.depth_max
+    return settings.reviews_wanted, settings.depth_max
 
 
-def _prepare(one: str, parking: Parking, settings: QueueSettings) -> tuple[list[Command], Command]:
-    """Return the commands that store the content of a request, and the script's arguments that are its own."""
-    queue = parking.queue
-    digest, task = records.encode_task(parking.task)
-    content = records.content_keys(queue, one, parking)
+def _prepare(queue: str, asked: dict[str, Parking], settings: QueueSettings) -> tuple[list[Command], Command]:
+    """Return the commands that store what the requests bring, and the script's arguments; `asked` is by id."""
     orphan = int(settings.orphan_seconds)
-    # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
+    places = settings.reviews_wanted, max(settings.reviews_wanted, settings.reviews_max)
+    content: list[tuple[str, bytes]] = []
+    arguments: list[Argument] = [*frame(keys.prefix(queue), NO_REQUEST), *_shared(settings)]
+    # One object stands for a task in all requests of a model: by its identity it is encoded once.
+    tasks: dict[int, tuple[str, bytes]] = {}
+    for one, parking in asked.items():
+        task = tasks.get(id(parking.task)) or tasks.setdefault(id(parking.task), records.encode_task(parking.task))
+        brought = records.content_keys(queue, one, parking)
+        content += brought.values()
+        arguments.append(_words(one, parking, task[0], brought, settings))
+        arguments.append(records.encode_body(parking, expiry_of(parking, settings), places))
     before: list[Command] = [
-        ("SET", keys.task(queue, digest), task, "NX", "EX", orphan),
-        *(("SET", key, blob, "NX", "EX", orphan) for key, blob in content.values()),
+        ("SADD", keys.QUEUES, queue),
+        # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
+        *(("SET", keys.task(queue, digest), task, "NX", "EX", orphan) for digest, task in dict(tasks.values()).items()),
     ]
+    if content:
+        scores = [word for one in asked for word in (0, one)]
+        before.append(("ZADD", keys.index(queue, "arriving"), *scores))
+        before += _stored(content)
+    return before, tuple(arguments)
+
+
+def _words(one: str, parking: Parking, task: str, content: Iterable[str], settings: QueueSettings) -> str:
+    """Return what the script is told of a request beside its body, in one text: many short arguments cost more."""
+    idempotency = keys.digest(parking.client, parking.idempotency_key) if parking.idempotency_key else "-"
     seconds = parking.review_seconds if parking.review_seconds is not None else settings.review_seconds
-    arguments = (
-        one,
-        keys.digest(parking.client, parking.idempotency_key) if parking.idempotency_key else "",
-        keys.digest(parking.input_digest),
-        records.encode_body(parking, expiry_of(parking, settings)),
-        digest,
-        parking.priority,
-        max(1, int(seconds * MS)),
-        " ".join(content),
-    )
-    return before, arguments
+    length_ms = max(1, int(seconds * MS))
+    digest = keys.digest(parking.input_digest)
+    return " ".join([one, idempotency, digest, task, str(parking.priority), str(length_ms), *content])
+
+
+def _stored(content: Sequence[tuple[str, bytes]]) -> list[Command]:
+    """Return the commands that store content, each with as many items as are not too much."""
+    commands: list[Command] = []
+    command: list[Argument] = ["MSET"]
+    size = 0
+    for key, blob in content:
+        if size and size + len(blob) > STORED_BYTES_MAX:
+            commands.append(tuple(command))
+            command, size = ["MSET"], 0
+        command += (key, blob)
+        size += len(blob)
+    return [*commands, tuple(command)]
 
 
 def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError:

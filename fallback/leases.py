@@ -47,8 +47,10 @@ async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> lis
         reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, start, LOOK_MAX, *nonces)
         start, *taken = accepted(reply, queue)
         if taken:
-            ids, texts = [str(one[0]) for one in taken], [one[-1] for one in taken]
-            return await _leases(store, queue, [one[:-1] for one in taken], await store.records(queue, ids, texts))
+            heads, texts = zip(*(text.split("\n", 1) for text in taken), strict=True)
+            holds = [msgspec.json.decode(head) for head in heads]
+            found = await store.records(queue, [one[0] for one in holds], texts)
+            return await _leases(store, queue, holds, found)
     return []
 
 

@@ -54,6 +54,7 @@ async def sweep(store: Store, queue: str) -> Reaped:
     overdue = await _members(store, queue, "expiry", until_ms=now_ms)
     expired = await _each(queue, overdue, lambda one: _expire(store, queue, one))
     purged = await _batches(store, "purge", queue, BATCH, retention_ms(store, queue))
+    await _batches(store, "orphans", queue, BATCH, int(store.config.queue(queue).orphan_seconds * MS))
     return Reaped(lapsed=lapsed, finished=finished, closed=closed, expired=expired, purged=purged)
 
 

@@ -2,7 +2,7 @@
 
 A record is a hash. Its `body` is what never changes, as JSON; beside it stand the fields that the scripts change:
 
-    state, version, seq, order, task, key, wanted, limit, slots, create_ms, expire_ms
+    state, version, seq, order, task, key, slots, create_ms, expire_ms
     outcome, event                        from SETTLING on: what it will be, shown nowhere until it is
     outcome_ms                            once it ended
     event, attempt, reason                what is told of it, how often it was tried, why the last attempt failed
@@ -10,7 +10,8 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
                                           never asked again; "undone <ms>" (took it back): may be asked again
     skips                                 how many of those are skips
     flag.<n>, flags                       [reviewer, comment, ms] each, and how many there are
-    s<n>.state, .generation, .last        of slot n; `last` is how its last lease ended
+    s<n>.state, .generation, .last        of slot n once it was held, it is FREE before; `last` is how its last lease
+                                          ended
     s<n>.holder, .nonce, .since, .until   its current or last lease; `how` is blind or assisted
     s<n>.answer, .comment, .create_ms     its review
 """
@@ -59,6 +60,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     callback: tuple[str, str] | None
     on_expiry: OnExpiry
     digests: tuple[str, str]
+    # How many reviews at first, and at most.
+    places: tuple[int, int]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +103,8 @@ def encode_task(task: Task) -> tuple[str, bytes]:
     return keys.digest_bytes(encoded), encoded
 
 
-def encode_body(parking: Parking, on_expiry: OnExpiry) -> bytes:
-    """Return what never changes of a parked request, as JSON."""
+def encode_body(parking: Parking, on_expiry: OnExpiry, places: tuple[int, int]) -> bytes:
+    """Return what never changes of a parked request, as JSON; `places` is how many reviews at first, and at most."""
     return msgspec.json.encode(
         Body(
             client=parking.client,
@@ -115,6 +118,7 @@ def encode_body(parking: Parking, on_expiry: OnExpiry) -> bytes:
             callback=None if parking.callback is None else _called(parking.callback),
             on_expiry=on_expiry,
             digests=(_digest(parking.subject), _digest(parking.inputs)),
+            places=places,
         )
     )
 
@@ -158,8 +162,8 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
     return Record(
         deferral=deferral,
         settling=state is State.SETTLING,
-        wanted=int(fields["wanted"]),
-        limit=int(fields["limit"]),
+        wanted=body.places[0],
+        limit=body.places[1],
         event=fields.get("event", ""),
         attempt=int(fields.get("attempt", 0)),
         reason=fields.get("reason", ""),
@@ -228,7 +232,7 @@ def _outcome(fields: Mapping[str, str]) -> Outcome | None:
 
 
 def _reviews(fields: Mapping[str, str], slots: int) -> tuple[Review, ...]:
-    found = [_review(fields, slot) for slot in range(slots) if fields[f"s{slot}.state"] == "filled"]
+    found = [_review(fields, slot) for slot in range(slots) if fields.get(f"s{slot}.state") == "filled"]
     return tuple(sorted(found, key=lambda review: review.create_time))
 
 

@@ -70,7 +70,7 @@ async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]]) 
         for record in records
         if _is_open(record)
         for slot in range(int(record[b"slots"]))
-        if record[f"s{slot}.state".encode()] == b"held"
+        if record.get(f"s{slot}.state".encode()) == b"held"
     )
     found = []
     for name, expected in {

@@ -34,7 +34,7 @@ async def conclude(store: Store, queue: str, one: str | Record) -> Record:
             return record
         match consensus(record.deferral.reviews, wanted=record.wanted, limit=record.limit):
             case NeedMore():
-                reply = await store.run("grow", queue, deferral_id, record.deferral.version)
+                reply = await store.run("grow", queue, deferral_id, record.deferral.version, record.limit)
             case Settled(source=source, answer=answer):
                 reply = await _settle(store, record, Verdict(source=source, answer=answer, reviewed=True))
                 if reply[0] == "ok":

@@ -85,8 +85,12 @@ class Store:
 
     async def run(self, event: str, queue: str, *arguments: Argument, request: Request | None = None) -> Reply:
         """Run the script of an event; returns its reply, {'ok', ...} or {'refused', ...}."""
+        what = script(event)
         return await self.connection.run(
-            script(event), keys.indexes(queue), *frame(keys.prefix(queue), request or own_request()), *arguments
+            what,
+            keys.indexes(queue, what.indexes),
+            *frame(keys.prefix(queue), request or own_request()),
+            *arguments,
         )
 
     def request(self, queue: str, request_id: str, *call: str) -> Request:

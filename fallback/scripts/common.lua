@@ -61,26 +61,49 @@ local function with_record(reply, id)
   return reply
 end
 
-local function slot_state(key, slot)
-  return call('HGET', key, 's' .. slot .. '.state')
+-- What the slots' fields of these names say, the first of which is 'state': {{field 1, ...} of slot 0, ...}; then what the
+-- record's other fields say. Nearly all have one slot: one call. A slot that nobody ever held has no fields: it is FREE.
+local function slots_of(key, names, ...)
+  local asked = { 'slots', ... }
+  local others = #asked
+  local function ask(first, last)
+    for slot = first, last do
+      for _, name in ipairs(names) do
+        asked[#asked + 1] = 's' .. slot .. '.' .. name
+      end
+    end
+  end
+  ask(0, 0)
+  local found = call('HMGET', key, unpack(asked))
+  local count = tonumber(found[1] or 0)
+  if count > 1 then
+    ask(1, count - 1)
+    found = call('HMGET', key, unpack(asked))
+  end
+  local slots = {}
+  for slot = 1, count do
+    slots[slot] = { unpack(found, others + (slot - 1) * #names + 1, others + slot * #names) }
+    slots[slot][1] = slots[slot][1] or 'free'
+  end
+  return slots, unpack(found, 2, others)
 end
 
-local function slots_of(key)
-  return tonumber(call('HGET', key, 'slots'))
-end
-
--- How many of an OPEN deferral's slots are FREE and HELD.
-local function count_slots(key)
+-- How many of these slots, whose first field is their state, are FREE and HELD.
+local function count_states(slots)
   local free, held = 0, 0
-  for slot = 0, slots_of(key) - 1 do
-    local state = slot_state(key, slot)
-    if state == 'free' then
+  for _, slot in ipairs(slots) do
+    if slot[1] == 'free' then
       free = free + 1
-    elseif state == 'held' then
+    elseif slot[1] == 'held' then
       held = held + 1
     end
   end
   return free, held
+end
+
+-- How many of an OPEN deferral's slots are FREE and HELD.
+local function count_slots(key)
+  return count_states((slots_of(key, { 'state' })))
 end
 
 -- Wakes those who wait for work: a slot of this deferral became FREE.
@@ -90,18 +113,21 @@ end
 
 -- Puts an OPEN deferral into the one index that its slots call for.
 local function place(id, key)
-  local free, held = count_slots(key)
+  local slots, order = slots_of(key, { 'state' }, 'order')
+  local free, held = count_states(slots)
   local target = (free > 0 and K.free) or (held > 0 and K.held) or K.full
   for _, index in ipairs({ K.free, K.held, K.full }) do
     if index ~= target then
       call('ZREM', index, id)
     end
   end
-  call('ZADD', target, call('HGET', key, 'order'), id)
+  call('ZADD', target, order, id)
 end
 
 local function count_down(index, member)
-  if call('HINCRBY', index, member, -1) <= 0 then
+  if tonumber(call('HGET', index, member) or 0) > 1 then
+    call('HINCRBY', index, member, -1)
+  else
     call('HDEL', index, member)
   end
 end
@@ -210,41 +236,35 @@ end
 
 -- Everybody who still holds a slot loses it. `why` is what they are told.
 local function revoke(id, key, why)
-  for slot = 0, slots_of(key) - 1 do
-    if slot_state(key, slot) == 'held' then
-      free_slot(id, key, slot, why)
+  for number, slot in ipairs((slots_of(key, { 'state' }))) do
+    if slot[1] == 'held' then
+      free_slot(id, key, number - 1, why)
     end
   end
 end
 
 -- To `state`, one of the last: the outcome, its stream entry and, where `event` names one, its row in the outbox. Everybody who
--- still holds a slot loses it. Everything about the deferral is kept for `retention` ms from here on.
+-- still holds a slot loses it. Everything about the deferral is kept for `retention` ms from here on, until `purge` takes it.
 local function finish(id, state, outcome, event, time, retention)
   local key = record(id)
   revoke(id, key, state)
   for _, index in ipairs({ K.open, K.free, K.held, K.full, K.settling, K.expiry }) do
     call('ZREM', index, id)
   end
-  local version = call('HINCRBY', key, 'version', 1)
-  call('HSET', key, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event, 'attempt', 0)
-  call('ZADD', K[state], call('HGET', key, 'seq'), id)
+  local version, seq, task = unpack(call('HMGET', key, 'version', 'seq', 'task'))
+  version = version + 1
+  call('HSET', key, 'version', version, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event,
+    'attempt', 0)
+  call('ZADD', ({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled })[state], seq, id)
   call('ZADD', K.ended, text(time + retention), id)
   call('UNLINK', drafts(id))
   call('XADD', K.outcomes, '*', 'id', id)
   if event ~= '' then
     call('ZADD', K.outbox, text(time), id)
   end
-  local task = call('HGET', key, 'task')
   if call('HINCRBY', K.tasks, task, -1) <= 0 then
     call('HDEL', K.tasks, task)
     call('PEXPIRE', P .. 't:' .. task, text(retention + 86400000))
-  end
-  local idempotency = call('HGET', key, 'key')
-  if idempotency ~= '' then
-    call('PEXPIRE', P .. 'k:' .. idempotency, text(retention))
-  end
-  for _, kept in ipairs({ key, P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs' }) do
-    call('PEXPIRE', kept, text(retention))
   end
   return version
 end

@@ -21,9 +21,9 @@ for at = 5, #ARGV do
   local free, held = 0, 0
   if open then
     free, held = count_slots(key)
-    for slot = 0, slots_of(key) - 1 do
-      local found = call('ZSCORE', K.leases, id .. ':' .. slot)
-      expect(id, 'slot ' .. slot .. ' in leases', slot_state(key, slot) == 'held', found and true or false)
+    for number, slot in ipairs((slots_of(key, { 'state' }))) do
+      local found = call('ZSCORE', K.leases, id .. ':' .. number - 1)
+      expect(id, 'slot ' .. number - 1 .. ' in leases', slot[1] == 'held', found and true or false)
     end
   end
   expect(id, 'in open', open or settling, stands(K.open, id))
@@ -36,10 +36,10 @@ for at = 5, #ARGV do
     expect(id, 'drafts', 0, call('EXISTS', drafts(id)))
   end
   expect(id, 'holding', held, tonumber(call('HGET', K.holding, id) or 0))
-  for _, ended in ipairs({ 'resolved', 'expired', 'cancelled' }) do
+  for ended, index in pairs({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled }) do
     -- A record whose retention is over is gone a moment before its entry is.
     if state then
-      expect(id, 'in ' .. ended, state == ended, stands(K[ended], id))
+      expect(id, 'in ' .. ended, state == ended, stands(index, id))
     end
   end
 end

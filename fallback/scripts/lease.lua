@@ -3,15 +3,16 @@
 -- skipped.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
 --   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
--- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how, field of their draft or '',
---           the record as JSON}, ...}
+-- -> {'ok', where to go on or -1, one text for each lease: JSON of [id, slot, generation, nonce, until, how, field of
+--           their draft or ''], end of line, the record as JSON, ...}
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local CHUNK, LAPSE_MAX = 64, 16
+-- Entries that are read at once: a few more than are wanted, then as many as it takes to get by what is not for them.
+local few, many, LAPSE_MAX = limit + 8, 64, 16
 
 -- Each with its record as it stands, which is not worth remembering.
 local function told(reply)
   for at = 3, #reply do
-    reply[at][#reply[at] + 1] = described(reply[at][1])
+    reply[at] = reply[at] .. '\n' .. (described(string.match(reply[at], '^%["(%w+)"')) or '')
   end
   return reply
 end
@@ -24,60 +25,63 @@ local time = clock()
 -- The reaper does this too; work does not stop while it is away.
 lapse(time, LAPSE_MAX)
 
--- The first FREE slot, unless the reviewer is in another one or done with the deferral.
-local function slot_for(key)
-  local found
-  local before = past(key, reviewer)
-  if before and before ~= 'undone' then
+-- FREE -> HELD of a deferral's first FREE slot; nil where the reviewer is in another one or done with the deferral, or its
+-- time is over.
+local function take(id, nonce)
+  local key = record(id)
+  local slots, expire, before, order =
+    slots_of(key, { 'state', 'holder', 'generation' }, 'expire_ms', 'x.' .. reviewer, 'order')
+  if not expire or tonumber(expire) <= time or (before and string.match(before, '^%a+') ~= 'undone') then
     return nil
   end
-  for slot = 0, slots_of(key) - 1 do
-    local field = 's' .. slot
-    local values = call('HMGET', key, field .. '.state', field .. '.holder')
-    if values[1] == 'free' then
-      found = found or slot
-    elseif values[2] == reviewer then
+  local found, free
+  for number, slot in ipairs(slots) do
+    if slot[1] == 'free' then
+      found, free = found or number - 1, (free or 0) + 1
+    elseif slot[2] == reviewer then
       return nil
     end
   end
-  return found
-end
-
-local function take(id, key, slot, nonce)
-  local field = 's' .. slot
-  local till = math.min(time + length, tonumber(call('HGET', key, 'expire_ms')))
-  local generation = call('HINCRBY', key, field .. '.generation', 1)
-  call('HSET', key, field .. '.state', 'held', field .. '.holder', reviewer, field .. '.nonce', nonce,
-    field .. '.since', text(time), field .. '.until', text(till), field .. '.how', ARGV[8])
-  call('ZADD', K.leases, text(till), id .. ':' .. slot)
+  if not found then
+    return nil
+  end
+  local field, till = 's' .. found, text(math.min(time + length, tonumber(expire)))
+  local generation = tonumber(slots[found + 1][3] or 0) + 1
+  call('HSET', key, field .. '.state', 'held', field .. '.holder', reviewer, field .. '.generation', generation,
+    field .. '.nonce', nonce, field .. '.since', text(time), field .. '.until', till, field .. '.how', ARGV[8])
+  call('ZADD', K.leases, till, id .. ':' .. found)
   call('HINCRBY', K.holding, id, 1)
   call('HINCRBY', K.holders, reviewer, 1)
-  place(id, key)
-  return { id, slot, generation, nonce, text(till), ARGV[8], draft_of(id, reviewer) }
+  if free == 1 then
+    call('ZREM', K.free, id)
+    call('ZADD', K.held, order, id)
+  end
+  return cjson.encode({ id, found, generation, nonce, till, ARGV[8], draft_of(id, reviewer) }), free > 1
 end
 
 local reply = { 'ok', -1 }
-local at, seen = tonumber(ARGV[9]), 0
+local at, seen, chunk = tonumber(ARGV[9]), 0, few
 while #reply - 2 < limit do
-  local ids = call('ZRANGE', K.free, at, at + CHUNK - 1)
+  local ids = call('ZRANGE', K.free, at, at + chunk - 1)
   for _, id in ipairs(ids) do
-    local key = record(id)
-    local slot = #reply - 2 < limit and tonumber(call('HGET', key, 'expire_ms')) > time and slot_for(key)
-    if slot then
-      reply[#reply + 1] = take(id, key, slot, ARGV[10 + #reply - 1])
+    local taken, stays
+    if #reply - 2 < limit then
+      taken, stays = take(id, ARGV[10 + #reply - 1])
     end
+    reply[#reply + 1] = taken
     -- What left the index moved the rest up by one.
-    if not slot or call('ZSCORE', K.free, id) then
+    if not taken or stays then
       at = at + 1
     end
   end
   seen = seen + #ids
-  if #ids < CHUNK then
+  if #ids < chunk then
     return told(remember(reply))
   end
   if seen >= tonumber(ARGV[10]) then
     break
   end
+  chunk = many
 end
 reply[2] = at
 return told(remember(reply))

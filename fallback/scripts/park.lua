@@ -1,101 +1,156 @@
 #!lua
 -- park: accepts deferrals, whose content is already stored, and makes their records; or finds the one that the
--- idempotency key made before. Each is judged, then written, before the next is looked at, and none depends on another.
---   ARGV[5] slots at first   [6] slots at most   [7] most OPEN deferrals
---   then for each deferral
---   [+1] id, made by the caller: what tells a repeat   [+2] digest of client and idempotency key, or ''
---   [+3] digest of the input   [+4] body: what never changes, JSON   [+5] digest of the task   [+6] priority, 0 to 9
---   [+7] time to review, ms   [+8] 'subject', 'inputs', 'subject inputs' or '': the content that must be there
+-- idempotency key made before. All are judged, in order, then all that are accepted are written: what costs is the
+-- call, so a run asks once what is there and writes each index once.
+--   ARGV[5] slots at first   [6] most OPEN deferrals
+--   then for each deferral two: the words
+--     id, made by the caller: what tells a repeat   digest of client and idempotency key, or -   digest of the input
+--     digest of the task   priority, 0 to 9   time to review, ms   subject, inputs, both or none: the content that must
+--     be there
+--   and its body: what never changes, JSON
 -- -> {'ok', JSON: a list with one of these for each}
 --    ['ok', id, 1 if made now] | ['refused', 'conflict', id] | ['refused', 'full', depth] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
-local FIRST, EACH = 8, 8
-local slots, limit, depth_max = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
+local FIRST, EACH = 7, 2
+local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) ?(.*)$'
+local slots, depth_max = ARGV[5], tonumber(ARGV[6])
 local time, depth = clock(), call('ZCARD', K.open)
-local known_tasks, made = {}, nil
-
--- The part of a new record that is the same for all.
-local fresh = {}
-for slot = 0, slots - 1 do
-  fresh[#fresh + 1], fresh[#fresh + 2] = 's' .. slot .. '.state', 'free'
-end
 
 local function content(id, what)
   return P .. 'b:' .. id .. ':' .. what
 end
 
--- nil when all is there that a deferral needs, else the refusal.
-local function judge_new(id, task, contents)
-  if depth >= depth_max then
-    call('UNLINK', content(id, 'subject'), content(id, 'inputs'))
-    return { 'refused', 'full', depth }
+-- What is asked for, and every key that it may stand on.
+local asked, ids, records, contents, tasks, keys = {}, {}, {}, {}, {}, {}
+for at = FIRST, #ARGV, EACH do
+  local one = { body = ARGV[at + 1] }
+  one.id, one.idempotency, one.input, one.task, one.priority, one.length, one.contents = string.match(ARGV[at], WORDS)
+  one.key = record(one.id)
+  asked[#asked + 1], ids[#ids + 1], records[#records + 1], tasks[one.task] = one, one.id, one.key, P .. 't:' .. one.task
+  for what in string.gmatch(one.contents, '%a+') do
+    contents[#contents + 1] = content(one.id, what)
   end
-  for what in string.gmatch(contents, '%a+') do
-    if call('EXISTS', content(id, what)) == 0 then
-      return { 'refused', 'lost', what }
-    end
+  if one.idempotency == '-' then
+    one.idempotency = ''
+  else
+    keys[#keys + 1] = one.idempotency
   end
-  if not known_tasks[task] and call('EXISTS', P .. 't:' .. task) == 0 then
-    return { 'refused', 'lost', 'task' }
+end
+
+-- A test of which keys are there. As a rule all are or none: one call tells.
+local function there(names)
+  local count = #names == 0 and 0 or call('EXISTS', unpack(names))
+  return function(name)
+    return count == #names or (count > 0 and call('EXISTS', name) == 1)
   end
-  return nil
+end
+
+local made_before, stored = there(records), there(contents)
+-- "<id> <digest of the input>" under each idempotency key that was used, in this run too.
+local used = {}
+if #keys > 0 then
+  local names = {}
+  for number, digest in ipairs(keys) do
+    names[number] = P .. 'k:' .. digest
+  end
+  for number, value in ipairs(call('MGET', unpack(names))) do
+    used[keys[number]] = value
+  end
+end
+for digest, name in pairs(tasks) do
+  tasks[digest] = call('EXISTS', name) == 1 and name or nil
 end
 
 -- What the idempotency key made before, nil when it is new.
-local function judge_known(id, idempotency, input)
-  local known = idempotency ~= '' and call('GET', P .. 'k:' .. idempotency)
-  if not known then
+local function judge_known(one)
+  local value = used[one.idempotency]
+  if not value then
     return nil
   end
-  local cut = string.find(known, ' ', 1, true)
-  local known_id = string.sub(known, 1, cut - 1)
-  call('UNLINK', content(id, 'subject'), content(id, 'inputs'))
-  if string.sub(known, cut + 1) == input then
-    return { 'ok', known_id, 0 }
+  local cut = string.find(value, ' ', 1, true)
+  local id = string.sub(value, 1, cut - 1)
+  if string.sub(value, cut + 1) == one.input then
+    return { 'ok', id, 0 }
   end
-  return { 'refused', 'conflict', known_id }
+  return { 'refused', 'conflict', id }
 end
 
-local function make(id, idempotency, input, body, task, priority, length, contents)
-  local seq = call('INCR', K.seq)
-  -- Priority first, then age; below 2^53, so exact as a score.
-  local order = text((9 - tonumber(priority)) * 2 ^ 44 + seq)
-  local expire = text(time + tonumber(length))
-  call('HSET', record(id), 'state', 'open', 'version', 1, 'seq', seq, 'order', order, 'task', task,
-    'key', idempotency, 'limit', limit, 'wanted', slots, 'slots', slots, 'create_ms', text(time),
-    'expire_ms', expire, 'body', body, unpack(fresh))
-  for what in string.gmatch(contents, '%a+') do
-    call('PERSIST', content(id, what))
+-- nil when all is there that a deferral needs, else the refusal.
+local function judge_new(one)
+  if depth >= depth_max then
+    return { 'refused', 'full', depth }
   end
-  if not known_tasks[task] then
-    call('PERSIST', P .. 't:' .. task)
-    known_tasks[task] = true
-  end
-  call('HINCRBY', K.tasks, task, 1)
-  if idempotency ~= '' then
-    call('SET', P .. 'k:' .. idempotency, id .. ' ' .. input)
-  end
-  call('ZADD', K.open, seq, id)
-  call('ZADD', K.expiry, expire, id)
-  call('ZADD', K.free, order, id)
-end
-
-local verdicts = {}
-for at = FIRST, #ARGV, EACH do
-  local id, idempotency, input, body, task, priority, length, contents = unpack(ARGV, at, at + EACH - 1)
-  local verdict = { 'ok', id, 1 }
-  if call('EXISTS', record(id)) == 0 then
-    local other = judge_known(id, idempotency, input) or judge_new(id, task, contents)
-    if other then
-      verdict = other
-    else
-      make(id, idempotency, input, body, task, priority, length, contents)
-      depth, made = depth + 1, id
+  for what in string.gmatch(one.contents, '%a+') do
+    if not stored(content(one.id, what)) then
+      return { 'refused', 'lost', what }
     end
   end
-  verdicts[#verdicts + 1] = verdict
+  return not tasks[one.task] and { 'refused', 'lost', 'task' } or nil
 end
-if made then
-  wake(made)
+
+local verdicts, made, refused = {}, {}, {}
+for number, one in ipairs(asked) do
+  local verdict = { 'ok', one.id, 1 }
+  if not made_before(one.key) then
+    local other = judge_known(one) or judge_new(one)
+    if other then
+      verdict = other
+      refused[#refused + 1], refused[#refused + 2] = content(one.id, 'subject'), content(one.id, 'inputs')
+    else
+      made[#made + 1], depth = one, depth + 1
+      if one.idempotency ~= '' then
+        used[one.idempotency] = one.id .. ' ' .. one.input
+      end
+    end
+  end
+  verdicts[number] = verdict
+end
+
+-- Adds a member to the arguments of ZADD.
+local function add(members, score, id)
+  members[#members + 1] = score
+  members[#members + 1] = id
+end
+
+local function make()
+  local open, expiry, free, names, counts = { K.open }, { K.expiry }, { K.free }, {}, {}
+  local create = text(time)
+  local seq = call('INCRBY', K.seq, #made) - #made
+  for _, one in ipairs(made) do
+    seq = seq + 1
+    -- Priority first, then age; below 2^53, so exact as a score.
+    local order, expire = text((9 - one.priority) * 2 ^ 44 + seq), text(time + one.length)
+    call('HSET', one.key, 'state', 'open', 'version', 1, 'slots', slots, 'seq', seq, 'order', order, 'task', one.task,
+      'key', one.idempotency, 'create_ms', create, 'expire_ms', expire, 'body', one.body)
+    if one.idempotency ~= '' then
+      add(names, P .. 'k:' .. one.idempotency, used[one.idempotency])
+    end
+    add(open, seq, one.id)
+    add(expiry, expire, one.id)
+    add(free, order, one.id)
+    counts[one.task] = (counts[one.task] or 0) + 1
+  end
+  for task, count in pairs(counts) do
+    call('PERSIST', tasks[task])
+    call('HINCRBY', K.tasks, task, count)
+  end
+  if #names > 0 then
+    call('MSET', unpack(names))
+  end
+  for _, index in ipairs({ open, expiry, free }) do
+    call('ZADD', unpack(index))
+  end
+  wake(made[#made].id)
+end
+
+if #refused > 0 then
+  call('UNLINK', unpack(refused))
+end
+-- From here on content lives as its record does.
+if #contents > 0 then
+  call('ZREM', K.arriving, unpack(ids))
+end
+if #made > 0 then
+  make()
 end
 return { 'ok', cjson.encode(verdicts) }

@@ -8,6 +8,10 @@ for _, id in ipairs(over) do
   for _, index in ipairs({ K.ended, K.resolved, K.expired, K.cancelled, K.outbox, K.dead, K.flagged }) do
     call('ZREM', index, id)
   end
+  local idempotency = call('HGET', record(id), 'key')
+  if idempotency and idempotency ~= '' then
+    call('UNLINK', P .. 'k:' .. idempotency)
+  end
   call('UNLINK', record(id), P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs')
 end
 call('XTRIM', K.outcomes, 'MINID', '~', text(math.max(0, time - tonumber(ARGV[6]))))

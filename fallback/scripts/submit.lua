@@ -16,13 +16,13 @@ local refusal = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], time)
 if refusal then
   return refusal
 end
-call('HSET', key, field .. '.state', 'filled', field .. '.answer', ARGV[10], field .. '.comment', ARGV[11],
-  field .. '.create_ms', text(time))
+local version = call('HGET', key, 'version') + 1
+call('HSET', key, 'version', version, field .. '.state', 'filled', field .. '.answer', ARGV[10], field .. '.comment',
+  ARGV[11], field .. '.create_ms', text(time))
 call('ZREM', K.leases, id .. ':' .. ARGV[6])
 forget_drafts(id, ARGV[9], ARGV[6])
 count_down(K.holding, id)
 count_down(K.holders, ARGV[9])
-local version = call('HINCRBY', key, 'version', 1)
 if version - 1 == tonumber(ARGV[12] or '') then
   version = settle(id, ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16]), time)
 else

@@ -201,7 +201,7 @@ async def test_a_slot_takes_the_events_of_its_table_and_no_others(
     if event is SlotEvent.LAPSE and state is SlotState.HELD:
         await bench.time_passes(lease=True)
     before, record = await bench.everything(), await bench.record()
-    assert record[b"s0.state"].decode() == state.value
+    assert record.get(b"s0.state", b"free").decode() == state.value
     happened = await bench.happen_slot(event)
     assert happened == ((state, event) in SLOT_TABLE)
     if happened:
@@ -240,18 +240,18 @@ def test_what_is_not_served_yet_has_no_script(event: Event | SlotEvent) -> None:
 async def test_only_a_deferral_with_all_its_reviews_grows_and_only_to_its_limit(bench: Bench) -> None:
     """One slot at a time, when none is FREE or HELD, up to M."""
     await bench.park()
-    assert (await bench.run("grow", bench.id, 1))[:2] == ["refused", "limit"]
+    assert (await bench.run("grow", bench.id, 1, 2))[:2] == ["refused", "limit"]
     await bench.fill()
-    assert (await bench.run("grow", bench.id, 1))[:2] == ["refused", "changed"]
-    assert (await bench.run("grow", bench.id, 2)) == ["ok", 3]
+    assert (await bench.run("grow", bench.id, 1, 2))[:2] == ["refused", "changed"]
+    assert (await bench.run("grow", bench.id, 2, 2)) == ["ok", 3]
     assert (await bench.run("inspect", bench.id))[1:] == []
-    assert (await bench.run("grow", bench.id, 3))[:2] == ["refused", "limit"]
+    assert (await bench.run("grow", bench.id, 3, 2))[:2] == ["refused", "limit"]
     (second,) = await lease(bench.store, "digits", BOB, 1)
     bench.lease = second
     hold = token.read(second.token)
     held = (hold.id, hold.slot, hold.generation, hold.nonce, BOB.name)
     await bench.run("submit", *held, '{"type":"label","label":"1"}', "")
-    assert (await bench.run("grow", bench.id, 4)) == ["refused", "limit", 2]
+    assert (await bench.run("grow", bench.id, 4, 2)) == ["refused", "limit", 2]
 
 
 async def test_settle_is_refused_when_a_review_came_in_between(bench: Bench) -> None:
@@ -279,7 +279,7 @@ async def test_an_unknown_deferral_takes_no_event(bench: Bench) -> None:
         assert await bench.run(event.value, bench.id, OUTCOME, "", DAY_MS) == ["refused", "unknown"]
     assert await bench.run("settle", bench.id, 1, OUTCOME, "", DAY_MS, NO_WINDOW) == ["refused", "unknown"]
     assert await bench.run("close", bench.id, DAY_MS) == ["refused", "unknown"]
-    assert await bench.run("grow", bench.id, 1) == ["refused", "unknown"]
+    assert await bench.run("grow", bench.id, 1, 2) == ["refused", "unknown"]
     for slot_event in (*HOLDERS, SlotEvent.UNDO):
         assert not await bench.happen_slot(slot_event)
     assert await bench.everything() == {}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from fallback import keys
 from fallback.answer import Identity, Label
+from fallback.connection import Connection
 from fallback.deferral import OnExpiry, Parking, Source, State
-from fallback.errors import NotFoundError, StateError
+from fallback.errors import NotFoundError, StateError, UnavailableError
 from fallback.queue import Parked, Queue, Reaped
 
 MakeParking = Callable[..., Parking]
@@ -118,6 +120,35 @@ async def test_everything_about_a_deferral_is_forgotten_after_its_retention(
     assert left - task == {keys.QUEUES} | streams
     # Tasks outlive what they were asked for by a day; they are few.
     assert [0 < await redis.ttl(key) <= 86_401 for key in task] == [True]
+    await redis.aclose()
+
+
+async def test_content_that_was_never_accepted_is_forgotten(
+    open_queue: OpenQueue, parking: MakeParking, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies between content and acceptance leaves nothing for ever; what is accepted stays."""
+    queue = open_queue(orphan_seconds=1)
+    (kept,) = await queue.park([parking()])
+    assert isinstance(kept, Parked)
+
+    async def died(self: Connection, before: list[tuple[Any, ...]], *_: object) -> None:
+        for command in before:
+            await self.redis.execute_command(*command)
+        raise UnavailableError("died", retry_after_seconds=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "run_all", died)
+        await queue.park([parking(), parking()])
+    redis = Redis.from_url(redis_url)
+    # As a repeat of an accepted request would, that died there too.
+    await redis.zadd(keys.index("digits", "arriving"), {kept.name.rpartition("/")[2]: 0})
+    await queue.reap()
+    assert len([key async for key in redis.scan_iter(match="*}:b:*")]) == 3 * 2
+    await asyncio.sleep(1.1)
+    await queue.reap()
+    assert len([key async for key in redis.scan_iter(match="*}:b:*")]) == 2
+    assert await queue.subject(kept.name) == b"a picture"
+    assert not await redis.exists(keys.index("digits", "arriving"))
     await redis.aclose()
 
 

@@ -53,15 +53,12 @@ def _parking(**changes: Any) -> Parking:
 
 def _fields(parking: Parking, **more: str) -> dict[str, str]:
     return {
-        "body": records.encode_body(parking, OnExpiry.ABSTAIN).decode(),
+        "body": records.encode_body(parking, OnExpiry.ABSTAIN, (1, 3)).decode(),
         "state": "open",
         "version": "1",
         "slots": "1",
-        "wanted": "1",
-        "limit": "3",
         "create_ms": "1500",
         "expire_ms": "2500",
-        "s0.state": "free",
         **more,
     }
 
