@@ -4,7 +4,7 @@
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
 --   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
 -- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how, field of their draft or '',
---           the record as JSON}, ...}
+--           the record as JSON}, ...}; a slot of -1 says that the record is broken and was set aside
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local CHUNK, LAPSE_MAX = 64, 16
 
@@ -56,13 +56,26 @@ local function take(id, key, slot, nonce)
   return { id, slot, generation, nonce, text(till), ARGV[8], draft_of(id, reviewer) }
 end
 
+-- Out of the way of all others, for somebody to look at: there is no record, or not enough of it to lease.
+local function set_aside(id)
+  call('ZREM', K.free, id)
+  call('ZADD', K.flagged, 0, id)
+  return { id, -1, 0, '', '0', 'broken', '' }
+end
+
 local reply = { 'ok', -1 }
 local at, seen = tonumber(ARGV[9]), 0
 while #reply - 2 < limit do
   local ids = call('ZRANGE', K.free, at, at + CHUNK - 1)
   for _, id in ipairs(ids) do
     local key = record(id)
-    local slot = #reply - 2 < limit and tonumber(call('HGET', key, 'expire_ms')) > time and slot_for(key)
+    local has = call('HMGET', key, 'expire_ms', 'slots', 'order')
+    local whole, slot = has[1] and has[2] and has[3], nil
+    if whole then
+      slot = #reply - 2 < limit and tonumber(has[1]) > time and slot_for(key)
+    elseif #reply - 2 < limit then
+      reply[#reply + 1] = set_aside(id)
+    end
     if slot then
       reply[#reply + 1] = take(id, key, slot, ARGV[10 + #reply - 1])
     end
