@@ -15,7 +15,7 @@ from fallback import keys
 from fallback.deferral import State
 from fallback.errors import DemurError, UnavailableError
 from fallback.records import MS
-from fallback.settling import abandon, close, conclude, expire, retention_ms
+from fallback.settling import close, conclude, expire, retention_ms
 from fallback.store import Store, accepted
 
 BATCH: Final = 128
@@ -95,8 +95,5 @@ async def _finish(store: Store, queue: str, one: str) -> bool:
 
 
 async def _expire(store: Store, queue: str, one: str) -> bool:
-    (record,) = await store.read(queue, [one])
-    if isinstance(record, DemurError):
-        # What it asked for at its end cannot be read either; without an end it would stay for ever.
-        return await abandon(store, queue, one)
+    (record,) = await store.fetch(queue, [one])
     return record is not None and await expire(store, record)

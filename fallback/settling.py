@@ -80,15 +80,6 @@ async def expire(store: Store, record: Record) -> bool:
     return bool(reply[0] == "ok")
 
 
-async def abandon(store: Store, queue: str, deferral_id: str) -> bool:
-    """Expire a deferral whose record cannot be read, without an answer and without telling anybody."""
-    verdict = encode_verdict(Verdict(source=Source.EXPIRY, answer=None, reviewed=False))
-    reply = await store.run("expire", queue, deferral_id, verdict, "", retention_ms(store, queue))
-    if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
-        raise refused(reply, deferral_name(queue, deferral_id))
-    return bool(reply[0] == "ok")
-
-
 async def cancel(store: Store, record: Record, request: Request) -> None:
     """Cancel an OPEN deferral; raises StateError where it ended."""
     deferral = record.deferral
