@@ -1,4 +1,4 @@
-"""The way to the server: one client, bounded retries, and the scripts.
+"""The way to the server: one client (see `fallback.servers`), bounded retries, and the scripts.
 
 redis-py repeats commands by itself; here that is switched off, because whether a repeat is safe is ours to know. Every
 script that changes something carries a request id under which it keeps its reply, so a repeat after a broken
@@ -17,13 +17,10 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from fallback import embedded, keys
+from fallback import embedded, keys, servers
 from fallback.config import Config, RedisSettings, redis_url
-from fallback.errors import ConfigError, DemurError, FullError, UnavailableError
+from fallback.errors import DemurError, FullError, UnavailableError
 
 # Pauses between attempts; a restart of the server takes longer, and is the caller's to wait for.
 RETRY_PAUSES_SECONDS: Final = (0.05, 0.15, 0.4)
@@ -37,8 +34,11 @@ _PASSING: Final = (
     exceptions.TryAgainError,
     exceptions.ClusterDownError,
     exceptions.MasterDownError,
+    exceptions.RedisClusterException,
     OSError,
 )
+# The same, where redis-py has no class for it: a primary that became a replica, has too few, or cannot write its file.
+_PASSING_REPLIES: Final = ("UNBLOCKED", "NOREPLICAS", "MISCONF")
 _SHEBANG: Final = "#!lua"
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,7 @@ class Script:
         parts = [shebang, f"local K = {{ {names} }}", (folder / f"{shared}.lua").read_text(encoding="utf-8"), body]
         self.name = name
         self.source = "\n".join(parts)
+        self.writes = "no-writes" not in shebang
         self.sha1 = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -73,32 +74,17 @@ class Connection:
     """A client of one event loop; connects when first used. All methods raise DemurError only."""
 
     def __init__(self, config: Config) -> None:
-        settings = config.table("redis", RedisSettings)
+        self.settings = settings = config.table("redis", RedisSettings)
         self.url = redis_url(config) or embedded.url(embedded.folder(config.data_folder))
         self._timeout_seconds = settings.command_timeout_seconds
         self.block_seconds = min(BLOCK_SECONDS_MAX, settings.command_timeout_seconds / 2)
-        try:
-            pool = BlockingConnectionPool.from_url(
-                self.url,
-                max_connections=settings.connections_max,
-                timeout=settings.command_timeout_seconds,
-                socket_connect_timeout=settings.connect_timeout_seconds,
-                # Ours, in `attempt`: redis-py's may swallow a cancellation before Python 3.12 (asyncio.wait_for).
-                socket_timeout=None,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}"
-            ) from error
+        self.client = servers.client(settings, self.url)
         # redis-py annotates the replies of all protocols at once; ours is 2, and what we read we name.
-        self.redis: Any = Redis(connection_pool=pool)
+        self.redis: Any = self.client.redis
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self.redis.aclose()
-        await self.redis.connection_pool.disconnect()
+        await self.client.close()
 
     async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call()`, again after a passing failure; `call` must be safe to repeat.
@@ -106,32 +92,26 @@ class Connection:
         Raises UnavailableError when it does not go well within the bounds, FullError when the server has no memory.
         """
         started = time.monotonic()
-        for pause in (*RETRY_PAUSES_SECONDS, None):
+        for number, pause in enumerate((*RETRY_PAUSES_SECONDS, None)):
             try:
-                async with asyncio.timeout(self._timeout_seconds):
+                async with asyncio.timeout(self._timeout_seconds), self.client.room():
+                    if number:
+                        await self.client.refresh()
                     return await call()
             except exceptions.OutOfMemoryError as error:
                 raise FullError("the queue's server has no memory left", retry_after_seconds=10.0) from error
-            except _PASSING as error:
+            except (*_PASSING, exceptions.RedisError) as error:
+                if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_REPLIES):
+                    log.exception("the queue's server refused a command")
+                    raise self._unavailable(error) from error
                 if pause is None or time.monotonic() - started > self._timeout_seconds:
                     raise self._unavailable(error) from error
-            except exceptions.RedisError as error:
-                log.exception("the queue's server refused a command")
-                raise self._unavailable(error) from error
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     async def run(self, what: Script, names: Sequence[str], *arguments: Argument) -> Reply:
         """Run a script; loads it where the server does not know it (yet, or after a restart)."""
-
-        async def call() -> Reply:
-            try:
-                reply = await self.redis.evalsha(what.sha1, len(names), *names, *arguments)
-            except exceptions.NoScriptError:
-                reply = await self.redis.eval(what.source, len(names), *names, *arguments)
-            return _texts(reply)
-
-        return await self.attempt(call)
+        return await self.attempt(lambda: self._run(what, names, arguments))
 
     async def run_all(
         self,
@@ -141,13 +121,19 @@ class Connection:
     ) -> list[Reply | DemurError]:
         """Send `before`, then a run of the script for each of `calls`, in one pipeline; return each run's verdict."""
 
-        async def call() -> list[Reply | DemurError]:
+        async def send() -> list[Any]:
+            if self.settings.replicas_min:
+                runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
+                return await self._waited([*before, *runs])
             pipeline = self.redis.pipeline(transaction=False)
             for command in before:
                 pipeline.execute_command(*command)
             for names, arguments in calls:
                 pipeline.evalsha(what.sha1, len(names), *names, *arguments)
-            replies = await pipeline.execute(raise_on_error=False)
+            return list(await pipeline.execute(raise_on_error=False))
+
+        async def call() -> list[Reply | DemurError]:
+            replies = await send()
             failed = next((reply for reply in replies[: len(before)] if isinstance(reply, Exception)), None)
             if failed is not None:
                 raise failed
@@ -168,12 +154,50 @@ class Connection:
 
         return await self.attempt(call)
 
+    async def time(self, key: str) -> tuple[int, int]:
+        """Return the time of the server that holds `key`: Unix seconds, microseconds."""
+
+        async def call() -> tuple[int, int]:
+            seconds, microseconds = await self.redis.time(**await self.client.primary_of(key))
+            return int(seconds), int(microseconds)
+
+        return await self.attempt(call)
+
+    async def _run(self, what: Script, names: Sequence[str], arguments: Sequence[Argument]) -> Reply:
+        if self.settings.replicas_min and what.writes:
+            return _texts(await self._run_waited(what, names, arguments))
+        try:
+            reply = await self.redis.evalsha(what.sha1, len(names), *names, *arguments)
+        except exceptions.NoScriptError:
+            reply = await self.redis.eval(what.source, len(names), *names, *arguments)
+        return _texts(reply)
+
+    async def _run_waited(self, what: Script, names: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        (reply,) = await self._waited([("EVALSHA", what.sha1, len(names), *names, *arguments)])
+        if isinstance(reply, exceptions.NoScriptError):
+            (reply,) = await self._waited([("EVAL", what.source, len(names), *names, *arguments)])
+        if isinstance(reply, Exception):
+            raise reply
+        return list(reply)
+
+    async def _waited(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Send commands and return their replies once enough replicas have them; raises UnavailableError."""
+        wanted, seconds = self.settings.replicas_min, self.settings.replicas_timeout_seconds
+        replies, got = await self.client.waited(commands, replicas=wanted, seconds=seconds)
+        if got < wanted:
+            log.warning("too few replicas have a change in time", wanted=wanted, got=got)
+            raise UnavailableError(
+                f"only {got} of {wanted} replicas have it in time; it may be done, repeat it with the same request id",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        return replies
+
     async def _verdict(
         self, reply: object, what: Script, sent: tuple[Sequence[str], Sequence[Argument]]
     ) -> Reply | DemurError:
         match reply:
             case exceptions.NoScriptError():
-                return await self.run(what, sent[0], *sent[1])
+                return await self._run(what, *sent)
             case exceptions.OutOfMemoryError():
                 return FullError("the queue's server has no memory left", retry_after_seconds=10.0)
             case Exception():

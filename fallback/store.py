@@ -113,9 +113,9 @@ class Store:
         members = await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES))
         return sorted({*self.config.queue_names(), *(member.decode() for member in members)})
 
-    async def clock(self) -> float:
-        """Return the server's time, Unix seconds."""
-        seconds, microseconds = await self.connection.attempt(self.connection.redis.time)
+    async def clock(self, queue: str) -> float:
+        """Return the time of the server that holds `queue`, Unix seconds."""
+        seconds, microseconds = await self.connection.time(keys.prefix(queue))
         return float(seconds) + float(microseconds) / 1e6
 
     async def get(self, name: str) -> Record:
