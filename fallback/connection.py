@@ -122,14 +122,12 @@ class Connection:
         """Send `before`, then a run of the script for each of `calls`, in one pipeline; return each run's verdict."""
 
         async def send() -> list[Any]:
+            runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
             if self.settings.replicas_min:
-                runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
                 return await self._waited([*before, *runs])
             pipeline = self.redis.pipeline(transaction=False)
-            for command in before:
+            for command in (*before, *runs):
                 pipeline.execute_command(*command)
-            for names, arguments in calls:
-                pipeline.evalsha(what.sha1, len(names), *names, *arguments)
             return list(await pipeline.execute(raise_on_error=False))
 
         async def call() -> list[Reply | DemurError]:
