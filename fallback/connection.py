@@ -124,7 +124,7 @@ class Connection:
         async def send() -> list[Any]:
             runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
             if self.settings.replicas_min:
-                return await self._waited([*before, *runs])
+                return await self._waited(what, [*before, *runs])
             pipeline = self.redis.pipeline(transaction=False)
             for command in (*before, *runs):
                 pipeline.execute_command(*command)
@@ -163,25 +163,28 @@ class Connection:
 
     async def _run(self, what: Script, names: Sequence[str], arguments: Sequence[Argument]) -> Reply:
         if self.settings.replicas_min and what.writes:
-            return _texts(await self._run_waited(what, names, arguments))
+            (reply,) = await self._waited(what, [("EVALSHA", what.sha1, len(names), *names, *arguments)])
+            if isinstance(reply, Exception):
+                raise reply
+            return _texts(reply)
         try:
             reply = await self.redis.evalsha(what.sha1, len(names), *names, *arguments)
         except exceptions.NoScriptError:
             reply = await self.redis.eval(what.source, len(names), *names, *arguments)
         return _texts(reply)
 
-    async def _run_waited(self, what: Script, names: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
-        (reply,) = await self._waited([("EVALSHA", what.sha1, len(names), *names, *arguments)])
-        if isinstance(reply, exceptions.NoScriptError):
-            (reply,) = await self._waited([("EVAL", what.source, len(names), *names, *arguments)])
-        if isinstance(reply, Exception):
-            raise reply
-        return list(reply)
+    async def _waited(self, what: Script, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Send commands, and return their replies once enough replicas have them; raises UnavailableError.
 
-    async def _waited(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        """Send commands and return their replies once enough replicas have them; raises UnavailableError."""
+        Those that run the script are of the form EVALSHA sha1 ...; all may be sent twice.
+        """
         wanted, seconds = self.settings.replicas_min, self.settings.replicas_timeout_seconds
         replies, got = await self.client.waited(commands, replicas=wanted, seconds=seconds)
+        if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
+            whole = [
+                ("EVAL", what.source, *command[2:]) if command[0] == "EVALSHA" else command for command in commands
+            ]
+            replies, got = await self.client.waited(whole, replicas=wanted, seconds=seconds)
         if got < wanted:
             log.warning("too few replicas have a change in time", wanted=wanted, got=got)
             raise UnavailableError(

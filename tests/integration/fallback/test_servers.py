@@ -315,7 +315,9 @@ async def test_it_may_hold_the_queue(queue: Queue, config: Config, settings: Red
     """All three are as they should be; in cluster mode the client must be told."""
     await queue.check()
     if settings.cluster:
-        single = Queue.connect(Config(data_folder=config.data_folder, tables={"redis": RedisSettings(url=settings.url)}))
+        single = Queue.connect(
+            Config(data_folder=config.data_folder, tables={"redis": RedisSettings(url=settings.url)})
+        )
         with pytest.raises(ConfigError, match=r"expected redis.cluster = true for a server in cluster mode"):
             await single.check()
         await single.close()
