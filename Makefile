@@ -9,6 +9,7 @@ up: install
 
 test: install
 	@$(BIN)/python tests/browser.py
+	@$(BIN)/python tests/servers.py
 	@$(BIN)/python -m pytest
 
 check: install

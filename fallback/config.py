@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from fallback.errors import ConfigError, InvalidError
+from fallback.redis_settings import RedisSettings as RedisSettings  # noqa: PLC0414 - a table like the others here
 from fallback.tables import check_keys, description, read_table, shown, type_text, value_text
 
 DEFAULT_DATA: Final = Path("data")
@@ -36,22 +37,6 @@ _DAY: Final = 86_400
 _SECRET_BYTES: Final = 32
 
 T = TypeVar("T")
-
-
-class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The table `[redis]`: how the server that holds the queues is reached."""
-
-    url: Annotated[
-        str,
-        Meta(description="redis://, rediss:// or unix:// address without a password; empty: the embedded server"),
-    ] = ""
-    connect_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=60, description="how long connecting may take, seconds")
-    ] = 2.0
-    command_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=60, description="how long one command may take, seconds")
-    ] = 5.0
-    connections_max: Annotated[int, Meta(ge=4, le=10_000, description="open connections of one process")] = 64
 
 
 class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -236,8 +221,12 @@ def explain() -> list[Explained]:
 
 
 def redis_url(config: Config) -> str:
-    """Return where the server is: $DEMUR_REDIS_URL, else `redis.url`, else empty (the embedded server)."""
-    return os.environ.get("DEMUR_REDIS_URL") or config.table("redis", RedisSettings).url
+    """Return where the server is: $DEMUR_REDIS_URL, else `redis.url`, else empty (the embedded server).
+
+    Beside Sentinels, which say where it is, only how it is reached.
+    """
+    settings = config.table("redis", RedisSettings)
+    return os.environ.get("DEMUR_REDIS_URL") or settings.url or ("redis://" if settings.sentinels else "")
 
 
 def without_password(url: str) -> str:
@@ -270,6 +259,8 @@ _ENVIRONMENT: Final = MappingProxyType(
         "DEMUR_CONFIG": "path of demur.toml; without it ./demur.toml, if it is there",
         "DEMUR_DATA": "the data folder; wins over data_folder",
         "DEMUR_REDIS_URL": "address of the server, may hold a password; wins over redis.url",
+        "DEMUR_SENTINEL_PASSWORD": "password of the Sentinels in redis.sentinels; without it they ask for none",
+        "DEMUR_SERVER": "path of the server that is started where no address is named; else PATH, else the wheel's",
         "DEMUR_WEBHOOK_SECRET": "whsec_<base64 of 24 to 64 bytes>, signs webhooks; else made once in the data folder",
         "DEMUR_AUDIT_SECRET": "decides which answers are audited; else made once in the data folder",
         "DEMUR_TOKEN": "what shows who the trainer and the commands are, where callers must show a token",

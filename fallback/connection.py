@@ -1,4 +1,4 @@
-"""The way to the server: one client, bounded retries, and the scripts.
+"""The way to the server: one client (see `fallback.servers`), bounded retries, and the scripts.
 
 redis-py repeats commands by itself; here that is switched off, because whether a repeat is safe is ours to know. Every
 script that changes something carries a request id under which it keeps its reply, so a repeat after a broken
@@ -18,13 +18,10 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from fallback import embedded, keys
+from fallback import embedded, keys, servers
 from fallback.config import Config, RedisSettings, redis_url
-from fallback.errors import ConfigError, DemurError, FullError, UnavailableError
+from fallback.errors import DemurError, FullError, UnavailableError
 
 # Pauses between attempts; a restart of the server takes longer, and is the caller's to wait for.
 RETRY_PAUSES_SECONDS: Final = (0.05, 0.15, 0.4)
@@ -38,10 +35,11 @@ _PASSING: Final = (
     exceptions.TryAgainError,
     exceptions.ClusterDownError,
     exceptions.MasterDownError,
+    exceptions.RedisClusterException,
     OSError,
 )
-# Arguments that are copied to send a command in one piece, at most.
-PIECE_BYTES_MAX: Final = 65_536
+# The same, where redis-py has no class for it: a primary that became a replica, has too few, or cannot write its file.
+_PASSING_REPLIES: Final = ("UNBLOCKED", "NOREPLICAS", "MISCONF")
 _SHEBANG: Final = "#!lua"
 _INDEX: Final = re.compile(r"\bK\.(\w+)")
 _WORD: Final = re.compile(r"\w+")
@@ -73,6 +71,7 @@ class Script:
         self.indexes = tuple(index for index in indexes if index in named) or tuple(indexes[:1])
         names = ", ".join(f"{index} = KEYS[{number}]" for number, index in enumerate(self.indexes, start=1))
         self.source = "\n".join([shebang, f"local K = {{ {names} }}", used, body])
+        self.writes = "no-writes" not in shebang
         self.sha1 = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -95,65 +94,21 @@ def script(name: str) -> Script:
     return Script(name)
 
 
-class _Packing:
-    """A connection of redis-py that joins a command's parts once; its own does at each argument."""
-
-    # redis-py's, which has no types.
-    encoder: Any
-
-    def pack_command(self, *args: Argument) -> list[bytes]:
-        """Return the command as the server reads it, in pieces: large arguments are not copied."""
-        # As redis-py has it: the first argument may be two words, "SCRIPT LOAD".
-        words = args[0].split() if isinstance(args[0], (str, bytes)) else args[:1]
-        pieces: list[bytes] = []
-        parts = [b"*%d\r\n" % (len(words) + len(args) - 1)]
-        for argument in (*words, *args[1:]):
-            encoded = argument.encode() if type(argument) is str else self.encoder.encode(argument)
-            size = len(encoded)
-            if size > PIECE_BYTES_MAX:
-                parts.append(b"$%d\r\n" % size)
-                pieces += (b"".join(parts), encoded)
-                parts = [b"\r\n"]
-            else:
-                parts.append(b"$%d\r\n%b\r\n" % (size, encoded))
-        return [*pieces, b"".join(parts)]
-
-    def pack_commands(self, commands: Iterable[tuple[Argument, ...]]) -> list[bytes]:
-        """Return a pipeline's commands, as `pack_command` does."""
-        return [piece for command in commands for piece in self.pack_command(*command)]
-
-
 class Connection:
     """A client of one event loop; connects when first used. All methods raise DemurError only."""
 
     def __init__(self, config: Config) -> None:
-        settings = config.table("redis", RedisSettings)
+        self.settings = settings = config.table("redis", RedisSettings)
         self.url = redis_url(config) or embedded.url(embedded.folder(config.data_folder))
         self._timeout_seconds = settings.command_timeout_seconds
         self.block_seconds = min(BLOCK_SECONDS_MAX, settings.command_timeout_seconds / 2)
-        try:
-            pool = BlockingConnectionPool.from_url(
-                self.url,
-                max_connections=settings.connections_max,
-                timeout=settings.command_timeout_seconds,
-                socket_connect_timeout=settings.connect_timeout_seconds,
-                # Ours, in `attempt`: redis-py's may swallow a cancellation before Python 3.12 (asyncio.wait_for).
-                socket_timeout=None,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}"
-            ) from error
-        pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
+        self.client = servers.client(settings, self.url)
         # redis-py annotates the replies of all protocols at once; ours is 2, and what we read we name.
-        self.redis: Any = Redis(connection_pool=pool)
+        self.redis: Any = self.client.redis
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self.redis.aclose()
-        await self.redis.connection_pool.disconnect()
+        await self.client.close()
 
     async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call()`, again after a passing failure; `call` must be safe to repeat.
@@ -161,32 +116,26 @@ class Connection:
         Raises UnavailableError when it does not go well within the bounds, FullError when the server has no memory.
         """
         started = time.monotonic()
-        for pause in (*RETRY_PAUSES_SECONDS, None):
+        for number, pause in enumerate((*RETRY_PAUSES_SECONDS, None)):
             try:
-                async with asyncio.timeout(self._timeout_seconds):
+                async with asyncio.timeout(self._timeout_seconds), self.client.room():
+                    if number:
+                        await self.client.refresh()
                     return await call()
             except exceptions.OutOfMemoryError as error:
                 raise FullError("the queue's server has no memory left", retry_after_seconds=10.0) from error
-            except _PASSING as error:
+            except (*_PASSING, exceptions.RedisError) as error:
+                if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_REPLIES):
+                    log.exception("the queue's server refused a command")
+                    raise self._unavailable(error) from error
                 if pause is None or time.monotonic() - started > self._timeout_seconds:
                     raise self._unavailable(error) from error
-            except exceptions.RedisError as error:
-                log.exception("the queue's server refused a command")
-                raise self._unavailable(error) from error
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     async def run(self, what: Script, names: Sequence[str], *arguments: Argument) -> Reply:
         """Run a script; loads it where the server does not know it (yet, or after a restart)."""
-
-        async def call() -> Reply:
-            try:
-                reply = await self.redis.evalsha(what.sha1, len(names), *names, *arguments)
-            except exceptions.NoScriptError:
-                reply = await self.redis.eval(what.source, len(names), *names, *arguments)
-            return _texts(reply)
-
-        return await self.attempt(call)
+        return await self.attempt(lambda: self._run(what, names, arguments))
 
     async def run_all(
         self,
@@ -196,13 +145,17 @@ class Connection:
     ) -> list[Reply | DemurError]:
         """Send `before`, then a run of the script for each of `calls`, in one pipeline; return each run's verdict."""
 
-        async def call() -> list[Reply | DemurError]:
+        async def send() -> list[Any]:
+            runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
+            if self.settings.replicas_min:
+                return await self._waited(what, [*before, *runs])
             pipeline = self.redis.pipeline(transaction=False)
-            for command in before:
+            for command in (*before, *runs):
                 pipeline.execute_command(*command)
-            for names, arguments in calls:
-                pipeline.evalsha(what.sha1, len(names), *names, *arguments)
-            replies = await pipeline.execute(raise_on_error=False)
+            return list(await pipeline.execute(raise_on_error=False))
+
+        async def call() -> list[Reply | DemurError]:
+            replies = await send()
             failed = next((reply for reply in replies[: len(before)] if isinstance(reply, Exception)), None)
             if failed is not None:
                 raise failed
@@ -223,12 +176,53 @@ class Connection:
 
         return await self.attempt(call)
 
+    async def time(self, key: str) -> tuple[int, int]:
+        """Return the time of the server that holds `key`: Unix seconds, microseconds."""
+
+        async def call() -> tuple[int, int]:
+            seconds, microseconds = await self.redis.time(**await self.client.primary_of(key))
+            return int(seconds), int(microseconds)
+
+        return await self.attempt(call)
+
+    async def _run(self, what: Script, names: Sequence[str], arguments: Sequence[Argument]) -> Reply:
+        if self.settings.replicas_min and what.writes:
+            (reply,) = await self._waited(what, [("EVALSHA", what.sha1, len(names), *names, *arguments)])
+            if isinstance(reply, Exception):
+                raise reply
+            return _texts(reply)
+        try:
+            reply = await self.redis.evalsha(what.sha1, len(names), *names, *arguments)
+        except exceptions.NoScriptError:
+            reply = await self.redis.eval(what.source, len(names), *names, *arguments)
+        return _texts(reply)
+
+    async def _waited(self, what: Script, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Send commands, and return their replies once enough replicas have them; raises UnavailableError.
+
+        Those that run the script are of the form EVALSHA sha1 ...; all may be sent twice.
+        """
+        wanted, seconds = self.settings.replicas_min, self.settings.replicas_timeout_seconds
+        replies, got = await self.client.waited(commands, replicas=wanted, seconds=seconds)
+        if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
+            whole = [
+                ("EVAL", what.source, *command[2:]) if command[0] == "EVALSHA" else command for command in commands
+            ]
+            replies, got = await self.client.waited(whole, replicas=wanted, seconds=seconds)
+        if got < wanted:
+            log.warning("too few replicas have a change in time", wanted=wanted, got=got)
+            raise UnavailableError(
+                f"only {got} of {wanted} replicas have it in time; it may be done, repeat it with the same request id",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        return replies
+
     async def _verdict(
         self, reply: object, what: Script, sent: tuple[Sequence[str], Sequence[Argument]]
     ) -> Reply | DemurError:
         match reply:
             case exceptions.NoScriptError():
-                return await self.run(what, sent[0], *sent[1])
+                return await self._run(what, *sent)
             case exceptions.OutOfMemoryError():
                 return FullError("the queue's server has no memory left", retry_after_seconds=10.0)
             case Exception():

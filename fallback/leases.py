@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import structlog
 
 from fallback import keys, token
 from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer, check_json
@@ -27,6 +28,8 @@ DRAFT_BYTES_MAX: Final = 65_536
 # How many entries of the index one run of the script looks at for items that this reviewer did not answer yet.
 LOOK_MAX: Final = 2_048
 
+log = structlog.get_logger(__name__)
+
 
 def check_lease(queue: str, reviewer: Identity, limit: int) -> None:
     """Raise InvalidError naming the field that is wrong."""
@@ -46,12 +49,26 @@ async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> lis
         nonces = [secrets.token_hex(8) for _ in range(limit)]
         reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, start, LOOK_MAX, *nonces)
         start, *taken = accepted(reply, queue)
-        if taken:
-            heads, texts = zip(*(text.split("\n", 1) for text in taken), strict=True)
-            holds = [msgspec.json.decode(head) for head in heads]
-            found = await store.records(queue, [one[0] for one in holds], texts)
-            return await _leases(store, queue, holds, found)
+        heads, texts = zip(*(text.split("\n", 1) for text in taken), strict=True) if taken else ((), ())
+        holds = [msgspec.json.decode(head) for head in heads]
+        found = list(zip(holds, await store.records(queue, [str(one[0]) for one in holds], texts), strict=True))
+        readable = [(one, record) for one, record in found if isinstance(record, Record)]
+        for one, _ in (pair for pair in found if not isinstance(pair[1], Record)):
+            await _set_aside(store, queue, reviewer, one)
+            # Behind it there may be what can be read, also where the script had looked to the end.
+            start = 0
+        if readable:
+            return await _leases(store, queue, [one for one, _ in readable], [record for _, record in readable])
     return []
+
+
+async def _set_aside(store: Store, queue: str, reviewer: Identity, taken: Sequence[str | int]) -> None:
+    """Put what was leased and cannot be read out of this reviewer's way, flagged; the script did it where it could."""
+    one, slot, generation, nonce, *_ = taken
+    log.error("set aside: a record that cannot be read", deferral=deferral_name(queue, str(one)))
+    if int(slot) >= 0:
+        reason, skips_enough = "its record cannot be read", 1
+        await store.run("skip", queue, one, slot, generation, nonce, reviewer.name, reason, skips_enough)
 
 
 async def extend(store: Store, text: str, reviewer: Identity, request_id: str) -> Lease:

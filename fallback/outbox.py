@@ -14,12 +14,13 @@ import msgspec
 from fallback import keys
 from fallback.config import FallbackSettings
 from fallback.deferral import Callback, Deferral
-from fallback.errors import InvalidError
-from fallback.records import MS
+from fallback.errors import DemurError, InvalidError
+from fallback.records import MS, Record
 from fallback.store import Store, accepted
 
 IDS_MAX: Final = 1_000
 REASON_CHARS_MAX: Final = 1_000
+UNREADABLE: Final = "its record cannot be read"
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,12 @@ class Outbox:
                 break
             claimed = accepted(await self._store.run("claim", queue, limit - len(found), self._visibility_ms), queue)
             attempts = {str(one): int(attempt) for one, attempt in claimed}
-            deliveries = await self._deliveries(queue, list(attempts))
+            records = await self._store.read(queue, list(attempts))
+            for one, record in zip(attempts, records, strict=True):
+                if isinstance(record, DemurError):
+                    # Nobody knows whom to tell: a dead letter, so that somebody looks.
+                    await self._store.run("failed", queue, one, attempts[one], -1, UNREADABLE)
+            deliveries = _deliveries([record for record in records if isinstance(record, Record)])
             found += [msgspec.structs.replace(one, attempt=attempts[one.id]) for one in deliveries]
         return found
 
@@ -78,7 +84,8 @@ class Outbox:
         """Return the oldest IDS_MAX outcomes that nobody took."""
         dead = keys.index(queue, "dead")
         ids = await self._store.connection.attempt(lambda: self._store.connection.redis.zrange(dead, 0, IDS_MAX - 1))
-        return await self._deliveries(queue, [one.decode() for one in ids])
+        found = await self._store.fetch(queue, [one.decode() for one in ids])
+        return _deliveries([record for record in found if record is not None])
 
     async def redeliver(self, queue: str, ids: Sequence[str]) -> int:
         """Make dead letters due now; returns how many of `ids` were any."""
@@ -89,20 +96,18 @@ class Outbox:
         (count,) = accepted(await self._store.run("redeliver", queue, *ids), queue)
         return int(count)
 
-    async def _deliveries(self, queue: str, ids: Sequence[str]) -> list[Delivery]:
-        found = []
-        for record in await self._store.fetch(queue, ids):
-            if record is None or record.deferral.callback is None or record.deferral.outcome is None:
-                continue
-            found.append(
-                Delivery(
-                    id=record.deferral.id,
-                    type=record.event,
-                    deferral=record.deferral,
-                    callback=record.deferral.callback,
-                    attempt=record.attempt,
-                    create_time=record.deferral.outcome.create_time,
-                    reason=record.reason,
-                )
-            )
-        return found
+
+def _deliveries(records: Sequence[Record]) -> list[Delivery]:
+    return [
+        Delivery(
+            id=record.deferral.id,
+            type=record.event,
+            deferral=record.deferral,
+            callback=record.deferral.callback,
+            attempt=record.attempt,
+            create_time=record.deferral.outcome.create_time,
+            reason=record.reason,
+        )
+        for record in records
+        if record.deferral.callback is not None and record.deferral.outcome is not None
+    ]

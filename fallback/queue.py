@@ -14,11 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self, TypeVar
 
-from fallback import intake, keys, leases, listing, outcomes, reaper, reconcile, settling
+from fallback import durability, intake, keys, leases, listing, outcomes, reaper, reconcile, settling
 from fallback.answer import Answer, Identity
 from fallback.config import Config
 from fallback.deferral import TERMINAL, Deferral, Lease, Parking, State
-from fallback.errors import ConfigError, DemurError, InvalidError, UnavailableError
+from fallback.errors import DemurError, InvalidError, UnavailableError
 from fallback.intake import Parked
 from fallback.listing import QueueState
 from fallback.outbox import Delivery, Outbox
@@ -29,7 +29,6 @@ from fallback.tail import OUTCOMES, WORK, Tail
 
 __all__ = ["Delivery", "OutcomeEvent", "Parked", "Queue", "QueueState", "Reaped"]
 
-VERSION_MIN: Final = 7
 LEASE_WAIT_SECONDS_MAX: Final = 60.0
 WAIT_SECONDS_MAX: Final = 3_600.0
 # Waiters look again this often even if nothing woke them.
@@ -59,16 +58,8 @@ class Queue:
         await self._store.connection.close()
 
     async def check(self) -> None:
-        """Raise ConfigError where the server could forget what it accepted."""
-        info = await self._store.connection.attempt(self._store.connection.redis.info)
-        version = str(info.get("valkey_version") or info.get("redis_version") or "0")
-        if int(version.split(".", maxsplit=1)[0]) < VERSION_MIN:
-            raise ConfigError(f"the queue's server: expected version {VERSION_MIN} or later, got {version}")
-        policy = str(info.get("maxmemory_policy", "noeviction"))
-        if int(info.get("maxmemory", 0)) > 0 and policy != "noeviction":
-            raise ConfigError(f"the queue's server: expected maxmemory-policy noeviction, got {policy}: it would evict")
-        if not int(info.get("aof_enabled", 0)):
-            raise ConfigError("the queue's server: expected appendonly yes, got no: it would lose what it accepted")
+        """Raise ConfigError where the server could forget what it accepted; see `fallback.durability`."""
+        await durability.check(self._store.connection)
 
     async def park(self, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
         """Accept requests in one pipeline; a verdict for each: durably parked, or why not. Raises nothing."""

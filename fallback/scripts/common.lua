@@ -147,9 +147,14 @@ local function lapse(time, limit)
   for _, member in ipairs(over) do
     local cut = string.find(member, ':', 1, true)
     local id = string.sub(member, 1, cut - 1)
-    free_slot(id, record(id), string.sub(member, cut + 1), 'lapsed')
-    place(id, record(id))
-    wake(id)
+    if call('HEXISTS', record(id), 'slots') == 1 then
+      free_slot(id, record(id), string.sub(member, cut + 1), 'lapsed')
+      place(id, record(id))
+      wake(id)
+    else
+      -- Without its record there is nothing to free; left here it would stop all who come after it.
+      call('ZREM', K.leases, member)
+    end
   end
   return #over
 end

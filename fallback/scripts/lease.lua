@@ -4,7 +4,8 @@
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
 --   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
 -- -> {'ok', where to go on or -1, one text for each lease: JSON of [id, slot, generation, nonce, until, how, field of
---           their draft or ''], end of line, the record as JSON, ...}
+--           their draft or ''], end of line, the record as JSON, ...}; a slot of -1 says that the record is broken and
+--           was set aside
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 -- Entries that are read at once: a few more than are wanted, then as many as it takes to get by what is not for them.
 local few, many, LAPSE_MAX = limit + 8, 64, 16
@@ -25,13 +26,23 @@ local time = clock()
 -- The reaper does this too; work does not stop while it is away.
 lapse(time, LAPSE_MAX)
 
+-- Out of the way of all others, for somebody to look at: there is no record, or not enough of it to lease.
+local function set_aside(id)
+  call('ZREM', K.free, id)
+  call('ZADD', K.flagged, 0, id)
+  return cjson.encode({ id, -1, 0, '', '0', 'broken', '' }), false
+end
+
 -- FREE -> HELD of a deferral's first FREE slot; nil where the reviewer is in another one or done with the deferral, or its
 -- time is over.
 local function take(id, nonce)
   local key = record(id)
   local slots, expire, before, order =
     slots_of(key, { 'state', 'holder', 'generation' }, 'expire_ms', 'x.' .. reviewer, 'order')
-  if not expire or tonumber(expire) <= time or (before and string.match(before, '^%a+') ~= 'undone') then
+  if not (expire and order and slots[1]) then
+    return set_aside(id)
+  end
+  if tonumber(expire) <= time or (before and string.match(before, '^%a+') ~= 'undone') then
     return nil
   end
   local found, free

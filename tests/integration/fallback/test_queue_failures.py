@@ -239,6 +239,49 @@ async def test_a_server_that_could_forget_is_refused(own_server: embedded.Server
     await redis.config_set("appendonly", "no")
     with pytest.raises(ConfigError, match="expected appendonly yes, got no"):
         await own_queue.check()
+    await redis.config_set("appendonly", "yes")
+    await redis.config_set("appendfsync", "everysec")
+    with pytest.raises(ConfigError, match="expected appendfsync always, got everysec"):
+        await own_queue.check()
+    await redis.aclose()
+
+
+async def test_a_server_that_could_forget_is_taken_where_that_is_said(
+    own_server: embedded.Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a loud word at every start; a weaker sync alone has a setting of its own and needs none."""
+    redis = Redis.from_url(own_server.url)
+    await redis.config_set("appendfsync", "everysec")
+    accepted = Queue.connect(Config(data_folder=tmp_path, tables={"redis": RedisSettings(fsync="everysec")}))
+    await accepted.check()
+    assert capsys.readouterr().out == ""
+    unsafe = Queue.connect(Config(data_folder=tmp_path, tables={"redis": RedisSettings(allow_unsafe=True)}))
+    for _ in range(2):
+        await unsafe.check()
+        said = capsys.readouterr().out
+        assert "UNSAFE server, allowed by redis.allow_unsafe" in said
+        assert "expected appendfsync always, got everysec" in said
+    for queue in (accepted, unsafe):
+        await queue.close()
+    await redis.aclose()
+
+
+async def test_what_a_managed_server_does_not_tell_is_said_in_a_warning(
+    own_server: embedded.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """INFO is enough to start; CONFIG is blocked there."""
+    redis = Redis.from_url(own_server.url)
+    await redis.acl_setuser(
+        "app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-config"]
+    )
+    monkeypatch.setenv("DEMUR_REDIS_URL", own_server.url.replace("unix://", "unix://app:pw@"))
+    queue = Queue.connect(Config(data_folder=tmp_path))
+    await queue.check()
+    assert "cannot read its appendfsync (CONFIG is not allowed)" in capsys.readouterr().out
+    await redis.config_set("appendonly", "no")
+    with pytest.raises(ConfigError, match="expected appendonly yes, got no"):
+        await queue.check()
+    await queue.close()
     await redis.aclose()
 
 

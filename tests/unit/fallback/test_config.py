@@ -146,6 +146,11 @@ def test_the_servers_address_comes_from_the_environment_first(monkeypatch: pytes
     assert redis_url(Config()) == "redis://:pw@host/1"
 
 
+def test_beside_sentinels_the_address_says_how_not_where() -> None:
+    """It is not the embedded server that is meant."""
+    assert redis_url(_load('[redis]\nsentinels = ["a:26379"]\nsentinel_service = "main"')) == "redis://"
+
+
 def test_everything_is_explained() -> None:
     """Each key of each table with its type and default, each in words, units where there is a quantity."""
     rows = {(row.table, row.key): row for row in explain()}

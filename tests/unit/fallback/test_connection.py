@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio.connection import Connection as Plain
 
-from fallback.connection import PIECE_BYTES_MAX, _Packing, _used
+from fallback.connection import _used
+from fallback.packing import PIECE_BYTES_MAX, Packing
 
 WORDS = st.one_of(st.text(max_size=9), st.binary(max_size=9), st.integers(), st.floats(allow_nan=False))
 
 
 # A connection as the queue makes it.
-Packed: type[Plain] = type("Packed", (_Packing, Plain), {})
+Packed: type[Plain] = type("Packed", (Packing, Plain), {})
 
 
 @given(name=st.sampled_from(["GET", "SCRIPT LOAD", b"GET"]), arguments=st.lists(WORDS, max_size=5))

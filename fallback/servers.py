@@ -1,0 +1,242 @@
+"""The client of the server that holds the queues: one server, the primary that Sentinels name, or a cluster.
+
+All three are redis-py's own. What differs between them is here: how many servers there are to ask, where a key is,
+and how several commands go down one connection so that WAIT speaks of exactly them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import PipelineCommand
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import NoBackoff
+
+from fallback import keys
+from fallback.errors import ConfigError
+from fallback.packing import Packing
+from fallback.redis_settings import RedisSettings
+
+Command = Sequence[str | bytes | int | float]
+SENTINEL_PASSWORD: Final = "DEMUR_SENTINEL_PASSWORD"  # noqa: S105 - the name of a variable
+# Makes sure that WAIT has something to wait for: after a repeat that only read what an earlier call wrote, on another
+# connection, it would return at once. Allowed out of memory, as the scripts are that it follows.
+_MARK: Final = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], '', 'PX', 60000)"
+_NO_BOUND: Final = nullcontext()
+_SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
+
+
+class Client(Protocol):
+    """How the queue reaches its server, or servers. `redis` is redis-py's client."""
+
+    redis: Any
+
+    async def close(self) -> None:
+        """Give the connections back."""
+
+    async def refresh(self) -> None:
+        """Look again where the servers are, after a call that failed."""
+
+    async def primaries(self) -> list[dict[str, Any]]:
+        """Return, for each server that holds keys, what makes a command go to it."""
+
+    async def primary_of(self, key: str) -> dict[str, Any]:
+        """Return what makes a command without keys go to the server that holds `key`."""
+
+    def room(self) -> AbstractAsyncContextManager[None]:
+        """Return a context in which one more call may be under way."""
+
+    async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
+        """Send `commands` and wait until `replicas` have them; return the replies and how many replicas do."""
+
+
+def client(settings: RedisSettings, url: str) -> Client:
+    """Return the client of what the settings name; connects when first used. Raises ConfigError."""
+    if settings.replicas_min and settings.replicas_timeout_seconds >= settings.command_timeout_seconds:
+        raise ConfigError(
+            f"redis.replicas_timeout_seconds: expected less than command_timeout_seconds "
+            f"({settings.command_timeout_seconds:g}), got {settings.replicas_timeout_seconds:g}"
+        )
+    if settings.cluster and settings.sentinels:
+        raise ConfigError("redis.cluster: expected false with redis.sentinels, got true: a cluster has no Sentinels")
+    if bool(settings.sentinels) != bool(settings.sentinel_service):
+        raise ConfigError("redis.sentinel_service: expected together with redis.sentinels, got only one of them")
+    shared = {
+        "max_connections": settings.connections_max,
+        "socket_connect_timeout": settings.connect_timeout_seconds,
+        # Ours, in `Connection.attempt`: redis-py's may swallow a cancellation before Python 3.12 (asyncio.wait_for).
+        "socket_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+    }
+    try:
+        if settings.sentinels:
+            return _Single(*_watched(settings, url, shared))
+        if settings.cluster:
+            return _Cluster(_nodes(url, shared), settings.connections_max)
+        pool = BlockingConnectionPool.from_url(url, timeout=settings.command_timeout_seconds, **shared)
+    except (ValueError, exceptions.RedisClusterException) as error:
+        raise ConfigError(f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}") from error
+    pool.connection_class = type("Connection", (Packing, pool.connection_class), {})
+    return _Single(Redis(connection_pool=pool))
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Who finds all connections in use waits for one, as with one server."""
+
+
+def _watched(settings: RedisSettings, url: str, shared: dict[str, Any]) -> tuple[Redis, Sentinel]:
+    parts = urlsplit(url)
+    if parts.scheme not in {"redis", "rediss"} or parts.hostname:
+        raise ConfigError(
+            f"DEMUR_REDIS_URL or redis.url: expected redis:// or rediss:// without a host beside redis.sentinels, "
+            f"got {parts.scheme}://{parts.hostname or '...'}"
+        )
+    given = dict(parse_url(url))
+    secure = given.pop("connection_class", None) is SSLConnection
+    tls = {key: value for key, value in given.items() if key.startswith("ssl_")}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py annotates all but this
+        [_address(text) for text in settings.sentinels],
+        sentinel_kwargs={
+            "socket_connect_timeout": settings.connect_timeout_seconds,
+            # One that hangs is passed over.
+            "socket_timeout": settings.connect_timeout_seconds,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "password": os.environ.get(SENTINEL_PASSWORD) or None,
+            **({"ssl": True, **tls} if secure else {}),
+        },
+    )
+    redis = sentinel.master_for(
+        settings.sentinel_service,
+        connection_pool_class=_SentinelPool,
+        connection_class=SentinelManagedSSLConnection if secure else SentinelManagedConnection,
+        timeout=settings.command_timeout_seconds,
+        **{**given, **shared},
+    )
+    return redis, sentinel
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"redis.sentinels: expected host:port, got {text[:100]!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _nodes(url: str, shared: dict[str, Any]) -> RedisCluster:
+    if urlsplit(url).scheme not in {"redis", "rediss"}:
+        raise ConfigError("DEMUR_REDIS_URL or redis.url: expected redis:// or rediss:// with redis.cluster")
+    # A pipeline may need a connection to each node; `room` bounds how many calls are under way.
+    return RedisCluster.from_url(url, **{**shared, "max_connections": 2**31})
+
+
+class _Single:
+    """One server: the one at the address, or the one that Sentinels say is the primary now."""
+
+    def __init__(self, redis: Redis, sentinel: Sentinel | None = None) -> None:
+        self.redis: Any = redis
+        self._sentinel = sentinel
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+        await self.redis.connection_pool.disconnect()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+    async def refresh(self) -> None:
+        """Do nothing: a new connection asks the Sentinels, and the pool bounds the rest."""
+
+    async def primaries(self) -> list[dict[str, Any]]:
+        return [{}]
+
+    async def primary_of(self, _key: str) -> dict[str, Any]:
+        return {}
+
+    def room(self) -> AbstractAsyncContextManager[None]:
+        return _NO_BOUND
+
+    async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
+        pipeline = self.redis.pipeline(transaction=False)
+        for command in (*commands, *_wait(commands, replicas, seconds)):
+            pipeline.execute_command(*command)
+        return _replies(await pipeline.execute(raise_on_error=False))
+
+
+class _Cluster:
+    """The primaries of a cluster; a queue's keys are all on one of them."""
+
+    def __init__(self, redis: RedisCluster, calls_max: int) -> None:
+        self.redis: Any = redis
+        self._room = asyncio.Semaphore(calls_max)
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+
+    async def refresh(self) -> None:
+        """Ask the nodes who has which slots: redis-py's pipelines do not when a node is gone."""
+        if not self.redis._initialize:  # noqa: SLF001 - the first call does all of it
+            await self.redis.nodes_manager.initialize()
+
+    async def primaries(self) -> list[dict[str, Any]]:
+        await self.redis.initialize()
+        return [{"target_nodes": node} for node in self.redis.get_primaries()]
+
+    async def primary_of(self, key: str) -> dict[str, Any]:
+        await self.redis.initialize()
+        return {"target_nodes": self.redis.get_node_from_key(key)}
+
+    def room(self) -> AbstractAsyncContextManager[None]:
+        return self._room
+
+    async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
+        await self.redis.initialize()
+        groups: dict[Any, list[int]] = {}
+        for number, command in enumerate(commands):
+            groups.setdefault(self.redis.get_node_from_key(_key(command)), []).append(number)
+        found: dict[int, Any] = {}
+        counts = []
+        for node, numbers in groups.items():
+            own = [commands[number] for number in numbers]
+            sent = [PipelineCommand(n, *each) for n, each in enumerate((*own, *_wait(own, replicas, seconds)))]
+            await node.execute_pipeline(sent)
+            replies, count = _replies([each.result for each in sent])
+            if any(isinstance(reply, exceptions.AskError) for reply in replies):
+                await self.redis.nodes_manager.initialize()
+                raise exceptions.TryAgainError("the keys are on another node now")
+            found |= dict(zip(numbers, replies, strict=True))
+            counts.append(count)
+        return [found[number] for number in range(len(commands))], min(counts)
+
+
+def _wait(commands: Sequence[Command], replicas: int, seconds: float) -> list[Command]:
+    """Return what follows `commands` on their connection: a mark on the same server, and the wait for all of it."""
+    return [("EVAL", _MARK, 1, keys.mark(_key(commands[0]))), ("WAIT", replicas, max(1, int(seconds * 1000)))]
+
+
+def _replies(found: list[Any]) -> tuple[list[Any], int]:
+    *replies, mark, count = found
+    for reply in (count, mark):
+        # A mark that has moved to another server has so with its commands, which the caller sees.
+        if isinstance(reply, Exception) and not isinstance(reply, exceptions.AskError):
+            raise reply
+    return replies, int(count)
+
+
+def _key(command: Command) -> str:
+    """Return the first key of a command that has one."""
+    return str(command[3] if command[0] in _SCRIPTS else command[1])

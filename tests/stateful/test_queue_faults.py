@@ -1,0 +1,327 @@
+"""The Hypothesis machine with faults at the Redis boundary: server and model agree whatever happens on the way.
+
+A fault is armed and strikes one of the next calls to the server: its reply is lost after the server did its work, once
+or for good; it is sent twice; it is held up; the caller's task is cancelled before, in the middle or after; the server
+forgets its scripts; the server is killed and comes back. The caller then does what a real client does: it calls again
+with the same request id, or idempotency key. What has neither, a lease, is not repeated: nobody knows of that hold, and
+it lapses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, TypeVar, assert_never, cast
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import multiple, rule, run_state_machine_as_test
+
+from fallback import connection, embedded, keys
+from fallback.config import Config
+from fallback.connection import Connection
+from fallback.deferral import Parking, State
+from fallback.errors import DemurError, UnavailableError
+from fallback.queue import Parked, Queue
+from fallback.store import NO_REQUEST, Store
+from tests.servers import until
+from tests.stateful.test_queue_machine import QUEUE, Machine, reviewers
+
+T = TypeVar("T")
+REPEATS_MAX = 20
+# What only compares, between the steps.
+WATCHING = frozenset({"close", "reconcile", "states", "outcomes", "list_deferrals"})
+
+
+class Fault(Enum):
+    """What happens to one call to the server."""
+
+    LOST_ONCE = auto()
+    LOST_FOR_GOOD = auto()
+    TWICE = auto()
+    LATE = auto()
+    CANCELLED_BEFORE = auto()
+    CANCELLED_MIDWAY = auto()
+    CANCELLED_AFTER = auto()
+    FORGOTTEN_SCRIPTS = auto()
+    KILLED_BEFORE = auto()
+    KILLED_AFTER = auto()
+
+
+# What leaves a caller without an answer, and what happens instead to one who cannot ask again.
+GENTLE = {
+    Fault.LOST_FOR_GOOD: Fault.LOST_ONCE,
+    Fault.CANCELLED_BEFORE: Fault.LATE,
+    Fault.CANCELLED_MIDWAY: Fault.TWICE,
+    Fault.CANCELLED_AFTER: Fault.TWICE,
+}
+
+
+class Faulty(Connection):
+    """The real connection, to a server of the test's own, with one fault at most on its way."""
+
+    def __init__(self, config: Config, ground: Ground) -> None:
+        super().__init__(config)
+        self.ground = ground
+        self.armed: Fault | None = None
+        self.pass_by = 0
+        # Whether a caller waits who would be struck, and whether they can ask again.
+        self.calling = False
+        self.gentle = False
+
+    async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
+        fault = self._strike()
+        if fault is None:
+            return await super().attempt(call)
+        attempts = 0
+
+        async def struck() -> T:
+            nonlocal attempts
+            attempts += 1
+            return await (self._suffer(fault, call) if attempts == 1 or fault is Fault.LOST_FOR_GOOD else call())
+
+        return await super().attempt(struck)
+
+    def _strike(self) -> Fault | None:
+        if self.armed is None or not self.calling:
+            return None
+        if self.pass_by:
+            self.pass_by -= 1
+            return None
+        fault, self.armed = self.armed, None
+        fault = GENTLE.get(fault, fault) if self.gentle else fault
+        self.ground.struck[fault] += 1
+        return fault
+
+    async def _suffer(self, fault: Fault, call: Callable[[], Awaitable[T]]) -> T:
+        match fault:
+            case Fault.LOST_ONCE | Fault.LOST_FOR_GOOD:
+                await call()
+                raise ConnectionResetError("Connection lost")
+            case Fault.TWICE:
+                await call()
+            case Fault.LATE:
+                await asyncio.sleep(0.005)
+            case Fault.CANCELLED_BEFORE | Fault.CANCELLED_AFTER:
+                if fault is Fault.CANCELLED_AFTER:
+                    await call()
+                _this_task().cancel()
+                await asyncio.sleep(0)
+            case Fault.CANCELLED_MIDWAY:
+                asyncio.get_running_loop().call_soon(_this_task().cancel)
+            case Fault.FORGOTTEN_SCRIPTS:
+                await self.redis.script_flush()
+            case Fault.KILLED_BEFORE:
+                self.ground.restart()
+            case Fault.KILLED_AFTER:
+                await call()
+                self.ground.restart()
+                raise ConnectionResetError("Connection lost")
+            case _:
+                assert_never(fault)
+        return await call()
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+class UnknownError(Exception):
+    """A call that must not be repeated got no answer: it may have been done."""
+
+
+class Caller:
+    """A queue as a real client uses it: who gets no answer asks again, with the same request id or idempotency key."""
+
+    def __init__(self, queue: Queue, faulty: Faulty) -> None:
+        self._queue = queue
+        self._faulty = faulty
+        self._names: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._queue, name)
+        if name.startswith("_") or name in WATCHING:
+            return found
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            for _ in range(REPEATS_MAX):
+                done, answer = await self._once(found(*arguments, **named))
+                if done:
+                    return answer
+                if name == "lease":
+                    raise UnknownError
+            raise AssertionError(f"{name}: no answer after {REPEATS_MAX} calls")
+
+        return call
+
+    async def park(self, parkings: list[Parking]) -> list[Parked | DemurError]:
+        """Without a key a client cannot ask again; with one, `created` tells the first answer from the others."""
+        self._faulty.gentle = not all(parking.idempotency_key for parking in parkings)
+        try:
+            for _ in range(REPEATS_MAX):
+                done, verdicts = await self._once(self._queue.park(parkings))
+                if done and not any(isinstance(verdict, UnavailableError) for verdict in verdicts):
+                    return [self._first(verdict) for verdict in verdicts]
+        finally:
+            self._faulty.gentle = False
+        raise AssertionError(f"park: no answer after {REPEATS_MAX} calls")
+
+    def _first(self, verdict: Parked | DemurError) -> Parked | DemurError:
+        if isinstance(verdict, DemurError):
+            return verdict
+        new = verdict.name not in self._names
+        assert new or not verdict.created
+        self._names.add(verdict.name)
+        return msgspec.structs.replace(verdict, created=new)
+
+    async def _once(self, call: Any) -> tuple[bool, Any]:
+        self._faulty.calling = True
+        task = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._faulty.calling = False
+        if task.cancelled() or isinstance(task.exception(), UnavailableError):
+            # What was on its way when the caller went has arrived.
+            await asyncio.sleep(0.005)
+            return False, None
+        return True, task.result()
+
+
+class Ground:
+    """The server that may be killed, set up as the embedded one is, and how often each fault struck."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.url = embedded.url(folder)
+        self.struck: Counter[Fault] = Counter()
+        self.start()
+
+    def start(self) -> None:
+        # Without the launcher, which guards the folder against a second server and takes its time.
+        self._process = subprocess.Popen(embedded.server_argv(self.folder), stdin=subprocess.DEVNULL)
+        until(lambda: embedded.answers(self.folder))
+
+    def stop(self) -> None:
+        """Kill -9."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Kill it, and start it again on the same folder."""
+        self.stop()
+        self.start()
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """One for the module."""
+    made = Ground(tmp_path_factory.mktemp("faults") / "valkey")
+    yield made
+    made.stop()
+
+
+class FaultyMachine(Machine):
+    """What the machine does, with a fault now and then."""
+
+    ground: Ground
+
+    async def open(self, config: Config) -> Queue:
+        store = Store(config)
+        store.connection = self.faulty = Faulty(config, self.ground)
+        return cast("Queue", Caller(Queue(store), self.faulty))
+
+    @rule(fault=st.sampled_from(Fault), pass_by=st.integers(0, 2))
+    def something_is_going_to_happen(self, fault: Fault, pass_by: int) -> None:
+        """To one of the next calls."""
+        self.faulty.armed, self.faulty.pass_by = fault, pass_by
+
+    @rule(fault=st.sampled_from(Fault))
+    def something_happens_to_the_next(self, fault: Fault) -> None:
+        """Most verbs are one call."""
+        self.faulty.armed, self.faulty.pass_by = fault, 0
+
+    @rule(fault=st.sampled_from(Fault))
+    def something_happens_to_the_second(self, fault: Fault) -> None:
+        """Between what a verb does first and what it does then."""
+        self.faulty.armed, self.faulty.pass_by = fault, 1
+
+    @rule(target=Machine.tokens, reviewer=reviewers, limit=st.integers(1, 3))
+    def lease(self, reviewer: str, limit: int) -> Any:
+        """As ever; where no answer came, what was taken lapses."""
+        try:
+            return super().lease(reviewer, limit)
+        except UnknownError:
+            self._nobody_knows()
+            return multiple()
+
+    def _nobody_knows(self) -> None:
+        """Let time pass until holds that nobody has a token of have lapsed."""
+        known = {
+            f"{item.name.rpartition('/')[2]}:{number}"
+            for item in self.items.values()
+            for number, slot in enumerate(item.slots)
+            if slot.token
+        }
+        leases = keys.index(QUEUE, "leases")
+        for member in self.run(self.redis.zrange(leases, 0, -1)):
+            if member.decode() not in known:
+                one, _, slot = member.decode().partition(":")
+                self.run(self.redis.hset(keys.record(QUEUE, one), f"s{slot}.until", "1"))
+                self.run(self.redis.zadd(leases, {member: 1}))
+        self.run(self.queue._store.run("lapse", QUEUE, 128, request=NO_REQUEST))
+        self.lapse()
+
+    @rule()
+    def reap(self) -> None:
+        """All is done at the end; a count whose reply was lost is not counted."""
+        done = self.run(self.queue.reap())
+        assert done.lapsed <= self.lapse()
+        closed = [item for item in self.items.values() if item.due]
+        expired = [item for item in self.items.values() if item.state is State.OPEN and item.overdue]
+        assert done.closed <= len(closed)
+        assert done.expired <= len(expired)
+        for item in closed:
+            self.end(item, State.RESOLVED)
+        for item in expired:
+            self.end(item, State.EXPIRED)
+
+
+@pytest.mark.parametrize(("wanted", "limit", "undo_seconds"), [(1, 1, 0.0), (2, 3, 0.0), (2, 3, 3600.0)])
+def test_the_queue_does_what_the_model_does_whatever_happens_on_the_way(
+    ground: Ground,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+    limit: int,
+    undo_seconds: float,
+) -> None:
+    """After every step, with calls lost, doubled, late and cancelled, scripts forgotten and the server killed."""
+    monkeypatch.setenv("DEMUR_REDIS_URL", ground.url)
+    monkeypatch.setattr(connection, "RETRY_PAUSES_SECONDS", (0.0, 0.0, 0.0))
+    ground.struck.clear()
+    said = {"wanted": wanted, "limit": limit, "undo_seconds": undo_seconds, "ground": ground}
+    run_state_machine_as_test(
+        type("Machine", (FaultyMachine,), {**said, "config": Config(data_folder=tmp_path)}),
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=30,
+            deadline=None,
+            database=None,
+            derandomize=bool(os.environ.get("CI")),
+            # Explaining a failure traces every line: minutes with a server behind it.
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert sum(ground.struck.values()) >= len(Fault)
