@@ -28,11 +28,12 @@ async def test_nothing_to_do_is_nothing_done(queue: Queue, parking: MakeParking)
 
 async def test_overdue_leases_lapse(open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
     """The slot is free again, and whoever waits is woken."""
-    queue = open_queue(lease_seconds=0.05)
+    queue = open_queue(lease_seconds=1.0)
     await queue.park([parking(), parking()])
     await queue.lease("digits", reviewer=ann, limit=2)
+    # It looks before they lapse, on a slow machine too: else it would lapse them itself.
     waiting = asyncio.create_task(open_queue().lease("digits", reviewer=ann, wait_seconds=20))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1.1)
     assert (await queue.reap()).lapsed == 2
     assert len(await asyncio.wait_for(waiting, 5)) == 1
     assert await queue.reconcile() == []
