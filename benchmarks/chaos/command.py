@@ -131,8 +131,8 @@ def summary(results: Results, checks: list[Check], *, seed: int, seconds: float)
         "callbacks": results.callbacks,
         "lost": len(results.broken.get("accepted deferrals without an outcome", [])),
         "duplicated": len(results.broken.get("deferrals with more than one outcome", [])),
-        "violations": violations[:SHOWN_MAX],
-        "violations_count": len(violations),
+        "violations": len(violations),
+        "violations_shown": violations[:SHOWN_MAX],
         "round_seconds_max": round(max((one.seconds for one in results.rounds), default=0.0), 2),
         "checks": [msgspec.to_builtins(check) for check in checks],
         "ok": all(check.ok for check in checks),
@@ -150,7 +150,7 @@ def _tell(console: Console, found: dict[str, object], checks: list[Check]) -> No
         )
     )
     console.print(Text(f"  {found['machine']}"))
-    violations = found["violations"]
+    violations = found["violations_shown"]
     assert isinstance(violations, list)
     for violation in violations:
         console.print(Text(f"  {violation}", style="red"))

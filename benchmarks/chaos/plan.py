@@ -15,7 +15,7 @@ import msgspec
 
 LEASE_SECONDS = 2.0
 # The first fault comes at 0 of this window, the last one begins before its end.
-WINDOW_SECONDS = 2.4
+WINDOW_SECONDS = 2.0
 STOP_SECONDS = (LEASE_SECONDS + 0.2, LEASE_SECONDS + 0.6)
 LINK_SECONDS = (0.4, 2.2)
 RESTART_SECONDS = (0.0, 0.4)

@@ -1,10 +1,10 @@
 """Runs the rounds: has requests sent, strikes at the drawn moments, lets everything recover, and has it checked.
 
-Theory of operation. A round begins with every process answering. Clients are told to send more; once enough is in
-flight, the faults strike, each heals, and the round ends when all is settled or its time is over. Between rounds every
-process must answer again and the backlog shrink; the server is read past all proxies (what it keeps, and whether it
-agrees with itself). Every few rounds everything is settled to the last callback, and what everybody saw since is
-checked. Each wait is bounded: what is missing when it ends is for the checker to find.
+Theory of operation. Before a round every process answers, clients are told to send more, and reviewers rest until
+enough is in flight. The round begins with the reviewers back at work; the faults strike, each heals, and it ends when
+the backlog is small or its time is over. Between rounds every process must answer again; the server is read past all
+proxies (what it keeps, and whether it agrees with itself). Every few rounds everything is settled to the last callback,
+and what everybody saw since is checked. Each wait is bounded: what is missing when it ends is for the checker to find.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ from fallback.recount import Recount, recount
 
 ROUND_SECONDS_MAX = 8.0
 IN_FLIGHT_MIN = 200
-REQUESTS_PER_ROUND = 320
-# How long a round waits for enough to be in flight: the faults need the rest.
-FILL_SECONDS_MAX = 2.6
+REQUESTS_PER_ROUND = 270
+# What is in flight when the reviewers go back to work, and how long they are at it when the first fault strikes.
+IN_FLIGHT_FULL = 250
+LEAD_SECONDS = 0.15
+FILL_SECONDS_MAX = 20.0
 BACKLOG_MAX = 150
 RECOVER_SECONDS_MAX = 30.0
 SETTLE_SECONDS_MAX = 45.0
@@ -108,24 +110,30 @@ class Rounds:
             await self._queue.close()
 
     async def _round(self, number: int, rounds: int) -> None:
-        start, already = time.monotonic(), len(self._named)
+        begun, already = time.monotonic(), len(self._named)
         self._total += REQUESTS_PER_ROUND
-        self._ground.order(Orders(total=self._total // CLIENTS))
-        await self._until(lambda: self._in_flight() >= IN_FLIGHT_MIN, FILL_SECONDS_MAX)
-        in_flight, faults = self._in_flight(), draw(self._seed, number)
+        self._order(rest=True)
+        await self._until(lambda: self._in_flight() >= IN_FLIGHT_FULL, FILL_SECONDS_MAX)
+        self._order(rest=False)
+        start, faults = time.monotonic(), draw(self._seed, number)
+        await self._until(lambda: False, LEAD_SECONDS)
+        in_flight = self._in_flight()
         striking = asyncio.gather(*map(self._strike, faults))
         await self._until(striking.done, ROUND_SECONDS_MAX)
         await striking
-        await self._until(self._settled, start + ROUND_SECONDS_MAX - 2 * _TICK_SECONDS - time.monotonic())
-        seconds = time.monotonic() - start
-        done = Round(seconds=seconds, accepted=len(self._named) - already, in_flight=in_flight, faults=faults)
-        self.results.rounds.append(done)
+        await self._until(self._small, start + ROUND_SECONDS_MAX - 2 * _TICK_SECONDS - time.monotonic())
+        end = time.monotonic()
         await self._recover()
+        done = Round(seconds=end - start, accepted=len(self._named) - already, in_flight=in_flight, faults=faults)
+        self.results.rounds.append(done)
         what = ", ".join(f"{fault.kind} {fault.struck}" for fault in faults)
         self._tell(
             f"round {number + 1}/{rounds}: {done.accepted} accepted, {in_flight} in flight; {what}; "
-            f"{seconds:.1f} s and {time.monotonic() - start - seconds:.1f} s to recover"
+            f"{done.seconds:.1f} s, {start - begun:.1f} s before and {time.monotonic() - end:.1f} s after it"
         )
+
+    def _order(self, *, rest: bool) -> None:
+        self._ground.order(Orders(total=self._total // CLIENTS, rest=rest))
 
     async def _strike(self, fault: Fault) -> None:
         """Let one fault strike at its moment, last, and heal."""
@@ -166,7 +174,7 @@ class Rounds:
     async def _recover(self) -> None:
         """Return when every process answers and the backlog is small; read what the server keeps."""
         await self._ground.until_ready()
-        await self._until(lambda: self._in_flight() <= BACKLOG_MAX, RECOVER_SECONDS_MAX)
+        await self._until(self._small, RECOVER_SECONDS_MAX)
         with contextlib.suppress(DemurError):
             await self._keep()
         self.results.add("open deferrals outside their index", await self._queue.reconcile())
@@ -226,6 +234,11 @@ class Rounds:
 
     def _in_flight(self) -> int:
         return sum(1 for name in self._named.values() if name not in self._ended)
+
+    def _small(self) -> bool:
+        """Whether every request was asked and named, and little is still in flight."""
+        asked = len(self._asked) >= self._total and self._asked <= self._named.keys()
+        return asked and self._in_flight() <= BACKLOG_MAX
 
     def _settled(self) -> bool:
         """Whether every request has a name, every name an outcome, and every outcome was told."""
