@@ -16,7 +16,7 @@ from benchmarks import machine, stack
 from benchmarks.chaos import plan
 from benchmarks.chaos.ground import Launch, alone, ground
 from benchmarks.chaos.plan import Target
-from benchmarks.chaos.rounds import IN_FLIGHT_MIN, ROUND_SECONDS_MAX, Results, Rounds
+from benchmarks.chaos.rounds import IN_FLIGHT_MIN, ROUND_SECONDS_MAX, SETTLE_SECONDS_MAX, Results, Rounds
 from benchmarks.demo import report
 from benchmarks.demo.counts import Check
 from gateway.up import demur
@@ -55,12 +55,17 @@ async def chaos(
     tell: Callable[[str], None],
     launch: Launch = demur,
     purge: bool = True,
+    settle_seconds: float = SETTLE_SECONDS_MAX,
 ) -> Results:
-    """Run on a ground of its own in `folder`, an empty folder; `launch` is what starts gateway and replicas."""
+    """Run on a ground of its own in `folder`, an empty folder; `launch` is what starts gateway and replicas.
+
+    With `purge` it ends when the server has forgotten everything. What is not told within `settle_seconds` after the
+    last round counts as never told.
+    """
     tell("starting Valkey, a gateway, two review replicas, three reviewers, two clients and a receiver")
     with alone():
         async with ground(folder, seed=seed, launch=launch) as made:
-            running = Rounds(made, seed=seed, tell=tell)
+            running = Rounds(made, seed=seed, tell=tell, settle_seconds=settle_seconds)
             await running.run(rounds, purge=purge)
             return running.results
 

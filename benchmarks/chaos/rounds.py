@@ -78,7 +78,15 @@ class Results:
 class Rounds:
     """One run on one ground; `tell` gets a line for people now and then."""
 
-    def __init__(self, ground: Ground, *, seed: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        seed: int,
+        tell: Callable[[str], None],
+        settle_seconds: float = SETTLE_SECONDS_MAX,
+    ) -> None:
+        self._settle_seconds = settle_seconds
         self.results = Results()
         self._ground = ground
         self._seed = seed
@@ -181,7 +189,7 @@ class Rounds:
 
     async def _checkpoint(self) -> None:
         """Settle everything to the last callback, then have what everybody saw since the last time checked."""
-        await self._until(self._settled, SETTLE_SECONDS_MAX)
+        await self._until(self._settled, self._settle_seconds)
         await self._keep()
         history = History(self._entries, lease_seconds=LEASE_SECONDS, earlier=self._watched)
         for promise, judge in check.PROMISES:

@@ -50,7 +50,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """How many requests each client is to have sent since the run began; whether reviewers rest; whether all is over."""
+    """How many requests each client is to have sent since the run began; whether reviewers rest; whether all ends."""
 
     total: int = 0
     rest: bool = False
