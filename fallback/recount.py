@@ -120,7 +120,7 @@ async def _lives(store: Store) -> tuple[int, list[str]]:
 
 async def _scan(store: Store, pattern: str) -> AsyncIterator[list[str]]:
     """Yield the names that match, some at a time, each once."""
-    cursor, seen = 0, set()
+    cursor, seen = 0, set[str]()
     while True:
         cursor, found = await store.connection.attempt(
             lambda: store.connection.redis.scan(cursor, match=_escaped(pattern), count=_PAGE)  # noqa: B023 - awaited here
