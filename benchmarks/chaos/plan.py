@@ -95,7 +95,9 @@ def draw(seed: int, number: int) -> tuple[Fault, ...]:
     ]
     for _ in range(rng.randint(0, EXTRA_MAX)):
         if rng.random() < 0.3:  # noqa: PLR2004 - most of the rest strike connections
-            faults.append(_process(rng, rng.choice((Kind.KILL, Kind.STOP)), rng.choice(list(Target))))
+            # One that is struck already would have to be waited for.
+            free = [target for target in Target if target not in {fault.target for fault in faults}]
+            faults.append(_process(rng, rng.choice((Kind.KILL, Kind.STOP)), rng.choice(free)))
         else:
             faults.append(_link(rng, rng.choice(LINK_KINDS), rng.choice(list(Link))))
     faults.sort(key=lambda fault: fault.at)

@@ -33,9 +33,9 @@ from fallback.recount import Recount, recount
 
 ROUND_SECONDS_MAX = 8.0
 IN_FLIGHT_MIN = 200
-REQUESTS_PER_ROUND = 270
+REQUESTS_PER_ROUND = 240
 # What is in flight when the reviewers go back to work, and how long they are at it when the first fault strikes.
-IN_FLIGHT_FULL = 250
+IN_FLIGHT_FULL = 235
 LEAD_SECONDS = 0.15
 FILL_SECONDS_MAX = 20.0
 BACKLOG_MAX = 150
