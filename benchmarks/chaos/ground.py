@@ -41,7 +41,7 @@ REPLICAS = 2
 START_SECONDS_MAX = 60.0
 # How long a deferral, with what is still to be told of it, and the reply to a request id are kept: rounds are shorter,
 # repeats end sooner, and callbacks are told well within it, whatever strikes.
-RETENTION_SECONDS = 20
+RETENTION_SECONDS = 25
 _LOOK_SECONDS = 0.05
 
 # Returns the command line of one of our servers; tests put a broken product in its place.
