@@ -33,9 +33,9 @@ from fallback.recount import Recount, recount
 
 ROUND_SECONDS_MAX = 8.0
 IN_FLIGHT_MIN = 200
-REQUESTS_PER_ROUND = 240
+REQUESTS_PER_ROUND = 260
 # What is in flight when the reviewers go back to work, and how long they are at it when the first fault strikes.
-IN_FLIGHT_FULL = 235
+IN_FLIGHT_FULL = 230
 LEAD_SECONDS = 0.15
 FILL_SECONDS_MAX = 20.0
 BACKLOG_MAX = 150
@@ -121,7 +121,7 @@ class Rounds:
         begun, already = time.monotonic(), len(self._named)
         self._total += REQUESTS_PER_ROUND
         self._order(rest=True)
-        await self._until(lambda: self._in_flight() >= IN_FLIGHT_FULL, FILL_SECONDS_MAX)
+        await self._until(lambda: self._in_flight() >= IN_FLIGHT_FULL or self._named_all(), FILL_SECONDS_MAX)
         self._order(rest=False)
         start, faults = time.monotonic(), draw(self._seed, number)
         await self._until(lambda: False, LEAD_SECONDS)
@@ -245,15 +245,15 @@ class Rounds:
 
     def _small(self) -> bool:
         """Whether every request was asked and named, and little is still in flight."""
-        asked = len(self._asked) >= self._total and self._asked <= self._named.keys()
-        return asked and self._in_flight() <= BACKLOG_MAX
+        return self._named_all() and self._in_flight() <= BACKLOG_MAX
+
+    def _named_all(self) -> bool:
+        """Whether every request was made, and has a name."""
+        return len(self._asked) >= self._total and self._asked <= self._named.keys()
 
     def _settled(self) -> bool:
         """Whether every request has a name, every name an outcome, and every outcome was told."""
-        named = set(self._named.values())
-        return (
-            len(self._asked) >= self._total and self._asked <= self._named.keys() and named <= self._ended & self._told
-        )
+        return self._named_all() and set(self._named.values()) <= self._ended & self._told
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Let time pass, noticing what is written down and who died, until `condition` or the end of `seconds`."""
