@@ -119,6 +119,7 @@ class _Late:
 
 
 BUGS: Final[Mapping[str, tuple[Change, ...]]] = {
+    "none": (),
     "no-fencing": (NO_FENCING,),
     "no-replay": (NO_REPLAY,),
     "late-outbox": (NO_OUTBOX,),
