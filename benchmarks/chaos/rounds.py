@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from benchmarks.chaos import check
 from benchmarks.chaos.check import History
 from benchmarks.chaos.ground import CLIENTS, RETENTION_SECONDS, Ground
-from benchmarks.chaos.history import OK, Asked, Called, Entry, Kept, KeptReview, Replied, Tail, Watched
+from benchmarks.chaos.history import Called, Entry, Kept, KeptReview, Tail, Watched
 from benchmarks.chaos.names import QUEUES
 from benchmarks.chaos.plan import LEASE_SECONDS, Fault, Kind, draw
 from benchmarks.chaos.processes import Process
 from benchmarks.chaos.proxy import Proxy
+from benchmarks.chaos.tally import Tally
 from benchmarks.chaos.worker import Orders
 from fallback.answer import Answer, Label
 from fallback.deferral import Deferral, State
@@ -95,11 +96,8 @@ class Rounds:
         self._tails = {path: Tail(path) for path in ground.journals}
         self._entries: list[Entry] = []
         self._total = 0
-        self._asked: set[str] = set()
-        self._named: dict[str, str] = {}
+        self._tally = Tally()
         self._kept: set[str] = set()
-        self._ended: set[str] = set()
-        self._told: set[str] = set()
         # The cursor of each outcome that a client saw, and how many of each queue.
         self._watched: dict[str, str] = {}
         self._seen: Counter[str] = Counter()
@@ -118,21 +116,21 @@ class Rounds:
             await self._queue.close()
 
     async def _round(self, number: int, rounds: int) -> None:
-        begun, already = time.monotonic(), len(self._named)
+        begun, already = time.monotonic(), self._tally.named
         self._total += REQUESTS_PER_ROUND
         self._order(rest=True)
-        await self._until(lambda: self._in_flight() >= IN_FLIGHT_FULL or self._named_all(), FILL_SECONDS_MAX)
+        await self._until(lambda: self._tally.in_flight >= IN_FLIGHT_FULL or self._named_all(), FILL_SECONDS_MAX)
         self._order(rest=False)
         start, faults = time.monotonic(), draw(self._seed, number)
         await self._until(lambda: False, LEAD_SECONDS)
-        in_flight = self._in_flight()
+        in_flight = self._tally.in_flight
         striking = asyncio.gather(*map(self._strike, faults))
         await self._until(striking.done, ROUND_SECONDS_MAX)
         await striking
         await self._until(self._small, start + ROUND_SECONDS_MAX - 2 * _TICK_SECONDS - time.monotonic())
         end = time.monotonic()
         await self._recover()
-        done = Round(seconds=end - start, accepted=len(self._named) - already, in_flight=in_flight, faults=faults)
+        done = Round(seconds=end - start, accepted=self._tally.named - already, in_flight=in_flight, faults=faults)
         self.results.rounds.append(done)
         what = ", ".join(f"{fault.kind} {fault.struck}" for fault in faults)
         self._tell(
@@ -240,20 +238,17 @@ class Rounds:
                     if not token:
                         break
 
-    def _in_flight(self) -> int:
-        return sum(1 for name in self._named.values() if name not in self._ended)
-
     def _small(self) -> bool:
         """Whether every request was asked and named, and little is still in flight."""
-        return self._named_all() and self._in_flight() <= BACKLOG_MAX
+        return self._named_all() and self._tally.in_flight <= BACKLOG_MAX
 
     def _named_all(self) -> bool:
         """Whether every request was made, and has a name."""
-        return len(self._asked) >= self._total and self._asked <= self._named.keys()
+        return self._tally.all_named(self._total)
 
     def _settled(self) -> bool:
         """Whether every request has a name, every name an outcome, and every outcome was told."""
-        return self._named_all() and set(self._named.values()) <= self._ended & self._told
+        return self._tally.settled(self._total)
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Let time pass, noticing what is written down and who died, until `condition` or the end of `seconds`."""
@@ -263,24 +258,11 @@ class Rounds:
                 process.look()
             for tail in self._tails.values():
                 for entry in tail.read():
-                    self._note(entry)
+                    self._entries.append(entry)
+                    self._tally.note(entry)
             if condition() or time.monotonic() >= deadline:
                 return
             await asyncio.sleep(_TICK_SECONDS)
-
-    def _note(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        match entry:
-            case Asked():
-                self._asked.add(entry.key)
-            case Replied() if entry.code == OK:
-                self._named[entry.key] = entry.deferral
-            case Watched():
-                self._ended.add(entry.deferral)
-            case Called() if entry.status == check.TAKEN:
-                self._told.add(entry.deferral)
-            case _:
-                pass
 
 
 def _kept(deferral: Deferral) -> Kept:
