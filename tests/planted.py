@@ -53,7 +53,7 @@ NO_REPLAY: Final = instead("replay", "return nil")
 # The outcome is written, its row in the outbox is not.
 NO_OUTBOX: Final = instead("finish", "local version = before(...)\ncall('ZREM', K.outbox, (...))\nreturn version")
 
-FLUSH_SECONDS: Final = 0.25
+FLUSH_SECONDS: Final = 0.5
 
 
 @contextmanager
