@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -44,9 +45,11 @@ async def recount(config: Config) -> Recount:
         accepted: dict[str, int] = {}
         records = 0
         for queue in await store.queues():
+            # The sizes first: what lapses meanwhile is then in them, never only among the records.
+            sizes = {name: await _ask(store, "zcard", keys.index(queue, name)) for name in ("open", *_ENDED)}
             fields = await _records(store, queue)
             records += len(fields)
-            problems += [f"{queue}: {problem}" for problem in await _compare(store, queue, fields)]
+            problems += [f"{queue}: {problem}" for problem in await _compare(store, queue, fields, sizes)]
             accepted[queue] = int(await _ask(store, "get", keys.index(queue, "seq")) or 0)
         lapsing, lasting = await _lives(store)
         used = 0
@@ -65,7 +68,7 @@ async def recount(config: Config) -> Recount:
         await store.connection.close()
 
 
-async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]]) -> list[str]:
+async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]], sizes: dict[str, int]) -> list[str]:
     states = Counter(record[b"state"].decode() for record in records)
     tasks = Counter(record[b"task"].decode() for record in records if _is_open(record))
     held = Counter(
@@ -80,10 +83,10 @@ async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]]) 
         "open": states["open"] + states["settling"],
         **{name: states[name] for name in _ENDED},
     }.items():
-        got = await _ask(store, "zcard", keys.index(queue, name))
+        size = sizes[name]
         # Entries of records whose time is over stay a moment longer than they do.
-        if got < expected or (name == "open" and got != expected):
-            found.append(f"{name}: counted {expected}, the index holds {got}")
+        if size < expected or (name == "open" and size != expected):
+            found.append(f"{name}: counted {expected}, the index holds {size}")
     for name, counted in {"tasks": tasks, "holders": held}.items():
         kept = await _ask(store, "hgetall", keys.index(queue, name))
         got = {field.decode(): int(count) for field, count in kept.items()}
@@ -97,12 +100,9 @@ def _is_open(record: dict[bytes, bytes]) -> bool:
 
 
 async def _records(store: Store, queue: str) -> list[dict[bytes, bytes]]:
-    names = [name async for name in _scan(store, keys.record(queue, "*"))]
-    found = []
-    for name in names:
-        record = await _ask(store, "hgetall", name)
-        if record:
-            found.append(record)
+    found: list[dict[bytes, bytes]] = []
+    async for names in _scan(store, keys.record(queue, "*")):
+        found += filter(None, await _ask_all(store, "hgetall", names))
     return found
 
 
@@ -112,24 +112,25 @@ async def _lives(store: Store) -> tuple[int, list[str]]:
     for queue in await store.queues():
         stay |= {keys.index(queue, name) for name in _STAY}
     weight, lasting = 0, []
-    async for name in _scan(store, f"{keys.LAYOUT}:*"):
-        if await _ask(store, "pttl", name) >= 0:
-            weight += int(await _ask(store, "memory_usage", name) or 0)
-        elif name not in stay and await _ask(store, "exists", name):
-            lasting.append(name)
+    async for names in _scan(store, f"{keys.LAYOUT}:*"):
+        lives = await _ask_all(store, "pttl", names)
+        weights = await _ask_all(store, "memory_usage", names)
+        weight += sum(one or 0 for life, one in zip(lives, weights, strict=True) if life >= 0)
+        # Less than -1: it went since the scan.
+        lasting += [name for name, life in zip(names, lives, strict=True) if life == -1 and name not in stay]
     return weight, sorted(lasting)
 
 
-async def _scan(store: Store, pattern: str) -> Any:
-    seen = set()
+async def _scan(store: Store, pattern: str) -> AsyncIterator[list[str]]:
+    """Yield the names that match, some at a time, each once."""
+    seen = set[str]()
     for where in await store.connection.attempt(store.connection.client.primaries):
         cursor = 0
         while True:
             cursor, found = await store.connection.attempt(lambda: _page(store, pattern, cursor, where))  # noqa: B023 - awaited here
-            for name in found:
-                if name not in seen:
-                    seen.add(name)
-                    yield name.decode()
+            fresh = {name.decode() for name in found} - seen
+            seen |= fresh
+            yield sorted(fresh)
             if not cursor:
                 break
 
@@ -148,3 +149,15 @@ def _escaped(pattern: str) -> str:
 
 async def _ask(store: Store, command: str, name: str) -> Any:
     return await store.connection.attempt(lambda: getattr(store.connection.redis, command)(name))
+
+
+async def _ask_all(store: Store, command: str, names: Sequence[str]) -> list[Any]:
+    """Ask the same of several keys in one go."""
+
+    async def call() -> list[Any]:
+        pipeline = store.connection.redis.pipeline(transaction=False)
+        for name in names:
+            getattr(pipeline, command)(name)
+        return list(await pipeline.execute())
+
+    return await store.connection.attempt(call)

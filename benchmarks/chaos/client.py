@@ -23,7 +23,8 @@ from demur.v1.prediction_pb2_grpc import PredictionServiceStub
 from fallback import wire
 from gateway.wire import tensors_to_wire
 
-UNDERWAY_MAX = 24
+# More would only wait for each other on a busy machine, past the time that one attempt has.
+UNDERWAY_MAX = 12
 PREDICT_EVERY = 5
 # Shares of the requests: asked again although there was a reply; taken back.
 TWICE_SHARE = 0.04
@@ -44,6 +45,7 @@ class Client:
         self._room = asyncio.Semaphore(UNDERWAY_MAX)
         self._asked: set[str] = set()
         self._named: dict[str, str] = {}
+        self._own: set[str] = set()
         self._looked: set[str] = set()
         self._cursors = dict.fromkeys(QUEUES, "0")
         self._remember()
@@ -56,6 +58,7 @@ class Client:
                     self._asked.add(entry.key)
                 case Replied(code="OK"):
                     self._named[entry.key] = entry.deferral
+                    self._own.add(entry.deferral)
                 case Watched():
                     self._cursors[entry.queue] = entry.cursor
                 case Got():
@@ -124,6 +127,7 @@ class Client:
         )
         if name:
             self._named[key] = name
+            self._own.add(name)
         return name
 
     async def _cancel(self, name: str) -> None:
@@ -173,7 +177,7 @@ class Client:
             )
         )
         self._cursors[queue] = event.cursor
-        if deferral.name in self._named.values() and deferral.name not in self._looked:
+        if deferral.name in self._own and deferral.name not in self._looked:
             self._looked.add(deferral.name)
             self._tasks.create_task(self._look(deferral.name))
 

@@ -16,7 +16,7 @@ from benchmarks import machine, stack
 from benchmarks.chaos import plan
 from benchmarks.chaos.ground import Launch, alone, ground
 from benchmarks.chaos.plan import Target
-from benchmarks.chaos.rounds import IN_FLIGHT_MIN, ROUND_SECONDS_MAX, Results, Rounds
+from benchmarks.chaos.rounds import IN_FLIGHT_MIN, ROUND_SECONDS_MAX, SETTLE_SECONDS_MAX, Results, Rounds
 from benchmarks.demo import report
 from benchmarks.demo.counts import Check
 from gateway.up import demur
@@ -55,12 +55,17 @@ async def chaos(
     tell: Callable[[str], None],
     launch: Launch = demur,
     purge: bool = True,
+    settle_seconds: float = SETTLE_SECONDS_MAX,
 ) -> Results:
-    """Run on a ground of its own in `folder`, an empty folder; `launch` is what starts gateway and replicas."""
+    """Run on a ground of its own in `folder`, an empty folder; `launch` is what starts gateway and replicas.
+
+    With `purge` it ends when the server has forgotten everything. What is not told within `settle_seconds` after the
+    last round counts as never told.
+    """
     tell("starting Valkey, a gateway, two review replicas, three reviewers, two clients and a receiver")
     with alone():
         async with ground(folder, seed=seed, launch=launch) as made:
-            running = Rounds(made, seed=seed, tell=tell)
+            running = Rounds(made, seed=seed, tell=tell, settle_seconds=settle_seconds)
             await running.run(rounds, purge=purge)
             return running.results
 
@@ -131,8 +136,8 @@ def summary(results: Results, checks: list[Check], *, seed: int, seconds: float)
         "callbacks": results.callbacks,
         "lost": len(results.broken.get("accepted deferrals without an outcome", [])),
         "duplicated": len(results.broken.get("deferrals with more than one outcome", [])),
-        "violations": violations[:SHOWN_MAX],
-        "violations_count": len(violations),
+        "violations": len(violations),
+        "violations_shown": violations[:SHOWN_MAX],
         "round_seconds_max": round(max((one.seconds for one in results.rounds), default=0.0), 2),
         "checks": [msgspec.to_builtins(check) for check in checks],
         "ok": all(check.ok for check in checks),
@@ -150,7 +155,7 @@ def _tell(console: Console, found: dict[str, object], checks: list[Check]) -> No
         )
     )
     console.print(Text(f"  {found['machine']}"))
-    violations = found["violations"]
+    violations = found["violations_shown"]
     assert isinstance(violations, list)
     for violation in violations:
         console.print(Text(f"  {violation}", style="red"))

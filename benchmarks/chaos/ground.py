@@ -39,8 +39,9 @@ CLIENTS = 2
 REVIEWERS = 3
 REPLICAS = 2
 START_SECONDS_MAX = 60.0
-# How long a deferral and the reply to a request id are kept: rounds are shorter, repeats end sooner.
-RETENTION_SECONDS = 15
+# How long a deferral, with what is still to be told of it, and the reply to a request id are kept: rounds are shorter,
+# repeats end sooner, and callbacks are told well within it, whatever strikes.
+RETENTION_SECONDS = 25
 _LOOK_SECONDS = 0.05
 
 # Returns the command line of one of our servers; tests put a broken product in its place.
@@ -166,8 +167,9 @@ class _Builder:
             review = (
                 f'[fallback]\ngrpc_listen = "{LOOPBACK}:{grpc_port}"\npage_listen = "{LOOPBACK}:{page_port}"\n'
                 "reap_interval_seconds = 0.2\ndrain_seconds = 0.5\ncallback_timeout_seconds = 1.0\n"
-                "callback_visibility_seconds = 3.5\ncallback_backoff_seconds = 0.3\n"
-                "callback_backoff_seconds_max = 0.6\ncallback_attempts_max = 100\n"
+                # What a replica has claimed when it dies is hidden for the visibility time: little, and not for long.
+                "callback_visibility_seconds = 4.5\ncallback_concurrency_max = 16\n"
+                "callback_backoff_seconds = 0.3\ncallback_backoff_seconds_max = 0.6\ncallback_attempts_max = 100\n"
             )
             self._server(Target.REVIEW, f"review-{number + 1}", "review", review, proxy)
 

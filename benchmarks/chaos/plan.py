@@ -15,7 +15,7 @@ import msgspec
 
 LEASE_SECONDS = 2.0
 # The first fault comes at 0 of this window, the last one begins before its end.
-WINDOW_SECONDS = 2.4
+WINDOW_SECONDS = 2.0
 STOP_SECONDS = (LEASE_SECONDS + 0.2, LEASE_SECONDS + 0.6)
 LINK_SECONDS = (0.4, 2.2)
 RESTART_SECONDS = (0.0, 0.4)
@@ -95,7 +95,9 @@ def draw(seed: int, number: int) -> tuple[Fault, ...]:
     ]
     for _ in range(rng.randint(0, EXTRA_MAX)):
         if rng.random() < 0.3:  # noqa: PLR2004 - most of the rest strike connections
-            faults.append(_process(rng, rng.choice((Kind.KILL, Kind.STOP)), rng.choice(list(Target))))
+            # One that is struck already would have to be waited for.
+            free = [target for target in Target if target not in {fault.target for fault in faults}]
+            faults.append(_process(rng, rng.choice((Kind.KILL, Kind.STOP)), rng.choice(free)))
         else:
             faults.append(_link(rng, rng.choice(LINK_KINDS), rng.choice(list(Link))))
     faults.sort(key=lambda fault: fault.at)

@@ -50,7 +50,7 @@ class Reviewer:
     async def hand(self) -> None:
         """Lease and deal with what was leased, one after the other, until cancelled."""
         while True:
-            leases = await self._lease(self._rng.choice(QUEUES))
+            leases = [] if self._context.orders.rest else await self._lease(self._rng.choice(QUEUES))
             for lease in leases:
                 await asyncio.sleep(self._rng.uniform(*LOOK_SECONDS))
                 await self._deal(lease)

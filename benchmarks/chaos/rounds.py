@@ -1,10 +1,10 @@
 """Runs the rounds: has requests sent, strikes at the drawn moments, lets everything recover, and has it checked.
 
-Theory of operation. A round begins with every process answering. Clients are told to send more; once enough is in
-flight, the faults strike, each heals, and the round ends when all is settled or its time is over. Between rounds every
-process must answer again and the backlog shrink; the server is read past all proxies (what it keeps, and whether it
-agrees with itself). Every few rounds everything is settled to the last callback, and what everybody saw since is
-checked. Each wait is bounded: what is missing when it ends is for the checker to find.
+Theory of operation. Before a round every process answers, clients are told to send more, and reviewers rest until
+enough is in flight. The round begins with the reviewers back at work; the faults strike, each heals, and it ends when
+the backlog is small or its time is over. Between rounds every process must answer again; the server is read past all
+proxies (what it keeps, and whether it agrees with itself). Every few rounds everything is settled to the last callback,
+and what everybody saw since is checked. Each wait is bounded: what is missing when it ends is for the checker to find.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from benchmarks.chaos import check
 from benchmarks.chaos.check import History
 from benchmarks.chaos.ground import CLIENTS, RETENTION_SECONDS, Ground
-from benchmarks.chaos.history import OK, Asked, Called, Entry, Kept, KeptReview, Replied, Tail, Watched
+from benchmarks.chaos.history import Called, Entry, Kept, KeptReview, Tail, Watched
 from benchmarks.chaos.names import QUEUES
 from benchmarks.chaos.plan import LEASE_SECONDS, Fault, Kind, draw
 from benchmarks.chaos.processes import Process
 from benchmarks.chaos.proxy import Proxy
+from benchmarks.chaos.tally import Tally
 from benchmarks.chaos.worker import Orders
 from fallback.answer import Answer, Label
 from fallback.deferral import Deferral, State
@@ -33,14 +34,18 @@ from fallback.recount import Recount, recount
 
 ROUND_SECONDS_MAX = 8.0
 IN_FLIGHT_MIN = 200
-REQUESTS_PER_ROUND = 320
-# How long a round waits for enough to be in flight: the faults need the rest.
-FILL_SECONDS_MAX = 2.6
+REQUESTS_PER_ROUND = 260
+# What is in flight when the reviewers go back to work, and how long they are at it when the first fault strikes.
+IN_FLIGHT_FULL = 230
+LEAD_SECONDS = 0.15
+FILL_SECONDS_MAX = 20.0
 BACKLOG_MAX = 150
 RECOVER_SECONDS_MAX = 30.0
 SETTLE_SECONDS_MAX = 45.0
 CHECK_EVERY = 10
 _TICK_SECONDS = 0.05
+# A round ends that much before its time: a tick takes longer on a busy machine.
+_MARGIN_SECONDS = 0.4
 _PAGE = 1_000
 _ENDED = (State.RESOLVED, State.EXPIRED, State.CANCELLED)
 
@@ -76,7 +81,15 @@ class Results:
 class Rounds:
     """One run on one ground; `tell` gets a line for people now and then."""
 
-    def __init__(self, ground: Ground, *, seed: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        seed: int,
+        tell: Callable[[str], None],
+        settle_seconds: float = SETTLE_SECONDS_MAX,
+    ) -> None:
+        self._settle_seconds = settle_seconds
         self.results = Results()
         self._ground = ground
         self._seed = seed
@@ -85,11 +98,8 @@ class Rounds:
         self._tails = {path: Tail(path) for path in ground.journals}
         self._entries: list[Entry] = []
         self._total = 0
-        self._asked: set[str] = set()
-        self._named: dict[str, str] = {}
+        self._tally = Tally()
         self._kept: set[str] = set()
-        self._ended: set[str] = set()
-        self._told: set[str] = set()
         # The cursor of each outcome that a client saw, and how many of each queue.
         self._watched: dict[str, str] = {}
         self._seen: Counter[str] = Counter()
@@ -108,24 +118,30 @@ class Rounds:
             await self._queue.close()
 
     async def _round(self, number: int, rounds: int) -> None:
-        start, already = time.monotonic(), len(self._named)
+        begun, already = time.monotonic(), self._tally.named
         self._total += REQUESTS_PER_ROUND
-        self._ground.order(Orders(total=self._total // CLIENTS))
-        await self._until(lambda: self._in_flight() >= IN_FLIGHT_MIN, FILL_SECONDS_MAX)
-        in_flight, faults = self._in_flight(), draw(self._seed, number)
+        self._order(rest=True)
+        await self._until(lambda: self._tally.in_flight >= IN_FLIGHT_FULL or self._named_all(), FILL_SECONDS_MAX)
+        self._order(rest=False)
+        start, faults = time.monotonic(), draw(self._seed, number)
+        await self._until(lambda: False, LEAD_SECONDS)
+        in_flight = self._tally.in_flight
         striking = asyncio.gather(*map(self._strike, faults))
         await self._until(striking.done, ROUND_SECONDS_MAX)
         await striking
-        await self._until(self._settled, start + ROUND_SECONDS_MAX - 2 * _TICK_SECONDS - time.monotonic())
-        seconds = time.monotonic() - start
-        done = Round(seconds=seconds, accepted=len(self._named) - already, in_flight=in_flight, faults=faults)
-        self.results.rounds.append(done)
+        await self._until(self._small, start + ROUND_SECONDS_MAX - _MARGIN_SECONDS - time.monotonic())
+        end = time.monotonic()
         await self._recover()
+        done = Round(seconds=end - start, accepted=self._tally.named - already, in_flight=in_flight, faults=faults)
+        self.results.rounds.append(done)
         what = ", ".join(f"{fault.kind} {fault.struck}" for fault in faults)
         self._tell(
             f"round {number + 1}/{rounds}: {done.accepted} accepted, {in_flight} in flight; {what}; "
-            f"{seconds:.1f} s and {time.monotonic() - start - seconds:.1f} s to recover"
+            f"{done.seconds:.1f} s, {start - begun:.1f} s before and {time.monotonic() - end:.1f} s after it"
         )
+
+    def _order(self, *, rest: bool) -> None:
+        self._ground.order(Orders(total=self._total // CLIENTS, rest=rest))
 
     async def _strike(self, fault: Fault) -> None:
         """Let one fault strike at its moment, last, and heal."""
@@ -166,14 +182,14 @@ class Rounds:
     async def _recover(self) -> None:
         """Return when every process answers and the backlog is small; read what the server keeps."""
         await self._ground.until_ready()
-        await self._until(lambda: self._in_flight() <= BACKLOG_MAX, RECOVER_SECONDS_MAX)
+        await self._until(self._small, RECOVER_SECONDS_MAX)
         with contextlib.suppress(DemurError):
             await self._keep()
         self.results.add("open deferrals outside their index", await self._queue.reconcile())
 
     async def _checkpoint(self) -> None:
         """Settle everything to the last callback, then have what everybody saw since the last time checked."""
-        await self._until(self._settled, SETTLE_SECONDS_MAX)
+        await self._until(self._settled, self._settle_seconds)
         await self._keep()
         history = History(self._entries, lease_seconds=LEASE_SECONDS, earlier=self._watched)
         for promise, judge in check.PROMISES:
@@ -224,15 +240,17 @@ class Rounds:
                     if not token:
                         break
 
-    def _in_flight(self) -> int:
-        return sum(1 for name in self._named.values() if name not in self._ended)
+    def _small(self) -> bool:
+        """Whether every request was asked and named, and little is still in flight."""
+        return self._named_all() and self._tally.in_flight <= BACKLOG_MAX
+
+    def _named_all(self) -> bool:
+        """Whether every request was made, and has a name."""
+        return self._tally.all_named(self._total)
 
     def _settled(self) -> bool:
         """Whether every request has a name, every name an outcome, and every outcome was told."""
-        named = set(self._named.values())
-        return (
-            len(self._asked) >= self._total and self._asked <= self._named.keys() and named <= self._ended & self._told
-        )
+        return self._tally.settled(self._total)
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Let time pass, noticing what is written down and who died, until `condition` or the end of `seconds`."""
@@ -242,24 +260,11 @@ class Rounds:
                 process.look()
             for tail in self._tails.values():
                 for entry in tail.read():
-                    self._note(entry)
+                    self._entries.append(entry)
+                    self._tally.note(entry)
             if condition() or time.monotonic() >= deadline:
                 return
             await asyncio.sleep(_TICK_SECONDS)
-
-    def _note(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        match entry:
-            case Asked():
-                self._asked.add(entry.key)
-            case Replied() if entry.code == OK:
-                self._named[entry.key] = entry.deferral
-            case Watched():
-                self._ended.add(entry.deferral)
-            case Called() if entry.status == check.TAKEN:
-                self._told.add(entry.deferral)
-            case _:
-                pass
 
 
 def _kept(deferral: Deferral) -> Kept:

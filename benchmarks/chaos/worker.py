@@ -50,9 +50,10 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """How many requests each client is to have sent since the run began, and whether everybody is to end."""
+    """How many requests each client is to have sent since the run began; whether reviewers rest; whether all ends."""
 
     total: int = 0
+    rest: bool = False
     finish: bool = False
 
 
