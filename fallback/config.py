@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from fallback.errors import ConfigError, InvalidError
+from fallback.patience import RETRY_SECONDS
 from fallback.tables import check_keys, description, read_table, shown, type_text, value_text
 
 DEFAULT_DATA: Final = Path("data")
@@ -82,17 +83,14 @@ class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = ()
     callback_timeout_seconds: Annotated[
         float, Meta(gt=0, le=300, description="how long one attempt at a callback may take, seconds")
-    ] = 10.0
-    callback_attempts_max: Annotated[
-        int, Meta(ge=1, le=100, description="attempts at a callback before it becomes a dead letter")
-    ] = 24
-    callback_backoff_seconds: Annotated[
-        float,
-        Meta(gt=0, le=3600, description="longest wait after the first failed attempt, doubled after each, seconds"),
-    ] = 2.0
-    callback_backoff_seconds_max: Annotated[
-        float, Meta(gt=0, le=_DAY, description="longest wait between two attempts, seconds")
-    ] = 43_200.0
+    ] = 15.0
+    callback_retry_seconds: Annotated[
+        tuple[Annotated[float, Meta(ge=0, le=7 * _DAY)], ...],
+        Meta(max_length=100, description="waits after each failed attempt at a callback, seconds; then a dead letter"),
+    ] = RETRY_SECONDS
+    cloudevents: Annotated[
+        bool, Meta(description="webhooks carry the headers of CloudEvents 1.0 too (binary mode)")
+    ] = False
     callback_ca_file: Annotated[
         str, Meta(description="PEM file of authorities that receivers' certificates may also come from; empty: none")
     ] = ""

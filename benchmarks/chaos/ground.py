@@ -166,8 +166,8 @@ class _Builder:
             review = (
                 f'[fallback]\ngrpc_listen = "{LOOPBACK}:{grpc_port}"\npage_listen = "{LOOPBACK}:{page_port}"\n'
                 "reap_interval_seconds = 0.2\ndrain_seconds = 0.5\ncallback_timeout_seconds = 1.0\n"
-                "callback_visibility_seconds = 3.5\ncallback_backoff_seconds = 0.3\n"
-                "callback_backoff_seconds_max = 0.6\ncallback_attempts_max = 100\n"
+                "callback_visibility_seconds = 3.5\n"
+                f"callback_retry_seconds = {[0.3] + 98 * [0.6]}\n"
             )
             self._server(Target.REVIEW, f"review-{number + 1}", "review", review, proxy)
 
