@@ -76,7 +76,10 @@ class Review:
                 timeout_seconds=settings.callback_timeout_seconds,
                 ca_file=settings.callback_ca_file,
             )
-            self._dispatcher = Dispatcher(self._queue, await exits.enter_async_context(caller), settings)
+            # Callbacks have connections of their own: a rush of reviewers keeps no outcome waiting.
+            outbox = Queue.connect(self._config)
+            exits.push_async_callback(outbox.close)
+            self._dispatcher = Dispatcher(outbox, await exits.enter_async_context(caller), settings)
             self._page = _Page(app.build(self._queue, self._credentials, self._config), settings)
             exits.callback(self._page.socket.close)
             self._server = Server(self._queue, self._credentials, self._config)
