@@ -14,6 +14,7 @@ import hmac
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,6 +106,11 @@ def key_of(secret: str) -> bytes:
     return key
 
 
+def keys_of(secrets: str) -> tuple[bytes, ...]:
+    """Return the keys in secrets separated by spaces, the newest first; raises ConfigError as `key_of` does."""
+    return tuple(key_of(each) for each in secrets.split()) or (key_of(""),)
+
+
 def sign(key: bytes, *, delivery_id: str, timestamp: int, body: bytes) -> str:
     """Return webhook-signature: `v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body` (Standard Webhooks)."""
     digest = hmac.digest(key, f"{delivery_id}.{timestamp}.".encode() + body, hashlib.sha256)
@@ -130,10 +136,31 @@ def body_of(delivery: Delivery) -> bytes:
         "model": prediction.model if prediction else "",
         "model_version": prediction.version if prediction else "",
     }
-    moment = datetime.fromtimestamp(delivery.create_time, UTC).isoformat(timespec="milliseconds")
-    return msgspec.json.encode(
-        {"type": delivery.type, "timestamp": moment.replace("+00:00", "Z"), "data": data},
-    )
+    return msgspec.json.encode({"type": delivery.type, "timestamp": _moment(delivery.create_time), "data": data})
+
+
+def headers_of(
+    delivery: Delivery, keys: Sequence[bytes], body: bytes, now: float, *, cloudevents: bool
+) -> dict[str, str]:
+    """Return a webhook's headers: one signature a key, and with `cloudevents` those of CloudEvents 1.0, binary mode."""
+    timestamp = int(now)
+    signatures = [sign(key, delivery_id=delivery.id, timestamp=timestamp, body=body) for key in keys]
+    found = {
+        "content-type": "application/json",
+        "webhook-id": delivery.id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signatures),
+    }
+    if cloudevents:
+        found |= {
+            "ce-specversion": "1.0",
+            "ce-id": delivery.id,
+            "ce-source": f"/queues/{delivery.deferral.queue}",
+            "ce-type": delivery.type,
+            "ce-time": _moment(delivery.create_time),
+            "ce-subject": delivery.deferral.name,
+        }
+    return found
 
 
 def endpoint_of(delivery: Delivery) -> str:
@@ -149,9 +176,12 @@ class _RefusedAddressError(OSError):
 class Caller:
     """Makes attempts. One for a process; its two pools of connections are closed on leaving it."""
 
-    def __init__(self, *, secret: str, rule: Rule, timeout_seconds: float, ca_file: str = "") -> None:
-        """Take the signing secret, the rule of addresses, and how long one attempt may take."""
-        self._key = key_of(secret)
+    def __init__(
+        self, *, secret: str, rule: Rule, timeout_seconds: float, ca_file: str = "", cloudevents: bool = False
+    ) -> None:
+        """Take the signing secrets (the newest first), the rule of addresses, and how long one attempt may take."""
+        self._keys = keys_of(secret)
+        self._cloudevents = cloudevents
         self._rule = rule
         self._timeout_seconds = timeout_seconds
         self._ca = _read_ca(ca_file)
@@ -209,13 +239,8 @@ class Caller:
 
     async def _call_webhook(self, delivery: Delivery) -> Attempt:
         url = delivery.callback.webhook_url
-        body, timestamp = body_of(delivery), int(time.time())
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": delivery.id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(self._key, delivery_id=delivery.id, timestamp=timestamp, body=body),
-        }
+        body = body_of(delivery)
+        headers = headers_of(delivery, self._keys, body, time.time(), cloudevents=self._cloudevents)
         session = self._sessions[url.startswith("https:")]
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             if response.status in _TOLD:
@@ -234,7 +259,9 @@ class Caller:
             host, port = split_target("grpc_target", delivery.callback.grpc_target)
             async with await self._dial(host, port) as channel:
                 try:
-                    await CallbackServiceStub(channel).Deliver(request, timeout=self._timeout_seconds)
+                    metadata = (("webhook-id", delivery.id), ("webhook-timestamp", str(int(time.time()))))
+                    stub = CallbackServiceStub(channel)
+                    await stub.Deliver(request, timeout=self._timeout_seconds, metadata=metadata)
                 except grpc.aio.AioRpcError as error:
                     return _answered_code(error)
         return Told()
@@ -355,6 +382,11 @@ def asked_seconds(header: str, now: float) -> float:
     # A date without a zone is one in GMT: HTTP knows no other.
     seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
     return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
+
+
+def _moment(seconds: float) -> str:
+    """Return Unix seconds as RFC 3339 has them, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _clip(text: str) -> str:

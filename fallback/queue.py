@@ -228,8 +228,7 @@ class Queue:
 
     async def dead_letters(self, queue: str) -> list[Delivery]:
         """Return outcomes that nobody took, the oldest first, at most telling.PAGE_MAX."""
-        found, _ = await telling.page(self._store, queue, CallbackState.DEAD, telling.PAGE_MAX, "")
-        return [entry.delivery for entry in found]
+        return await telling.dead_letters(self._store, queue)
 
     async def redeliver(self, queue: str, ids: Sequence[str], *, request_id: str = "") -> int:
         """Make dead letters due now; returns how many of `ids` were any."""

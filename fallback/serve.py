@@ -20,11 +20,12 @@ from starlette.applications import Starlette
 from fallback import presence
 from fallback.address import Rule
 from fallback.callback import Caller
-from fallback.config import Config, FallbackSettings, secret
+from fallback.config import Config, FallbackSettings
 from fallback.dispatcher import Dispatcher
 from fallback.errors import ConfigError, DemurError, UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
+from fallback.secret import secret
 from fallback.service import Server
 from fallback.workbench import app
 
@@ -75,6 +76,7 @@ class Review:
                 rule=self._rule,
                 timeout_seconds=settings.callback_timeout_seconds,
                 ca_file=settings.callback_ca_file,
+                cloudevents=settings.cloudevents,
             )
             # Callbacks have connections of their own: a rush of reviewers keeps no outcome waiting.
             outbox = Queue.connect(self._config)

@@ -14,6 +14,7 @@ from typing import Final
 from fallback import keys
 from fallback.config import QUEUE_NAME, check_queue_name
 from fallback.connection import Argument
+from fallback.deferral import Callback
 from fallback.errors import InvalidError, NotFoundError
 from fallback.outbox import Delivery, deliveries, target_of, with_gone
 from fallback.records import MS
@@ -38,19 +39,23 @@ _INDEXES: Final = {CallbackState.PENDING: "outbox", CallbackState.DEAD: "dead"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackEntry:
-    """One callback as it stands. `time` is when it is due next, or when it was given up, Unix seconds; 0: neither.
+    """One callback as it stands; `deferral` is that one's name, `version` the version of it that is told.
 
-    While an attempt is under way it is due when that attempt would be given to another dispatcher.
+    `time` is when it is due next, or when it was given up, Unix seconds; 0: neither. While an attempt is under way it
+    is due when that attempt would be given to another dispatcher. `disabled`: its target answered 410 Gone.
     """
 
-    delivery: Delivery
+    name: str
+    deferral: str
+    version: int
+    type: str
+    callback: Callback
     state: CallbackState
+    attempt: int
+    create_time: float
     time: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """What operators call it by."""
-        return f"queues/{self.delivery.deferral.queue}/callbacks/{self.delivery.id}"
+    reason: str = ""
+    disabled: bool = False
 
 
 async def page(
@@ -77,6 +82,13 @@ async def page(
     return await _entries(store, queue, state, shown), token
 
 
+async def dead_letters(store: Store, queue: str) -> list[Delivery]:
+    """Return the oldest PAGE_MAX outcomes that nobody took."""
+    check_queue_name(queue)
+    rows = await _rows(store, queue, "dead", "-inf", 0, PAGE_MAX)
+    return deliveries(await store.fetch(queue, [one for one, _ in rows]))
+
+
 async def get(store: Store, name: str) -> CallbackEntry:
     """Return one callback; raises NotFoundError for what never had one to tell, or is kept no more."""
     queue, one = parse(name)
@@ -95,7 +107,7 @@ async def get(store: Store, name: str) -> CallbackEntry:
             break
     else:
         told = [each for each in deliveries(await store.fetch(queue, [one])) if each.type]
-        found = [CallbackEntry(delivery=each, state=CallbackState.TOLD) for each in told]
+        found = [_entry(each, CallbackState.TOLD, 0.0) for each in await with_gone(store, queue, told)]
     if not found:
         raise NotFoundError(f"{name}: no such callback; it never was, or its retention time is over")
     return found[0]
@@ -144,13 +156,13 @@ async def enable(store: Store, queue: str, target: str) -> bool:
     return bool(await store.connection.attempt(lambda: redis.unlink(key)))
 
 
-def parse(name: str) -> tuple[str, str]:
-    """Return queue and id of `queues/<queue>/callbacks/<id>`; raises InvalidError for what is no such name."""
+def parse(name: str, field: str = "name") -> tuple[str, str]:
+    """Return queue and id of `queues/<queue>/callbacks/<id>`; raises InvalidError naming `field`."""
     parts = name.split("/") if len(name) <= NAME_CHARS_MAX else []
     match parts:
         case ["queues", queue, "callbacks", one] if QUEUE_NAME.fullmatch(queue) and one.isascii() and one.isalnum():
             return queue, one
-    raise InvalidError(f"name: expected queues/<queue>/callbacks/<id>, got {name[:100]!r}")
+    raise InvalidError(f"{field}: expected queues/<queue>/callbacks/<id>, got {name[:100]!r}")
 
 
 async def _rows(
@@ -168,7 +180,23 @@ async def _entries(
 ) -> list[CallbackEntry]:
     times = dict(rows)
     found = await with_gone(store, queue, deliveries(await store.fetch(queue, list(times))))
-    return [CallbackEntry(delivery=one, state=state, time=times[one.id] / MS) for one in found]
+    return [_entry(one, state, times[one.id] / MS) for one in found]
+
+
+def _entry(found: Delivery, state: CallbackState, time: float) -> CallbackEntry:
+    return CallbackEntry(
+        name=f"queues/{found.deferral.queue}/callbacks/{found.id}",
+        deferral=found.deferral.name,
+        version=found.deferral.version,
+        type=found.type,
+        callback=found.callback,
+        state=state,
+        attempt=found.attempt,
+        create_time=found.create_time,
+        time=time,
+        reason=found.reason,
+        disabled=bool(found.gone),
+    )
 
 
 async def _with_targets(store: Store, queue: str, ids: Sequence[str]) -> list[Argument]:

@@ -25,6 +25,7 @@ from benchmarks.demo.progress import Display
 from benchmarks.demo.receiver import SECRET
 from fallback import config as configuration
 from fallback.config import Config, FallbackSettings
+from fallback.secret import secret as kept_secret
 from gateway.stack import Stack
 from trainer import digits
 
@@ -142,6 +143,6 @@ def _running(config: Config, run_id: str, display: Display) -> Iterator[Ground]:
     yield Ground(
         stack=found,
         model=model,
-        secret=configuration.secret(config, "webhook"),
+        secret=kept_secret(config, "webhook").split()[0],
         stumble_every=STUMBLE_EVERY if patient else 0,
     )

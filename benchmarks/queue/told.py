@@ -21,11 +21,12 @@ from benchmarks.queue.ground import ANSWER, Ground, park, parking, payload
 from fallback.address import Rule
 from fallback.answer import Identity
 from fallback.callback import Caller
-from fallback.config import FallbackSettings, secret
+from fallback.config import FallbackSettings
 from fallback.deferral import Lease
 from fallback.dispatcher import Dispatcher
 from fallback.errors import UnavailableError
 from fallback.queue import Queue
+from fallback.secret import secret
 
 SECONDS_MAX = 30.0
 REPLY_BYTES_MAX = 64 * 1024 * 1024
