@@ -135,7 +135,7 @@ def watch(
             whisper(f"outcomes of {name} as they come; Ctrl-C ends this")
             cursor = "0" if from_start else await found.last_cursor(name)
             while True:
-                for event in await found.outcomes(name, cursor, wait_seconds=_WATCH_SECONDS):
+                for event in await found.outcomes(name, cursor, wait_seconds=_WATCH_SECONDS, whole=True):
                     cursor = event.cursor
                     screen.outcome(event.deferral, json=json)
 

@@ -177,18 +177,19 @@ class Queue:
         return await self._until(lambda found: found.state in TERMINAL, look, queue, deferral_id, timeout_seconds)
 
     async def outcomes(
-        self, queue: str, cursor: str, *, count: int = 100, wait_seconds: float = 0.0
+        self, queue: str, cursor: str, *, count: int = 100, wait_seconds: float = 0.0, whole: bool = False
     ) -> list[OutcomeEvent]:
         """Return outcomes after `cursor` ("0": from the oldest kept, "": from now on), waiting for the first one.
 
-        From now on means from this call on: to miss nothing between calls begin with `last_cursor`.
+        From now on means from this call on: to miss nothing between calls begin with `last_cursor`. With `whole` a
+        cursor (but "0") after which anything is no longer kept raises TrimmedError, instead of going on with what is.
         """
         outcomes.check_outcomes(queue, cursor, count)
         _check_wait(wait_seconds, WAIT_SECONDS_MAX)
         start = cursor or await self.last_cursor(queue)
 
         async def look() -> list[OutcomeEvent]:
-            return await outcomes.after(self._store, queue, start, count)
+            return await outcomes.after(self._store, queue, start, count, whole=whole)
 
         return await self._until(bool, look, queue, OUTCOMES, wait_seconds)
 

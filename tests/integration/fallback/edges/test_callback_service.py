@@ -132,7 +132,7 @@ async def test_what_cannot_be_meant_is_refused_by_its_field(client: ReviewClient
         ({"names": [one] * 1_001}, "names"),
         ({"all": True, "request_id": ""}, "request_id"),
     ):
-        given = {"queue": "digits", "request_id": "1", **fields}
+        given: dict[str, Any] = {"queue": "digits", "request_id": "1", **fields}
         wrong.append((stub.RedeliverCallbacks, pb.RedeliverCallbacksRequest(**given), field))
     for method, request, field in wrong:
         with pytest.raises(InvalidError, match=f"^{field}: expected"):

@@ -231,13 +231,15 @@ async def test_a_status_says_how_the_receiver_is(listening: Any, status: int, st
 @contextlib.asynccontextmanager
 async def trickling(head: bytes, piece: bytes) -> AsyncIterator[str]:
     """A receiver that answers with `head`, then `piece` after piece, for longer than anybody waits."""
-    handlers = set()
+    handlers: set[asyncio.Task[Any]] = set()
 
     async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handlers.add(asyncio.current_task())
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.add(task)
         writer.write(head)
         try:
-            for _ in range(3_000):
+            for _number in range(3_000):
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(0.02)
