@@ -27,13 +27,34 @@ _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{
 _NUMERIC: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 # Prefixes whose addresses hold an IPv4 address, with the number of bits to the right of it (RFC 6052, 3056; RFC 4291
-# for the deprecated IPv4-compatible form). Teredo, which hides its client's address by inversion, is refused whole.
+# for the deprecated IPv4-compatible form). Teredo, which hides its client's address by inversion, and NAT64's prefix
+# for local use, where it stands depends on the network, are refused whole.
 _EMBEDDING: Final = (
     (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
     (ipaddress.IPv6Network("::ffff:0:0:0/96"), 0),
     (ipaddress.IPv6Network("64:ff9b::/96"), 0),
     (ipaddress.IPv6Network("2002::/16"), 80),
     (ipaddress.IPv6Network("::/96"), 0),
+)
+# IPv6 that leads through a relay or translator of somebody else's, whatever address it carries: IPv4-translated, 6to4
+# (RFC 7526 ended it) and IPv4-compatible. What is mapped (::ffff:a.b.c.d) is the IPv4 address itself; through NAT64's
+# well-known prefix a network without IPv4 reaches public addresses, and none but those (RFC 6052, 3.1).
+_RELAYED: Final = tuple(ipaddress.IPv6Network(text) for text in ("::ffff:0:0:0/96", "2002::/16", "::/96"))
+# Where clouds hand out a machine's credentials. A network that merely contains one of them does not allow it; only
+# its own /32 or /128 does.
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "169.254.169.254",
+        "169.254.170.2",  # AWS, credentials of a container
+        "169.254.170.23",  # AWS, identity of a pod
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",  # Google, over IPv6
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure
+        "192.0.0.192",  # Oracle
+    )
 )
 # Not for unicast on the Internet, whatever `is_global` of this Python's version says.
 _NEVER: Final = tuple(
@@ -82,18 +103,23 @@ class Rule:
             ) from error
 
     def listed(self, text: str) -> bool:
-        """Say whether the numeric address `text` is in a network that the operator allows."""
-        address = unwrap(_address(text))
+        """Say whether the numeric address `text` is in a network that the operator allows.
+
+        A mapped address is the IPv4 address itself; other forms that carry one are listed only as what they are.
+        """
+        address = _itself(_address(text))
+        if address in _METADATA:
+            return any(network.num_addresses == 1 and address in network for network in self._allowed)
         return any(address in network for network in self._allowed)
 
     def check(self, text: str, *, encrypted: bool) -> None:
         """Raise ForbiddenError unless the numeric address `text` may be called; unencrypted only if listed."""
-        address = unwrap(_address(text))
         if self.listed(text):
             return
+        address = _address(text)
         if not encrypted:
             raise ForbiddenError(f"{text}: without TLS only networks in fallback.webhook_allow_networks may be called")
-        if not _is_public(address):
+        if not _is_public(unwrap(address)) or _is_relayed(address) or address in _METADATA:
             raise ForbiddenError(
                 f"{text}: only public addresses may be called; for others, name the network in "
                 "fallback.webhook_allow_networks"
@@ -146,7 +172,7 @@ def split_target(field: str, target: str) -> tuple[str, int]:
 
 def _check_host(field: str, host: str) -> None:
     """Refuse what is no host; a last label that is a number makes it an IPv4 address, written as usual (WHATWG URL)."""
-    numeric = _NUMERIC.fullmatch(host.rpartition(".")[2])
+    numeric = _NUMERIC.fullmatch(host.removesuffix(".").rpartition(".")[2])
     fits = _is_ip(host) if numeric or ":" in host else _HOST.fullmatch(host)
     if len(host) > HOST_CHARS_MAX or not fits:
         raise InvalidError(f"{field}: expected a host name or an IP address, got {host[:100]!r}")
@@ -158,6 +184,15 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return "%" not in host
+
+
+def _itself(address: Address) -> Address:
+    """Return the IPv4 address where an IPv6 one is merely another spelling of it."""
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _is_relayed(address: Address) -> bool:
+    return any(address in network for network in _RELAYED)
 
 
 def _address(text: str) -> Address:

@@ -1,7 +1,7 @@
 """Telling one outcome to one receiver: a webhook (Standard Webhooks 1.0.0) or demur.v1.CallbackService.
 
-One attempt ends as a value: Told, or NotTold with the reason and whether trying again makes sense. When to try again is
-the pure `retry_after`; who tries is the dispatcher.
+One attempt ends as a value: Told, or NotTold with the reason, whether trying again makes sense, and what it says of the
+receiver. When to try again is `fallback.patience`; who tries is the dispatcher.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import hmac
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -28,7 +30,9 @@ from google.protobuf.json_format import MessageToDict
 from demur.v1 import callback_pb2 as pb
 from demur.v1.callback_pb2_grpc import CallbackServiceStub
 from fallback.address import Rule, split_target
+from fallback.edge import error_of
 from fallback.errors import ConfigError, ForbiddenError, InvalidError
+from fallback.patience import RETRY_AFTER_SECONDS_MAX, Strain
 from fallback.queue import Delivery
 from fallback.wire import deferral_to_wire, outcome_to_wire, timestamp_to_wire
 
@@ -37,11 +41,33 @@ SECRET_BYTES_MIN: Final = 24
 SECRET_BYTES_MAX: Final = 64
 RESPONSE_BYTES_MAX: Final = 16 * 1024
 REASON_CHARS_MAX: Final = 300
-RETRY_AFTER_SECONDS_MAX: Final = 86_400.0
+# How long the body of an answer may take: the status came, so nothing hangs on it but the connection.
+BODY_SECONDS_MAX: Final = 0.5
 CONNECTIONS_MAX: Final = 1_000
 _GRPC_MESSAGE_BYTES_MAX: Final = 64 * 1024
 _GONE: Final = 410
 _TOLD: Final = range(200, 300)
+_THROTTLING: Final = frozenset({429, 502, 504})
+_SERVER_ERROR: Final = 500
+_FINAL_CODES: Final = frozenset(
+    {
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+)
+_THROTTLING_CODES: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
+_FAILING_CODES: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+_DIGITS_MAX: Final = 10
+_DATE_CHARS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,37 +77,19 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotTold:
-    """The receiver did not take it. `final`: trying again as things are makes no sense; an operator may redeliver."""
+    """The receiver did not take it. `final`: trying again as things are makes no sense; an operator may redeliver.
+
+    `gone`: the target wants nothing any more, from anybody. `strain` is what it says of the receiver as a whole.
+    """
 
     reason: str
     final: bool = False
+    gone: bool = False
+    strain: Strain = Strain.NONE
     retry_after_seconds: float = 0.0
 
 
 Attempt = Told | NotTold
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """At most `attempts_max` attempts, with waits doubling from `seconds` to `seconds_max`."""
-
-    attempts_max: int
-    seconds: float
-    seconds_max: float
-
-
-def retry_after(attempt: int, jitter: float, backoff: Backoff, *, asked_seconds: float = 0.0) -> float | None:
-    """Return how long to wait after the failed attempt number `attempt` (from 1), None to give up.
-
-    `jitter` in [0, 1) chooses within the longest wait (full jitter, so that a receiver that comes back is not met by
-    everything at once). One that asked for more time with Retry-After gets it, up to a day. The defaults reach over
-    about as many days as the schedule of Standard Webhooks 1.0.0, "Deliverability and reliability", with more of the
-    attempts early.
-    """
-    if attempt >= backoff.attempts_max:
-        return None
-    longest = min(backoff.seconds_max, backoff.seconds * 2.0 ** min(attempt - 1, 64))
-    return max(longest * jitter, min(asked_seconds, RETRY_AFTER_SECONDS_MAX))
 
 
 def key_of(secret: str) -> bytes:
@@ -96,6 +104,11 @@ def key_of(secret: str) -> bytes:
             f"got {len(key)} bytes"
         )
     return key
+
+
+def keys_of(secrets: str) -> tuple[bytes, ...]:
+    """Return the keys in secrets separated by spaces, the newest first; raises ConfigError as `key_of` does."""
+    return tuple(key_of(each) for each in secrets.split()) or (key_of(""),)
 
 
 def sign(key: bytes, *, delivery_id: str, timestamp: int, body: bytes) -> str:
@@ -123,10 +136,31 @@ def body_of(delivery: Delivery) -> bytes:
         "model": prediction.model if prediction else "",
         "model_version": prediction.version if prediction else "",
     }
-    moment = datetime.fromtimestamp(delivery.create_time, UTC).isoformat(timespec="milliseconds")
-    return msgspec.json.encode(
-        {"type": delivery.type, "timestamp": moment.replace("+00:00", "Z"), "data": data},
-    )
+    return msgspec.json.encode({"type": delivery.type, "timestamp": _moment(delivery.create_time), "data": data})
+
+
+def headers_of(
+    delivery: Delivery, keys: Sequence[bytes], body: bytes, now: float, *, cloudevents: bool
+) -> dict[str, str]:
+    """Return a webhook's headers: one signature a key, and with `cloudevents` those of CloudEvents 1.0, binary mode."""
+    timestamp = int(now)
+    signatures = [sign(key, delivery_id=delivery.id, timestamp=timestamp, body=body) for key in keys]
+    found = {
+        "content-type": "application/json",
+        "webhook-id": delivery.id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signatures),
+    }
+    if cloudevents:
+        found |= {
+            "ce-specversion": "1.0",
+            "ce-id": delivery.id,
+            "ce-source": f"/queues/{delivery.deferral.queue}",
+            "ce-type": delivery.type,
+            "ce-time": _moment(delivery.create_time),
+            "ce-subject": delivery.deferral.name,
+        }
+    return found
 
 
 def endpoint_of(delivery: Delivery) -> str:
@@ -142,9 +176,12 @@ class _RefusedAddressError(OSError):
 class Caller:
     """Makes attempts. One for a process; its two pools of connections are closed on leaving it."""
 
-    def __init__(self, *, secret: str, rule: Rule, timeout_seconds: float, ca_file: str = "") -> None:
-        """Take the signing secret, the rule of addresses, and how long one attempt may take."""
-        self._key = key_of(secret)
+    def __init__(
+        self, *, secret: str, rule: Rule, timeout_seconds: float, ca_file: str = "", cloudevents: bool = False
+    ) -> None:
+        """Take the signing secrets (the newest first), the rule of addresses, and how long one attempt may take."""
+        self._keys = keys_of(secret)
+        self._cloudevents = cloudevents
         self._rule = rule
         self._timeout_seconds = timeout_seconds
         self._ca = _read_ca(ca_file)
@@ -168,11 +205,11 @@ class Caller:
         except (ForbiddenError, InvalidError, aiohttp.InvalidURL) as error:
             return NotTold(reason=_clip(str(error)), final=True)
         except TimeoutError:
-            return NotTold(reason=f"no answer within {self._timeout_seconds:g} s")
+            return NotTold(reason=f"no answer within {self._timeout_seconds:g} s", strain=Strain.FAILING)
         except aiohttp.ClientConnectorError as error:
             return _not_connected(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return NotTold(reason=_clip(f"{type(error).__name__}: {error}"))
+            return NotTold(reason=_clip(f"{type(error).__name__}: {error}"), strain=Strain.FAILING)
 
     def _session(self, *, encrypted: bool) -> aiohttp.ClientSession:
         def open_socket(where: Any) -> socket.socket:
@@ -202,23 +239,14 @@ class Caller:
 
     async def _call_webhook(self, delivery: Delivery) -> Attempt:
         url = delivery.callback.webhook_url
-        body, timestamp = body_of(delivery), int(time.time())
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": delivery.id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(self._key, delivery_id=delivery.id, timestamp=timestamp, body=body),
-        }
+        body = body_of(delivery)
+        headers = headers_of(delivery, self._keys, body, time.time(), cloudevents=self._cloudevents)
         session = self._sessions[url.startswith("https:")]
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             if response.status in _TOLD:
                 await _read_bounded(response)
                 return Told()
-            return NotTold(
-                reason=f"the receiver answered {response.status}, expected 200 to 299",
-                final=response.status == _GONE,
-                retry_after_seconds=_asked_seconds(response.headers.get("retry-after", "")),
-            )
+            return _answered(response.status, response.headers.get("retry-after", ""), time.time())
 
     async def _call_grpc(self, delivery: Delivery) -> Attempt:
         request = pb.DeliverRequest(
@@ -231,9 +259,11 @@ class Caller:
             host, port = split_target("grpc_target", delivery.callback.grpc_target)
             async with await self._dial(host, port) as channel:
                 try:
-                    await CallbackServiceStub(channel).Deliver(request, timeout=self._timeout_seconds)
+                    metadata = (("webhook-id", delivery.id), ("webhook-timestamp", str(int(time.time()))))
+                    stub = CallbackServiceStub(channel)
+                    await stub.Deliver(request, timeout=self._timeout_seconds, metadata=metadata)
                 except grpc.aio.AioRpcError as error:
-                    return NotTold(reason=_clip(f"the receiver answered {error.code().name}: {error.details()}"))
+                    return _answered_code(error)
         return Told()
 
     async def _dial(self, host: str, port: int) -> grpc.aio.Channel:
@@ -278,22 +308,85 @@ def _read_ca(path: str) -> bytes:
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> None:
-    """Read a small body, so that the connection can be used again; leave a large one, which closes it."""
+    """Read a small body, so that the connection can be used again; leave one that is large or slow, which closes it.
+
+    The status was the answer: whatever the body does, the event was taken.
+    """
     size = 0
-    while size <= RESPONSE_BYTES_MAX and (chunk := await response.content.read(RESPONSE_BYTES_MAX)):
-        size += len(chunk)
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            while size <= RESPONSE_BYTES_MAX and (chunk := await response.content.read(RESPONSE_BYTES_MAX)):
+                size += len(chunk)
+    except (aiohttp.ClientError, OSError, ValueError):  # a TimeoutError is an OSError
+        size = RESPONSE_BYTES_MAX + 1
     if size > RESPONSE_BYTES_MAX:
         response.close()
 
 
+def _answered(status: int, retry_after_header: str, now: float) -> NotTold:
+    """Return what an HTTP status means (Standard Webhooks 1.0.0, "Delivery success and failure")."""
+    strain = Strain.NONE
+    if status in _THROTTLING:
+        strain = Strain.THROTTLED
+    elif status >= _SERVER_ERROR:
+        strain = Strain.FAILING
+    gone = status == _GONE
+    return NotTold(
+        reason=f"the receiver answered {status}, expected 200 to 299",
+        final=gone,
+        gone=gone,
+        strain=strain,
+        retry_after_seconds=asked_seconds(retry_after_header, now),
+    )
+
+
+def _answered_code(error: grpc.aio.AioRpcError) -> NotTold:
+    """Return what a gRPC status means: a receiver that will say the same again is not asked again."""
+    code = error.code()
+    strain = Strain.NONE
+    if code in _THROTTLING_CODES:
+        strain = Strain.THROTTLED
+    elif code in _FAILING_CODES:
+        strain = Strain.FAILING
+    return NotTold(
+        reason=_clip(f"the receiver answered {code.name}: {error.details()}"),
+        final=code in _FINAL_CODES,
+        strain=strain,
+        retry_after_seconds=retry_info_seconds(error),
+    )
+
+
+def retry_info_seconds(error: grpc.aio.AioRpcError) -> float:
+    """Return what a status's google.rpc.RetryInfo asks for, 0 where there is none."""
+    found = error_of(error).retry_after_seconds
+    return min(max(found or 0.0, 0.0), RETRY_AFTER_SECONDS_MAX)
+
+
 def _not_connected(error: aiohttp.ClientConnectorError) -> NotTold:
     cause = error.os_error if isinstance(error.os_error, OSError) else error
-    return NotTold(reason=_clip(str(cause)), final=isinstance(cause, _RefusedAddressError))
+    refused = isinstance(cause, _RefusedAddressError)
+    return NotTold(reason=_clip(str(cause)), final=refused, strain=Strain.NONE if refused else Strain.FAILING)
 
 
-def _asked_seconds(header: str) -> float:
-    """Read Retry-After's number of seconds; its date form and anything else asks for nothing."""
-    return min(float(header), RETRY_AFTER_SECONDS_MAX) if header.isascii() and header.isdecimal() else 0.0
+def asked_seconds(header: str, now: float) -> float:
+    """Return the seconds that Retry-After asks for at Unix time `now`: a number or an HTTP date (RFC 9110, 10.2.3).
+
+    Anything else asks for nothing.
+    """
+    if header.isascii() and header.isdecimal():
+        return min(float(header[:_DIGITS_MAX]), RETRY_AFTER_SECONDS_MAX)
+    try:
+        moment = parsedate_to_datetime(header[:_DATE_CHARS_MAX])
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+    # A date without a zone is one in GMT: HTTP knows no other.
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
+
+
+def _moment(seconds: float) -> str:
+    """Return Unix seconds as RFC 3339 has them, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _clip(text: str) -> str:

@@ -13,7 +13,7 @@ Values are those of `fallback.answer` and `fallback.deferral`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -27,6 +27,8 @@ from fallback.answer import Answer
 from fallback.deferral import Deferral, Lease, State
 from fallback.edge import error_of
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
+from fallback.telling import CallbackEntry, CallbackState
+from fallback.telling_wire import entry_from_wire
 from fallback.wire import (
     answer_to_wire,
     deferral_from_wire,
@@ -36,12 +38,15 @@ from fallback.wire import (
 )
 
 CALL_SECONDS: Final = 10.0
+# How much longer redelivering very many may take.
+REDELIVER_SECONDS: Final = 300.0
 # What a reply may weigh: the subjects of one LeaseDeferrals and some room.
 REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md; a LeaseDeferrals that is lost lapses by itself.
 _RETRIED: Final = (
     *("ListQueues", "GetDeferral", "ListDeferrals", "ExtendLease", "ReleaseLease", "SubmitReview"),
     *("SkipDeferral", "UndoReview", "FlagDeferral", "SaveDraft"),
+    *("ListCallbacks", "GetCallback", "RedeliverCallbacks"),
 )
 _SERVICE_CONFIG: Final = msgspec.json.encode(
     {
@@ -179,6 +184,28 @@ class ReviewClient:
             if not reply.next_page_token:
                 return
             request.page_token = reply.next_page_token
+
+    async def callbacks(self, queue: str, *, state: CallbackState, page_size: int = 50) -> AsyncIterator[CallbackEntry]:
+        """Yield what is still told (PENDING) or was given up (DEAD), page by page; operators only."""
+        wire_state = getattr(pb.CallbackEntry, state.name)
+        request = pb.ListCallbacksRequest(queue=queue, state=wire_state, page_size=page_size)
+        while True:
+            reply = await self._call(self._stub.ListCallbacks, request)
+            for callback in reply.callbacks:
+                yield entry_from_wire(callback)
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
+
+    async def callback(self, name: str) -> CallbackEntry:
+        """Return one callback, queues/<queue>/callbacks/<id>; raises NotFoundError; operators only."""
+        return entry_from_wire(await self._call(self._stub.GetCallback, pb.GetCallbackRequest(name=name)))
+
+    async def redeliver(self, queue: str, names: Sequence[str] = (), *, every: bool = False) -> int:
+        """Have those of `names`, or all, that were given up told again; returns how many; operators only."""
+        request = pb.RedeliverCallbacksRequest(queue=queue, names=names, all=every, request_id=_request_id())
+        reply = await self._call(self._stub.RedeliverCallbacks, request, wait_seconds=REDELIVER_SECONDS)
+        return int(reply.redelivered)
 
     async def _call(self, method: Any, request: Any, *, wait_seconds: float = 0.0) -> Any:
         call: Awaitable[Any] = method(request, metadata=self._metadata, timeout=self._call_seconds + wait_seconds)

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import getpass
-import os
-import sys
-from collections.abc import Coroutine
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import Annotated, Final
 
 import typer
 
-if TYPE_CHECKING:
-    from fallback.client import ReviewClient
-    from fallback.config import Config
+from fallback.callback_commands import callbacks
+from fallback.command_line import (
+    AsJson,
+    ConfigFile,
+    Data,
+    DeferralName,
+    OpenQueue,
+    QueueName,
+    ReviewAddress,
+    connect,
+    load,
+    run,
+    say,
+    whisper,
+)
 
-T = TypeVar("T")
-
-TOKEN: Final = "DEMUR_TOKEN"  # noqa: S105  # the name of the environment variable, not a token
 _WATCH_SECONDS: Final = 10.0
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="demur.toml; else $DEMUR_CONFIG, else ./demur.toml if it is there."),
-]
-Data = Annotated[
-    Path | None, typer.Option("--data", metavar="FOLDER", help="The data folder; else $DEMUR_DATA, else data_folder.")
-]
-ReviewAddress = Annotated[
-    str, typer.Option("--review", metavar="HOST:PORT", help="The review service; else the one `demur up` runs here.")
-]
-QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name, e.g. digits.")]
-DeferralName = Annotated[str, typer.Argument(metavar="NAME", help="queues/<queue>/deferrals/<id>")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 
 queue = typer.Typer(
     no_args_is_help=True,
@@ -72,10 +61,10 @@ def list_queues(
     from fallback import screen
 
     async def work() -> None:
-        async with _client(address, config, data) as client:
+        async with connect(address, config, data) as client:
             screen.queues(await client.queues(), json=json)
 
-    _run(work())
+    run(work())
 
 
 @queue.command(epilog="Example: demur queue items digits --state open")
@@ -96,7 +85,7 @@ def items(
 
     async def work() -> None:
         found = []
-        async with _client(address, config, data) as client:
+        async with connect(address, config, data) as client:
             wanted = None if state is None else State(state.value)
             async for deferral in client.list(name, state=wanted, flagged=flagged, page_size=limit):
                 found.append(deferral)
@@ -105,7 +94,7 @@ def items(
         such = " ".join(word for word in ("flagged" * flagged, state.value if state else "", "deferral") if word)
         screen.deferrals(found, json=json, empty=f"queue {name} has no {such}; all queues: demur queue list")
 
-    _run(work())
+    run(work())
 
 
 @queue.command(epilog="Example: demur queue show queues/digits/deferrals/0198c2")
@@ -121,10 +110,10 @@ def show(
     from fallback import screen
 
     async def work() -> None:
-        async with _client(address, config, data) as client:
+        async with connect(address, config, data) as client:
             screen.deferral(await client.get(name), json=json)
 
-    _run(work())
+    run(work())
 
 
 @queue.command(epilog="Example: demur queue watch digits --from-start --json | jq .outcome")
@@ -142,15 +131,15 @@ def watch(
     from fallback import screen
 
     async def work() -> None:
-        async with _Queue(config, data) as found:
-            _whisper(f"outcomes of {name} as they come; Ctrl-C ends this")
+        async with OpenQueue(config, data) as found:
+            whisper(f"outcomes of {name} as they come; Ctrl-C ends this")
             cursor = "0" if from_start else await found.last_cursor(name)
             while True:
-                for event in await found.outcomes(name, cursor, wait_seconds=_WATCH_SECONDS):
+                for event in await found.outcomes(name, cursor, wait_seconds=_WATCH_SECONDS, whole=True):
                     cursor = event.cursor
                     screen.outcome(event.deferral, json=json)
 
-    _run(work())
+    run(work())
 
 
 @queue.command(epilog="Example: demur queue cancel queues/digits/deferrals/0198c2")
@@ -159,11 +148,11 @@ def cancel(name: DeferralName, *, config: ConfigFile = None, data: Data = None) 
     from uuid import uuid4
 
     async def work() -> None:
-        async with _Queue(config, data) as found:
+        async with OpenQueue(config, data) as found:
             cancelled = await found.cancel(name, request_id=uuid4().hex)
-        _say(f"{cancelled.name} is cancelled")
+        say(f"{cancelled.name} is cancelled")
 
-    _run(work())
+    run(work())
 
 
 @queue.command(epilog="Example: demur queue dead digits")
@@ -172,10 +161,10 @@ def dead(name: QueueName, *, json: AsJson = False, config: ConfigFile = None, da
     from fallback import screen
 
     async def work() -> None:
-        async with _Queue(config, data) as found:
+        async with OpenQueue(config, data) as found:
             screen.dead_letters(await found.dead_letters(name), json=json)
 
-    _run(work())
+    run(work())
 
 
 @queue.command(epilog="Example: demur queue redeliver digits --all")
@@ -197,92 +186,16 @@ def redeliver(
 
     async def work() -> None:
         count = 0
-        async with _Queue(config, data) as found:
+        async with OpenQueue(config, data) as found:
             if not every:
                 count = await found.redeliver(name, ids or [])
-            while every and (letters := await found.dead_letters(name)):
-                taken = await found.redeliver(name, [letter.id for letter in letters])
-                count += taken
-                if taken == 0:
-                    break
+            else:
+                count = await found.redeliver_all(name)
         if ids and not count:
             raise NotFoundError(f"{', '.join(ids)}: not given up; those that were: demur queue dead {name}")
-        _say(f"{count} of {name} will be told again")
+        say(f"{count} of {name} will be told again")
 
-    _run(work())
-
-
-def load(config: Path | None, data: Path | None) -> Config:
-    """Read the configuration as the options say."""
-    from fallback.config import load as read
-
-    if data is not None:
-        os.environ["DEMUR_DATA"] = str(data)
-    return read(config)
+    run(work())
 
 
-class _Queue:
-    """The queue's server itself, for the time of one command."""
-
-    def __init__(self, config: Path | None, data: Path | None) -> None:
-        from fallback.queue import Queue
-
-        self._config = load(config, data)
-        self._queue = Queue.connect(self._config)
-
-    async def __aenter__(self) -> Any:
-        return self._queue
-
-    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        from fallback import embedded
-        from fallback.config import redis_url, without_password
-        from fallback.errors import UnavailableError
-
-        await self._queue.close()
-        if isinstance(error, UnavailableError):
-            named = redis_url(self._config)
-            where = without_password(named) if named else embedded.url(embedded.folder(self._config.data_folder))
-            how = "is DEMUR_REDIS_URL right?" if named else "start it with `demur up`, or set DEMUR_REDIS_URL"
-            raise UnavailableError(f"no Redis answers at {where}: {how}") from error
-
-
-def _client(address: str, config: Path | None, data: Path | None) -> ReviewClient:
-    from fallback.client import ReviewClient
-
-    token = os.environ.get(TOKEN, "")
-    return ReviewClient(address or _running(load(config, data)), identity=getpass.getuser(), token=token)
-
-
-def _running(config: Config) -> str:
-    """Return where the review service of the stack on this data folder answers."""
-    import msgspec
-
-    from fallback.errors import UnavailableError
-
-    try:
-        stack = msgspec.json.decode((config.data_folder / "stack.json").read_bytes(), type=dict[str, Any])
-        return str(stack["review"])
-    except (OSError, msgspec.DecodeError, KeyError) as error:
-        where = config.data_folder.resolve()
-        raise UnavailableError(
-            f"no stack runs on {where}: start one with `demur up`, or give --review HOST:PORT"
-        ) from error
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _whisper(text: str) -> None:
-    """Say something to a person who watches; never where a program reads."""
-    if sys.stderr.isatty():
-        typer.echo(text, err=True)
+queue.add_typer(callbacks, name="callbacks")

@@ -6,13 +6,9 @@ module reads the file into them, one key at a time, so that an error can name th
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import functools
 import os
 import re
-import secrets
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from importlib import metadata
@@ -25,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from fallback.errors import ConfigError, InvalidError
+from fallback.patience import RETRY_SECONDS
 from fallback.redis_settings import RedisSettings as RedisSettings  # noqa: PLC0414 - a table like the others here
 from fallback.tables import check_keys, description, read_table, shown, type_text, value_text
 
@@ -34,7 +31,6 @@ QUEUES: Final = "queues"
 QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 MIB: Final = 1024 * 1024
 _DAY: Final = 86_400
-_SECRET_BYTES: Final = 32
 
 T = TypeVar("T")
 
@@ -67,17 +63,14 @@ class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = ()
     callback_timeout_seconds: Annotated[
         float, Meta(gt=0, le=300, description="how long one attempt at a callback may take, seconds")
-    ] = 10.0
-    callback_attempts_max: Annotated[
-        int, Meta(ge=1, le=100, description="attempts at a callback before it becomes a dead letter")
-    ] = 24
-    callback_backoff_seconds: Annotated[
-        float,
-        Meta(gt=0, le=3600, description="longest wait after the first failed attempt, doubled after each, seconds"),
-    ] = 2.0
-    callback_backoff_seconds_max: Annotated[
-        float, Meta(gt=0, le=_DAY, description="longest wait between two attempts, seconds")
-    ] = 43_200.0
+    ] = 15.0
+    callback_retry_seconds: Annotated[
+        tuple[Annotated[float, Meta(ge=0, le=7 * _DAY)], ...],
+        Meta(max_length=100, description="waits after each failed attempt at a callback, seconds; then a dead letter"),
+    ] = RETRY_SECONDS
+    cloudevents: Annotated[
+        bool, Meta(description="webhooks carry the headers of CloudEvents 1.0 too (binary mode)")
+    ] = False
     callback_ca_file: Annotated[
         str, Meta(description="PEM file of authorities that receivers' certificates may also come from; empty: none")
     ] = ""
@@ -235,25 +228,6 @@ def without_password(url: str) -> str:
     return url if parts.password is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def secret(config: Config, name: str) -> str:
-    """Return the secret `name` ("webhook" or "audit") from its environment variable, else from <data>/secrets/<name>.
-
-    Made there (32 random bytes, base64, file mode 0600) the first time it is asked for; processes that ask at once get
-    the same. A webhook secret has the form whsec_<base64 of 24 to 64 bytes> (Standard Webhooks 1.0.0).
-    """
-    if name not in _SECRETS:
-        raise ValueError(f"no secret is called {name!r}")
-    variable, prefix = _SECRETS[name]
-    given = os.environ.get(variable)
-    if given:
-        return _checked_secret(variable, given, prefix)
-    kept = config.data_folder / "secrets" / name
-    if not kept.exists():
-        _keep(kept, prefix + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode())
-    return _checked_secret(str(kept), kept.read_text(encoding="ascii").strip(), prefix)
-
-
-_SECRETS: Final = MappingProxyType({"webhook": ("DEMUR_WEBHOOK_SECRET", "whsec_"), "audit": ("DEMUR_AUDIT_SECRET", "")})
 _ENVIRONMENT: Final = MappingProxyType(
     {
         "DEMUR_CONFIG": "path of demur.toml; without it ./demur.toml, if it is there",
@@ -261,7 +235,10 @@ _ENVIRONMENT: Final = MappingProxyType(
         "DEMUR_REDIS_URL": "address of the server, may hold a password; wins over redis.url",
         "DEMUR_SENTINEL_PASSWORD": "password of the Sentinels in redis.sentinels; without it they ask for none",
         "DEMUR_SERVER": "path of the server that is started where no address is named; else PATH, else the wheel's",
-        "DEMUR_WEBHOOK_SECRET": "whsec_<base64 of 24 to 64 bytes>, signs webhooks; else made once in the data folder",
+        "DEMUR_WEBHOOK_SECRET": (
+            "whsec_<base64 of 24 to 64 bytes>, signs webhooks; several, separated by spaces, while one takes another's "
+            "place, the newest first; else made once in the data folder"
+        ),
         "DEMUR_AUDIT_SECRET": "decides which answers are audited; else made once in the data folder",
         "DEMUR_TOKEN": "what shows who the trainer and the commands are, where callers must show a token",
         "DEMUR_WEBHOOK_ALLOW_NETWORKS": (
@@ -340,31 +317,3 @@ def _types() -> dict[str, type[msgspec.Struct]]:
 
 def _row(table: str, key: str, type_: str, default: str, description: str) -> Explained:
     return Explained(table=table, key=key, type=type_, default=default, description=description)
-
-
-def _checked_secret(where: str, value: str, prefix: str) -> str:
-    """Refuse a secret that could not sign; the message never shows it."""
-    if not prefix:
-        return value
-    try:
-        count = len(base64.b64decode(value.removeprefix(prefix), validate=True)) if value.startswith(prefix) else 0
-    except ValueError:
-        count = 0
-    if not 24 <= count <= 64:  # noqa: PLR2004 - the bounds that Standard Webhooks 1.0.0 sets
-        raise ConfigError(f"{where}: expected {prefix}<base64 of 24 to 64 bytes>, got something else")
-    return value
-
-
-def _keep(path: Path, value: str) -> None:
-    """Write once: whoever links first wins, and nobody reads half a secret."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(value + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(name, path)
-    finally:
-        Path(name).unlink()

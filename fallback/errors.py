@@ -20,6 +20,7 @@ class Code(IntEnum):
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     ABORTED = 10
+    OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -65,6 +66,12 @@ class AbortedError(DemurError):
     """Somebody else changed it first: read it again, then retry."""
 
     code = Code.ABORTED
+
+
+class TrimmedError(DemurError):
+    """What was asked for is older than what is kept; the sentence says where to go on."""
+
+    code = Code.OUT_OF_RANGE
 
 
 class FullError(DemurError):

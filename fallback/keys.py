@@ -38,6 +38,9 @@ In each queue, after `demur:1:{<queue>}:`
     t:<digest>      STRING  a task as JSON; while an OPEN deferral asks it, then for the retention time and a day
     k:<digest>      STRING  "<id> <input digest>" under sha256 of client and idempotency key; lives as its record
     r:<digest>      STRING  "<fingerprint> <reply>" of a request id; for the queue's request_seconds
+    trimmed         STRING  the newest outcome that was trimmed; for ever
+    g:<digest>      STRING  "<ms> <target>" of a callback whose target said it is gone for good; until redelivered or
+                            enabled, at most the retention time
 
 The shared documents (`fallback.documents`), after `demur:1:{documents}:`
 
@@ -135,6 +138,16 @@ def drafts(queue: str, deferral_id: str) -> str:
 def task(queue: str, digest: str) -> str:
     """Return the key of a task."""
     return f"{prefix(queue)}t:{digest}"
+
+
+def gone(queue: str, target: str) -> str:
+    """Return the key of a callback's target that said it is gone for good."""
+    return f"{prefix(queue)}g:{digest(target)}"
+
+
+def trimmed(queue: str) -> str:
+    """Return the key of the newest outcome that was trimmed."""
+    return f"{prefix(queue)}trimmed"
 
 
 def digest(*parts: str) -> str:

@@ -1,32 +1,42 @@
 """The outbox: outcomes that are still to be told, claimed for a time, told at least once, given up as dead letters.
 
 A row was written by the script that wrote the outcome. Claiming moves its time on by the visibility time, so that
-whoever claims it and dies leaves it to the next one; the deferral's id is the idempotency key of every attempt.
+whoever claims it and dies leaves it to the next one; the deferral's id is the idempotency key of every attempt. How
+attempts went is written for many at once. What operators do about rows is `fallback.telling`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Final
 
 import msgspec
+import structlog
 
 from fallback import keys
 from fallback.config import FallbackSettings
+from fallback.connection import Argument, script
 from fallback.deferral import Callback, Deferral
-from fallback.errors import DemurError, InvalidError
+from fallback.errors import DemurError
 from fallback.records import MS, Record
-from fallback.store import Store, accepted
+from fallback.settling import retention_ms
+from fallback.store import Store, accepted, frame, own_request
 
-IDS_MAX: Final = 1_000
 REASON_CHARS_MAX: Final = 1_000
 UNREADABLE: Final = "its record cannot be read"
+# Rows that one run of a script writes at most: others are served between two runs.
+WRITE_MAX: Final = 256
+
+log = structlog.get_logger(__name__)
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One telling of one outcome. `attempt` counts from 1; `create_time` is the outcome's, Unix seconds.
 
-    `reason` is why the last attempt failed; only dead letters have one.
+    `reason` is why the last attempt failed; `gone` is when the target said that it is gone for good, empty where it
+    did not: then it is not to be called.
     """
 
     id: str
@@ -36,6 +46,20 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     create_time: float
     reason: str = ""
+    gone: str = ""
+
+
+class Untold(msgspec.Struct, frozen=True, kw_only=True):
+    """A claimed delivery that was not taken: due again in `retry_seconds`, None: given up.
+
+    `reason` is empty where it was not attempted, which counts as no attempt. `gone`: its target is never to be called
+    again, until somebody redelivers or enables it.
+    """
+
+    delivery: Delivery
+    retry_seconds: float | None
+    reason: str
+    gone: bool = False
 
 
 class Outbox:
@@ -50,54 +74,86 @@ class Outbox:
         self._visibility_ms = int(seconds * MS)
 
     async def due(self, *, limit: int) -> list[Delivery]:
-        """Claim up to `limit` outcomes that are due."""
-        found: list[Delivery] = []
-        queues = await self._store.queues()
+        """Claim up to `limit` outcomes that are due, of every queue a share."""
+        queues = await self._waiting()
+        if not queues:
+            return []
         # Each call begins with another queue: none waits for ever behind a longer one.
         self._turn += 1
-        for number in range(len(queues)):
-            queue = queues[(number + self._turn) % len(queues)]
-            if len(found) >= limit:
-                break
-            claimed = accepted(await self._store.run("claim", queue, limit - len(found), self._visibility_ms), queue)
-            attempts = {str(one): int(attempt) for one, attempt in claimed}
-            records = await self._store.read(queue, list(attempts))
-            for one, record in zip(attempts, records, strict=True):
-                if isinstance(record, DemurError):
-                    # Nobody knows whom to tell: a dead letter, so that somebody looks.
-                    await self._store.run("failed", queue, one, attempts[one], -1, UNREADABLE)
-            deliveries = _deliveries([record for record in records if isinstance(record, Record)])
-            found += [msgspec.structs.replace(one, attempt=attempts[one.id]) for one in deliveries]
+        start = self._turn % len(queues)
+        queues = (queues[start:] + queues[:start])[:limit]
+        share, more = divmod(limit, len(queues))
+        claim = script("claim")
+        calls: list[tuple[Sequence[str], Sequence[Argument]]] = [
+            (
+                keys.indexes(queue, claim.indexes),
+                (*frame(keys.prefix(queue), own_request()), share + (number < more), self._visibility_ms),
+            )
+            for number, queue in enumerate(queues)
+        ]
+        found: list[Delivery] = []
+        for queue, reply in zip(queues, await self._store.connection.run_all((), claim, calls), strict=True):
+            if isinstance(reply, DemurError):
+                raise reply
+            found += await self._claimed(queue, accepted(reply, queue))
         return found
 
-    async def delivered(self, delivery: Delivery) -> None:
-        """Strike a row off: the receiver took it."""
-        await self._store.run("delivered", delivery.deferral.queue, delivery.deferral.id)
+    async def _waiting(self) -> list[str]:
+        """Return the queues that have anything to tell, now or later."""
+        queues = await self._store.queues()
 
-    async def failed(self, delivery: Delivery, *, retry_seconds: float | None, reason: str) -> None:
-        """Put a row back for later, or among the dead letters where `retry_seconds` is None."""
-        after = -1 if retry_seconds is None else max(0, int(retry_seconds * MS))
-        arguments = (delivery.deferral.id, delivery.attempt, after, reason[:REASON_CHARS_MAX])
-        await self._store.run("failed", delivery.deferral.queue, *arguments)
+        async def call() -> list[int]:
+            pipeline = self._store.connection.redis.pipeline(transaction=False)
+            for queue in queues:
+                pipeline.zcard(keys.index(queue, "outbox"))
+            return list(await pipeline.execute())
 
-    async def dead_letters(self, queue: str) -> list[Delivery]:
-        """Return the oldest IDS_MAX outcomes that nobody took."""
-        dead = keys.index(queue, "dead")
-        ids = await self._store.connection.attempt(lambda: self._store.connection.redis.zrange(dead, 0, IDS_MAX - 1))
-        found = await self._store.fetch(queue, [one.decode() for one in ids])
-        return _deliveries([record for record in found if record is not None])
+        counts = await self._store.connection.attempt(call) if queues else []
+        return [queue for queue, count in zip(queues, counts, strict=True) if count]
 
-    async def redeliver(self, queue: str, ids: Sequence[str]) -> int:
-        """Make dead letters due now; returns how many of `ids` were any."""
-        if len(ids) > IDS_MAX:
-            raise InvalidError(f"ids: expected at most {IDS_MAX}, got {len(ids)}")
-        if not ids:
-            return 0
-        (count,) = accepted(await self._store.run("redeliver", queue, *ids), queue)
-        return int(count)
+    async def _claimed(self, queue: str, rows: Sequence[Sequence[str | None]]) -> list[Delivery]:
+        texts = {str(one): text for one, text in rows}
+        records = await self._store.records(queue, list(texts), list(texts.values()))
+        for one, record in zip(texts, records, strict=True):
+            if isinstance(record, DemurError):
+                await self._bury(queue, one)
+        return await with_gone(self._store, queue, deliveries(one for one in records if isinstance(one, Record)))
+
+    async def _bury(self, queue: str, one: str) -> None:
+        """Make a dead letter of what cannot be read, so that somebody looks: nobody knows whom to tell."""
+        redis, name = self._store.connection.redis, keys.record(queue, one)
+        attempt = await self._store.connection.attempt(lambda: redis.hget(name, "attempt"))
+        if attempt is not None:
+            row = (one, attempt, -1, UNREADABLE, "", "")
+            await self._store.run("failed", queue, retention_ms(self._store, queue), *row)
+
+    async def write(self, told: Sequence[Delivery], untold: Sequence[Untold]) -> None:
+        """Strike off what was taken, and put back, or among the dead letters, what was not."""
+        calls = [
+            *(self._store.run("delivered", queue, *(one.id for one in some)) for queue, some in _batches(told)),
+            *(self._failed(queue, some) for queue, some in _groups(untold)),
+        ]
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _failed(self, queue: str, untold: Sequence[Untold]) -> None:
+        arguments: list[Argument] = [retention_ms(self._store, queue)]
+        for one in untold:
+            after = -1 if one.retry_seconds is None else max(0, int(one.retry_seconds * MS))
+            target = target_of(one.delivery.callback)
+            gone = keys.digest(target) if one.gone else ""
+            arguments += [one.delivery.id, one.delivery.attempt, after, one.reason[:REASON_CHARS_MAX], gone, target]
+        await self._store.run("failed", queue, *arguments)
 
 
-def _deliveries(records: Sequence[Record]) -> list[Delivery]:
+def target_of(callback: Callback) -> str:
+    """Return the whole URL or host:port that a callback goes to."""
+    return callback.webhook_url or callback.grpc_target
+
+
+def deliveries(records: Iterable[Record | None]) -> list[Delivery]:
+    """Return what is told of each record that has something to tell."""
     return [
         Delivery(
             id=record.deferral.id,
@@ -109,5 +165,36 @@ def _deliveries(records: Sequence[Record]) -> list[Delivery]:
             reason=record.reason,
         )
         for record in records
-        if record.deferral.callback is not None and record.deferral.outcome is not None
+        if record is not None and record.deferral.callback is not None and record.deferral.outcome is not None
+    ]
+
+
+async def with_gone(store: Store, queue: str, found: Sequence[Delivery]) -> list[Delivery]:
+    """Return deliveries with what their targets said of themselves."""
+    targets = sorted({target_of(one.callback) for one in found})
+    if not targets:
+        return []
+    names = [keys.gone(queue, target) for target in targets]
+    said = await store.connection.attempt(lambda: store.connection.redis.mget(names))
+    gone = {
+        target: text.decode().partition(" ")[0] for target, text in zip(targets, said, strict=True) if text is not None
+    }
+    if not gone:
+        return list(found)
+    return [msgspec.structs.replace(one, gone=gone.get(target_of(one.callback), "")) for one in found]
+
+
+def _batches(told: Sequence[Delivery]) -> list[tuple[str, list[Delivery]]]:
+    ordered = sorted(told, key=lambda one: one.deferral.queue)
+    found = []
+    for queue, group in groupby(ordered, key=lambda one: one.deferral.queue):
+        some = list(group)
+        found += [(queue, some[start : start + WRITE_MAX]) for start in range(0, len(some), WRITE_MAX)]
+    return found
+
+
+def _groups(untold: Sequence[Untold]) -> list[tuple[str, list[Untold]]]:
+    by_id = {(one.delivery.deferral.queue, one.delivery.id): one for one in untold}
+    return [
+        (queue, [by_id[queue, each.id] for each in some]) for queue, some in _batches([one.delivery for one in untold])
     ]

@@ -10,8 +10,8 @@ import msgspec
 from fallback import keys
 from fallback.config import check_queue_name
 from fallback.deferral import Deferral
-from fallback.errors import InvalidError
-from fallback.store import Store
+from fallback.errors import InvalidError, TrimmedError
+from fallback.store import Store, accepted
 
 OLDEST: Final = "0"
 COUNT_MAX: Final = 1_000
@@ -35,15 +35,20 @@ def check_outcomes(queue: str, cursor: str, count: int) -> None:
         raise InvalidError(f"count: expected 1 to {COUNT_MAX}, got {count}")
 
 
-async def after(store: Store, queue: str, cursor: str, count: int) -> list[OutcomeEvent]:
-    """Return up to `count` outcomes after `cursor`, in order; those whose retention time is over are passed over."""
-    redis, stream = store.connection.redis, keys.index(queue, "outcomes")
+async def after(store: Store, queue: str, cursor: str, count: int, *, whole: bool = False) -> list[OutcomeEvent]:
+    """Return up to `count` outcomes after `cursor`, in order.
+
+    Those whose retention time is over are passed over; with `whole`, unless the cursor is OLDEST, that raises
+    TrimmedError, as does anything after the cursor that was trimmed.
+    """
+    whole = whole and cursor != OLDEST
     while True:
-        start = f"({cursor}"
-        entries = await store.connection.attempt(lambda: redis.xrange(stream, min=start, count=count))  # noqa: B023 - awaited at once
+        entries = await _entries(store, queue, cursor, count, whole=whole)
         if not entries:
             return []
         records = await store.fetch(queue, [fields[b"id"].decode() for _, fields in entries])
+        if whole and None in records:
+            raise _trimmed(cursor)
         found = [
             OutcomeEvent(cursor=entry.decode(), deferral=record.deferral)
             for (entry, _), record in zip(entries, records, strict=True)
@@ -54,13 +59,42 @@ async def after(store: Store, queue: str, cursor: str, count: int) -> list[Outco
         cursor = entries[-1][0].decode()
 
 
+async def _entries(
+    store: Store, queue: str, cursor: str, count: int, *, whole: bool
+) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    redis, stream = store.connection.redis, keys.index(queue, "outcomes")
+
+    async def call() -> tuple[bytes | None, list[tuple[bytes, dict[bytes, bytes]]]]:
+        # At one moment: what is trimmed between the two would be missed by both.
+        pipeline = redis.pipeline(transaction=True)
+        pipeline.get(keys.trimmed(queue))
+        pipeline.xrange(stream, min=f"({cursor}", count=count)
+        trimmed, entries = await pipeline.execute()
+        return trimmed, entries
+
+    if not whole:
+        found: list[tuple[bytes, dict[bytes, bytes]]] = await store.connection.attempt(
+            lambda: redis.xrange(stream, min=f"({cursor}", count=count)
+        )
+        return found
+    trimmed, entries = await store.connection.attempt(call)
+    if trimmed is not None and _parts(trimmed.decode()) > _parts(cursor):
+        raise _trimmed(cursor)
+    return entries
+
+
+def _trimmed(cursor: str) -> TrimmedError:
+    return TrimmedError(
+        f"cursor: outcomes after {cursor} are no longer kept; go on from {OLDEST} (the oldest that are), and ask for "
+        "the deferrals whose outcomes you miss by name"
+    )
+
+
 async def trim(store: Store, queue: str, cursor: str) -> None:
     """Forget the outcomes up to and with `cursor`; their deferrals stay for the retention time."""
     check_queue_name(queue)
     milliseconds, number = _parts(cursor)
-    following = f"{milliseconds}-{number + 1}" if number < _LAST else f"{milliseconds + 1}-0"
-    redis, stream = store.connection.redis, keys.index(queue, "outcomes")
-    await store.connection.attempt(lambda: redis.xtrim(stream, minid=following, approximate=False))
+    accepted(await store.run("trim", queue, f"{milliseconds}-{number}"), queue)
 
 
 def _parts(cursor: str) -> tuple[int, int]:

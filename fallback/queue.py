@@ -14,18 +14,19 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self, TypeVar
 
-from fallback import durability, intake, keys, leases, listing, outcomes, reaper, reconcile, settling
+from fallback import durability, intake, keys, leases, listing, outcomes, reaper, reconcile, settling, telling
 from fallback.answer import Answer, Identity
 from fallback.config import Config
 from fallback.deferral import TERMINAL, Deferral, Lease, Parking, State
 from fallback.errors import DemurError, InvalidError, UnavailableError
 from fallback.intake import Parked
 from fallback.listing import QueueState
-from fallback.outbox import Delivery, Outbox
+from fallback.outbox import Delivery, Outbox, Untold
 from fallback.outcomes import OutcomeEvent
 from fallback.reaper import Reaped
 from fallback.store import Store, parse
 from fallback.tail import OUTCOMES, WORK, Tail
+from fallback.telling import CallbackEntry, CallbackState
 
 __all__ = ["Delivery", "OutcomeEvent", "Parked", "Queue", "QueueState", "Reaped"]
 
@@ -167,18 +168,19 @@ class Queue:
         return await self._until(lambda found: found.state in TERMINAL, look, queue, deferral_id, timeout_seconds)
 
     async def outcomes(
-        self, queue: str, cursor: str, *, count: int = 100, wait_seconds: float = 0.0
+        self, queue: str, cursor: str, *, count: int = 100, wait_seconds: float = 0.0, whole: bool = False
     ) -> list[OutcomeEvent]:
         """Return outcomes after `cursor` ("0": from the oldest kept, "": from now on), waiting for the first one.
 
-        From now on means from this call on: to miss nothing between calls begin with `last_cursor`.
+        From now on means from this call on: to miss nothing between calls begin with `last_cursor`. With `whole` a
+        cursor (but "0") after which anything is no longer kept raises TrimmedError, instead of going on with what is.
         """
         outcomes.check_outcomes(queue, cursor, count)
         _check_wait(wait_seconds, WAIT_SECONDS_MAX)
         start = cursor or await self.last_cursor(queue)
 
         async def look() -> list[OutcomeEvent]:
-            return await outcomes.after(self._store, queue, start, count)
+            return await outcomes.after(self._store, queue, start, count, whole=whole)
 
         return await self._until(bool, look, queue, OUTCOMES, wait_seconds)
 
@@ -194,21 +196,43 @@ class Queue:
         """Claim up to `limit` outcomes that are due to be told; see `fallback.outbox`."""
         return await self._outbox.due(limit=limit)
 
+    async def write_told(self, told: Sequence[Delivery], untold: Sequence[Untold]) -> None:
+        """Write down how attempts at claimed outcomes went, for many at once."""
+        await self._outbox.write(told, untold)
+
     async def delivered(self, delivery: Delivery) -> None:
         """Say that the receiver took it."""
-        await self._outbox.delivered(delivery)
+        await self._outbox.write([delivery], [])
 
     async def failed(self, delivery: Delivery, *, retry_seconds: float | None, reason: str) -> None:
         """Say that it did not; due again after `retry_seconds`, or a dead letter where that is None."""
-        await self._outbox.failed(delivery, retry_seconds=retry_seconds, reason=reason)
+        await self._outbox.write([], [Untold(delivery=delivery, retry_seconds=retry_seconds, reason=reason)])
+
+    async def callbacks(
+        self, queue: str, *, state: CallbackState, page_size: int = 50, page_token: str = ""
+    ) -> tuple[list[CallbackEntry], str]:
+        """Return a page of what is still told or was given up, the earliest first, and the next page's token."""
+        return await telling.page(self._store, queue, state, page_size, page_token)
+
+    async def callback(self, name: str) -> CallbackEntry:
+        """Return one callback, `queues/<queue>/callbacks/<id>`; raises NotFoundError."""
+        return await telling.get(self._store, name)
 
     async def dead_letters(self, queue: str) -> list[Delivery]:
-        """Return outcomes that nobody took, the oldest first."""
-        return await self._outbox.dead_letters(queue)
+        """Return outcomes that nobody took, the oldest first, at most telling.PAGE_MAX."""
+        return await telling.dead_letters(self._store, queue)
 
-    async def redeliver(self, queue: str, ids: Sequence[str]) -> int:
+    async def redeliver(self, queue: str, ids: Sequence[str], *, request_id: str = "") -> int:
         """Make dead letters due now; returns how many of `ids` were any."""
-        return await self._outbox.redeliver(queue, ids)
+        return await telling.redeliver(self._store, queue, ids, request_id)
+
+    async def redeliver_all(self, queue: str, *, request_id: str = "") -> int:
+        """Make all dead letters due now; returns how many."""
+        return await telling.redeliver_all(self._store, queue, request_id)
+
+    async def enable_target(self, queue: str, target: str) -> bool:
+        """Have a target called again that said it is gone for good; returns whether it had."""
+        return await telling.enable(self._store, queue, target)
 
     async def reap(self) -> Reaped:
         """Do what time asks for, in every queue; see `fallback.reaper`."""

@@ -17,6 +17,8 @@ from fallback.answer import Answer, Boxes, CantTell, Json, Label, Labels, Number
 from fallback.client import ReviewQueue
 from fallback.deferral import Deferral
 from fallback.queue import Delivery
+from fallback.telling import CallbackEntry
+from fallback.telling_wire import entry_to_wire
 from fallback.wire import deferral_to_wire
 
 _ANSWER_CHARS_MAX = 60
@@ -101,6 +103,51 @@ def dead_letters(found: Sequence[Delivery], *, json: bool) -> None:
         to = delivery.callback.webhook_url or delivery.callback.grpc_target
         table.add_row(Text(delivery.id), delivery.type, Text(to), str(delivery.attempt), Text(_safe(delivery.reason)))
     return _print(table, len(found), "every callback was taken, or is still being tried")
+
+
+def callbacks(found: Sequence[CallbackEntry], *, json: bool, empty: str) -> None:
+    """Show callbacks, one a line."""
+    if json:
+        return _lines([_callback(entry) for entry in found])
+    table = _table("name", "type", "to", "attempts", "next, or given up", "last failure")
+    for entry in found:
+        row = (entry.name, entry.type, _to(entry), str(entry.attempt), _time(entry.time), entry.reason or "-")
+        table.add_row(*(Text(_safe(value)) for value in row))
+    table.columns[0].no_wrap = True
+    return _print(table, len(found), empty)
+
+
+def callback(found: CallbackEntry, *, json: bool) -> None:
+    """Show all that is known of one."""
+    if json:
+        return _lines([_callback(found)])
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "name": found.name,
+        "deferral": found.deferral,
+        "version": str(found.version),
+        "type": found.type,
+        "to": _to(found) + (" (answered 410: called no more)" if found.disabled else ""),
+        "state": found.state.value,
+        "attempts": str(found.attempt),
+        "outcome": _time(found.create_time),
+        "next, or given up": _time(found.time) if found.time else "-",
+        "last failure": found.reason or "-",
+    }
+    for key, value in rows.items():
+        table.add_row(Text(key, "dim"), Text(_safe(value)))
+    return Console().print(table)
+
+
+def _to(entry: CallbackEntry) -> str:
+    return entry.callback.webhook_url or entry.callback.grpc_target
+
+
+def _callback(entry: CallbackEntry) -> object:
+    """Return the contract's JSON."""
+    return MessageToDict(
+        entry_to_wire(entry), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def _letter(delivery: Delivery) -> dict[str, object]:

@@ -20,11 +20,12 @@ from starlette.applications import Starlette
 from fallback import presence
 from fallback.address import Rule
 from fallback.callback import Caller
-from fallback.config import Config, FallbackSettings, secret
+from fallback.config import Config, FallbackSettings
 from fallback.dispatcher import Dispatcher
 from fallback.errors import ConfigError, DemurError, UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
+from fallback.secret import secret
 from fallback.service import Server
 from fallback.workbench import app
 
@@ -75,8 +76,12 @@ class Review:
                 rule=self._rule,
                 timeout_seconds=settings.callback_timeout_seconds,
                 ca_file=settings.callback_ca_file,
+                cloudevents=settings.cloudevents,
             )
-            self._dispatcher = Dispatcher(self._queue, await exits.enter_async_context(caller), settings)
+            # Callbacks have connections of their own: a rush of reviewers keeps no outcome waiting.
+            outbox = Queue.connect(self._config)
+            exits.push_async_callback(outbox.close)
+            self._dispatcher = Dispatcher(outbox, await exits.enter_async_context(caller), settings)
             self._page = _Page(app.build(self._queue, self._credentials, self._config), settings)
             exits.callback(self._page.socket.close)
             self._server = Server(self._queue, self._credentials, self._config)

@@ -25,6 +25,7 @@ from fallback.edge import GuardInterceptor
 from fallback.errors import ConfigError, DemurError, InvalidError
 from fallback.identity import OPERATOR, REVIEWER, Credentials, require_role
 from fallback.queue import Queue, QueueState
+from fallback.telling_wire import callback_state_from_wire, entry_to_wire, ids_from_wire
 from fallback.wire import (
     COMMENT_CHARS_MAX,
     REQUEST_ID_CHARS_MAX,
@@ -156,6 +157,37 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         return pb.ListDeferralsResponse(
             deferrals=[self._shown(deferral, reader) for deferral in found], next_page_token=token
         )
+
+    async def ListCallbacks(self, request: pb.ListCallbacksRequest, context: Context) -> pb.ListCallbacksResponse:  # noqa: D102, N802  # named and described by the contract
+        self._operator(context)
+        found, token = await self._queue.callbacks(
+            queue_from_wire("queue", request.queue),
+            state=callback_state_from_wire(request.state),
+            page_size=_within("page_size", request.page_size, default=PAGE_SIZE, most=PAGE_SIZE_MAX),
+            page_token=text_from_wire("page_token", request.page_token, chars_max=PAGE_TOKEN_CHARS_MAX),
+        )
+        return pb.ListCallbacksResponse(callbacks=[entry_to_wire(one) for one in found], next_page_token=token)
+
+    async def GetCallback(self, request: pb.GetCallbackRequest, context: Context) -> pb.CallbackEntry:  # noqa: D102, N802  # named and described by the contract
+        self._operator(context)
+        return entry_to_wire(await self._queue.callback(request.name))
+
+    async def RedeliverCallbacks(  # noqa: D102, N802  # named and described by the contract
+        self, request: pb.RedeliverCallbacksRequest, context: Context
+    ) -> pb.RedeliverCallbacksResponse:
+        self._operator(context)
+        queue, request_id = queue_from_wire("queue", request.queue), _request_id(request.request_id)
+        ids = ids_from_wire("names", request.names, queue)
+        if bool(ids) == request.all:
+            raise InvalidError("names: expected names, or all, got " + ("both" if ids else "neither"))
+        if request.all:
+            count = await self._queue.redeliver_all(queue, request_id=request_id)
+        else:
+            count = await self._queue.redeliver(queue, ids, request_id=request_id)
+        return pb.RedeliverCallbacksResponse(redelivered=count)
+
+    def _operator(self, context: Context) -> None:
+        self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=OPERATOR)
 
     def _reviewer(self, context: Context) -> Identity:
         return self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=REVIEWER)

@@ -64,9 +64,16 @@ def type_text(type_: Any) -> str:
         case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
             return ("whole number" if isinstance(info, msgspec.inspect.IntType) else "number") + _range(info)
         case msgspec.inspect.VarTupleType() | msgspec.inspect.ListType():
-            return "list of texts" if isinstance(info.item_type, msgspec.inspect.StrType) else "list"
+            return _list_text(info)
         case _:
             return type(info).__name__.removesuffix("Type").lower()
+
+
+def _list_text(info: msgspec.inspect.VarTupleType | msgspec.inspect.ListType) -> str:
+    of = info.item_type.type if isinstance(info.item_type, msgspec.inspect.Metadata) else info.item_type
+    if isinstance(of, msgspec.inspect.FloatType):
+        return "list of numbers" + _range(of)
+    return "list of texts" if isinstance(of, msgspec.inspect.StrType) else "list"
 
 
 def _range(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:

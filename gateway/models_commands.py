@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from fallback.commands import TOKEN
+from fallback.command_line import TOKEN
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,11 +16,12 @@ from google.protobuf import descriptor_pb2
 from demur import kserve
 from demur.v1 import model_pb2, prediction_pb2
 from fallback import presence
-from fallback.config import Config, FallbackSettings, secret
+from fallback.config import Config, FallbackSettings
 from fallback.documents import Documents
 from fallback.errors import UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
+from fallback.secret import secret
 from gateway import admission, metrics, model_service, service
 from gateway.aio import AioTransport, files_of
 from gateway.champion import Champion

@@ -171,7 +171,9 @@ class PredictionService:
         while not call.cancelled:
             if self._draining:
                 raise UnavailableError("the gateway is stopping; go on from the last cursor", retry_after_seconds=1.0)
-            events = await self._queue.outcomes(queue, cursor, count=OUTCOMES_MAX, wait_seconds=SLICE_SECONDS)
+            events = await self._queue.outcomes(
+                queue, cursor, count=OUTCOMES_MAX, wait_seconds=SLICE_SECONDS, whole=True
+            )
             for event in events:
                 cursor = event.cursor
                 if self._may_see(event.deferral, identity):

@@ -24,7 +24,7 @@ from typing import Final
 from rich.console import Console
 
 from fallback import embedded, presence
-from fallback.commands import TOKEN
+from fallback.command_line import TOKEN
 from fallback.config import Config, FallbackSettings, redis_url, without_password
 from fallback.errors import ConfigError, StateError, UnavailableError
 from gateway import metrics, screen, stack

@@ -169,7 +169,7 @@ class _Builder:
                 "reap_interval_seconds = 0.2\ndrain_seconds = 0.5\ncallback_timeout_seconds = 1.0\n"
                 # What a replica has claimed when it dies is hidden for the visibility time: little, and not for long.
                 "callback_visibility_seconds = 4.5\ncallback_concurrency_max = 16\n"
-                "callback_backoff_seconds = 0.3\ncallback_backoff_seconds_max = 0.6\ncallback_attempts_max = 100\n"
+                f"callback_retry_seconds = {[0.3] + 98 * [0.6]}\n"
             )
             self._server(Target.REVIEW, f"review-{number + 1}", "review", review, proxy)
 

@@ -25,6 +25,7 @@ from benchmarks.demo.progress import Display
 from benchmarks.demo.receiver import SECRET
 from fallback import config as configuration
 from fallback.config import Config, FallbackSettings
+from fallback.secret import secret as kept_secret
 from gateway.stack import Stack
 from trainer import digits
 
@@ -41,7 +42,7 @@ SWAPS_GOAL = 2
 MODEL = "digits"
 SECRET_BYTES = 32
 # The receiver fails no attempt of a stack that would be slower than this to make the next.
-BACKOFF_SECONDS_MAX = 3.0
+BACKOFF_SECONDS_MAX = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +139,10 @@ def _running(config: Config, run_id: str, display: Display) -> Iterator[Ground]:
     display.phase(f"training a first model from 200 digits on the running stack, as {model}")
     stack.first(MODEL, model)
     settings = config.table("fallback", FallbackSettings)
-    patient = settings.callback_backoff_seconds <= BACKOFF_SECONDS_MAX
+    patient = bool(settings.callback_retry_seconds) and settings.callback_retry_seconds[0] <= BACKOFF_SECONDS_MAX
     yield Ground(
         stack=found,
         model=model,
-        secret=configuration.secret(config, "webhook"),
+        secret=kept_secret(config, "webhook").split()[0],
         stumble_every=STUMBLE_EVERY if patient else 0,
     )

@@ -1,12 +1,19 @@
-"""How long after its outcome a callback is received: the real dispatcher, a real HTTP receiver, open loop."""
+"""How long after its outcome a callback is received: the real dispatcher, a real HTTP receiver, open loop.
+
+The dispatcher shares its loop with those who answer, as in a review process it shares one with the service; the
+receiver is a process of its own, as a client's is.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+import msgspec
 from aiohttp import web
 
 from benchmarks.load import arrivals
@@ -14,12 +21,15 @@ from benchmarks.queue.ground import ANSWER, Ground, park, parking, payload
 from fallback.address import Rule
 from fallback.answer import Identity
 from fallback.callback import Caller
-from fallback.config import FallbackSettings, secret
+from fallback.config import FallbackSettings
 from fallback.deferral import Lease
 from fallback.dispatcher import Dispatcher
 from fallback.errors import UnavailableError
+from fallback.queue import Queue
+from fallback.secret import secret
 
 SECONDS_MAX = 30.0
+REPLY_BYTES_MAX = 64 * 1024 * 1024
 _REVIEWER = Identity(name="teller")
 _LEASED_AT_ONCE = 100
 _SEED = 1
@@ -48,38 +58,53 @@ async def told(here: Ground) -> list[float]:
     Raises UnavailableError where not all came within SECONDS_MAX of the last outcome.
     """
     due = arrivals(here.size.outcomes_rate, here.size.outcomes_seconds, _SEED)
-    receiver, settings = Receiver(len(due)), here.config.table("fallback", FallbackSettings)
+    settings = here.config.table("fallback", FallbackSettings)
     async with AsyncExitStack() as exits:
-        url = await _listen(receiver, exits)
+        child, url = await exits.enter_async_context(_receiving(len(due)))
         leases = await _held(here, url, len(due))
         caller = Caller(
             secret=secret(here.config, "webhook"),
             rule=Rule(settings.webhook_allow_networks),
             timeout_seconds=settings.callback_timeout_seconds,
         )
-        dispatcher = Dispatcher(here.queue, await exits.enter_async_context(caller), settings)
+        # With connections of its own, as in a review process.
+        queue = Queue.connect(here.config)
+        exits.push_async_callback(queue.close)
+        dispatcher = Dispatcher(queue, await exits.enter_async_context(caller), settings)
         running = asyncio.create_task(dispatcher.run(drain_seconds=1.0))
         try:
             outcomes = dict(await asyncio.gather(*_answers(here, leases, due)))
-            async with asyncio.timeout(SECONDS_MAX):
-                await receiver.complete.wait()
-        except TimeoutError as error:
-            raise UnavailableError(f"{len(receiver.times)} of {len(due)} callbacks came") from error
+            times = await _times(child)
         finally:
             dispatcher.stop()
             await running
-    return [(receiver.times[name] - outcome) * 1000 for name, outcome in outcomes.items()]
+    return [(times[name] - outcome) * 1000 for name, outcome in outcomes.items()]
 
 
-async def _listen(receiver: Receiver, exits: AsyncExitStack) -> str:
-    app = web.Application()
-    app.router.add_post("/callbacks", receiver.take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    exits.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}/callbacks"
+@asynccontextmanager
+async def _receiving(count: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Yield a process that receives `count` callbacks, and its URL."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.queue.told", str(count)),
+        stdout=asyncio.subprocess.PIPE,
+        limit=REPLY_BYTES_MAX,
+    )
+    assert child.stdout is not None
+    try:
+        yield child, (await child.stdout.readline()).decode().strip()
+    finally:
+        with suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+async def _times(child: asyncio.subprocess.Process) -> dict[str, float]:
+    assert child.stdout is not None
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            return msgspec.json.decode(await child.stdout.readline(), type=dict[str, float])
+    except TimeoutError as error:
+        raise UnavailableError(f"not all callbacks came within {SECONDS_MAX:g} s of the last outcome") from error
 
 
 async def _held(here: Ground, url: str, count: int) -> list[Lease]:
@@ -104,3 +129,26 @@ def _answers(here: Ground, leases: list[Lease], due: list[float]) -> list[asynci
         return done.name, done.outcome.create_time
 
     return [asyncio.create_task(answer(lease, moment)) for lease, moment in zip(leases, due, strict=True)]
+
+
+async def _receive(count: int) -> None:
+    """Serve until `count` callbacks came: the URL on the first line of the output, when they came on the second."""
+    receiver, app = Receiver(count), web.Application()
+    app.router.add_post("/callbacks", receiver.take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    _say(f"http://{host}:{port}/callbacks")
+    await receiver.complete.wait()
+    _say(msgspec.json.encode(receiver.times).decode())
+    await runner.cleanup()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(_receive(int(sys.argv[1])))

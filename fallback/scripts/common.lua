@@ -248,6 +248,16 @@ local function revoke(id, key, why)
   end
 end
 
+-- Forgets outcomes up to and with `last`, and remembers up to which: a reader that was not so far is told.
+local function trim_outcomes(last)
+  local newest = call('XREVRANGE', K.outcomes, last, '-', 'COUNT', 1)[1]
+  if newest then
+    local ms, number = string.match(newest[1], '^(%d+)-(%d+)$')
+    call('SET', P .. 'trimmed', newest[1])
+    call('XTRIM', K.outcomes, 'MINID', ms .. '-' .. text(number + 1))
+  end
+end
+
 -- To `state`, one of the last: the outcome, its stream entry and, where `event` names one, its row in the outbox. Everybody who
 -- still holds a slot loses it. Everything about the deferral is kept for `retention` ms from here on, until `purge` takes it.
 local function finish(id, state, outcome, event, time, retention)

@@ -14,5 +14,5 @@ for _, id in ipairs(over) do
   end
   call('UNLINK', record(id), P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs')
 end
-call('XTRIM', K.outcomes, 'MINID', '~', text(math.max(0, time - tonumber(ARGV[6]))))
+trim_outcomes(text(math.max(0, time - tonumber(ARGV[6]) - 1)))
 return { 'ok', #over }

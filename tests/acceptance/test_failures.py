@@ -207,9 +207,7 @@ async def test_a_receiver_that_is_down_is_told_when_it_is_back(told_config: Conf
         grpc_listen="127.0.0.1:0",
         page_listen="127.0.0.1:0",
         webhook_allow_networks=("127.0.0.0/8",),
-        callback_attempts_max=2,
-        callback_backoff_seconds=0.1,
-        callback_backoff_seconds_max=0.1,
+        callback_retry_seconds=(0.1,),
     )
     config = Config(data_folder=told_config.data_folder, tables={"fallback": fallback})
     queue = Queue.connect(config)

@@ -45,8 +45,10 @@ class CallbackServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Deliver(self, request, context):
-        """Tells one event, at least once. OK means it was taken; any other status is tried again with back-off. Use the
-        event's id to tell a repeat.
+        """Tells one event, at least once. Use the event's id, also in the metadata as webhook-id, to tell a repeat.
+        OK means it was taken. UNIMPLEMENTED, UNAUTHENTICATED, PERMISSION_DENIED and INVALID_ARGUMENT give up at once: the
+        same call would get the same answer. RESOURCE_EXHAUSTED slows this receiver down, for as long as RetryInfo says.
+        Any other status is tried again by the schedule. Order is not promised: deferral.version says what is newer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

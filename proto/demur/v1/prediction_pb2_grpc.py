@@ -109,7 +109,8 @@ class PredictionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOutcomes(self, request, context):
-        """Streams outcomes in the order they were written, from a cursor on, and goes on as they come.
+        """Streams outcomes in the order they were written, from a cursor on, and goes on as they come. A cursor is good
+        across restarts of gateway and server. OUT_OF_RANGE where outcomes after it are no longer kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,6 +4,7 @@ from demur.v1 import types_pb2 as _types_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -188,3 +189,85 @@ class ListDeferralsResponse(_message.Message):
     deferrals: _containers.RepeatedCompositeFieldContainer[_types_pb2.Deferral]
     next_page_token: str
     def __init__(self, deferrals: _Optional[_Iterable[_Union[_types_pb2.Deferral, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class CallbackEntry(_message.Message):
+    __slots__ = ("name", "deferral", "type", "target", "state", "attempt", "next_time", "reason", "create_time", "dead_time", "version", "disabled")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[CallbackEntry.State]
+        PENDING: _ClassVar[CallbackEntry.State]
+        DEAD: _ClassVar[CallbackEntry.State]
+        TOLD: _ClassVar[CallbackEntry.State]
+    STATE_UNSPECIFIED: CallbackEntry.State
+    PENDING: CallbackEntry.State
+    DEAD: CallbackEntry.State
+    TOLD: CallbackEntry.State
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEFERRAL_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TIME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    DEAD_TIME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DISABLED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    deferral: str
+    type: str
+    target: _types_pb2.Callback
+    state: CallbackEntry.State
+    attempt: int
+    next_time: _timestamp_pb2.Timestamp
+    reason: str
+    create_time: _timestamp_pb2.Timestamp
+    dead_time: _timestamp_pb2.Timestamp
+    version: int
+    disabled: bool
+    def __init__(self, name: _Optional[str] = ..., deferral: _Optional[str] = ..., type: _Optional[str] = ..., target: _Optional[_Union[_types_pb2.Callback, _Mapping]] = ..., state: _Optional[_Union[CallbackEntry.State, str]] = ..., attempt: _Optional[int] = ..., next_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dead_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., disabled: _Optional[bool] = ...) -> None: ...
+
+class ListCallbacksRequest(_message.Message):
+    __slots__ = ("queue", "state", "page_size", "page_token")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    queue: str
+    state: CallbackEntry.State
+    page_size: int
+    page_token: str
+    def __init__(self, queue: _Optional[str] = ..., state: _Optional[_Union[CallbackEntry.State, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListCallbacksResponse(_message.Message):
+    __slots__ = ("callbacks", "next_page_token")
+    CALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    callbacks: _containers.RepeatedCompositeFieldContainer[CallbackEntry]
+    next_page_token: str
+    def __init__(self, callbacks: _Optional[_Iterable[_Union[CallbackEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetCallbackRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RedeliverCallbacksRequest(_message.Message):
+    __slots__ = ("queue", "names", "all", "request_id")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    queue: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    all: bool
+    request_id: str
+    def __init__(self, queue: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., all: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RedeliverCallbacksResponse(_message.Message):
+    __slots__ = ("redelivered",)
+    REDELIVERED_FIELD_NUMBER: _ClassVar[int]
+    redelivered: int
+    def __init__(self, redelivered: _Optional[int] = ...) -> None: ...

@@ -90,6 +90,21 @@ class ReviewServiceStub:
                 request_serializer=demur_dot_v1_dot_review__pb2.ListDeferralsRequest.SerializeToString,
                 response_deserializer=demur_dot_v1_dot_review__pb2.ListDeferralsResponse.FromString,
                 _registered_method=True)
+        self.ListCallbacks = channel.unary_unary(
+                '/demur.v1.ReviewService/ListCallbacks',
+                request_serializer=demur_dot_v1_dot_review__pb2.ListCallbacksRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.ListCallbacksResponse.FromString,
+                _registered_method=True)
+        self.GetCallback = channel.unary_unary(
+                '/demur.v1.ReviewService/GetCallback',
+                request_serializer=demur_dot_v1_dot_review__pb2.GetCallbackRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.CallbackEntry.FromString,
+                _registered_method=True)
+        self.RedeliverCallbacks = channel.unary_unary(
+                '/demur.v1.ReviewService/RedeliverCallbacks',
+                request_serializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksResponse.FromString,
+                _registered_method=True)
 
 
 class ReviewServiceServicer:
@@ -173,6 +188,27 @@ class ReviewServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCallbacks(self, request, context):
+        """What is still to be told to clients, or was given up; for operators, as the two below.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCallback(self, request, context):
+        """One callback, told ones too while they are kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeliverCallbacks(self, request, context):
+        """Has callbacks that were given up told again, as if for the first time, also to targets that said they are gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReviewServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -230,6 +266,21 @@ def add_ReviewServiceServicer_to_server(servicer, server):
                     servicer.ListDeferrals,
                     request_deserializer=demur_dot_v1_dot_review__pb2.ListDeferralsRequest.FromString,
                     response_serializer=demur_dot_v1_dot_review__pb2.ListDeferralsResponse.SerializeToString,
+            ),
+            'ListCallbacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCallbacks,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.ListCallbacksRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.ListCallbacksResponse.SerializeToString,
+            ),
+            'GetCallback': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCallback,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.GetCallbackRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.CallbackEntry.SerializeToString,
+            ),
+            'RedeliverCallbacks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeliverCallbacks,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -529,6 +580,87 @@ class ReviewService:
             '/demur.v1.ReviewService/ListDeferrals',
             demur_dot_v1_dot_review__pb2.ListDeferralsRequest.SerializeToString,
             demur_dot_v1_dot_review__pb2.ListDeferralsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCallbacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/ListCallbacks',
+            demur_dot_v1_dot_review__pb2.ListCallbacksRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.ListCallbacksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCallback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/GetCallback',
+            demur_dot_v1_dot_review__pb2.GetCallbackRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.CallbackEntry.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeliverCallbacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/RedeliverCallbacks',
+            demur_dot_v1_dot_review__pb2.RedeliverCallbacksRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.RedeliverCallbacksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,7 +12,7 @@ from fallback import keys
 from fallback.answer import Answer, CantTell, Identity, Label
 from fallback.config import Config
 from fallback.deferral import Callback, Parking
-from fallback.outbox import Outbox
+from fallback.outbox import Outbox, Untold
 from fallback.queue import Delivery, Parked, Queue
 from fallback.store import Store
 
@@ -93,9 +93,9 @@ async def test_a_claim_is_anothers_once_it_was_not_heard_of(queue: Queue, quick:
     await asyncio.sleep(0.06)
     (second,) = await quick.due(limit=10)
     assert (second.id, second.attempt) == (first.id, 2)
-    await quick.failed(first, retry_seconds=None, reason="too late to say")
+    await quick.write([], [Untold(delivery=first, retry_seconds=None, reason="too late to say")])
     assert await queue.dead_letters("digits") == []
-    await quick.delivered(first)
+    await quick.write([first], [])
     await asyncio.sleep(0.06)
     assert await quick.due(limit=10) == []
 

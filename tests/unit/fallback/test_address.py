@@ -47,6 +47,14 @@ REFUSED = [
     "64:ff9b::7f00:1",  # NAT64
     "64:ff9b:1::1",  # NAT64, local
     "2002:7f00:1::",  # 6to4
+    "2002:808:808::1",  # 6to4 of a public address: a relay of anybody's
+    "::8.8.8.8",  # IPv4-compatible of a public address
+    "::ffff:0:8.8.8.8",  # IPv4-translated of a public address
+    "64:ff9b:1::808:808",  # NAT64, local, of a public address
+    "64:ff9b:1:ffff::10.0.0.1",
+    "169.254.170.2",
+    "fd20:ce::254",
+    "2001:0:808:808::1",  # Teredo
     "2001:0:4136:e378:8000:63bf:80ff:fffe",  # Teredo
     "3fff::1",
     "5f00::1",
@@ -159,3 +167,79 @@ def test_other_targets_are_refused(target: str) -> None:
     """GRPC's other schemes would go past the rule."""
     with pytest.raises(InvalidError, match="t: expected"):
         check_target("t", target)
+
+
+NEVER_NETWORKS = [
+    *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "0.0.0.0/8"),
+    *("224.0.0.0/4", "240.0.0.0/4", "198.18.0.0/15", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"),
+    *("fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8", "2001::/32", "2002::/16", "64:ff9b:1::/48", "2001:db8::/32"),
+    *("::/96", "::ffff:0:0:0/96", "100::/64", "3fff::/20", "5f00::/16"),
+]
+
+
+@pytest.mark.parametrize("network", NEVER_NETWORKS)
+@given(draw=st.data())
+def test_nothing_in_a_special_network_is_ever_called(network: str, draw: st.DataObject) -> None:
+    """Any address of a network that is not for the Internet, with TLS or without, also mapped and through NAT64."""
+    address = draw.draw(st.ip_addresses(network=network))
+    spellings = [str(address)]
+    if isinstance(address, ipaddress.IPv4Address):
+        spellings += [f"::ffff:{address}", f"64:ff9b::{address}"]
+    for spelling in spellings:
+        for encrypted in (True, False):
+            with pytest.raises(ForbiddenError):
+                Rule().check(spelling, encrypted=encrypted)
+
+
+@given(st.ip_addresses(v=6) | st.ip_addresses(v=4))
+def test_what_is_called_is_global_unicast(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Whatever passes is public by the standard library's judgement too, as is the IPv4 address that it may carry."""
+    try:
+        Rule().check(str(address), encrypted=True)
+    except ForbiddenError:
+        return
+    for each in {address, unwrap(address)}:
+        nat64 = each in ipaddress.ip_network("64:ff9b::/96") if each.version == 6 else False
+        mapped = getattr(each, "ipv4_mapped", None)
+        assert nat64 or mapped or (each.is_global and not each.is_multicast and not each.is_link_local), each
+
+
+@given(st.ip_addresses(network="10.0.0.0/8"), st.sampled_from(["::ffff:0:{}", "::{}", "64:ff9b::{}"]))
+def test_a_listed_network_is_not_reached_through_a_relay(inner: ipaddress.IPv4Address, form: str) -> None:
+    """Only the address itself, and its mapped spelling, are what the operator listed."""
+    rule = Rule(["10.0.0.0/8"])
+    rule.check(str(inner), encrypted=False)
+    rule.check(f"::ffff:{inner}", encrypted=False)
+    for relayed in (form.format(inner), str(ipaddress.IPv6Address((0x2002 << 112) | (int(inner) << 80)))):
+        for encrypted in (True, False):
+            with pytest.raises(ForbiddenError):
+                rule.check(relayed, encrypted=encrypted)
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fd00:ec2::254", "::ffff:169.254.169.254", "100.100.100.200", "168.63.129.16"]
+)
+def test_metadata_is_not_listed_by_accident(address: str) -> None:
+    """A broad network does not allow the address that hands out credentials; naming it does."""
+    broad = Rule(["0.0.0.0/0", "::/0"])
+    for encrypted in (True, False):
+        with pytest.raises(ForbiddenError):
+            broad.check(address, encrypted=encrypted)
+    Rule([address.removeprefix("::ffff:")]).check(address, encrypted=False)
+
+
+@given(st.ip_addresses(v=4))
+def test_no_odd_spelling_of_an_address_passes_as_a_host(address: ipaddress.IPv4Address) -> None:
+    """Decimal, octal, hexadecimal and short forms are no hosts, in URLs and in targets, with a final dot or without."""
+    number, parts = int(address), str(address).split(".")
+    odd = [
+        *(str(number), hex(number), f"0{number:o}", ".".join(hex(int(part)) for part in parts)),
+        *(".".join(f"0{int(part):o}" for part in parts), f"{parts[0]}.{number & 0xFFFFFF}", f"{address}."),
+    ]
+    for host in odd:
+        if host == str(address):
+            continue
+        with pytest.raises(InvalidError):
+            check_url("u", f"https://{host}/")
+        with pytest.raises(InvalidError):
+            check_target("t", f"{host}:443")

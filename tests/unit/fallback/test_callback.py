@@ -10,46 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from fallback.callback import Backoff, key_of, retry_after, sign
-from fallback.config import FallbackSettings
+from fallback.callback import asked_seconds, key_of, keys_of, sign
 from fallback.errors import ConfigError
 
-BACKOFF = Backoff(attempts_max=5, seconds=2.0, seconds_max=10.0)
+
+def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
+    """RFC 9110, 10.2.3: both forms, never negative, never more than a day; nonsense asks for nothing."""
+    now = dt.datetime(2026, 11, 25, 12, 0, 0, tzinfo=dt.UTC).timestamp()
+    assert asked_seconds("120", now) == 120
+    assert asked_seconds("Wed, 25 Nov 2026 12:02:00 GMT", now) == 120
+    assert asked_seconds("Wednesday, 25-Nov-26 12:02:00 GMT", now) == 120
+    assert asked_seconds("Wed Nov 25 12:02:00 2026", now) == 120
+    assert asked_seconds("Wed, 25 Nov 2026 11:00:00 GMT", now) == 0
+    assert asked_seconds("9" * 400, now) == asked_seconds("Wed, 25 Nov 2099 11:00:00 GMT", now) == 86_400
+    for nonsense in ("", "-5", "1.5", "soon", "Wed, 99 Nov 2026 11:00:00 GMT", "\u0661\u0662", "x" * 5_000):
+        assert asked_seconds(nonsense, now) == 0
 
 
-def test_waits_double_up_to_the_longest() -> None:
-    """2, 4, 8, 10 at full jitter, then no more."""
-    waits = [retry_after(attempt, 1.0, BACKOFF) for attempt in range(1, 7)]
-    assert waits == [2.0, 4.0, 8.0, 10.0, None, None]
-
-
-@given(attempt=st.integers(1, 10_000), jitter=st.floats(0, 1, exclude_max=True))
-def test_a_wait_stays_within_its_bound(attempt: int, jitter: float) -> None:
-    """However many attempts: a wait is between 0 and the longest, or there is none."""
-    wait = retry_after(attempt, jitter, Backoff(attempts_max=100, seconds=2.0, seconds_max=43_200.0))
-    assert (wait is None) == (attempt >= 100)
-    assert wait is None or 0 <= wait <= 43_200
-
-
-def test_a_receiver_that_asks_for_time_gets_it_within_reason() -> None:
-    """Retry-After lengthens a wait, up to a day; it never shortens one or brings a dead letter back."""
-    assert retry_after(1, 0.5, BACKOFF, asked_seconds=120) == 120
-    assert retry_after(4, 1.0, BACKOFF, asked_seconds=1) == 10
-    assert retry_after(1, 0.5, BACKOFF, asked_seconds=1e9) == 86_400
-    assert retry_after(5, 0.5, BACKOFF, asked_seconds=120) is None
-
-
-def test_the_defaults_reach_over_days() -> None:
-    """As Standard Webhooks asks: attempts go on for days, the first ones come within seconds."""
-    settings = FallbackSettings()
-    backoff = Backoff(
-        attempts_max=settings.callback_attempts_max,
-        seconds=settings.callback_backoff_seconds,
-        seconds_max=settings.callback_backoff_seconds_max,
-    )
-    waits = [wait for attempt in range(1, 200) if (wait := retry_after(attempt, 0.5, backoff)) is not None]
-    assert waits[0] <= 5
-    assert 2 <= sum(waits) / 86_400 <= 5
+@given(st.text())
+def test_no_header_makes_retry_after_fail(header: str) -> None:
+    """Whatever a receiver sends: seconds between 0 and a day."""
+    assert 0 <= asked_seconds(header, 1_700_000_000.0) <= 86_400
 
 
 @given(
@@ -79,3 +60,12 @@ def test_a_secret_that_could_not_sign_is_refused_and_not_shown(secret: str) -> N
     with pytest.raises(ConfigError, match="DEMUR_WEBHOOK_SECRET: expected whsec_") as caught:
         key_of(secret)
     assert not secret or secret not in str(caught.value).replace("expected whsec_", "")
+
+
+def test_several_secrets_are_several_keys_in_order() -> None:
+    """Separated by spaces, the newest first; none, or one that cannot sign, is refused."""
+    one, two = ("whsec_" + base64.b64encode(bytes([number] * 32)).decode() for number in (1, 2))
+    assert keys_of(f"{one} {two}") == (bytes([1] * 32), bytes([2] * 32))
+    for wrong in ("", " ", f"{one} whsec_short"):
+        with pytest.raises(ConfigError):
+            keys_of(wrong)

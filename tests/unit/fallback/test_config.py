@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import re
-import stat
-import threading
 from pathlib import Path
 
 import msgspec
@@ -20,7 +17,6 @@ from fallback.config import (
     explain,
     load,
     redis_url,
-    secret,
     without_password,
 )
 from fallback.errors import ConfigError, InvalidError
@@ -178,39 +174,6 @@ def test_a_table_asked_for_as_something_else_is_a_mistake_of_ours() -> None:
 
     with pytest.raises(TypeError, match="redis"):
         _load("[redis]\nconnections_max = 8").table("redis", Other)
-
-
-def test_a_secret_is_made_once_and_only_we_can_read_it(tmp_path: Path) -> None:
-    """32 random bytes; the same for every process that asks, even at once."""
-    config, found = Config(data_folder=tmp_path), set()
-    threads = [threading.Thread(target=lambda: found.add(secret(config, "webhook"))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    (made,) = found
-    assert len(base64.b64decode(made.removeprefix("whsec_"))) == 32
-    assert secret(Config(data_folder=tmp_path), "webhook") == made
-    kept = tmp_path / "secrets" / "webhook"
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert [path.name for path in kept.parent.iterdir()] == ["webhook"]
-    assert secret(config, "audit") != made
-
-
-def test_a_secret_from_the_environment_wins_and_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that cannot sign is refused by the name of its variable."""
-    config = Config(data_folder=tmp_path)
-    given = "whsec_" + base64.b64encode(bytes(24)).decode()
-    monkeypatch.setenv("DEMUR_WEBHOOK_SECRET", given)
-    assert secret(config, "webhook") == given
-    for wrong in ("hunter2", "whsec_hunter2", "whsec_" + base64.b64encode(bytes(23)).decode()):
-        monkeypatch.setenv("DEMUR_WEBHOOK_SECRET", wrong)
-        with pytest.raises(ConfigError, match="DEMUR_WEBHOOK_SECRET: expected whsec_") as raised:
-            secret(config, "webhook")
-        assert wrong not in raised.value.message
-    with pytest.raises(ValueError, match="no secret"):
-        secret(config, "redis")
-    assert not (tmp_path / "secrets").exists()
 
 
 def test_a_password_is_not_shown() -> None:

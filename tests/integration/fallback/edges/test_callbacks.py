@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +25,9 @@ from fallback.address import Rule
 from fallback.answer import Label, LabelOption, Task
 from fallback.callback import Caller, NotTold, Told, body_of
 from fallback.deferral import Callback, Deferral, OnExpiry, Outcome, Prediction, Source, State
+from fallback.edge import status_of
+from fallback.errors import FullError
+from fallback.patience import Strain
 from fallback.queue import Delivery
 
 KEY = bytes(range(32))
@@ -105,9 +111,10 @@ async def listening() -> AsyncIterator[Callable[..., Any]]:
 
 
 async def call(
-    to: Delivery, *, allow: tuple[str, ...] = LOOPBACK, timeout_seconds: float = 5.0, ca_file: str = ""
+    to: Delivery, *, allow: tuple[str, ...] = LOOPBACK, timeout_seconds: float = 5.0, **options: Any
 ) -> Told | NotTold:
-    async with Caller(secret=SECRET, rule=Rule(allow), timeout_seconds=timeout_seconds, ca_file=ca_file) as caller:
+    given = {"secret": SECRET, "rule": Rule(allow), "timeout_seconds": timeout_seconds, **options}
+    async with Caller(**given) as caller:
         return await caller.call(to)
 
 
@@ -159,6 +166,132 @@ async def test_any_other_status_is_a_failure(listening: Any, status: int) -> Non
     assert elsewhere.got == []
 
 
+async def test_while_a_key_is_changed_each_receiver_finds_its_own_signature(listening: Any) -> None:
+    """Two secrets, two signatures separated by a space; the official library accepts either secret, and no third."""
+    old, other = ("whsec_" + base64.b64encode(bytes([number] * 24)).decode() for number in (1, 2))
+    receiver = await listening()
+    assert await call(delivery(webhook=receiver.url), secret=f"{SECRET} {old}") == Told()
+    ((headers, body),) = receiver.got
+    signatures = headers["webhook-signature"].split(" ")
+    assert len(signatures) == 2
+    assert all(signature.startswith("v1,") for signature in signatures)
+    for secret in (SECRET, old):
+        assert Webhook(secret).verify(body, headers)["type"] == "deferral.resolved"
+    with pytest.raises(WebhookVerificationError):
+        Webhook(other).verify(body, headers)
+
+
+async def test_each_attempt_has_a_time_of_its_own_under_one_id(listening: Any) -> None:
+    """The event's own time stands in the body and stays."""
+    receiver = await listening()
+    for attempt in (1, 2):
+        assert await call(delivery(webhook=receiver.url, attempt=attempt)) == Told()
+        await asyncio.sleep(1.01)
+    (first, body), (second, same) = receiver.got
+    assert first["webhook-id"] == second["webhook-id"]
+    assert int(first["webhook-timestamp"]) < int(second["webhook-timestamp"])
+    assert first["webhook-signature"] != second["webhook-signature"]
+    assert body == same
+
+
+async def test_cloudevents_stand_beside_where_asked_for(listening: Any) -> None:
+    """CloudEvents 1.0 in binary mode: attributes as headers, the body and its media type as they are without."""
+    receiver = await listening()
+    assert await call(delivery(webhook=receiver.url)) == Told()
+    assert await call(delivery(webhook=receiver.url), cloudevents=True) == Told()
+    (plain, body), (told, same) = receiver.got
+    assert not [name for name in plain if name.lower().startswith("ce-")]
+    assert {name.lower(): value for name, value in told.items() if name.lower().startswith("ce-")} == {
+        "ce-specversion": "1.0",
+        "ce-id": "0123456789abcdef",
+        "ce-source": "/queues/digits",
+        "ce-type": "deferral.resolved",
+        "ce-time": "2023-11-14T22:13:20.250Z",
+        "ce-subject": "queues/digits/deferrals/0123456789abcdef",
+    }
+    assert told["Content-Type"] == plain["Content-Type"] == "application/json"
+    assert body == same
+    Webhook(SECRET).verify(same, told)
+
+
+@pytest.mark.parametrize(
+    ("status", "strain"),
+    [(400, Strain.NONE), (404, Strain.NONE), (302, Strain.NONE), (429, Strain.THROTTLED), (502, Strain.THROTTLED),
+     (504, Strain.THROTTLED), (500, Strain.FAILING), (503, Strain.FAILING)],
+)  # fmt: skip
+async def test_a_status_says_how_the_receiver_is(listening: Any, status: int, strain: Strain) -> None:
+    """429, 502 and 504 ask for less; other 5xx are failures of the receiver, 4xx and redirects of the one event."""
+    receiver = await listening()
+    receiver.status = status
+    attempt = await call(delivery(webhook=receiver.url))
+    assert isinstance(attempt, NotTold)
+    assert (attempt.strain, attempt.final, attempt.gone) == (strain, False, False)
+
+
+@contextlib.asynccontextmanager
+async def trickling(head: bytes, piece: bytes) -> AsyncIterator[str]:
+    """A receiver that answers with `head`, then `piece` after piece, for longer than anybody waits."""
+    handlers: set[asyncio.Task[Any]] = set()
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.add(task)
+        writer.write(head)
+        try:
+            for _number in range(3_000):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+
+
+async def test_a_receiver_that_trickles_its_answer_is_left_in_time() -> None:
+    """Bytes that come one by one do not stretch an attempt."""
+    start = time.monotonic()
+    async with trickling(b"HTTP/1.1 200 OK\r\nx: ", b"y") as url:
+        attempt = await call(delivery(webhook=url), timeout_seconds=0.5)
+    assert time.monotonic() - start < 5
+    assert attempt == NotTold(reason="no answer within 0.5 s", strain=Strain.FAILING)
+
+
+async def test_a_taken_event_whose_answer_trickles_on_was_taken() -> None:
+    """The status is the answer; an endless body costs half a second, not the attempt."""
+    start = time.monotonic()
+    async with trickling(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\ny\r\n") as url:
+        assert await call(delivery(webhook=url), timeout_seconds=20.0) == Told()
+    assert time.monotonic() - start < 10
+
+
+async def test_a_name_that_changes_its_mind_leads_nowhere(listening: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: whatever a name resolved to before, the address connected to now is the one that is judged."""
+    receiver = await listening()
+    port = int(receiver.url.split(":")[2].split("/")[0])
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for target in (delivery(webhook=f"https://shop.example:{port}/"), delivery(target=f"shop.example:{port}")):
+        attempt = await call(target, allow=(), timeout_seconds=2)
+        assert isinstance(attempt, NotTold)
+        assert attempt.final is True
+        assert "webhook_allow_networks" in attempt.reason
+    assert receiver.got == []
+
+
 async def test_gone_is_final_and_retry_after_is_heard(listening: Any) -> None:
     """410 gives up at once; Retry-After in seconds is handed on."""
     receiver = await listening()
@@ -168,6 +301,7 @@ async def test_gone_is_final_and_retry_after_is_heard(listening: Any) -> None:
     busy = await call(delivery(webhook=receiver.url))
     assert isinstance(gone, NotTold)
     assert gone.final is True
+    assert gone.gone is True
     assert isinstance(busy, NotTold)
     assert busy.retry_after_seconds == 120
 
@@ -177,7 +311,7 @@ async def test_a_receiver_that_hangs_is_left(listening: Any) -> None:
     receiver = await listening()
     receiver.delay_seconds = 30
     attempt = await call(delivery(webhook=receiver.url), timeout_seconds=0.3)
-    assert attempt == NotTold(reason="no answer within 0.3 s")
+    assert attempt == NotTold(reason="no answer within 0.3 s", strain=Strain.FAILING)
 
 
 async def test_a_huge_reply_is_not_read(listening: Any) -> None:
@@ -259,10 +393,18 @@ class Called(CallbackServiceServicer):  # type: ignore[misc]  # the stubs are ge
 
     def __init__(self) -> None:
         self.got: list[pb.DeliverRequest] = []
+        self.metadata: dict[str, Any] = {}
         self.code: grpc.StatusCode | None = None
+        self.status: Any = None
+        self.delay_seconds = 0.0
+        self.remaining: float | None = None
 
     async def Deliver(self, request: pb.DeliverRequest, context: Any) -> pb.DeliverResponse:  # noqa: N802  # the contract's name
         self.got.append(request)
+        self.metadata, self.remaining = dict(context.invocation_metadata()), context.time_remaining()
+        await asyncio.sleep(self.delay_seconds)
+        if self.status is not None:
+            await context.abort(self.status.code, self.status.details, self.status.trailing)
         if self.code is not None:
             await context.abort(self.code, "not now")
         return pb.DeliverResponse()
@@ -286,18 +428,64 @@ async def test_a_callback_over_grpc_arrives(called: tuple[Called, str]) -> None:
     assert (request.id, request.type) == ("0123456789abcdef", "deferral.resolved")
     assert request.deferral.outcome.answer.label == "7"
     assert request.deferral.prediction.confidence == 0.5
+    assert request.deferral.version == 3
+    assert service.metadata["webhook-id"] == "0123456789abcdef"
+    assert abs(int(service.metadata["webhook-timestamp"]) - time.time()) < 60
 
 
-async def test_any_other_grpc_status_is_a_failure(called: tuple[Called, str]) -> None:
-    """UNAVAILABLE and all others are tried again, with the status as reason."""
+@pytest.mark.parametrize(
+    ("code", "final", "strain"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, False, Strain.FAILING),
+        (grpc.StatusCode.INTERNAL, False, Strain.FAILING),
+        (grpc.StatusCode.UNKNOWN, False, Strain.FAILING),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, False, Strain.FAILING),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, False, Strain.THROTTLED),
+        (grpc.StatusCode.ABORTED, False, Strain.NONE),
+        (grpc.StatusCode.FAILED_PRECONDITION, False, Strain.NONE),
+        (grpc.StatusCode.NOT_FOUND, False, Strain.NONE),
+        (grpc.StatusCode.UNIMPLEMENTED, True, Strain.NONE),
+        (grpc.StatusCode.UNAUTHENTICATED, True, Strain.NONE),
+        (grpc.StatusCode.PERMISSION_DENIED, True, Strain.NONE),
+        (grpc.StatusCode.INVALID_ARGUMENT, True, Strain.NONE),
+    ],
+)
+async def test_a_grpc_status_says_whether_to_try_again(
+    called: tuple[Called, str], code: grpc.StatusCode, final: bool, strain: Strain
+) -> None:
+    """What the receiver would say again gives up at once, all else is tried again, with the status as reason."""
     service, target = called
-    for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT):
-        service.code = code
-        attempt = await call(delivery(target=target))
-        assert isinstance(attempt, NotTold)
-        assert code.name in attempt.reason
-        assert attempt.final is False
-    assert isinstance(await call(delivery(target="127.0.0.1:1"), timeout_seconds=2), NotTold)
+    service.code = code
+    attempt = await call(delivery(target=target))
+    assert isinstance(attempt, NotTold)
+    assert code.name in attempt.reason
+    assert (attempt.final, attempt.strain) == (final, strain)
+
+
+async def test_nobody_there_over_grpc_is_tried_again() -> None:
+    """As with webhooks."""
+    attempt = await call(delivery(target="127.0.0.1:1"), timeout_seconds=2)
+    assert isinstance(attempt, NotTold)
+    assert (attempt.final, attempt.strain) == (False, Strain.FAILING)
+
+
+async def test_a_grpc_receiver_that_hangs_is_left_and_one_that_asks_for_time_gets_it(
+    called: tuple[Called, str],
+) -> None:
+    """The attempt's own deadline goes with the call; RetryInfo is handed on."""
+    service, target = called
+    service.delay_seconds = 30
+    start = time.monotonic()
+    attempt = await call(delivery(target=target), timeout_seconds=0.5)
+    assert isinstance(attempt, NotTold)
+    assert time.monotonic() - start < 5
+    assert service.remaining is not None
+    assert service.remaining <= 0.5
+    service.delay_seconds = 0
+    service.status = status_of(FullError("later", retry_after_seconds=120))
+    attempt = await call(delivery(target=target))
+    assert isinstance(attempt, NotTold)
+    assert (attempt.retry_after_seconds, attempt.strain) == (120, Strain.THROTTLED)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433"])

@@ -24,8 +24,7 @@ from fallback.queue import Delivery, Queue
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 QUICK = FallbackSettings(
     callback_timeout_seconds=5.0,
-    callback_attempts_max=3,
-    callback_backoff_seconds=0.02,
+    callback_retry_seconds=(0.02, 0.04),
     callback_concurrency_max=8,
     callback_concurrency_per_endpoint_max=2,
 )
@@ -174,7 +173,7 @@ async def test_a_slow_receiver_holds_up_nobody(queue: Queue, settle: Any, listen
     slow_url = await listen(hanging, host="127.0.0.2")
     for _ in range(60):
         await settle(callback=Callback(webhook_url=slow_url))
-    settings = msgspec.structs.replace(QUICK, callback_timeout_seconds=30.0, callback_attempts_max=20)
+    settings = msgspec.structs.replace(QUICK, callback_timeout_seconds=30.0)
     started = time.monotonic()
     async with dispatching(queue, settings):
         await until(lambda: hanging.at_once == 2)

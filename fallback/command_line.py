@@ -1,0 +1,112 @@
+"""What the commands share: their options, how they reach the service or the server, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from fallback.client import ReviewClient
+    from fallback.config import Config
+
+TOKEN: Final = "DEMUR_TOKEN"  # noqa: S105  # the name of the environment variable, not a token
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="demur.toml; else $DEMUR_CONFIG, else ./demur.toml if it is there."),
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="FOLDER", help="The data folder; else $DEMUR_DATA, else data_folder.")
+]
+ReviewAddress = Annotated[
+    str, typer.Option("--review", metavar="HOST:PORT", help="The review service; else the one `demur up` runs here.")
+]
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name, e.g. digits.")]
+DeferralName = Annotated[str, typer.Argument(metavar="NAME", help="queues/<queue>/deferrals/<id>")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
+
+
+def load(config: Path | None, data: Path | None) -> Config:
+    """Read the configuration as the options say."""
+    from fallback.config import load as read
+
+    if data is not None:
+        os.environ["DEMUR_DATA"] = str(data)
+    return read(config)
+
+
+class OpenQueue:
+    """The queue's server itself, for the time of one command."""
+
+    def __init__(self, config: Path | None, data: Path | None) -> None:
+        from fallback.queue import Queue
+
+        self._config = load(config, data)
+        self._queue = Queue.connect(self._config)
+
+    async def __aenter__(self) -> Any:
+        return self._queue
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        from fallback import embedded
+        from fallback.config import redis_url, without_password
+        from fallback.errors import UnavailableError
+
+        await self._queue.close()
+        if isinstance(error, UnavailableError):
+            named = redis_url(self._config)
+            where = without_password(named) if named else embedded.url(embedded.folder(self._config.data_folder))
+            how = "is DEMUR_REDIS_URL right?" if named else "start it with `demur up`, or set DEMUR_REDIS_URL"
+            raise UnavailableError(f"no Redis answers at {where}: {how}") from error
+
+
+def connect(address: str, config: Path | None, data: Path | None) -> ReviewClient:
+    """Return a client of the review service, not yet connected."""
+    from fallback.client import ReviewClient
+
+    token = os.environ.get(TOKEN, "")
+    return ReviewClient(address or _running(load(config, data)), identity=getpass.getuser(), token=token)
+
+
+def _running(config: Config) -> str:
+    """Return where the review service of the stack on this data folder answers."""
+    import msgspec
+
+    from fallback.errors import UnavailableError
+
+    try:
+        stack = msgspec.json.decode((config.data_folder / "stack.json").read_bytes(), type=dict[str, Any])
+        return str(stack["review"])
+    except (OSError, msgspec.DecodeError, KeyError) as error:
+        where = config.data_folder.resolve()
+        raise UnavailableError(
+            f"no stack runs on {where}: start one with `demur up`, or give --review HOST:PORT"
+        ) from error
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run one command to its end; Ctrl-C ends it without a trace."""
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def say(text: str) -> None:
+    """Tell a person how it went."""
+    from rich.console import Console
+
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def whisper(text: str) -> None:
+    """Say something to a person who watches; never where a program reads."""
+    if sys.stderr.isatty():
+        typer.echo(text, err=True)
