@@ -1,13 +1,19 @@
-"""Parks requests: content first, with a time to live, then the script that accepts it and takes that away."""
+"""Parks requests: content first, with a time to live, then the script that accepts it and takes that away.
+
+Large content goes first, each by itself (`fallback.blobs`), so that what is small does not wait behind it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
 
 from fallback import keys, records
+from fallback.blobs import REDIS, Reference
 from fallback.config import QueueSettings
 from fallback.connection import Argument, Reply, script
 from fallback.deferral import Parking, deferral_name
@@ -33,7 +39,7 @@ async def park(store: Store, parkings: Sequence[Parking]) -> list[Parked | Demur
     """Accept requests in one pipeline; a verdict for each: durably parked, or why not."""
     refusals = [_judge(store, parking) for parking in parkings]
     ready = [parking for parking, refusal in zip(parkings, refusals, strict=True) if refusal is None]
-    sent = iter(await _send(store, ready) if ready else [])
+    sent = iter(await _send_all(store, ready) if ready else [])
     return [next(sent) if refusal is None else refusal for refusal in refusals]
 
 
@@ -45,7 +51,40 @@ def _judge(store: Store, parking: Parking) -> InvalidError | None:
     return None
 
 
-async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+async def _send_all(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+    large = [number for number, parking in enumerate(parkings) if store.blobs.takes(parking)]
+    if not large:
+        return await _send(store, parkings)
+    small = [number for number in range(len(parkings)) if number not in set(large)]
+    at_once, *one_by_one = await asyncio.gather(
+        _send(store, [parkings[number] for number in small]) if small else _nothing(),
+        *(_send_large(store, parkings[number]) for number in large),
+    )
+    verdicts = dict(zip([*small, *large], [*at_once, *chain(*one_by_one)], strict=True))
+    return [verdicts[number] for number in range(len(parkings))]
+
+
+async def _nothing() -> list[Parked | DemurError]:
+    return []
+
+
+async def _send_large(store: Store, parking: Parking) -> list[Parked | DemurError]:
+    """Write large content, then park. What is not accepted is deleted here, or left as an orphan."""
+    one, seconds = keys.fresh_id(), store.config.queue(parking.queue).orphan_seconds
+    try:
+        large = await store.blobs.put(one, parking, orphan_seconds=seconds)
+        (verdict,) = await _send(store, [parking], large=(one, large))
+        if not isinstance(verdict, UnavailableError) and verdict != _made(parking, one):
+            await store.blobs.delete(parking.queue, [one])
+    except DemurError as error:
+        return [error]
+    return [verdict]
+
+
+async def _send(
+    store: Store, parkings: Sequence[Parking], *, large: tuple[str, Mapping[str, Reference]] | None = None
+) -> list[Parked | DemurError]:
+    """Send small content and run the script; `large` is the id of the only one, and where its large contents lie."""
     # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
     before: dict[Command, None] = {}
     calls: list[tuple[Sequence[str], Command]] = []
@@ -55,7 +94,8 @@ async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | Demu
         call = [*frame(keys.prefix(queue), NO_REQUEST), *_shared(settings)]
         before["SADD", keys.QUEUES, queue] = None
         for number in numbers:
-            content, arguments = _prepare(keys.fresh_id(), parkings[number], settings)
+            one, elsewhere = large or (keys.fresh_id(), {})
+            content, arguments = _prepare(one, parkings[number], settings, elsewhere)
             before |= dict.fromkeys(content)
             call += arguments
         calls.append((keys.indexes(queue), tuple(call)))
@@ -87,11 +127,13 @@ def _shared(settings: QueueSettings) -> Command:
     return settings.reviews_wanted, max(settings.reviews_wanted, settings.reviews_max), settings.depth_max
 
 
-def _prepare(one: str, parking: Parking, settings: QueueSettings) -> tuple[list[Command], Command]:
+def _prepare(
+    one: str, parking: Parking, settings: QueueSettings, large: Mapping[str, Reference]
+) -> tuple[list[Command], Command]:
     """Return the commands that store the content of a request, and the script's arguments that are its own."""
     queue = parking.queue
     digest, task = records.encode_task(parking.task)
-    content = records.content_keys(queue, one, parking)
+    content = records.content_keys(queue, one, parking, large)
     orphan = int(settings.orphan_seconds)
     # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
     before: list[Command] = [
@@ -103,13 +145,17 @@ def _prepare(one: str, parking: Parking, settings: QueueSettings) -> tuple[list[
         one,
         keys.digest(parking.client, parking.idempotency_key) if parking.idempotency_key else "",
         keys.digest(parking.input_digest),
-        records.encode_body(parking, expiry_of(parking, settings)),
+        records.encode_body(parking, expiry_of(parking, settings), large),
         digest,
         parking.priority,
         max(1, int(seconds * MS)),
-        " ".join(content),
+        " ".join([*content, *(f"{what}.up" for what in large if large[what].place == REDIS)]),
     )
     return before, arguments
+
+
+def _made(parking: Parking, one: str) -> Parked:
+    return Parked(name=deferral_name(parking.queue, one), created=True)
 
 
 def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError:
@@ -117,7 +163,7 @@ def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError
         case DemurError():
             return reply
         case ["ok", str(one), created]:
-            return Parked(name=deferral_name(parking.queue, one), created=bool(created))
+            return _made(parking, one) if created else Parked(name=deferral_name(parking.queue, one), created=False)
         case ["refused", "conflict", str(one)]:
             return ConflictError(
                 f"idempotency_key: {parking.idempotency_key!r} was used with another input, "

@@ -26,10 +26,15 @@ In each queue, after `demur:1:{<queue>}:`
                     ZSET    id -> seq; deferrals that ended so; for the retention time
     ended           ZSET    id -> when it is purged, ms
     flagged         ZSET    id -> seq; what review managers should look at; lives as its record
+    erased          HASH    id -> sha256 of inputs that were erased; until the trainer has erased its copy
 
     d:<id>          HASH    the record: see `fallback.records`; while OPEN, then for the retention time
     b:<id>:subject  STRING  what the reviewer sees; lives as its record; before acceptance for the orphan time
+                    HASH    number -> chunk, where it is large and lies in Redis
     b:<id>:inputs   STRING  serialised demur.v1.Tensors; the same
+                    HASH
+    b:<id>:subject.up, b:<id>:inputs.up
+                    HASH    large content on its way; for the orphan time, renamed when its record is accepted
     w:<id>          HASH    <slot>:<reviewer> -> draft, JSON: unfinished work; while OPEN
     t:<digest>      STRING  a task as JSON; while an OPEN deferral asks it, then for the retention time and a day
     k:<digest>      STRING  "<id> <input digest>" under sha256 of client and idempotency key; lives as its record
@@ -73,6 +78,7 @@ INDEXES: Final = (
     "cancelled",
     "ended",
     "flagged",
+    "erased",
 )
 NAME_BYTES: Final = 12
 DOCUMENT_INDEXES: Final = ("bodies", "changes")
@@ -114,6 +120,16 @@ def subject(queue: str, deferral_id: str) -> str:
 def inputs(queue: str, deferral_id: str) -> str:
     """Return the key of what the model saw."""
     return f"{prefix(queue)}b:{deferral_id}:inputs"
+
+
+def content(queue: str, deferral_id: str, what: str) -> str:
+    """Return the key of the subject or the inputs, whichever `what` says."""
+    return f"{prefix(queue)}b:{deferral_id}:{what}"
+
+
+def upload(queue: str, deferral_id: str, what: str) -> str:
+    """Return the key of large content whose record is not accepted yet."""
+    return f"{content(queue, deferral_id, what)}.up"
 
 
 def drafts(queue: str, deferral_id: str) -> str:

@@ -5,7 +5,8 @@
 --   then for each deferral
 --   [+1] id, made by the caller: what tells a repeat   [+2] digest of client and idempotency key, or ''
 --   [+3] digest of the input   [+4] body: what never changes, JSON   [+5] digest of the task   [+6] priority, 0 to 9
---   [+7] time to review, ms   [+8] 'subject', 'inputs', 'subject inputs' or '': the content that must be there
+--   [+7] time to review, ms   [+8] 'subject', 'inputs', 'subject inputs' or '': the content that must be there; large
+--   content on its way has '.up' behind its name, and gets its own name here
 -- -> {'ok', JSON: a list with one of these for each}
 --    ['ok', id, 1 if made now] | ['refused', 'conflict', id] | ['refused', 'full', depth] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
@@ -30,7 +31,7 @@ local function judge_new(id, task, contents)
     call('UNLINK', content(id, 'subject'), content(id, 'inputs'))
     return { 'refused', 'full', depth }
   end
-  for what in string.gmatch(contents, '%a+') do
+  for what in string.gmatch(contents, '%S+') do
     if call('EXISTS', content(id, what)) == 0 then
       return { 'refused', 'lost', what }
     end
@@ -64,8 +65,12 @@ local function make(id, idempotency, input, body, task, priority, length, conten
   call('HSET', record(id), 'state', 'open', 'version', 1, 'seq', seq, 'order', order, 'task', task,
     'key', idempotency, 'limit', limit, 'wanted', slots, 'slots', slots, 'create_ms', text(time),
     'expire_ms', expire, 'body', body, unpack(fresh))
-  for what in string.gmatch(contents, '%a+') do
-    call('PERSIST', content(id, what))
+  for what in string.gmatch(contents, '%S+') do
+    local large = string.match(what, '^(%a+)%.up$')
+    if large then
+      call('RENAME', content(id, what), content(id, large))
+    end
+    call('PERSIST', content(id, large or what))
   end
   if not known_tasks[task] then
     call('PERSIST', P .. 't:' .. task)
