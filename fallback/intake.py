@@ -71,7 +71,10 @@ async def _nothing() -> list[Parked | DemurError]:
 async def _send_large(store: Store, parking: Parking) -> list[Parked | DemurError]:
     """Write large content, then park. What is not accepted is deleted here, or left as an orphan."""
     one, seconds = keys.fresh_id(), store.config.queue(parking.queue).orphan_seconds
+    redis = store.connection.redis
     try:
+        # Known first: a queue's orphans are swept by those who know it.
+        await store.connection.attempt(lambda: redis.sadd(keys.QUEUES, parking.queue))
         large = await store.blobs.put(one, parking, orphan_seconds=seconds)
         (verdict,) = await _send(store, [parking], large=(one, large))
         if not isinstance(verdict, UnavailableError) and verdict != _made(parking, one):
