@@ -60,13 +60,16 @@ async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> lis
     return []
 
 
-async def extend(store: Store, text: str, reviewer: Identity, request_id: str) -> Lease:
+async def extend(store: Store, text: str, reviewer: Identity, request_id: str, *, content: bool = True) -> Lease:
     """Hold on for another lease time, never past the deferral's own end."""
     hold = token.read(text)
     length_ms = max(1, int(store.config.queue(hold.queue).lease_seconds * MS))
     until, how = await _run(store, "extend", hold, reviewer, request_id, own=(length_ms,))
     taken = (hold.id, hold.slot, hold.generation, hold.nonce, until, how, "")
-    (held,) = await _leases(store, hold.queue, [taken], await store.fetch(hold.queue, [hold.id]))
+    found = await store.fetch(hold.queue, [hold.id])
+    if not content and found[0] is not None:
+        return _leased(hold.queue, taken, found[0].deferral, b"", "")
+    (held,) = await _leases(store, hold.queue, [taken], found)
     return held
 
 

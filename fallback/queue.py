@@ -86,9 +86,12 @@ class Queue:
 
         return await self._until(bool, look, queue, WORK, wait_seconds)
 
-    async def extend(self, token: str, *, reviewer: Identity, request_id: str) -> Lease:
-        """Hold on for another lease time. Raises StateError where the hold is over or somebody else's."""
-        return await leases.extend(self._store, token, reviewer, request_id)
+    async def extend(self, token: str, *, reviewer: Identity, request_id: str, content: bool = True) -> Lease:
+        """Hold on for another lease time; without `content` the lease comes without its subject.
+
+        Raises StateError where the hold is over or somebody else's.
+        """
+        return await leases.extend(self._store, token, reviewer, request_id, content=content)
 
     async def release(self, token: str, *, reviewer: Identity, request_id: str) -> None:
         """Give a slot back. Raises StateError where the hold is over or somebody else's."""
