@@ -53,16 +53,25 @@ class Folder:
         del orphan_seconds
         path = self._path(blob.queue, blob.id, blob.what)
         await _in_thread(lambda: _write(path, content), path)
+        await _in_thread(lambda: self._mounted() or _clock(self._folder), path)
 
     async def get(self, blob: Blob, size_bytes: int) -> bytes | None:
-        """Read a file."""
+        """Read a file; raises UnavailableError where the whole folder is not there, and nothing can be said of it."""
         path = self._path(blob.queue, blob.id, blob.what)
-        return await _in_thread(lambda: _read(path, size_bytes + 1), path)
+        found = await _in_thread(lambda: _read(path, size_bytes + 1), path)
+        if found is None and not await _in_thread(self._mounted, path):
+            raise UnavailableError(
+                f"the folder of contents is empty here; is its volume mounted? {path.name} cannot be read",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+        return found
 
     async def there(self, blobs: Sequence[Blob]) -> list[bool]:
-        """Look for the files."""
+        """Look for the files; where the whole folder is not there nothing was seen to be gone."""
         paths = [self._path(blob.queue, blob.id, blob.what) for blob in blobs]
-        return await _in_thread(lambda: [path.is_file() for path in paths], self._folder)
+        return await _in_thread(
+            lambda: [path.is_file() for path in paths] if self._mounted() else [True] * len(paths), self._folder
+        )
 
     async def delete(self, queue: str, ids: Sequence[str]) -> None:
         """Delete the files."""
@@ -84,6 +93,10 @@ class Folder:
         gone = {"", *await strays(sorted(old.keys() - {""}))}
         paths = [path for one, found in old.items() if one in gone for path in found]
         return await _in_thread(lambda: _unlink(paths), self._folder)
+
+    def _mounted(self) -> bool:
+        """Say whether this is the folder that somebody wrote to, and not a place where it should be mounted."""
+        return (self._folder / _CLOCK).exists()
 
     def _path(self, queue: str, deferral_id: str, what: str) -> Path:
         if not (QUEUE_NAME.fullmatch(queue) and deferral_id.isascii() and deferral_id.isalnum() and what in WHATS):

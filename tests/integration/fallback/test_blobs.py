@@ -372,6 +372,23 @@ async def test_a_folder_that_cannot_be_used_is_said_so(queue: Queue, parking: Ma
     assert (await queue.list_deferrals("digits")) == ([], "")
 
 
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+async def test_a_folder_that_is_not_mounted_is_no_lost_content(
+    queue: Queue, parking: MakeParking, config: Config, ann: Identity
+) -> None:
+    """Nobody is asked about what cannot be seen for a while: whoever leases is told to try again."""
+    name = await park(queue, parking(subject=SUBJECT, inputs=b""))
+    root, away = config.data_folder / "blobs", config.data_folder / "away"
+    root.rename(away)
+    root.mkdir()
+    with pytest.raises(UnavailableError, match="mounted"):
+        await queue.lease("digits", reviewer=ann)
+    assert (await queue.get(name)).content is Content.PRESENT
+    root.rmdir()
+    away.rename(root)
+    assert await queue.subject(name) == SUBJECT
+
+
 @pytest.mark.parametrize("when", ["open", "held", "resolved"])
 async def test_erased_content_is_gone_for_good(
     queue: Queue, parking: MakeParking, ann: Identity, bob: Identity, when: str, files: Callable[[], list[Path]]
