@@ -18,10 +18,10 @@ from gateway.client import Client
 
 MIB = 1024 * 1024
 SUBJECT_BYTES = 20 * MIB
-SUBJECTS = 16
-AT_ONCE = 3
+SUBJECTS = 10
+AT_ONCE = 2
 # What is under way is in memory a few times: as gRPC got it, as a message, as content, on its way to the server. A copy
-# of each of the sixteen kept for good would be more.
+# of each of the ten kept for good would be more.
 COPIES = 10
 # A gateway and a review service in one process, as small as they come.
 CHILD = """
@@ -92,7 +92,7 @@ async def ask(client: Client, number: int) -> str:
 
 @pytest.mark.parametrize("place", ["redis", "folder"])
 async def test_subjects_of_20_mb_come_through_with_bounded_memory(config: Config, place: str) -> None:
-    """Sixteen, three at a time: each is leased as it was sent; no memory grows with how many there were."""
+    """Ten, two at a time: each is leased as it was sent; no memory grows with how many there were."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", CHILD, str(config.data_folder), place),
         stdin=asyncio.subprocess.PIPE,
