@@ -45,7 +45,7 @@ REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md; a LeaseDeferrals that is lost lapses by itself.
 _RETRIED: Final = (
     *("ListQueues", "GetDeferral", "ListDeferrals", "ExtendLease", "ReleaseLease", "SubmitReview"),
-    *("SkipDeferral", "UndoReview", "FlagDeferral", "SaveDraft"),
+    *("SkipDeferral", "UndoReview", "FlagDeferral", "SaveDraft", "EraseContent"),
     *("ListCallbacks", "GetCallback", "RedeliverCallbacks"),
 )
 _SERVICE_CONFIG: Final = msgspec.json.encode(
@@ -165,6 +165,11 @@ class ReviewClient:
         """Keep unfinished work, a JSON text of at most 64 KiB; it comes back with your next lease of the same item."""
         request = pb.SaveDraftRequest(token=token, draft=draft, request_id=_request_id())
         await self._call(self._stub.SaveDraft, request)
+
+    async def erase(self, name: str) -> Deferral:
+        """Erase subject, inputs and drafts of a deferral for good; returns it. For operators; raises NotFoundError."""
+        request = pb.EraseContentRequest(name=name, request_id=_request_id())
+        return deferral_from_wire(await self._call(self._stub.EraseContent, request))
 
     async def get(self, name: str) -> Deferral:
         """Return a deferral, without its prediction while you may still be asked about it; raises NotFoundError."""

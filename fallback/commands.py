@@ -116,6 +116,22 @@ def show(
     run(work())
 
 
+@queue.command(epilog="Example: demur queue erase queues/digits/deferrals/0198c2")
+def erase(name: DeferralName, *, address: ReviewAddress = "", config: ConfigFile = None, data: Data = None) -> None:
+    """Erase a deferral's content for good: what people are shown, the model's inputs, unfinished work.
+
+    Its state stays, and one that is open is still asked about. Digests, counts, answers, comments and attributes stay;
+    the trainer erases its own copy of the inputs when it next looks.
+    """
+
+    async def work() -> None:
+        async with connect(address, config, data) as client:
+            erased = await client.erase(name)
+        say(f"the content of {erased.name} is erased")
+
+    run(work())
+
+
 @queue.command(epilog="Example: demur queue watch digits --from-start --json | jq .outcome")
 def watch(
     name: QueueName,

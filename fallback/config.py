@@ -87,6 +87,16 @@ class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     reap_interval_seconds: Annotated[
         float, Meta(gt=0, le=60, description="pause between two rounds of the reaper, seconds")
     ] = 0.5
+    blobs: Annotated[Literal["redis", "folder"], Meta(description="where large content is written")] = "redis"
+    blob_folder: Annotated[
+        str, Meta(description="folder of large content, one volume for all processes; empty: <data_folder>/blobs")
+    ] = ""
+    blob_bytes_min: Annotated[
+        int, Meta(ge=1024, le=16 * MIB, description="content up to this stands beside its record, bytes")
+    ] = MIB
+    blob_concurrency_max: Annotated[
+        int, Meta(ge=1, le=100, description="large contents one process writes at once, and as many read")
+    ] = 4
 
 
 class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

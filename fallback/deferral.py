@@ -108,6 +108,18 @@ class OnExpiry(StrEnum):
     ABSTAIN = "abstain"
 
 
+class Content(StrEnum):
+    """What became of the content that a deferral came with: of its subject, or of its inputs where it had no subject.
+
+    LOST is found out by looking: where nobody looked, it reads as PRESENT.
+    """
+
+    NONE = "none"
+    PRESENT = "present"
+    ERASED = "erased"
+    LOST = "lost"
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """What one model version says of one input; confidence in [0, 1]."""
 
@@ -225,6 +237,7 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     inputs_digest: str
     skips: tuple[Skip, ...] = ()
     flags: tuple[Flag, ...] = ()
+    content: Content = Content.NONE
 
     @property
     def name(self) -> str:
@@ -233,7 +246,9 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A reviewer's timed hold on one slot. `token` is opaque to its holder. `subject` is the content to look at.
+    """A reviewer's timed hold on one slot. `token` is opaque to its holder.
+
+    `subject` is the content to look at, empty where it was erased or is lost: `deferral.content` says so.
 
     `draft` is the JSON text that this reviewer last saved of their work on it, empty where there is none.
     """

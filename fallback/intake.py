@@ -1,17 +1,21 @@
 """Parks requests: content first, then the script that accepts it.
 
-Before the content comes goes a note that it is on its way (`arriving`). The script takes the note away, whatever it
-says; where it never runs, the reaper finds the note and forgets the content.
+Before small content comes goes a note that it is on its way (`arriving`). The script takes the note away, whatever it
+says; where it never runs, the reaper finds the note and forgets the content. Large content goes before that, each by
+itself (`fallback.blobs`), so that what is small does not wait behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
 
 from fallback import keys, records
+from fallback.blobs import REDIS, Reference
 from fallback.config import QueueSettings
 from fallback.connection import Argument, Reply, script
 from fallback.deferral import Parking, deferral_name
@@ -39,7 +43,7 @@ async def park(store: Store, parkings: Sequence[Parking]) -> list[Parked | Demur
     """Accept requests in one pipeline; a verdict for each: durably parked, or why not."""
     refusals = [_judge(store, parking) for parking in parkings]
     ready = [parking for parking, refusal in zip(parkings, refusals, strict=True) if refusal is None]
-    sent = iter(await _send(store, ready) if ready else [])
+    sent = iter(await _send_all(store, ready) if ready else [])
     return [next(sent) if refusal is None else refusal for refusal in refusals]
 
 
@@ -51,14 +55,51 @@ def _judge(store: Store, parking: Parking) -> InvalidError | None:
     return None
 
 
-async def _send(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+async def _send_all(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+    large = [number for number, parking in enumerate(parkings) if store.blobs.takes(parking)]
+    if not large:
+        return await _send(store, parkings)
+    small = [number for number in range(len(parkings)) if number not in set(large)]
+    at_once, *one_by_one = await asyncio.gather(
+        _send(store, [parkings[number] for number in small]) if small else _nothing(),
+        *(_send_large(store, parkings[number]) for number in large),
+    )
+    verdicts = dict(zip([*small, *large], [*at_once, *chain(*one_by_one)], strict=True))
+    return [verdicts[number] for number in range(len(parkings))]
+
+
+async def _nothing() -> list[Parked | DemurError]:
+    return []
+
+
+async def _send_large(store: Store, parking: Parking) -> list[Parked | DemurError]:
+    """Write large content, then park. What is not accepted is deleted here, or left as an orphan."""
+    one, seconds = keys.fresh_id(), store.config.queue(parking.queue).orphan_seconds
+    redis = store.connection.redis
+    try:
+        # Known first: a queue's orphans are swept by those who know it.
+        await store.connection.attempt(lambda: redis.sadd(keys.QUEUES, parking.queue))
+        large = await store.blobs.put(one, parking, orphan_seconds=seconds)
+        (verdict,) = await _send(store, [parking], large=(one, large))
+        if not isinstance(verdict, UnavailableError) and verdict != _made(parking, one):
+            await store.blobs.delete(parking.queue, [one])
+    except DemurError as error:
+        return [error]
+    return [verdict]
+
+
+async def _send(
+    store: Store, parkings: Sequence[Parking], *, large: tuple[str, Mapping[str, Reference]] | None = None
+) -> list[Parked | DemurError]:
+    """Send small content and run the script; `large` is the id of the only one, and where its large contents lie."""
     # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
     before: list[Command] = []
     calls: list[tuple[Sequence[str], Command]] = []
     groups = _groups(parkings)
     for queue, numbers in groups:
-        asked = {keys.fresh_id(): parkings[number] for number in numbers}
-        commands, call = _prepare(queue, asked, store.config.queue(queue))
+        asked = {(large[0] if large else keys.fresh_id()): parkings[number] for number in numbers}
+        elsewhere = large[1] if large else {}
+        commands, call = _prepare(queue, asked, store.config.queue(queue), elsewhere)
         before += commands
         calls.append((keys.indexes(queue, script("park").indexes), call))
     try:
@@ -89,8 +130,13 @@ def _shared(settings: QueueSettings) -> Command:
     return settings.reviews_wanted, settings.depth_max
 
 
-def _prepare(queue: str, asked: dict[str, Parking], settings: QueueSettings) -> tuple[list[Command], Command]:
-    """Return the commands that store what the requests bring, and the script's arguments; `asked` is by id."""
+def _prepare(
+    queue: str, asked: dict[str, Parking], settings: QueueSettings, large: Mapping[str, Reference]
+) -> tuple[list[Command], Command]:
+    """Return the commands that store what the requests bring, and the script's arguments; `asked` is by id.
+
+    `large` is what of the only request lies elsewhere already.
+    """
     orphan = int(settings.orphan_seconds)
     places = settings.reviews_wanted, max(settings.reviews_wanted, settings.reviews_max)
     content: list[tuple[str, bytes]] = []
@@ -99,10 +145,11 @@ def _prepare(queue: str, asked: dict[str, Parking], settings: QueueSettings) -> 
     tasks: dict[int, tuple[str, bytes]] = {}
     for one, parking in asked.items():
         task = tasks.get(id(parking.task)) or tasks.setdefault(id(parking.task), records.encode_task(parking.task))
-        brought = records.content_keys(queue, one, parking)
+        brought = records.content_keys(queue, one, parking, large)
         content += brought.values()
-        arguments.append(_words(one, parking, task[0], brought, settings))
-        arguments.append(records.encode_body(parking, expiry_of(parking, settings), places))
+        names = (*brought, *(f"{what}.up" for what in large if large[what].place == REDIS))
+        arguments.append(_words(one, parking, task[0], names, settings))
+        arguments.append(records.encode_body(parking, expiry_of(parking, settings), places, large))
     before: list[Command] = [
         ("SADD", keys.QUEUES, queue),
         # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
@@ -138,12 +185,16 @@ def _stored(content: Sequence[tuple[str, bytes]]) -> list[Command]:
     return [*commands, tuple(command)]
 
 
+def _made(parking: Parking, one: str) -> Parked:
+    return Parked(name=deferral_name(parking.queue, one), created=True)
+
+
 def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError:
     match reply:
         case DemurError():
             return reply
         case ["ok", str(one), created]:
-            return Parked(name=deferral_name(parking.queue, one), created=bool(created))
+            return _made(parking, one) if created else Parked(name=deferral_name(parking.queue, one), created=False)
         case ["refused", "conflict", str(one)]:
             return ConflictError(
                 f"idempotency_key: {parking.idempotency_key!r} was used with another input, "

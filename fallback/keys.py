@@ -27,13 +27,18 @@ In each queue, after `demur:1:{<queue>}:`
                     ZSET    id -> seq; deferrals that ended so; for the retention time
     ended           ZSET    id -> when it is purged, ms
     flagged         ZSET    id -> seq; what review managers should look at; lives as its record
-    arriving        ZSET    id -> when the reaper first saw it, ms, 0 before: ids whose content may be there without a
-                            record; until their script ran, at most the orphan time
+    arriving        ZSET    id -> when the reaper first saw it, ms, 0 before: ids whose small content may be there
+                            without a record; until their script ran, at most the orphan time
+    erased          HASH    id -> sha256 of inputs that were erased; until the trainer has erased its copy
 
     d:<id>          HASH    the record: see `fallback.records`; while OPEN, then for the retention time, until it is
                             purged
     b:<id>:subject  STRING  what the reviewer sees; lives as its record; before acceptance its id is in `arriving`
+                    HASH    number -> chunk, where it is large and lies in Redis
     b:<id>:inputs   STRING  serialised demur.v1.Tensors; the same
+                    HASH
+    b:<id>:subject.up, b:<id>:inputs.up
+                    HASH    large content on its way; for the orphan time, renamed when its record is accepted
     w:<id>          HASH    <slot>:<reviewer> -> draft, JSON: unfinished work; while OPEN
     t:<digest>      STRING  a task as JSON; while an OPEN deferral asks it, then for the retention time and a day
     k:<digest>      STRING  "<id> <input digest>" under sha256 of client and idempotency key; lives as its record
@@ -81,6 +86,7 @@ INDEXES: Final = (
     "ended",
     "flagged",
     "arriving",
+    "erased",
 )
 NAME_BYTES: Final = 12
 _DIGITS: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -128,6 +134,16 @@ def subject(queue: str, deferral_id: str) -> str:
 def inputs(queue: str, deferral_id: str) -> str:
     """Return the key of what the model saw."""
     return f"{prefix(queue)}b:{deferral_id}:inputs"
+
+
+def content(queue: str, deferral_id: str, what: str) -> str:
+    """Return the key of the subject or the inputs, whichever `what` says."""
+    return f"{prefix(queue)}b:{deferral_id}:{what}"
+
+
+def upload(queue: str, deferral_id: str, what: str) -> str:
+    """Return the key of large content whose record is not accepted yet."""
+    return f"{content(queue, deferral_id, what)}.up"
 
 
 def drafts(queue: str, deferral_id: str) -> str:

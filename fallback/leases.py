@@ -11,9 +11,11 @@ import structlog
 
 from fallback import keys, token
 from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer, check_json
+from fallback.blobs import SUBJECT
 from fallback.config import check_queue_name
 from fallback.connection import Argument
-from fallback.deferral import Deferral, Lease, deferral_name
+from fallback.contents import LEASE_BYTES_MAX, check, read_large, reference
+from fallback.deferral import Content, Deferral, Lease, deferral_name
 from fallback.errors import InvalidError
 from fallback.records import MS, Record
 from fallback.settling import close, conclude, foresee
@@ -58,7 +60,11 @@ async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> lis
             # Behind it there may be what can be read, also where the script had looked to the end.
             start = 0
         if readable:
-            return await _leases(store, queue, [one for one, _ in readable], [record for _, record in readable])
+            count = _fitting([record for _, record in readable])
+            await _give_back(store, queue, reviewer, [one for one, _ in readable[count:]])
+            return await _leases(
+                store, queue, [one for one, _ in readable[:count]], [record for _, record in readable[:count]]
+            )
     return []
 
 
@@ -71,13 +77,16 @@ async def _set_aside(store: Store, queue: str, reviewer: Identity, taken: Sequen
         await store.run("skip", queue, one, slot, generation, nonce, reviewer.name, reason, skips_enough)
 
 
-async def extend(store: Store, text: str, reviewer: Identity, request_id: str) -> Lease:
+async def extend(store: Store, text: str, reviewer: Identity, request_id: str, *, content: bool = True) -> Lease:
     """Hold on for another lease time, never past the deferral's own end."""
     hold = token.read(text)
     length_ms = max(1, int(store.config.queue(hold.queue).lease_seconds * MS))
     until, how = await _run(store, "extend", hold, reviewer, request_id, own=(length_ms,))
     taken = (hold.id, hold.slot, hold.generation, hold.nonce, until, how, "")
-    (held,) = await _leases(store, hold.queue, [taken], await store.fetch(hold.queue, [hold.id]))
+    found = await store.fetch(hold.queue, [hold.id])
+    if not content and found[0] is not None:
+        return _leased(hold.queue, taken, found[0].deferral, b"", "")
+    (held,) = await _leases(store, hold.queue, [taken], found)
     return held
 
 
@@ -167,9 +176,41 @@ async def _leases(
     drafts = await _drafts(store, queue, taken)
     store.hold([record for record in found if record is not None])
     return [
-        _leased(queue, hold, record, subject or b"", drafts.get(str(hold[0]), ""))
+        _leased(queue, hold, *await _subject(store, queue, hold, record, subject), drafts.get(str(hold[0]), ""))
         for hold, record, subject in zip(taken, found, subjects, strict=True)
     ]
+
+
+async def _subject(
+    store: Store, queue: str, taken: Sequence[str | int], record: Record | None, small: bytes | None
+) -> tuple[Deferral, bytes]:
+    """Return a deferral and its subject; `small` is what stands beside the record."""
+    if record is None:
+        raise missing(deferral_name(queue, str(taken[0])))
+    deferral, large = record.deferral, reference(record, SUBJECT)
+    looked = await check(record, SUBJECT, small) if large is None else await read_large(store, record, SUBJECT, large)
+    if looked.state is Content.LOST:
+        log.error("content is lost", deferral=deferral.name, problem=looked.problem)
+        deferral = msgspec.structs.replace(deferral, content=Content.LOST)
+    return deferral, looked.content
+
+
+def _fitting(found: Sequence[Record | None]) -> int:
+    """Return how many of what was leased one reply holds: their large subjects are in memory all at once."""
+    size = 0
+    for count, record in enumerate(found):
+        large = reference(record, SUBJECT) if record is not None else None
+        size += large.size_bytes if large is not None else 0
+        if size > LEASE_BYTES_MAX and count > 0:
+            return count
+    return len(found)
+
+
+async def _give_back(store: Store, queue: str, reviewer: Identity, taken: Sequence[Sequence[str | int]]) -> None:
+    for one, slot, generation, nonce, *_ in taken:
+        reply = await store.run("release", queue, one, slot, generation, nonce, reviewer.name)
+        if reply[0] != "ok":
+            log.warning("lease not returned, it is over", deferral=deferral_name(queue, str(one)), why=reply[1])
 
 
 async def _drafts(store: Store, queue: str, taken: Sequence[Sequence[str | int]]) -> dict[str, str]:
@@ -188,14 +229,12 @@ async def _drafts(store: Store, queue: str, taken: Sequence[Sequence[str | int]]
     return {one: draft.decode() for one, draft in zip(fields, found, strict=True) if draft is not None}
 
 
-def _leased(queue: str, taken: Sequence[str | int], record: Record | None, subject: bytes, draft: str) -> Lease:
+def _leased(queue: str, taken: Sequence[str | int], deferral: Deferral, subject: bytes, draft: str) -> Lease:
     one, slot, generation, nonce, until, how, _ = taken
-    if record is None:
-        raise missing(deferral_name(queue, str(one)))
     hold = Hold(queue=queue, id=str(one), slot=int(slot), generation=int(generation), nonce=str(nonce))
     return Lease(
         token=token.write(hold),
-        deferral=record.deferral,
+        deferral=deferral,
         subject=subject,
         expire_time=int(until) / MS,
         blind=how == "blind",

@@ -10,6 +10,7 @@ import msgspec
 
 from fallback import keys
 from fallback.config import check_queue_name
+from fallback.contents import noted
 from fallback.deferral import Deferral, State
 from fallback.errors import InvalidError
 from fallback.store import Store
@@ -55,7 +56,7 @@ async def page(
     # A deferral that ended between two of the reads may stand in two of the lists.
     entries = dict(islice(merge(*lists, key=lambda entry: -entry[1]), page_size + 1))
     ids = list(entries)[:page_size]
-    found = [record.deferral for record in await store.fetch(queue, ids) if record is not None]
+    found = await noted(store, queue, [record for record in await store.fetch(queue, ids) if record is not None])
     if flagged and state is not None:
         found = [deferral for deferral in found if deferral.state is state]
     return found, str(entries[ids[-1]]) if len(entries) > page_size else ""

@@ -14,8 +14,20 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Self, TypeVar
 
-from fallback import durability, intake, keys, leases, listing, outcomes, reaper, reconcile, settling, telling
+from fallback import (
+    contents,
+    durability,
+    intake,
+    leases,
+    listing,
+    outcomes,
+    reaper,
+    reconcile,
+    settling,
+    telling,
+)
 from fallback.answer import Answer, Identity
+from fallback.blobs import INPUTS, SUBJECT
 from fallback.config import Config
 from fallback.deferral import TERMINAL, Deferral, Lease, Parking, State
 from fallback.errors import DemurError, InvalidError, UnavailableError
@@ -24,6 +36,7 @@ from fallback.listing import QueueState
 from fallback.outbox import Delivery, Outbox, Untold
 from fallback.outcomes import OutcomeEvent
 from fallback.reaper import Reaped
+from fallback.records import Record
 from fallback.store import Store, parse
 from fallback.tail import OUTCOMES, WORK, Tail
 from fallback.telling import CallbackEntry, CallbackState
@@ -76,9 +89,12 @@ class Queue:
 
         return await self._until(bool, look, queue, WORK, wait_seconds)
 
-    async def extend(self, token: str, *, reviewer: Identity, request_id: str) -> Lease:
-        """Hold on for another lease time. Raises StateError where the hold is over or somebody else's."""
-        return await leases.extend(self._store, token, reviewer, request_id)
+    async def extend(self, token: str, *, reviewer: Identity, request_id: str, content: bool = True) -> Lease:
+        """Hold on for another lease time; without `content` the lease comes without its subject.
+
+        Raises StateError where the hold is over or somebody else's.
+        """
+        return await leases.extend(self._store, token, reviewer, request_id, content=content)
 
     async def release(self, token: str, *, reviewer: Identity, request_id: str) -> None:
         """Give a slot back. Raises StateError where the hold is over or somebody else's."""
@@ -123,20 +139,42 @@ class Queue:
         return await self.get(name)
 
     async def get(self, name: str) -> Deferral:
-        """Return a deferral as it stands."""
+        """Return a deferral as it stands, and whether its content does."""
+        record = await self._get(name)
+        (deferral,) = await contents.noted(self._store, record.deferral.queue, [record])
+        return deferral
+
+    async def _get(self, name: str) -> Record:
         record = await self._store.get(name)
         # The reaper does this too; nobody waits for an outcome while it is away.
         if record.settling and await settling.close(self._store, *parse(name)):
             record = await self._store.get(name)
-        return record.deferral
+        return record
 
     async def subject(self, name: str) -> bytes:
-        """Return the content that a reviewer sees; empty where there is none."""
-        return await self._store.content(keys.subject(*parse(name)), name)
+        """Return the content that a reviewer sees; empty where there is none.
+
+        Raises NotFoundError where it was erased, is gone, or is not what was parked.
+        """
+        return await contents.read(self._store, name, SUBJECT)
 
     async def inputs(self, name: str) -> bytes:
-        """Return the serialised demur.v1.Tensors that the model saw; empty where there are none."""
-        return await self._store.content(keys.inputs(*parse(name)), name)
+        """Return the serialised demur.v1.Tensors that the model saw, empty for none; raises as `subject` does."""
+        return await contents.read(self._store, name, INPUTS)
+
+    async def erase(self, name: str, *, request_id: str) -> Deferral:
+        """Erase subject, inputs and drafts of a deferral for good; returns it. See `fallback.contents`."""
+        queue, _ = parse(name)
+        await contents.erase(self._store, name, self._store.request(queue, request_id, f"erase {name}"))
+        return await self.get(name)
+
+    async def erasures(self, queue: str) -> dict[str, str]:
+        """Return deferrals whose content was erased here and may be kept elsewhere: id -> sha256 of the inputs."""
+        return await contents.erasures(self._store, queue)
+
+    async def forget_erasures(self, queue: str, ids: Sequence[str]) -> None:
+        """Say that what `erasures` named is kept nowhere else any more."""
+        await contents.forget_erasures(self._store, queue, ids)
 
     async def list_deferrals(
         self,
@@ -162,10 +200,14 @@ class Queue:
         queue, deferral_id = parse(name)
         _check_wait(timeout_seconds, WAIT_SECONDS_MAX)
 
-        async def look() -> Deferral:
-            return await self.get(name)
+        async def look() -> Record:
+            return await self._get(name)
 
-        return await self._until(lambda found: found.state in TERMINAL, look, queue, deferral_id, timeout_seconds)
+        record = await self._until(
+            lambda found: found.deferral.state in TERMINAL, look, queue, deferral_id, timeout_seconds
+        )
+        (deferral,) = await contents.noted(self._store, queue, [record])
+        return deferral
 
     async def outcomes(
         self, queue: str, cursor: str, *, count: int = 100, wait_seconds: float = 0.0, whole: bool = False

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from fallback import keys
+from fallback.contents import strays
 from fallback.deferral import State
 from fallback.errors import DemurError, UnavailableError
 from fallback.records import MS
@@ -33,6 +34,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
     closed: int = 0
     finished: int = 0
     purged: int = 0
+    swept: int = 0
 
     def __add__(self, other: Reaped) -> Reaped:
         return Reaped(
@@ -41,6 +43,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
             closed=self.closed + other.closed,
             finished=self.finished + other.finished,
             purged=self.purged + other.purged,
+            swept=self.swept + other.swept,
         )
 
 
@@ -53,15 +56,30 @@ async def sweep(store: Store, queue: str) -> Reaped:
     closed = await _each(queue, due, lambda one: close(store, queue, one))
     overdue = await _members(store, queue, "expiry", until_ms=now_ms)
     expired = await _each(queue, overdue, lambda one: _expire(store, queue, one))
-    purged = await _batches(store, "purge", queue, BATCH, retention_ms(store, queue))
-    await _batches(store, "orphans", queue, BATCH, int(store.config.queue(queue).orphan_seconds * MS))
-    return Reaped(lapsed=lapsed, finished=finished, closed=closed, expired=expired, purged=purged)
+    purged = await _purge(store, queue)
+    orphan_seconds = store.config.queue(queue).orphan_seconds
+    await _batches(store, "orphans", queue, BATCH, int(orphan_seconds * MS))
+    swept = await store.blobs.sweep(queue, orphan_seconds=orphan_seconds, strays=lambda ids: strays(store, queue, ids))
+    return Reaped(lapsed=lapsed, finished=finished, closed=closed, expired=expired, purged=purged, swept=swept)
 
 
 async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:
     total = 0
     for _ in range(BATCHES_MAX):
         (count,) = accepted(await store.run(event, queue, *arguments), queue)
+        total += count
+        if count < BATCH:
+            break
+    return total
+
+
+async def _purge(store: Store, queue: str) -> int:
+    """Forget what is old, then its content; who dies in between leaves files to the sweep."""
+    total = 0
+    for _ in range(BATCHES_MAX):
+        count, ids = accepted(await store.run("purge", queue, BATCH, retention_ms(store, queue)), queue)
+        if ids:
+            await store.blobs.delete(queue, ids)
         total += count
         if count < BATCH:
             break

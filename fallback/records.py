@@ -9,6 +9,7 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
     x.<reviewer>                          "skipped <ms> <reason>", "answered <ms>" (took an answer back, then let go):
                                           never asked again; "undone <ms>" (took it back): may be asked again
     skips                                 how many of those are skips
+    erased                                when its content was erased, ms
     flag.<n>, flags                       [reviewer, comment, ms] each, and how many there are
     s<n>.state, .generation, .last        of slot n once it was held, it is FREE before; `last` is how its last lease
                                           ended
@@ -21,14 +22,17 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from fallback import keys
 from fallback.answer import Answer, Label, Task
+from fallback.blobs import INPUTS, SUBJECT, Reference
 from fallback.deferral import (
     Callback,
+    Content,
     Deferral,
     Draw,
     Flag,
@@ -43,6 +47,7 @@ from fallback.deferral import (
 )
 
 MS: Final = 1000.0
+_NOTHING_LARGE: Final[Mapping[str, Reference]] = MappingProxyType({})
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -52,7 +57,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     priority: int
     attributes: dict[str, str]
     media_type: str
-    # Their fields in order; a label stands for itself; `digests` are of subject and inputs, base64.
+    # Their fields in order; a label stands for itself; `digests` are of subject and inputs, base64, or the references
+    # of large ones (see `fallback.blobs`).
     prediction: tuple[str, str, Answer | str, float] | None
     draw: tuple[str, float, float] | None
     reasons: tuple[str, ...]
@@ -85,6 +91,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     attempt: int
     reason: str
+    # Of subject and inputs: what the body says.
+    stored: tuple[str, str] = ("", "")
 
     @property
     def full(self) -> bool:
@@ -103,8 +111,16 @@ def encode_task(task: Task) -> tuple[str, bytes]:
     return keys.digest_bytes(encoded), encoded
 
 
-def encode_body(parking: Parking, on_expiry: OnExpiry, places: tuple[int, int]) -> bytes:
-    """Return what never changes of a parked request, as JSON; `places` is how many reviews at first, and at most."""
+def encode_body(
+    parking: Parking,
+    on_expiry: OnExpiry,
+    places: tuple[int, int],
+    large: Mapping[str, Reference] = _NOTHING_LARGE,
+) -> bytes:
+    """Return what never changes of a parked request, as JSON.
+
+    `places` is how many reviews at first, and at most; `large` says where its large contents lie.
+    """
     return msgspec.json.encode(
         Body(
             client=parking.client,
@@ -117,7 +133,10 @@ def encode_body(parking: Parking, on_expiry: OnExpiry, places: tuple[int, int]) 
             audit=parking.audit,
             callback=None if parking.callback is None else _called(parking.callback),
             on_expiry=on_expiry,
-            digests=(_digest(parking.subject), _digest(parking.inputs)),
+            digests=(
+                large[SUBJECT].write() if SUBJECT in large else _digest(parking.subject),
+                large[INPUTS].write() if INPUTS in large else _digest(parking.inputs),
+            ),
             places=places,
         )
     )
@@ -158,6 +177,7 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         inputs_digest=_hex(body.digests[1]),
         skips=_skips(fields),
         flags=tuple(_flag(fields[f"flag.{n}"]) for n in range(int(fields.get("flags", 0)))),
+        content=_content(fields, body),
     )
     return Record(
         deferral=deferral,
@@ -167,16 +187,19 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         event=fields.get("event", ""),
         attempt=int(fields.get("attempt", 0)),
         reason=fields.get("reason", ""),
+        stored=body.digests,
     )
 
 
-def content_keys(queue: str, deferral_id: str, parking: Parking) -> dict[str, tuple[str, bytes]]:
-    """Return what content a parked request brings: its name in the scripts -> (its key, the bytes)."""
+def content_keys(
+    queue: str, deferral_id: str, parking: Parking, large: Mapping[str, Reference] = _NOTHING_LARGE
+) -> dict[str, tuple[str, bytes]]:
+    """Return what small content a parked request brings: its name in the scripts -> (its key, the bytes)."""
     found = {
         "subject": (keys.subject(queue, deferral_id), parking.subject),
         "inputs": (keys.inputs(queue, deferral_id), parking.inputs),
     }
-    return {name: (key, content) for name, (key, content) in found.items() if content}
+    return {name: (key, content) for name, (key, content) in found.items() if content and name not in large}
 
 
 def _told(prediction: Prediction) -> tuple[str, str, Answer | str, float]:
@@ -215,7 +238,14 @@ def _callback(body: Body) -> Callback | None:
     return Callback(webhook_url=webhook_url, grpc_target=grpc_target)
 
 
-def _hex(digest: str) -> str:
+def _content(fields: Mapping[str, str], body: Body) -> Content:
+    if "erased" in fields:
+        return Content.ERASED
+    return Content.PRESENT if any(body.digests) else Content.NONE
+
+
+def _hex(stored: str) -> str:
+    digest = stored.rpartition(":")[2]
     return base64.b64decode(digest + "=" * (-len(digest) % 4)).hex()
 
 

@@ -76,6 +76,7 @@ def deferral(found: Deferral, *, json: bool) -> None:
         "expires": _time(found.expire_time),
         "priority": str(found.priority),
         "subject": found.media_type or "-",
+        "content": found.content.value,
         "attributes": ", ".join(f"{key}={value}" for key, value in found.attributes.items()) or "-",
     }
     said = [("flag", f"{flag.reviewer}: {flag.comment}") for flag in found.flags]

@@ -140,6 +140,13 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         await self._queue.save_draft(token, reviewer=reviewer, draft=request.draft, request_id=request_id)
         return pb.SaveDraftResponse()
 
+    async def EraseContent(self, request: pb.EraseContentRequest, context: Context) -> types_pb2.Deferral:  # noqa: D102, N802  # named and described by the contract
+        operator = self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=OPERATOR)
+        name, request_id = _name(request.name), _request_id(request.request_id)
+        deferral = await self._queue.erase(name, request_id=request_id)
+        log.info("content erased", deferral=name, by=operator.name)
+        return self._shown(deferral, operator)
+
     async def GetDeferral(self, request: pb.GetReviewDeferralRequest, context: Context) -> types_pb2.Deferral:  # noqa: D102, N802  # named and described by the contract
         reader = self._reader(context)
         deferral = await self._queue.get(_name(request.name))

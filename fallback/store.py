@@ -12,6 +12,7 @@ import structlog
 
 from fallback import keys, records
 from fallback.answer import Task
+from fallback.blobs.places import BlobStore
 from fallback.config import QUEUE_NAME, Config
 from fallback.connection import Argument, Connection, Reply, script
 from fallback.deferral import Deferral, deferral_name
@@ -86,6 +87,7 @@ class Store:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.connection = Connection(config)
+        self.blobs = BlobStore(config, self.connection)
         self._tasks: dict[str, Task] = {}
         self._held: dict[tuple[str, str], Record] = {}
         self._unreadable: dict[tuple[str, str], None] = {}
@@ -177,22 +179,6 @@ class Store:
         What never changes of it is right, and all of it is as long as its version is the same.
         """
         return self._held.get((queue, deferral_id))
-
-    async def content(self, key: str, name: str) -> bytes:
-        """Return a subject or inputs, empty where there are none."""
-        queue, deferral_id = parse(name)
-
-        async def call() -> tuple[bytes | None, int]:
-            pipeline = self.connection.redis.pipeline(transaction=False)
-            pipeline.get(key)
-            pipeline.exists(keys.record(queue, deferral_id))
-            content, there = await pipeline.execute()
-            return content, there
-
-        content, there = await self.connection.attempt(call)
-        if not there:
-            raise missing(name)
-        return content or b""
 
     async def _load_tasks(self, queue: str, digests: set[str]) -> None:
         unknown = sorted(digests - self._tasks.keys())

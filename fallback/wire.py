@@ -31,7 +31,7 @@ from fallback.answer import (
     check_task,
 )
 from fallback.config import QUEUE_NAME
-from fallback.deferral import Callback, Deferral, Flag, OnExpiry, Outcome, Prediction, Skip, Source, State
+from fallback.deferral import Callback, Content, Deferral, Flag, OnExpiry, Outcome, Prediction, Skip, Source, State
 from fallback.errors import InvalidError
 
 LABEL_CHARS_MAX: Final = 256
@@ -45,6 +45,13 @@ DURATION_SECONDS_MAX: Final = 10 * 365 * 86_400.0
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 _NANOS: Final = 10**9
+_CONTENT_TO_WIRE: Final = {
+    Content.NONE: pb.CONTENT_STATE_UNSPECIFIED,
+    Content.PRESENT: pb.PRESENT,
+    Content.ERASED: pb.ERASED,
+    Content.LOST: pb.LOST,
+}
+_CONTENT_FROM_WIRE: Final = {wire: content for content, wire in _CONTENT_TO_WIRE.items()}
 
 
 def timestamp_to_wire(seconds: float) -> Timestamp:
@@ -287,6 +294,7 @@ def deferral_to_wire(
         attributes=deferral.attributes,
         reviews_done=len(deferral.reviews),
         reviews_wanted=deferral.reviews_wanted,
+        content=_CONTENT_TO_WIRE[deferral.content],
         subject=pb.Subject(content=subject, media_type=deferral.media_type, attributes=deferral.attributes),
     )
     if deferral.outcome is not None:
@@ -352,6 +360,7 @@ def deferral_from_wire(wire: pb.Deferral) -> Deferral:
         inputs_digest="",
         flags=tuple(_flag_from_wire(flag) for flag in wire.flags),
         skips=tuple(_skip_from_wire(skip) for skip in wire.skips),
+        content=_CONTENT_FROM_WIRE.get(wire.content, Content.NONE),
     )
 
 

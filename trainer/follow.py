@@ -49,6 +49,7 @@ async def _follow_one(queue: Queue, name: str, ledger: Ledger, contents: Content
     cursor = await asyncio.to_thread(ledger.cursor, name)
     events = await queue.outcomes(name, cursor, count=settings.ledger_batch_rows_max)
     grown = 0
+    await _erase(queue, name, contents)
     if not events:
         await _notice_lost_history(queue, name, ledger, cursor)
     if events:
@@ -60,6 +61,16 @@ async def _follow_one(queue: Queue, name: str, ledger: Ledger, contents: Content
     if keep and events:
         await queue.trim_outcomes(name, keep)
     return grown
+
+
+async def _erase(queue: Queue, name: str, contents: Contents) -> None:
+    """Erase what was erased in the queue, here too; a repeat changes nothing. After that it is not kept again."""
+    erased = await queue.erasures(name)
+    for digest in erased.values():
+        await asyncio.to_thread(contents.erase, digest)
+    if erased:
+        await queue.forget_erasures(name, list(erased))
+        log.info("erased contents", queue=name, erased=len(erased))
 
 
 async def _notice_lost_history(queue: Queue, name: str, ledger: Ledger, cursor: str) -> None:
@@ -103,7 +114,7 @@ def trim_cursor(done: str, *, now: float, keep_seconds: float) -> str:
 async def _keep(queue: Queue, deferral: Deferral, contents: Contents) -> None:
     try:
         content = await queue.inputs(deferral.name)
-    except NotFoundError:
-        log.warning("the inputs are gone; the outcome is kept without them", deferral=deferral.name)
+    except NotFoundError as error:
+        log.warning("the outcome is kept without inputs", deferral=deferral.name, why=error.message)
         return
     await asyncio.to_thread(contents.put, content)

@@ -6,7 +6,7 @@
 --   then for each deferral two: the words
 --     id, made by the caller: what tells a repeat   digest of client and idempotency key, or -   digest of the input
 --     digest of the task   priority, 0 to 9   time to review, ms   subject, inputs, both or none: the content that must
---     be there
+--     be there; large content on its way has .up behind its name, and gets its own name here
 --   and its body: what never changes, JSON
 -- -> {'ok', JSON: a list with one of these for each}
 --    ['ok', id, 1 if made now] | ['refused', 'conflict', id] | ['refused', 'full', depth] | ['refused', 'lost', what]
@@ -27,7 +27,7 @@ for at = FIRST, #ARGV, EACH do
   one.id, one.idempotency, one.input, one.task, one.priority, one.length, one.contents = string.match(ARGV[at], WORDS)
   one.key = record(one.id)
   asked[#asked + 1], ids[#ids + 1], records[#records + 1], tasks[one.task] = one, one.id, one.key, P .. 't:' .. one.task
-  for what in string.gmatch(one.contents, '%a+') do
+  for what in string.gmatch(one.contents, '%S+') do
     contents[#contents + 1] = content(one.id, what)
   end
   if one.idempotency == '-' then
@@ -80,7 +80,7 @@ local function judge_new(one)
   if depth >= depth_max then
     return { 'refused', 'full', depth }
   end
-  for what in string.gmatch(one.contents, '%a+') do
+  for what in string.gmatch(one.contents, '%S+') do
     if not stored(content(one.id, what)) then
       return { 'refused', 'lost', what }
     end
@@ -124,6 +124,10 @@ local function make()
       'key', one.idempotency, 'create_ms', create, 'expire_ms', expire, 'body', one.body)
     if one.idempotency ~= '' then
       add(names, P .. 'k:' .. one.idempotency, used[one.idempotency])
+    end
+    for what in string.gmatch(one.contents, '(%a+)%.up') do
+      call('RENAME', content(one.id, what .. '.up'), content(one.id, what))
+      call('PERSIST', content(one.id, what))
     end
     add(open, seq, one.id)
     add(expiry, expire, one.id)

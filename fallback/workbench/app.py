@@ -114,7 +114,8 @@ class Workbench:
         """Hold an item for longer."""
         reviewer = self._reviewer(request)
         hold = wire.decode(await read_body(request), wire.Hold)
-        lease = await self._queue.extend(hold.token, reviewer=reviewer, request_id=hold.request_id)
+        # The page has the content: it may be large, and this is asked again and again.
+        lease = await self._queue.extend(hold.token, reviewer=reviewer, request_id=hold.request_id, content=False)
         return {"lease_seconds": self._lease_seconds(lease)}
 
     async def release(self, request: Request) -> dict[str, int]:

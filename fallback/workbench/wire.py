@@ -20,7 +20,7 @@ import msgspec
 from starlette.responses import Response
 
 from fallback.answer import Answer, CantTell, Json, Labels, Task, check_json
-from fallback.deferral import TERMINAL, Deferral, Lease, Prediction, Review
+from fallback.deferral import TERMINAL, Content, Deferral, Lease, Prediction, Review
 from fallback.errors import Code, DemurError, InvalidError, StateError
 
 T = TypeVar("T")
@@ -133,12 +133,16 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SubjectView(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at. `view` says how it may be shown: image, text, json, or file (never rendered)."""
+    """What is looked at. `view` says how it may be shown: image, text, json, or file (never rendered).
+
+    `state` says why there is nothing to look at.
+    """
 
     view: str
     media_type: str
     content: str
     attributes: dict[str, str]
+    state: Content
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +205,7 @@ def lease_view(lease: Lease, *, lease_seconds: float) -> LeaseView:
             media_type=deferral.media_type.partition(";")[0].strip().lower(),
             content=b64encode(lease.subject).decode(),
             attributes=deferral.attributes,
+            state=deferral.content,
         ),
         blind=lease.blind,
         prediction=None if lease.blind else deferral.prediction,

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from playwright.async_api import Page, expect
 
+from fallback import keys
 from fallback.answer import Answer, AnswerKind, Box, Boxes, Json, Label, LabelOption, Labels, Number, Task
+from fallback.store import parse
 from tests.serving import Site, current, next_after
 
 # The browser lives on one event loop for all tests.
@@ -218,3 +220,16 @@ async def test_the_small_parts_of_the_page_do_what_they_say(site: Site) -> None:
         "moved": {"label": "a", "x": 90, "y": 0, "width": 10, "height": 10},
         "grown": {"label": "a", "x": 90, "y": 0, "width": 10, "height": 10},
     }
+
+
+async def test_erased_and_lost_content_is_said_so(site: Site) -> None:
+    """A plain sentence in its place; the item can still be answered."""
+    erased, lost = [await site.park(b"a name", "text/plain") for _ in range(2)]
+    await site.queue.erase(erased, request_id="e")
+    await site.queue._store.connection.redis.unlink(keys.subject(*parse(lost)))
+    page = await site.open()
+    await expect(page.locator(".subject-file")).to_have_text("The content was erased.")
+    name = await current(page)
+    await page.keyboard.press("1")
+    await next_after(page, name)
+    await expect(page.locator(".subject-file")).to_have_text("The content is gone.")

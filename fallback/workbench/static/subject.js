@@ -8,6 +8,8 @@ import { jsonView, readJson } from "./json-view.js";
 /** @typedef {{element: HTMLElement, image: HTMLImageElement | null, frame: HTMLElement | null, close: () => void}} SubjectView */
 
 const IMAGE_TYPES = new Set(["image/png", "image/jpeg"]);
+/** @type {Record<string, string>} */
+const MISSING = { erased: "The content was erased.", lost: "The content is gone." };
 const TEXT_CHARS_SHOWN_MAX = 500_000;
 // Images up to this many pixels a side are icons, digits, thumbnails: their pixels are shown as squares.
 const PIXELATED_MAX = 256;
@@ -20,6 +22,8 @@ const PIXELATED_SHOWN_MAX = 320;
  * @returns {SubjectView}
  */
 export function subjectView(subject, name) {
+  const missing = MISSING[subject.state ?? ""];
+  if (missing) return { element: h("div", { class: "subject-file" }, h("p", {}, missing)), image: null, frame: null, close: () => {} };
   const bytes = Uint8Array.from(atob(subject.content), (char) => char.charCodeAt(0));
   if (subject.view === "image" && IMAGE_TYPES.has(subject.media_type)) return imageView(bytes, subject, name);
   const file = fileOf(bytes, name);

@@ -8,7 +8,8 @@
  *   | {type: "number", number: number} | {type: "json", json: string} | {type: "cant_tell"}} Answer
  */
 /** @typedef {{model: string, version: string, answer: Answer, confidence: number}} Prediction */
-/** @typedef {{view: "image"|"text"|"json"|"file", media_type: string, content: string, attributes: Record<string, string>}} SubjectJson content in base64 */
+/** @typedef {{view: "image"|"text"|"json"|"file", media_type: string, content: string, attributes: Record<string, string>,
+ *   state?: "none"|"present"|"erased"|"lost"}} SubjectJson content in base64 */
 /**
  * @typedef {{token: string, deferral: string, task: Task, subject: SubjectJson, blind: boolean,
  *   prediction: Prediction | null, lease_seconds: number, reviews_done: number, reviews_wanted: number, draft: string}} Lease

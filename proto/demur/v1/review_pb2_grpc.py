@@ -80,6 +80,11 @@ class ReviewServiceStub:
                 request_serializer=demur_dot_v1_dot_review__pb2.SaveDraftRequest.SerializeToString,
                 response_deserializer=demur_dot_v1_dot_review__pb2.SaveDraftResponse.FromString,
                 _registered_method=True)
+        self.EraseContent = channel.unary_unary(
+                '/demur.v1.ReviewService/EraseContent',
+                request_serializer=demur_dot_v1_dot_review__pb2.EraseContentRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_types__pb2.Deferral.FromString,
+                _registered_method=True)
         self.GetDeferral = channel.unary_unary(
                 '/demur.v1.ReviewService/GetDeferral',
                 request_serializer=demur_dot_v1_dot_review__pb2.GetReviewDeferralRequest.SerializeToString,
@@ -176,6 +181,14 @@ class ReviewServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseContent(self, request, context):
+        """Erases what a person could be known by in the content: the subject, the inputs and all drafts, in whatever state
+        the deferral is, which stays as it is. Digests, counts, answers, comments and attributes stay. For operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDeferral(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -256,6 +269,11 @@ def add_ReviewServiceServicer_to_server(servicer, server):
                     servicer.SaveDraft,
                     request_deserializer=demur_dot_v1_dot_review__pb2.SaveDraftRequest.FromString,
                     response_serializer=demur_dot_v1_dot_review__pb2.SaveDraftResponse.SerializeToString,
+            ),
+            'EraseContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseContent,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.EraseContentRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_types__pb2.Deferral.SerializeToString,
             ),
             'GetDeferral': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDeferral,
@@ -526,6 +544,33 @@ class ReviewService:
             '/demur.v1.ReviewService/SaveDraft',
             demur_dot_v1_dot_review__pb2.SaveDraftRequest.SerializeToString,
             demur_dot_v1_dot_review__pb2.SaveDraftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/EraseContent',
+            demur_dot_v1_dot_review__pb2.EraseContentRequest.SerializeToString,
+            demur_dot_v1_dot_types__pb2.Deferral.FromString,
             options,
             channel_credentials,
             insecure,

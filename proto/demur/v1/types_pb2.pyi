@@ -26,6 +26,13 @@ class OnExpiry(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ANSWER_UNREVIEWED: _ClassVar[OnExpiry]
     ABSTAIN: _ClassVar[OnExpiry]
     ESCALATE: _ClassVar[OnExpiry]
+
+class ContentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONTENT_STATE_UNSPECIFIED: _ClassVar[ContentState]
+    PRESENT: _ClassVar[ContentState]
+    ERASED: _ClassVar[ContentState]
+    LOST: _ClassVar[ContentState]
 ANSWER_KIND_UNSPECIFIED: AnswerKind
 LABEL: AnswerKind
 LABELS: AnswerKind
@@ -36,6 +43,10 @@ ON_EXPIRY_UNSPECIFIED: OnExpiry
 ANSWER_UNREVIEWED: OnExpiry
 ABSTAIN: OnExpiry
 ESCALATE: OnExpiry
+CONTENT_STATE_UNSPECIFIED: ContentState
+PRESENT: ContentState
+ERASED: ContentState
+LOST: ContentState
 
 class Tensor(_message.Message):
     __slots__ = ("name", "datatype", "shape", "raw")
@@ -221,7 +232,7 @@ class Outcome(_message.Message):
     def __init__(self, source: _Optional[_Union[Outcome.Source, str]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., reviewed: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Deferral(_message.Message):
-    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject", "flags", "skips")
+    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject", "flags", "skips", "content")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Deferral.State]
@@ -258,6 +269,7 @@ class Deferral(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     SKIPS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Deferral.State
     version: int
@@ -275,4 +287,5 @@ class Deferral(_message.Message):
     subject: Subject
     flags: _containers.RepeatedCompositeFieldContainer[Flag]
     skips: _containers.RepeatedCompositeFieldContainer[Skip]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., skips: _Optional[_Iterable[_Union[Skip, _Mapping]]] = ...) -> None: ...
+    content: ContentState
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., skips: _Optional[_Iterable[_Union[Skip, _Mapping]]] = ..., content: _Optional[_Union[ContentState, str]] = ...) -> None: ...

@@ -9,6 +9,8 @@ from fallback.answer import Answer
 from fallback.config import Config
 from fallback.queue import OutcomeEvent, Queue
 from trainer.config import TrainerSettings
+from trainer.dataset import Limits, build
+from trainer.digits import manifest
 from trainer.follow import follow, keep_inputs
 from trainer.loop import catch_up
 from trainer.retrain import Rooms
@@ -138,3 +140,32 @@ async def test_a_server_that_lost_its_history_and_counts_from_earlier_is_noticed
     rows = [row["deferral"] for row in rooms.ledger.all()]
     assert len(rows) == len(set(rows)) == 7
     assert set(names) < set(rows)
+
+
+async def test_what_is_erased_in_the_queue_is_erased_here_too(
+    config: Config, queue: Queue, review: Review, truth: Truth
+) -> None:
+    """Before its outcome is taken in, or after: no inputs are kept, the row with its digests is, training goes on."""
+    rooms = Rooms.open(config)
+    early, late, kept = await review(truth(3))
+    await queue.erase(early, request_id="1")
+    assert await drain(queue, rooms) == 3
+    await queue.erase(late, request_id="2")
+    assert await drain(queue, rooms) == 0
+    digests = {row["deferral"]: row["inputs_digest"] for row in rooms.ledger.all()}
+    assert {name: rooms.contents.get(digest) is not None for name, digest in digests.items()} == {
+        early: False,
+        late: False,
+        kept: True,
+    }
+    assert all(digests.values())
+    assert await queue.erasures("digits") == {}
+    made = build(
+        manifest("digits"),
+        rooms.ledger.rows("digits"),
+        [],
+        rooms.contents,
+        trained_row=0,
+        limits=Limits(holdout_share=0.2, replay_examples_max=10),
+    )
+    assert made.counts.skipped == {"erased": 2}

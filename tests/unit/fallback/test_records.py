@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fallback import records
 from fallback.answer import Box, Boxes, CantTell, Json, Label, LabelOption, Labels, Number, Task
+from fallback.blobs import Reference
 from fallback.deferral import (
     Callback,
     Draw,
@@ -140,6 +142,19 @@ def test_the_undo_window_shows_nowhere() -> None:
 def test_only_content_that_is_there_is_stored(subject: bytes, inputs: bytes, kept: int) -> None:
     """Nothing is no key."""
     assert len(records.content_keys("q", "1", _parking(subject=subject, inputs=inputs))) == kept
+
+
+def test_large_content_is_known_by_its_reference_and_small_by_its_digest() -> None:
+    """The digest is the same; where it lies, and its size, stand before it."""
+    parking = _parking(subject=b"s", inputs=b"i")
+    digest = base64.b64encode(hashlib.sha256(b"s").digest()).decode().rstrip("=")
+    large = {"subject": Reference(place="folder", size_bytes=1, digest=digest)}
+    fields = _fields(parking, body=records.encode_body(parking, OnExpiry.ABSTAIN, (1, 3), large).decode())
+    record = records.decode("q", "1", fields, TASK)
+    assert (Reference.read(record.stored[0]), Reference.read(record.stored[1])) == (large["subject"], None)
+    assert record.deferral.subject_digest == hashlib.sha256(b"s").hexdigest()
+    assert record.deferral.inputs_digest == hashlib.sha256(b"i").hexdigest()
+    assert list(records.content_keys("q", "1", parking, large)) == ["inputs"]
 
 
 def test_equal_tasks_are_one_task() -> None:

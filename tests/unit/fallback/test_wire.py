@@ -24,7 +24,19 @@ from fallback.answer import (
     Number,
     Task,
 )
-from fallback.deferral import Callback, Deferral, Flag, OnExpiry, Outcome, Prediction, Review, Skip, Source, State
+from fallback.deferral import (
+    Callback,
+    Content,
+    Deferral,
+    Flag,
+    OnExpiry,
+    Outcome,
+    Prediction,
+    Review,
+    Skip,
+    Source,
+    State,
+)
 from fallback.errors import InvalidError
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -149,6 +161,14 @@ def test_the_undo_window_shows_nowhere() -> None:
     settling = wire.deferral_to_wire(deferral(state=State.SETTLING), show_prediction=True)
     assert settling.state == pb.Deferral.OPEN
     assert settling.reviews_done == 1
+
+
+@pytest.mark.parametrize("content", list(Content))
+def test_what_became_of_the_content_is_told(content: Content) -> None:
+    """Each state has its name in the contract."""
+    wired = wire.deferral_to_wire(deferral(content=content), show_prediction=False)
+    assert pb.ContentState.Name(wired.content) == {"none": "CONTENT_STATE_UNSPECIFIED"}.get(content, content.name)
+    assert wire.deferral_from_wire(wired).content is content
 
 
 def test_a_deferral_tells_what_the_wire_tells() -> None:

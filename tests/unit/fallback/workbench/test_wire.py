@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fallback.answer import Answer, Box, Boxes, CantTell, Json, Label, LabelOption, Labels, Number, Task
-from fallback.deferral import Deferral, Lease, OnExpiry, Prediction, Review, State
+from fallback.deferral import Content, Deferral, Lease, OnExpiry, Prediction, Review, State
 from fallback.errors import Code, DemurError, InvalidError, StateError, UnavailableError
 from fallback.workbench import wire
 
@@ -186,3 +186,10 @@ def test_an_error_says_when_to_come_back() -> None:
     response = wire.error_response(UnavailableError("the queue is away", retry_after_seconds=1.2))
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
     assert msgspec.json.decode(response.body) == {"code": "UNAVAILABLE", "message": "the queue is away"}
+
+
+@pytest.mark.parametrize("state", [Content.PRESENT, Content.ERASED, Content.LOST])
+def test_a_lease_says_what_became_of_its_content(state: Content) -> None:
+    """So that the page has a sentence where there is nothing to look at."""
+    held = msgspec.structs.replace(lease(blind=True), deferral=deferral(content=state), subject=b"")
+    assert wire.lease_view(held, lease_seconds=1).subject.state is state
