@@ -26,6 +26,12 @@ In each queue, after `demur:1:{<queue>}:`
                     ZSET    id -> seq; deferrals that ended so; for the retention time
     ended           ZSET    id -> when it is purged, ms
     flagged         ZSET    id -> seq; what review managers should look at; lives as its record
+    load            HASH    how much there is to do; see `fallback.load`. For ever, with few fields:
+                              <minute>:<priority>   how many deferrals were parked; for an hour
+                              <minute>:reviews, :hold, :asked
+                                                    reviews given, ms they were held for, reviews asked for; the same
+                              bytes, drafts         bytes of content and of drafts that are stored now
+                              until:<ms>            bytes of content that will have lapsed then
 
     d:<id>          HASH    the record: see `fallback.records`; while OPEN, then for the retention time
     b:<id>:subject  STRING  what the reviewer sees; lives as its record; before acceptance for the orphan time
@@ -73,6 +79,7 @@ INDEXES: Final = (
     "cancelled",
     "ended",
     "flagged",
+    "load",
 )
 NAME_BYTES: Final = 12
 DOCUMENT_INDEXES: Final = ("bodies", "changes")

@@ -53,8 +53,21 @@ async def sweep(store: Store, queue: str) -> Reaped:
     closed = await _each(queue, due, lambda one: close(store, queue, one))
     overdue = await _members(store, queue, "expiry", until_ms=now_ms)
     expired = await _each(queue, overdue, lambda one: _expire(store, queue, one))
-    purged = await _batches(store, "purge", queue, BATCH, retention_ms(store, queue))
+    purged = await _purge(store, queue)
     return Reaped(lapsed=lapsed, finished=finished, closed=closed, expired=expired, purged=purged)
+
+
+async def _purge(store: Store, queue: str) -> int:
+    total = 0
+    for _ in range(BATCHES_MAX):
+        count, untold = accepted(await store.run("purge", queue, BATCH, retention_ms(store, queue)), queue)
+        if untold:
+            # Whoever was to be told did not take it in all the time that it was kept.
+            log.error("outcomes purged that nobody took", queue=queue, count=len(untold), ids=untold)
+        total += count
+        if count < BATCH:
+            break
+    return total
 
 
 async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:

@@ -53,6 +53,40 @@ local function described(id)
   return #flat > 0 and cjson.encode(fields)
 end
 
+-- Counts `many` of `what` in this minute. The first of a minute takes away what is older than an hour.
+local function tally(what, many, time)
+  local minute = math.floor(time / 60000)
+  if call('HINCRBY', K.load, text(minute) .. ':' .. what, many) ~= many then
+    return
+  end
+  for _, field in ipairs(call('HKEYS', K.load)) do
+    local of = string.match(field, '^(%d+):')
+    if of and tonumber(of) < minute - 60 then
+      call('HDEL', K.load, field)
+    end
+  end
+end
+
+-- The bytes of content that stand beside a deferral now.
+local function weight(id)
+  return call('STRLEN', P .. 'b:' .. id .. ':subject') + call('STRLEN', P .. 'b:' .. id .. ':inputs')
+end
+
+-- Content came, or went (less than nothing).
+local function weigh(bytes)
+  if bytes ~= 0 then
+    call('HINCRBY', K.load, 'bytes', text(bytes))
+  end
+end
+
+-- Content will go by itself `retention` ms from now: purge gives it back then, or a little later.
+local function weigh_later(bytes, time, retention)
+  if bytes > 0 then
+    local grain = math.max(1000, math.floor(retention / 128))
+    call('HINCRBY', K.load, 'until:' .. text(math.ceil((time + retention) / grain) * grain), text(bytes))
+  end
+end
+
 -- Adds to what is remembered of a reply what is not worth keeping: the record as it stands.
 local function with_record(reply, id)
   if reply[1] == 'ok' then
@@ -150,21 +184,27 @@ local function draft_of(id, reviewer)
   return ''
 end
 
+-- Forgets one draft.
+local function forget_draft(id, field)
+  call('HINCRBY', K.load, 'drafts', -call('HSTRLEN', drafts(id), field))
+  call('HDEL', drafts(id), field)
+end
+
 -- Forgets the drafts of this reviewer and, where one is named, of this slot.
 local function forget_drafts(id, reviewer, slot)
   for _, field in ipairs(call('HKEYS', drafts(id))) do
     local of, by = string.match(field, '^(%d+):(.*)$')
     if by == reviewer or of == slot then
-      call('HDEL', drafts(id), field)
+      forget_draft(id, field)
     end
   end
 end
 
--- Judges a holder's call: nil when the reviewer holds the slot now, else the refusal.
+-- Judges a holder's call: nil, and since when, when the reviewer holds the slot now, else the refusal.
 local function judge(id, slot, generation, nonce, reviewer, time)
   local field = 's' .. slot
   local found = call('HMGET', record(id), 'state', field .. '.state', field .. '.generation', field .. '.nonce',
-    field .. '.holder', field .. '.until', field .. '.last', 'slots')
+    field .. '.holder', field .. '.until', field .. '.last', field .. '.since')
   local state, slot_now, current, holder = found[1], found[2], tonumber(found[3]), found[5]
   if not state then
     return { 'refused', 'unknown' }
@@ -191,7 +231,7 @@ local function judge(id, slot, generation, nonce, reviewer, time)
   if tonumber(found[6]) <= time then
     return { 'refused', 'stale', 'lapsed' }
   end
-  return nil
+  return nil, tonumber(found[8])
 end
 
 -- nil when the deferral is in one of the states, else the refusal.
@@ -229,7 +269,10 @@ local function finish(id, state, outcome, event, time, retention)
   call('HSET', key, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event, 'attempt', 0)
   call('ZADD', K[state], call('HGET', key, 'seq'), id)
   call('ZADD', K.ended, text(time + retention), id)
-  call('UNLINK', drafts(id))
+  for _, field in ipairs(call('HKEYS', drafts(id))) do
+    forget_draft(id, field)
+  end
+  weigh_later(weight(id), time, retention)
   call('XADD', K.outcomes, '*', 'id', id)
   if event ~= '' then
     call('ZADD', K.outbox, text(time), id)

@@ -23,6 +23,7 @@ if free + held > 0 or slots >= tonumber(call('HGET', key, 'limit')) then
 end
 call('HSET', key, 'slots', slots + 1, 's' .. slots .. '.state', 'free', 's' .. slots .. '.generation', 0)
 local now = call('HINCRBY', key, 'version', 1)
+tally('asked', 1, clock())
 place(id, key)
 wake(id)
 return remember({ 'ok', now })

@@ -1,14 +1,28 @@
 #!lua flags=allow-oom
 -- purge: forgets up to ARGV[5] deferrals whose retention is over, and outcomes older than ARGV[6] ms.
 -- A repeat finds the next ones: no request id.
--- -> {'ok', how many}
+-- -> {'ok', how many, ids of those whose outcome nobody took, each}
 local time = clock()
 local over = call('ZRANGE', K.ended, '-inf', text(time), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[5]))
+local untold = {}
 for _, id in ipairs(over) do
+  if call('ZSCORE', K.outbox, id) or call('ZSCORE', K.dead, id) then
+    untold[#untold + 1] = id
+  end
   for _, index in ipairs({ K.ended, K.resolved, K.expired, K.cancelled, K.outbox, K.dead, K.flagged }) do
     call('ZREM', index, id)
   end
   call('UNLINK', record(id), P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs')
 end
 call('XTRIM', K.outcomes, 'MINID', '~', text(math.max(0, time - tonumber(ARGV[6]))))
-return { 'ok', #over }
+local minute = math.floor(time / 60000)
+for _, field in ipairs(call('HKEYS', K.load)) do
+  local of, till = string.match(field, '^(%d+):'), string.match(field, '^until:(%d+)$')
+  if till and tonumber(till) <= time then
+    weigh(-tonumber(call('HGET', K.load, field)))
+    call('HDEL', K.load, field)
+  elseif of and tonumber(of) < minute - 60 then
+    call('HDEL', K.load, field)
+  end
+end
+return { 'ok', #over, untold }
