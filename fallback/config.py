@@ -144,7 +144,7 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             ge=0,
             le=100_000_000,
-            description="reviews an hour that may be asked for, audits always; beyond it as when_over says; 0: no budget",
+            description="reviews an hour that may be asked for, audits always; beyond it as when_over says; 0: any",
         ),
     ] = 0
     when_over: Annotated[

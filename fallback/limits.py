@@ -32,7 +32,7 @@ _SENTENCES: Final = {
     "open_max": "holds {0} open deferrals, more than it keeps in any case (setting open_max)",
     "budget_per_hour": "had {0} reviews asked for in the last hour, and no more may be (setting budget_per_hour)",
     "bytes_max": "stores {0} bytes of content and has no room for this (setting bytes_max)",
-    "outbox_max": "has {0} outcomes still to be told, dead letters too, and takes no more callbacks (setting outbox_max)",
+    "outbox_max": "has {0} outcomes and dead letters still to be told, and takes no callbacks now (setting outbox_max)",
 }
 # Where these are reached, the queue does as its setting when_over says.
 SOFT: Final = frozenset({"depth_max", "open_max", "budget_per_hour"})

@@ -1,8 +1,8 @@
-"""How much there is to do in a queue, how fast people do it, and so how long one more has to wait. Pure.
+"""How much there is to do in a queue, how fast people do it, and so how long one more waits. Pure.
 
-The scripts count, a minute a bucket: deferrals parked, by priority; reviews given, and how long they were held for. From
-the last WINDOW_SECONDS of these and from what is open now follows the wait of a deferral with `ahead` deferrals before
-it that need N reviews each, while people hold `held` places:
+The scripts count, a minute a bucket: deferrals parked, by priority; reviews given, and how long they were held for.
+From the last WINDOW_SECONDS of these and from what is open now follows the wait of a deferral with `ahead` deferrals
+before it that need N reviews each, while people hold `held` places:
 
     speed    = max(reviews / window, held / mean hold)             reviews a second
     overtake = N x (arrivals of a higher priority / window)        reviews a second
@@ -10,16 +10,16 @@ it that need N reviews each, while people hold `held` places:
 
 Little's law (J. D. C. Little, "A proof for the queuing formula L = lambda W", Operations Research 9(3), 1961) gives
 both: over all that is before us W = L / lambda, and over the places held now lambda = L / W. Of the two speeds the
-reviews given are right while people always have work, and too low while they wait for some; the places held are right
-as soon as somebody works. That those who come meanwhile go before us, and slow our own progress to `speed - overtake`, is
-the wait behind higher classes of a queue without pre-emption (A. Cobham, "Priority assignment in waiting line
-problems", Operations Research 2(1), 1954).
+reviews given are right while people always have work, and too low while they wait for some; the places held are
+right as soon as somebody works. That those who come meanwhile go before us, and slow our own progress to `speed -
+overtake`, is the wait behind higher classes of a queue without pre-emption (A. Cobham, "Priority assignment in
+waiting line problems", Operations Research 2(1), 1954).
 
-What is approximated: the rates are the past's, not the future's; everybody before us is taken to need N reviews and no
-more; any higher priority is taken to go first, though a deadline may hold it back; nobody's tier, skill or earlier review of
-the same deferral is looked at. Where work of a higher priority comes faster than people do it, no wait is long enough: what
-is told is then the time that is left to review, after which it expires. Where nobody gave a review within the window,
-nothing can be said.
+What is approximated: the rates are the past's, not the future's; everybody before us is taken to need N reviews and
+no more; any higher priority is taken to go first, though a deadline may hold it back; nobody's tier, skill or earlier
+review of the same deferral is looked at. Where work of a higher priority comes faster than people do it, no wait is
+long enough: what is told is then the time that is left to review, after which it expires. Where nobody gave a review
+within the window, nothing can be said.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def read(fields: Mapping[bytes, bytes], *, now: float, held: int) -> Load:
     )
 
 
-def expected_wait(  # noqa: PLR0913 - what the formula takes
+def expected_wait(
     load: Load, *, ahead: int, priority: int, wanted: int, undo_seconds: float, seconds_max: float
 ) -> float | None:
     """Return the expected seconds until there is an outcome, at most `seconds_max`; None where nothing can be said.

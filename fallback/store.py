@@ -59,8 +59,7 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "flagged": (FullError, "{name}: has {0} flags already, as many as one may have"),
     "drafts": (
         FullError,
-        "{name}: its queue holds {0} bytes of drafts and no room for this one (setting drafts_bytes_max); submit or "
-        "release it instead",
+        "{name}: its queue holds {0} bytes of drafts and has no room for this one (setting drafts_bytes_max)",
     ),
     "closed": (StateError, "{name}: its reviews could be taken back until {0}; that is over"),
     "overdue": (StateError, "{name}: its time to be reviewed ended at {0}"),
