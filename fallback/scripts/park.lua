@@ -46,6 +46,9 @@ local function count_asked()
       room = (minute + past) * 60000 - time
     end
   end
+  if room == 0 then
+    room = (minute + 61) * 60000 - time
+  end
   return sum
 end
 
