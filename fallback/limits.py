@@ -63,10 +63,11 @@ class Limits:
 
     async def known(self, queue: str) -> bool:
         """Whether a queue is configured, or something was ever parked in it."""
-        if queue in self._known or queue in self._store.config.queue_names():
+        if queue in self._known:
             return True
         redis = self._store.connection.redis
-        if await self._store.connection.attempt(lambda: redis.sismember(keys.QUEUES, queue)):
+        configured = queue in self._store.config.queue_names()
+        if configured or await self._store.connection.attempt(lambda: redis.sismember(keys.QUEUES, queue)):
             self._known.add(queue)
         return queue in self._known
 
@@ -99,11 +100,17 @@ class Limits:
         """Return how long an OPEN deferral is still expected to wait; None where nothing can be said, or it ended."""
         if deferral.state is not State.OPEN:
             return None
-        queue, redis = deferral.queue, self._store.connection.redis
-        ahead = await self._store.connection.attempt(lambda: redis.zrank(keys.index(queue, "free"), deferral.id))
-        now, load = await self._store.clock(), await self.load(queue)
-        if load is None:
+        queue, load = deferral.queue, await self.load(deferral.queue)
+        if load is None or not load.reviews:
             return None
+
+        async def call() -> list[Any]:
+            pipeline = self._store.connection.redis.pipeline(transaction=False)
+            pipeline.zrank(keys.index(queue, "free"), deferral.id)
+            pipeline.time()
+            return list(await pipeline.execute())
+
+        ahead, (now, _) = await self._store.connection.attempt(call)
         # What is in nobody's way any more is under way: somebody holds it, or all its reviews are in.
         left = max(0.0, deferral.expire_time - now)
         settings = self._store.config.queue(queue)
