@@ -26,11 +26,12 @@ async def test_nothing_to_do_is_nothing_done(queue: Queue, parking: MakeParking)
 
 async def test_overdue_leases_lapse(open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
     """The slot is free again, and whoever waits is woken."""
-    queue = open_queue(lease_seconds=0.05)
+    # Long enough that whoever waits has looked, and waits, before they lapse.
+    queue = open_queue(lease_seconds=0.5)
     await queue.park([parking(), parking()])
     await queue.lease("digits", reviewer=ann, limit=2)
     waiting = asyncio.create_task(open_queue().lease("digits", reviewer=ann, wait_seconds=20))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.6)
     assert (await queue.reap()).lapsed == 2
     assert len(await asyncio.wait_for(waiting, 5)) == 1
     assert await queue.reconcile() == []
