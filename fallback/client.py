@@ -34,6 +34,7 @@ from fallback.wire import (
     deferral_from_wire,
     duration_from_wire,
     duration_to_wire,
+    expected_wait_from_wire,
     timestamp_from_wire,
 )
 
@@ -76,7 +77,11 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewQueue:
-    """One queue's counts: items with a free slot, items that somebody holds, all open ones, reviewers at work."""
+    """One queue's counts: items with a free slot, items that somebody holds, all open ones, reviewers at work.
+
+    `expected_wait_seconds`: for an item that came now; None where nobody answered lately. `over`: the limits that are
+    reached, by the names of their settings.
+    """
 
     name: str
     waiting: int
@@ -86,6 +91,12 @@ class ReviewQueue:
     lease_seconds: float
     undo_seconds: float
     reviewers: int
+    expected_wait_seconds: float | None = None
+    over: tuple[str, ...] = ()
+    content_bytes: int = 0
+    asked_last_hour: int = 0
+    budget_per_hour: int = 0
+    depth_max: int = 0
 
 
 class ReviewClient:
@@ -251,4 +262,10 @@ def _queue_from_wire(wire: pb.ReviewQueue) -> ReviewQueue:
         lease_seconds=duration_from_wire("lease_duration", wire.lease_duration),
         undo_seconds=duration_from_wire("undo_window", wire.undo_window),
         reviewers=wire.reviewers,
+        expected_wait_seconds=expected_wait_from_wire(wire),
+        over=tuple(wire.over),
+        content_bytes=wire.content_bytes,
+        asked_last_hour=wire.asked_last_hour,
+        budget_per_hour=wire.budget_per_hour,
+        depth_max=wire.depth_max,
     )

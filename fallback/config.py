@@ -124,7 +124,41 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     skips_max: Annotated[
         int, Meta(ge=1, le=100, description="people who may skip an item before it is listed as flagged")
     ] = 5
-    depth_max: Annotated[int, Meta(ge=1, le=100_000_000, description="open deferrals; more are refused")] = 1_000_000
+    depth_max: Annotated[
+        int, Meta(ge=1, le=100_000_000, description="open deferrals; beyond it the queue does as when_over says")
+    ] = 1_000_000
+    budget_per_hour: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000_000,
+            description="reviews an hour that may be asked for, audits always; beyond it as when_over says; 0: any",
+        ),
+    ] = 0
+    when_over: Annotated[
+        Literal["refuse", "answer_unreviewed", "keep"],
+        Meta(
+            description="a request over depth or budget: refused; answered by the model, marked unreviewed; parked all "
+            "the same"
+        ),
+    ] = "refuse"
+    open_max: Annotated[
+        int, Meta(ge=1, le=100_000_000, description="open deferrals that keep never goes beyond; at least depth_max")
+    ] = 2_000_000
+    bytes_max: Annotated[
+        int, Meta(ge=1, le=2**50, description="subjects and inputs stored, bytes in all; more are refused")
+    ] = 16 * 1024 * MIB
+    drafts_bytes_max: Annotated[
+        int, Meta(ge=1, le=2**50, description="drafts stored, bytes in all; more are refused")
+    ] = 256 * MIB
+    outbox_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000_000,
+            description="outcomes still to be told, dead letters too; at that, requests with a callback are refused",
+        ),
+    ] = 1_000_000
     subject_bytes_max: Annotated[int, Meta(ge=1, le=256 * MIB, description="largest subject, bytes")] = 8 * MIB
     inputs_bytes_max: Annotated[
         int, Meta(ge=1, le=256 * MIB, description="largest inputs kept for training, bytes")

@@ -80,6 +80,24 @@ class FullError(DemurError):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class OverError(FullError):
+    """A queue is at the limit that its setting `limit` names; `unreviewed`: it has the model's answer given instead."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        queue: str = "",
+        limit: str = "",
+        unreviewed: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.queue = queue
+        self.limit = limit
+        self.unreviewed = unreviewed
+
+
 class UnavailableError(DemurError):
     """Something this needs is away; `retry_after_seconds` says when to come back."""
 

@@ -19,12 +19,13 @@ from fallback.blobs import REDIS, Reference
 from fallback.config import QueueSettings
 from fallback.connection import Argument, Reply, script
 from fallback.deferral import Parking, deferral_name
-from fallback.errors import ConflictError, DemurError, FullError, InvalidError, UnavailableError
+from fallback.errors import ConflictError, DemurError, InvalidError, UnavailableError
+from fallback.limits import Limits
+from fallback.load import Load
 from fallback.parking import check_parking, expiry_of
 from fallback.records import MS
 from fallback.store import NO_REQUEST, Store, frame
 
-FULL_RETRY_SECONDS: Final = 5.0
 # Deferrals that one run of the script accepts at most: others are served between two runs.
 RUN_MAX: Final = 64
 # Content that one command stores at most, unless one item brings more: nobody else is served meanwhile.
@@ -33,21 +34,36 @@ Command = tuple[Argument, ...]
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
-    """The deferral that holds a request now; `created` is False where an earlier call with the same key made it."""
+    """The deferral that holds a request now; `created` is False where an earlier call with the same key made it.
+
+    `expected_wait`: seconds until it has its outcome, as far as can be said, else None. `over`: the limit, by the name
+    of its setting, that the queue was over and kept it all the same; else empty.
+    """
 
     name: str
     created: bool
+    expected_wait: float | None = None
+    over: str = ""
 
 
-async def park(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+async def park(store: Store, parkings: Sequence[Parking], limits: Limits | None = None) -> list[Parked | DemurError]:
     """Accept requests in one pipeline; a verdict for each: durably parked, or why not."""
+    limits = limits or Limits(store)
     refusals = [_judge(store, parking) for parking in parkings]
+    try:
+        unknown = await limits.unknown(
+            {parking.queue for parking, no in zip(parkings, refusals, strict=True) if not no}
+        )
+    except DemurError as error:
+        return [refusal or error for refusal in refusals]
+    if unknown:
+        refusals = [no or unknown.get(parking.queue) for parking, no in zip(parkings, refusals, strict=True)]
     ready = [parking for parking, refusal in zip(parkings, refusals, strict=True) if refusal is None]
-    sent = iter(await _send_all(store, ready) if ready else [])
+    sent = iter(await _send_all(store, limits, ready) if ready else [])
     return [next(sent) if refusal is None else refusal for refusal in refusals]
 
 
-def _judge(store: Store, parking: Parking) -> InvalidError | None:
+def _judge(store: Store, parking: Parking) -> DemurError | None:
     try:
         check_parking(parking, store.config.queue(parking.queue))
     except InvalidError as error:
@@ -55,14 +71,14 @@ def _judge(store: Store, parking: Parking) -> InvalidError | None:
     return None
 
 
-async def _send_all(store: Store, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
+async def _send_all(store: Store, limits: Limits, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
     large = [number for number, parking in enumerate(parkings) if store.blobs.takes(parking)]
     if not large:
-        return await _send(store, parkings)
+        return await _send(store, limits, parkings)
     small = [number for number in range(len(parkings)) if number not in set(large)]
     at_once, *one_by_one = await asyncio.gather(
-        _send(store, [parkings[number] for number in small]) if small else _nothing(),
-        *(_send_large(store, parkings[number]) for number in large),
+        _send(store, limits, [parkings[number] for number in small]) if small else _nothing(),
+        *(_send_large(store, limits, parkings[number]) for number in large),
     )
     verdicts = dict(zip([*small, *large], [*at_once, *chain(*one_by_one)], strict=True))
     return [verdicts[number] for number in range(len(parkings))]
@@ -72,7 +88,7 @@ async def _nothing() -> list[Parked | DemurError]:
     return []
 
 
-async def _send_large(store: Store, parking: Parking) -> list[Parked | DemurError]:
+async def _send_large(store: Store, limits: Limits, parking: Parking) -> list[Parked | DemurError]:
     """Write large content, then park. What is not accepted is deleted here, or left as an orphan."""
     one, seconds = keys.fresh_id(), store.config.queue(parking.queue).orphan_seconds
     redis = store.connection.redis
@@ -80,8 +96,8 @@ async def _send_large(store: Store, parking: Parking) -> list[Parked | DemurErro
         # Known first: a queue's orphans are swept by those who know it.
         await store.connection.attempt(lambda: redis.sadd(keys.QUEUES, parking.queue))
         large = await store.blobs.put(one, parking, orphan_seconds=seconds)
-        (verdict,) = await _send(store, [parking], large=(one, large))
-        if not isinstance(verdict, UnavailableError) and verdict != _made(parking, one):
+        (verdict,) = await _send(store, limits, [parking], large=(one, large))
+        if not isinstance(verdict, UnavailableError) and not _made(verdict, parking, one):
             await store.blobs.delete(parking.queue, [one])
     except DemurError as error:
         return [error]
@@ -89,7 +105,11 @@ async def _send_large(store: Store, parking: Parking) -> list[Parked | DemurErro
 
 
 async def _send(
-    store: Store, parkings: Sequence[Parking], *, large: tuple[str, Mapping[str, Reference]] | None = None
+    store: Store,
+    limits: Limits,
+    parkings: Sequence[Parking],
+    *,
+    large: tuple[str, Mapping[str, Reference]] | None = None,
 ) -> list[Parked | DemurError]:
     """Send small content and run the script; `large` is the id of the only one, and where its large contents lie."""
     # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
@@ -107,9 +127,12 @@ async def _send(
     except DemurError as error:
         return [error] * len(parkings)
     verdicts: dict[int, Parked | DemurError] = {}
-    for (_, numbers), reply in zip(groups, replies, strict=True):
+    for (queue, numbers), reply in zip(groups, replies, strict=True):
+        load = None if isinstance(reply, DemurError) else await limits.load(queue)
         each = [reply] * len(numbers) if isinstance(reply, DemurError) else msgspec.json.decode(reply[1])
-        verdicts |= {number: _verdict(one, parkings[number]) for number, one in zip(numbers, each, strict=True)}
+        verdicts |= {
+            number: _verdict(one, parkings[number], limits, load) for number, one in zip(numbers, each, strict=True)
+        }
     return [verdicts[number] for number in range(len(parkings))]
 
 
@@ -127,7 +150,16 @@ def _groups(parkings: Sequence[Parking]) -> list[tuple[str, list[int]]]:
 
 def _shared(settings: QueueSettings) -> Command:
     """Return the script's arguments that are the queue's."""
-    return settings.reviews_wanted, settings.depth_max
+    keep = settings.when_over == "keep"
+    return (
+        settings.reviews_wanted,
+        settings.depth_max,
+        settings.budget_per_hour,
+        "keep" if keep else "",
+        max(settings.depth_max, settings.open_max) if keep else settings.depth_max,
+        settings.bytes_max,
+        settings.outbox_max,
+    )
 
 
 def _prepare(
@@ -168,7 +200,8 @@ def _words(one: str, parking: Parking, task: str, content: Iterable[str], settin
     seconds = parking.review_seconds if parking.review_seconds is not None else settings.review_seconds
     length_ms = max(1, int(seconds * MS))
     digest = keys.digest(parking.input_digest)
-    return " ".join([one, idempotency, digest, task, str(parking.priority), str(length_ms), *content])
+    facts = f"{len(parking.subject) + len(parking.inputs)}{'a' * parking.audit}{'c' * (parking.callback is not None)}"
+    return " ".join([one, idempotency, digest, task, str(parking.priority), str(length_ms), facts, *content])
 
 
 def _stored(content: Sequence[tuple[str, bytes]]) -> list[Command]:
@@ -185,25 +218,27 @@ def _stored(content: Sequence[tuple[str, bytes]]) -> list[Command]:
     return [*commands, tuple(command)]
 
 
-def _made(parking: Parking, one: str) -> Parked:
-    return Parked(name=deferral_name(parking.queue, one), created=True)
+def _made(verdict: Parked | DemurError, parking: Parking, one: str) -> bool:
+    """Say whether a deferral of this id was made: the content that was written under it is in use."""
+    return isinstance(verdict, Parked) and verdict.created and verdict.name == deferral_name(parking.queue, one)
 
 
-def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError:
+def _verdict(reply: Reply | DemurError, parking: Parking, limits: Limits, load: Load | None) -> Parked | DemurError:
     match reply:
         case DemurError():
             return reply
-        case ["ok", str(one), created]:
-            return _made(parking, one) if created else Parked(name=deferral_name(parking.queue, one), created=False)
+        case ["ok", str(one), created, int(ahead), str(over)]:
+            if over:
+                limits.warn(parking.queue, over, "keeps all the same")
+            wait = limits.parked(load, parking, ahead) if ahead >= 0 else None
+            name = deferral_name(parking.queue, one)
+            return Parked(name=name, created=bool(created), expected_wait=wait, over=over)
         case ["refused", "conflict", str(one)]:
             return ConflictError(
                 f"idempotency_key: {parking.idempotency_key!r} was used with another input, "
                 f"for {deferral_name(parking.queue, one)}; make a new key for each input"
             )
-        case ["refused", "full", depth]:
-            return FullError(
-                f"queue {parking.queue}: holds {depth} open deferrals, as many as it may; try again later",
-                retry_after_seconds=FULL_RETRY_SECONDS,
-            )
+        case ["refused", "over", str(limit), int(much), int(room_ms)]:
+            return limits.refusal(load, parking.queue, limit, much, room_ms)
         case _:
             return UnavailableError("the content was lost on its way; nothing was accepted, try again")

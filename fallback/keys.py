@@ -30,6 +30,11 @@ In each queue, after `demur:1:{<queue>}:`
     arriving        ZSET    id -> when the reaper first saw it, ms, 0 before: ids whose small content may be there
                             without a record; until their script ran, at most the orphan time
     erased          HASH    id -> sha256 of inputs that were erased; until the trainer has erased its copy
+    load            HASH    how much there is to do; see `fallback.load`. For ever, with few fields:
+                              <minute>:<priority>   how many deferrals were parked; for an hour
+                              <minute>:reviews, :hold, :asked
+                                                    reviews given, ms they were held for, reviews asked for; the same
+                              bytes, drafts         bytes of content and of drafts that are stored now
 
     d:<id>          HASH    the record: see `fallback.records`; while OPEN, then for the retention time, until it is
                             purged
@@ -87,6 +92,7 @@ INDEXES: Final = (
     "flagged",
     "arriving",
     "erased",
+    "load",
 )
 NAME_BYTES: Final = 12
 _DIGITS: Final = "abcdefghijklmnopqrstuvwxyz234567"

@@ -110,7 +110,8 @@ async def save_draft(store: Store, text: str, reviewer: Identity, draft: str, re
     if (size := len(draft.encode())) > DRAFT_BYTES_MAX:
         raise InvalidError(f"draft: expected at most {DRAFT_BYTES_MAX} bytes, got {size}")
     check_json("draft", draft)
-    await _run(store, "draft", hold, reviewer, request_id, said=(draft,))
+    most = store.config.queue(hold.queue).drafts_bytes_max
+    await _run(store, "draft", hold, reviewer, request_id, said=(draft,), own=(most,))
 
 
 async def flag(store: Store, name: str, reviewer: Identity, comment: str, request_id: str) -> None:

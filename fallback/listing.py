@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from heapq import merge
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from fallback import keys
-from fallback.config import check_queue_name
+from fallback.config import QueueSettings, check_queue_name
 from fallback.contents import noted
 from fallback.deferral import Deferral, State
 from fallback.errors import InvalidError
+from fallback.limits import beyond, expect
+from fallback.load import read
 from fallback.store import Store
 
 PAGE_MAX: Final = 1_000
+# What `states` asks of each queue.
+_COUNTS: Final = 8
 _INDEXES: Final = {
     State.OPEN: ("open",),
     State.SETTLING: ("open",),
@@ -27,7 +31,12 @@ _INDEXES: Final = {
 
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
-    """How full a queue is: deferrals with a free slot, with a held one, OPEN ones; reviewers who hold something."""
+    """How full a queue is: deferrals with a free slot, with a held one, OPEN ones; reviewers who hold something.
+
+    `expected_wait_seconds`: how long an item that came now, of the lowest priority, would wait; None where nobody gave
+    a review lately. `over`: the limits that are reached, by the names of their settings. `content_bytes`: what is
+    stored. `asked_last_hour`: reviews asked for, counted where there is a budget.
+    """
 
     name: str
     waiting: int
@@ -37,6 +46,12 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float
     undo_seconds: float
     reviewers: int
+    expected_wait_seconds: float | None = None
+    over: tuple[str, ...] = ()
+    content_bytes: int = 0
+    asked_last_hour: int = 0
+    budget_per_hour: int = 0
+    depth_max: int = 0
 
 
 async def page(
@@ -66,29 +81,45 @@ async def states(store: Store) -> list[QueueState]:
     """Return how full each queue is, by name."""
     names = await store.queues()
 
-    async def call() -> list[int]:
+    async def call() -> list[Any]:
         pipeline = store.connection.redis.pipeline(transaction=False)
         for name in names:
-            pipeline.zcard(keys.index(name, "free"))
+            for index in ("free", "open", "leases", "outbox", "dead"):
+                pipeline.zcard(keys.index(name, index))
             pipeline.hlen(keys.index(name, "holding"))
-            pipeline.zcard(keys.index(name, "open"))
             pipeline.hlen(keys.index(name, "holders"))
+            pipeline.hgetall(keys.index(name, "load"))
         return list(await pipeline.execute())
 
-    counts = iter(await store.connection.attempt(call)) if names else iter(())
+    if not names:
+        return []
+    now = await store.clock(names[0])
+    found = await store.connection.attempt(call)
     return [
-        QueueState(
-            name=name,
-            waiting=next(counts),
-            held=next(counts),
-            open=next(counts),
-            reviewers=next(counts),
-            assisted=store.config.queue(name).assisted,
-            lease_seconds=store.config.queue(name).lease_seconds,
-            undo_seconds=store.config.queue(name).undo_seconds,
-        )
-        for name in names
+        _state(name, store.config.queue(name), now, found[_COUNTS * number : _COUNTS * (number + 1)])
+        for number, name in enumerate(names)
     ]
+
+
+def _state(name: str, settings: QueueSettings, now: float, found: list[Any]) -> QueueState:
+    waiting, open_, leases, outbox, dead, held, reviewers, fields = found
+    load = read(fields, now=now, held=leases)
+    return QueueState(
+        name=name,
+        waiting=waiting,
+        held=held,
+        open=open_,
+        reviewers=reviewers,
+        assisted=settings.assisted,
+        lease_seconds=settings.lease_seconds,
+        undo_seconds=settings.undo_seconds,
+        expected_wait_seconds=expect(load, settings, ahead=waiting, priority=0),
+        over=beyond(settings, load, depth=open_, untold=outbox + dead),
+        content_bytes=load.content_bytes,
+        asked_last_hour=load.asked,
+        budget_per_hour=settings.budget_per_hour,
+        depth_max=settings.depth_max,
+    )
 
 
 async def _lists(store: Store, queue: str, names: tuple[str, ...], end: str, count: int) -> list[list[tuple[str, int]]]:

@@ -18,6 +18,7 @@ from fallback import (
     contents,
     durability,
     intake,
+    keys,
     leases,
     listing,
     outcomes,
@@ -28,10 +29,11 @@ from fallback import (
 )
 from fallback.answer import Answer, Identity
 from fallback.blobs import INPUTS, SUBJECT
-from fallback.config import Config
+from fallback.config import Config, RedisSettings
 from fallback.deferral import TERMINAL, Deferral, Lease, Parking, State
 from fallback.errors import DemurError, InvalidError, UnavailableError
 from fallback.intake import Parked
+from fallback.limits import Limits
 from fallback.listing import QueueState
 from fallback.outbox import Delivery, Outbox, Untold
 from fallback.outcomes import OutcomeEvent
@@ -48,6 +50,9 @@ WAIT_SECONDS_MAX: Final = 3_600.0
 # Waiters look again this often even if nothing woke them.
 _LOOK_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.2
+# Of a process's connections at most this share follows queues; who waits beyond looks again and again instead.
+_TAILS_SHARE: Final = 0.5
+_POLL_SECONDS: Final = 1.0
 
 T = TypeVar("T")
 
@@ -58,7 +63,10 @@ class Queue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._outbox = Outbox(store)
+        self._limits = Limits(store)
         self._tails: dict[str, Tail] = {}
+        settings = store.config.table("redis", RedisSettings)
+        self._tails_max = max(1, int(settings.connections_max * _TAILS_SHARE))
 
     @classmethod
     def connect(cls, config: Config) -> Self:
@@ -77,7 +85,7 @@ class Queue:
 
     async def park(self, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
         """Accept requests in one pipeline; a verdict for each: durably parked, or why not. Raises nothing."""
-        return await intake.park(self._store, parkings)
+        return await intake.park(self._store, parkings, self._limits)
 
     async def lease(self, queue: str, *, reviewer: Identity, limit: int = 1, wait_seconds: float = 0) -> list[Lease]:
         """Take up to `limit` items, the most urgent first; wait up to `wait_seconds` for the first one."""
@@ -150,6 +158,10 @@ class Queue:
         if record.settling and await settling.close(self._store, *parse(name)):
             record = await self._store.get(name)
         return record
+
+    async def expected_wait(self, deferral: Deferral) -> float | None:
+        """Return how long an OPEN deferral will still wait, seconds; None where nothing can be said, or it ended."""
+        return await self._limits.open(deferral)
 
     async def subject(self, name: str) -> bytes:
         """Return the content that a reviewer sees; empty where there is none.
@@ -228,7 +240,7 @@ class Queue:
 
     async def last_cursor(self, queue: str) -> str:
         """Return the cursor of the newest outcome."""
-        return await self._tail(queue).last("outcomes")
+        return await self._store.connection.newest(keys.index(queue, "outcomes"))
 
     async def trim_outcomes(self, queue: str, cursor: str) -> None:
         """Forget the outcomes up to and with `cursor`, once the ledger has them."""
@@ -289,8 +301,14 @@ class Queue:
             problem for queue in await self._store.queues() for problem in await reconcile.problems(self._store, queue)
         ]
 
-    def _tail(self, queue: str) -> Tail:
-        return self._tails.setdefault(queue, Tail(self._store.connection, queue))
+    async def _tail(self, queue: str) -> Tail | None:
+        """Return what follows a queue; None for a queue that is not there (yet), or where too many are followed."""
+        found = self._tails.get(queue)
+        if found is None and await self._limits.known(queue):
+            self._tails = {name: tail for name, tail in self._tails.items() if tail.running}
+            if len(self._tails) < self._tails_max:
+                found = self._tails.setdefault(queue, Tail(self._store.connection, queue))
+        return found
 
     async def _until(
         self,
@@ -305,17 +323,37 @@ class Queue:
         if enough(found) or wait_seconds <= 0:
             return found
         deadline = time.monotonic() + wait_seconds
-        with self._tail(queue).subscribe(topic) as event:
-            while (left := deadline - time.monotonic()) > 0:
-                try:
-                    found = await look()
-                except UnavailableError:
-                    await asyncio.sleep(min(_PAUSE_SECONDS, left))
-                    continue
-                if enough(found):
-                    break
-                await _wait(event, min(_LOOK_SECONDS, deadline - time.monotonic()))
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                tail = await self._tail(queue)
+                if tail is not None:
+                    with tail.subscribe(topic) as event:
+                        return await self._follow(enough, look, event, deadline)
+                await asyncio.sleep(min(_POLL_SECONDS, left))
+                found = await look()
+            except UnavailableError:
+                await asyncio.sleep(min(_PAUSE_SECONDS, left))
+                continue
+            if enough(found):
+                break
         return found
+
+    async def _follow(
+        self, enough: Callable[[T], bool], look: Callable[[], Awaitable[T]], event: asyncio.Event, deadline: float
+    ) -> T:
+        """Look, then again whenever `event` is set, until it is enough or the time is over."""
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                found = await look()
+            except UnavailableError:
+                if left <= 0:
+                    raise
+                await asyncio.sleep(min(_PAUSE_SECONDS, left))
+                continue
+            if enough(found) or left <= 0:
+                return found
+            await _wait(event, min(_LOOK_SECONDS, left))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -77,9 +77,12 @@ async def _purge(store: Store, queue: str) -> int:
     """Forget what is old, then its content; who dies in between leaves files to the sweep."""
     total = 0
     for _ in range(BATCHES_MAX):
-        count, ids = accepted(await store.run("purge", queue, BATCH, retention_ms(store, queue)), queue)
+        count, ids, untold = accepted(await store.run("purge", queue, BATCH, retention_ms(store, queue)), queue)
         if ids:
             await store.blobs.delete(queue, ids)
+        if untold:
+            # Whoever was to be told did not take it in all the time that it was kept.
+            log.error("outcomes purged that nobody took", queue=queue, count=len(untold), ids=untold)
         total += count
         if count < BATCH:
             break

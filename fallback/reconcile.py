@@ -9,6 +9,7 @@ from fallback.store import Store, accepted
 
 _BATCH: Final = 200
 # The indexes whose members are ids of deferrals, or begin with one.
+_OPEN: Final = ("open", "free", "held", "full", "settling")
 _SORTED: Final = (
     "open",
     "free",
@@ -31,21 +32,49 @@ async def problems(store: Store, queue: str) -> list[str]:
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         found += [str(problem) for problem in accepted(await store.run("inspect", queue, *batch), queue)]
+    found += await _bytes(store, queue)
     return [f"{queue}: {problem}" for problem in dict.fromkeys(found)]
 
 
+async def _bytes(store: Store, queue: str) -> list[str]:
+    """Compare the bytes that are counted with what stands there; nothing where something came or went meanwhile."""
+    redis, load = store.connection.redis, keys.index(queue, "load")
+
+    async def counted() -> dict[str, int]:
+        fields = await store.connection.attempt(lambda: redis.hgetall(load))
+        told = {field.decode(): int(count) for field, count in fields.items()}
+        return {name: told.get(name, 0) for name in ("bytes", "drafts")}
+
+    before = await counted()
+    # What is missing from one of these stands in another.
+    ids = sorted({one for name in (*_OPEN, "ended") for one in await _members(store, queue, name)})
+    sums = {"bytes": 0, "drafts": 0}
+    for start in range(0, len(ids), _BATCH):
+        content, drafts = accepted(await store.run("weigh", queue, *ids[start : start + _BATCH]), queue)
+        sums["bytes"] += content
+        sums["drafts"] += drafts
+    if await counted() != before:
+        return []
+    return [
+        f"load: {name}: expected {expected}, got {before[name]}"
+        for name, expected in sums.items()
+        if before[name] != expected
+    ]
+
+
 async def _ids(store: Store, queue: str) -> set[str]:
-    ids: set[str] = set()
-    redis = store.connection.redis
-    for name in (*_SORTED, "holding"):
-        key = keys.index(queue, name)
-        cursor = 0
-        while True:
-            scan = redis.hscan if name == "holding" else redis.zscan
-            cursor, members = await store.connection.attempt(lambda: scan(key, cursor, count=1_000))  # noqa: B023
-            ids |= {
-                (member if isinstance(member, bytes) else member[0]).decode().partition(":")[0] for member in members
-            }
-            if cursor == 0:
-                break
-    return ids
+    return {one for name in (*_SORTED, "holding") for one in await _members(store, queue, name)}
+
+
+async def _members(store: Store, queue: str, name: str) -> list[str]:
+    """Return the ids that stand in an index, each once."""
+    ids: dict[str, None] = {}
+    key, redis, cursor = keys.index(queue, name), store.connection.redis, 0
+    scan = redis.hscan if name == "holding" else redis.zscan
+    while True:
+        cursor, members = await store.connection.attempt(lambda: scan(key, cursor, count=1_000))  # noqa: B023
+        ids |= dict.fromkeys(
+            (member if isinstance(member, bytes) else member[0]).decode().partition(":")[0] for member in members
+        )
+        if cursor == 0:
+            return list(ids)

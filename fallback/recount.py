@@ -15,7 +15,7 @@ from fallback.store import Store
 _PAGE: Final = 1_000
 _ENDED: Final = ("resolved", "expired", "cancelled")
 # Keys of fixed name that stay, however little is in them.
-_STAY: Final = frozenset({"seq", "outcomes", "changes"})
+_STAY: Final = frozenset({"seq", "outcomes", "changes", "load"})
 
 
 class Recount(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,12 +30,13 @@ def queues(found: Sequence[ReviewQueue], *, json: bool) -> None:
     if json:
         return _lines([asdict(queue) for queue in found])
     table = _table("queue", *(("waiting", "held", "open", "reviewers")), right=4)
-    table.add_column("reviews are")
-    table.add_column("lease")
+    for column in ("reviews are", "lease", "wait", "over"):
+        table.add_column(column)
     for queue in found:
         counts = (queue.waiting, queue.held, queue.open, queue.reviewers)
         kind = "assisted" if queue.assisted else "blind"
-        table.add_row(Text(queue.name), *map(str, counts), kind, f"{queue.lease_seconds:g} s")
+        wait, over = _span(queue.expected_wait_seconds), ", ".join(queue.over) or "-"
+        table.add_row(Text(queue.name), *map(str, counts), kind, f"{queue.lease_seconds:g} s", wait, over)
     return _print(table, len(found), "no queue has anything yet")
 
 
@@ -213,6 +214,16 @@ def _safe(text: str) -> str:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _span(seconds: float | None) -> str:
+    """Say roughly how long; whoever reads it plans with minutes, not with digits."""
+    if seconds is None:
+        return "unknown"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _table(*columns: str, right: int = 0) -> Table:

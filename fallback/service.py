@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import grpc
 import structlog
+from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -336,6 +337,10 @@ def _lease_to_wire(lease: Lease) -> pb.Lease:
     )
 
 
+def _optional(seconds: float | None) -> Duration | None:
+    return None if seconds is None else duration_to_wire(seconds)
+
+
 def _queue_to_wire(state: QueueState) -> pb.ReviewQueue:
     return pb.ReviewQueue(
         name=f"queues/{state.name}",
@@ -346,4 +351,10 @@ def _queue_to_wire(state: QueueState) -> pb.ReviewQueue:
         lease_duration=duration_to_wire(state.lease_seconds),
         reviewers=state.reviewers,
         undo_window=duration_to_wire(state.undo_seconds),
+        expected_wait=_optional(state.expected_wait_seconds),
+        over=state.over,
+        content_bytes=state.content_bytes,
+        asked_last_hour=state.asked_last_hour,
+        budget_per_hour=state.budget_per_hour,
+        depth_max=state.depth_max,
     )

@@ -20,6 +20,7 @@ from fallback.errors import (
     AbortedError,
     ConflictError,
     DemurError,
+    FullError,
     InvalidError,
     NotFoundError,
     StateError,
@@ -59,10 +60,14 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "limit": (StateError, "{name}: has {0} places for reviews and gets no more now"),
     "nothing": (StateError, "{name}: holds no review of yours to take back"),
     "stranger": (StateError, "{name}: only who holds or answered it may flag it"),
-    "flagged": (StateError, "{name}: has {0} flags already, as many as may"),
+    "flagged": (FullError, "{name}: has {0} flags already, as many as one may have"),
+    "drafts": (
+        FullError,
+        "{name}: its queue holds {0} bytes of drafts and has no room for this one (setting drafts_bytes_max)",
+    ),
     "closed": (StateError, "{name}: its reviews could be taken back until {0}; that is over"),
     "overdue": (StateError, "{name}: its time to be reviewed ended at {0}"),
-    "skipped": (StateError, "{name}: {0} people skipped it already, as many as may; release it instead"),
+    "skipped": (FullError, "{name}: {0} people skipped it already, as many as may; release it instead"),
 }
 
 

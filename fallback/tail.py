@@ -53,6 +53,11 @@ class Tail:
             if not events:
                 del self._topics[topic]
 
+    @property
+    def running(self) -> bool:
+        """Whether somebody waits, or did a moment ago."""
+        return bool(self._topics) or self._task is not None
+
     async def close(self) -> None:
         """Stop reading; those who wait go on to their time-outs."""
         task, self._task = self._task, None

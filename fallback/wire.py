@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
@@ -77,6 +77,11 @@ def duration_from_wire(field: str, wire: Duration, *, seconds_max: float = DURAT
     if not 0 <= seconds <= seconds_max:
         raise InvalidError(f"{field}: expected 0 to {seconds_max:g} s, got {seconds:g} s")
     return seconds
+
+
+def expected_wait_from_wire(wire: Any) -> float | None:
+    """Return the seconds of a reply's `expected_wait`; None where it says nothing."""
+    return duration_from_wire("expected_wait", wire.expected_wait) if wire.HasField("expected_wait") else None
 
 
 def text_from_wire(field: str, text: str, *, chars_max: int, needed: bool = False) -> str:
@@ -275,7 +280,12 @@ def state_from_wire(wire: pb.Deferral.State) -> State | None:
 
 
 def deferral_to_wire(
-    deferral: Deferral, *, show_prediction: bool, show_notes: bool = False, subject: bytes = b""
+    deferral: Deferral,
+    *,
+    show_prediction: bool,
+    show_notes: bool = False,
+    subject: bytes = b"",
+    expected_wait: float | None = None,
 ) -> pb.Deferral:
     """Return `deferral` as it stands on the wire, with the content of its subject where it is given.
 
@@ -299,6 +309,8 @@ def deferral_to_wire(
     )
     if deferral.outcome is not None:
         wire.outcome.CopyFrom(outcome_to_wire(deferral.outcome))
+    if expected_wait is not None:
+        wire.expected_wait.CopyFrom(duration_to_wire(expected_wait))
     if show_notes:
         wire.flags.extend(_flag_to_wire(flag) for flag in deferral.flags)
         wire.skips.extend(_skip_to_wire(skip) for skip in deferral.skips)

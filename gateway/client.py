@@ -72,9 +72,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A deferral as it stands, and, once it has ended, how."""
+    """A deferral as it stands, how long it will wait (from `get`, where that can be said), and how it ended."""
 
     deferral: Deferral
+    expected_wait_seconds: float | None = None
 
     @property
     def state(self) -> State:
@@ -121,6 +122,7 @@ class Result:
     """What Predict replied. `deferral` is set where a person will answer; the label is then the model's guess.
 
     `confidence` in [0, 1]; `label` is empty and `confidence` 0 where the model says neither.
+    `expected_wait_seconds`: how long the person will take, where that can be said.
     """
 
     model: str
@@ -133,6 +135,7 @@ class Result:
     rules: tuple[Verdict, ...]
     queue_seconds: float
     compute_seconds: float
+    expected_wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +325,7 @@ class Client:
             ),
             queue_seconds=_seconds(reply.queue_duration),
             compute_seconds=_seconds(reply.compute_duration),
+            expected_wait_seconds=wire.expected_wait_from_wire(reply),
         )
 
 
@@ -339,7 +343,7 @@ async def _raised(call: Awaitable[T]) -> T:
 
 
 def _told(reply: types_pb2.Deferral) -> Told:
-    return Told(deferral=wire.deferral_from_wire(reply))
+    return Told(deferral=wire.deferral_from_wire(reply), expected_wait_seconds=wire.expected_wait_from_wire(reply))
 
 
 def _seconds(duration: Any) -> float:

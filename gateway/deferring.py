@@ -11,20 +11,21 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 
 import structlog
 
 from fallback.deferral import Parking
-from fallback.errors import ConflictError, DemurError, FullError, OverdueError, UnavailableError
+from fallback.errors import ConflictError, DemurError, FullError, OverdueError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
 from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.parking import parking
+from gateway.policy import Verdict
 from gateway.remembered import conflict
 from gateway.request import Request, Result
 
@@ -225,6 +226,8 @@ class Deferring:
 
     def _tell(self, declined: Declined, verdicts: dict[int, Parked | DemurError]) -> None:
         model = declined.result.model
+        for row, verdict in verdicts.items():
+            self._count_over(declined, row, verdict)
         for row in declined.audited:
             verdict = verdicts[row]
             if isinstance(verdict, DemurError):
@@ -233,27 +236,70 @@ class Deferring:
                 self._metrics.audits.labels(model).inc(verdict.created)
         if not declined.deferred:
             return
-        names: dict[int, str] = {}
-        problem: DemurError | None = None
-        for row in declined.deferred:
-            verdict = verdicts[row]
-            if isinstance(verdict, DemurError):
-                problem = problem or verdict
-            else:
-                names[row] = verdict.name
-                self._metrics.parked.labels(model).inc(verdict.created)
-        if isinstance(problem, ConflictError):
-            problem = conflict(declined.asker.request.idempotency_key)
-        if problem is not None:
-            self._metrics.redis_errors.labels("park").inc(isinstance(problem, UnavailableError))
-            if not isinstance(problem, UnavailableError) or self._redis_away == "refuse":
-                declined.asker.fail(problem)
+        parked = {row: found for row in declined.deferred if isinstance(found := verdicts[row], Parked)}
+        failed = {row: found for row in declined.deferred if isinstance(found := verdicts[row], DemurError)}
+        for found in parked.values():
+            self._metrics.parked.labels(model).inc(found.created)
+        if any(isinstance(error, UnavailableError) for error in failed.values()):
+            self._metrics.redis_errors.labels("park").inc()
+        for row, error in failed.items():
+            if not self._excused(declined, row, error):
+                key = declined.asker.request.idempotency_key
+                declined.asker.fail(conflict(key) if isinstance(error, ConflictError) else error)
                 return
-        declined.asker.answer(replace(declined.result, deferrals=names, unparked=problem is not None))
+        declined.asker.answer(
+            replace(
+                declined.result,
+                deferrals={row: found.name for row, found in parked.items()},
+                unparked=bool(failed),
+                notes=_notes(parked, failed),
+                expected_waits={
+                    row: found.expected_wait for row, found in parked.items() if found.expected_wait is not None
+                },
+            )
+        )
+
+    def _excused(self, declined: Declined, row: int, error: DemurError) -> bool:
+        """Whether the operator has a row that could not be parked answered all the same, by the model alone."""
+        if isinstance(error, UnavailableError):
+            return self._redis_away == "answer_unreviewed"
+        # No confidence excuses what always goes to a person, and no want of people either.
+        decisions, place = declined.result.decisions, declined.result.first + row
+        insists = decisions is not None and decisions.insists(place)
+        return isinstance(error, OverError) and error.unreviewed and not insists
+
+    def _count_over(self, declined: Declined, row: int, verdict: Parked | DemurError) -> None:
+        """Count a row that met a queue over its limit, by what is done with it."""
+        if isinstance(verdict, OverError):
+            unreviewed = row in declined.deferred and self._excused(declined, row, verdict)
+            done = "answered_unreviewed" if unreviewed else "refused"
+            self._metrics.over.labels(verdict.queue, verdict.limit, done).inc()
+        elif isinstance(verdict, Parked) and verdict.over:
+            self._metrics.over.labels(verdict.name.split("/")[1], verdict.over, "kept").inc()
 
     def _lose_audits(self, count: int, error: DemurError) -> None:
         self._metrics.redis_errors.labels("audit").inc(count)
         log.warning("audits were not parked", count=count, error=error.message)
+
+
+def _notes(parked: Mapping[int, Parked], failed: Mapping[int, DemurError]) -> dict[int, Verdict]:
+    """Return what is to be said of rows whose queue is over a limit or away."""
+    kept = {
+        row: Verdict(
+            rule="over", defers=False, evaluation=f"the queue is over its limit {found.over}; parked all the same"
+        )
+        for row, found in parked.items()
+        if found.over
+    }
+    unparked = {
+        row: Verdict(
+            rule="over" if isinstance(error, OverError) else "away",
+            defers=False,
+            evaluation=f"{error.message.partition(';')[0]}; answered unreviewed",
+        )
+        for row, error in failed.items()
+    }
+    return kept | unparked
 
 
 def _parking(declined: Declined, row: int, live: Live) -> Parking:

@@ -3,7 +3,8 @@
 What is served is what ServerMetadata lists; any other method of that protocol answers UNIMPLEMENTED. The decision
 travels in the reply's parameters: `demur_decision`, `demur_confidence`, `demur_deferral`. A request of several rows is
 judged row by row: `demur_decision` is the weakest of them, `demur_confidence` the lowest, `demur_deferral` the names of
-the deferred rows in row order, with commas between.
+the deferred rows in row order, with commas between, `demur_expected_wait` the longest that one of these is expected to
+wait, in seconds (absent where nobody answered lately). Where the queue is over a limit, `demur_over` says so.
 
 What a client gets for a deferred request is the model's `on_deferral`. "provisional": the model's outputs, marked.
 "wait": the call waits for the person within its deadline; the deferred rows of the answer's output are then one-hot of
@@ -220,8 +221,10 @@ class InferWaiter:
             case "wait":
                 self._service.wait(self, result)
             case _:
+                waits = result.expected_waits.values()
+                when = f" in about {max(waits):.0f} s" if waits else ""
                 names = _names(result)
-                error = StateError(f"a person will answer this: {names}; this model gives no answer without one")
+                error = StateError(f"a person will answer this{when}: {names}; this model gives no answer without one")
                 self.call.fail(error, _trailing(result))
 
     def settled(self, result: Result, deferrals: Mapping[int, Deferral]) -> None:
@@ -290,6 +293,10 @@ def _describe(parameters: Any, result: Result, *, provisional: bool, outcomes: s
         parameters["demur_confidence"].double_param = min(known)
     if result.deferrals:
         parameters["demur_deferral"].string_param = _names(result)
+    if result.expected_waits and not outcomes:
+        parameters["demur_expected_wait"].double_param = max(result.expected_waits.values())
+    if result.notes:
+        parameters["demur_over"].string_param = result.notes[min(result.notes)].evaluation
     if outcomes:
         parameters["demur_outcome"].string_param = outcomes
 

@@ -52,6 +52,9 @@ class Metrics:
         self.redis_errors = self._counter(
             "redis_errors", "Calls to Redis that failed, by what they were for", "operation"
         )
+        self.over = self._counter(
+            "over", "Requests that met a queue over a limit, by what was done", "queue", "limit", "done"
+        )
         self.swaps = self._counter("swaps", "Versions swapped in", "model")
         self.swap_failures = self._counter("swap_failures", "Versions that could not be loaded", "model")
         self.batch_rows = Histogram(

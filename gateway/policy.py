@@ -94,6 +94,10 @@ class Decisions:
             return Decision.DEFERRED
         return Decision.UNREVIEWED if self.unreviewed[row] else Decision.ANSWERED
 
+    def insists(self, row: int) -> bool:
+        """Return whether the label predicted for one row always goes to a person."""
+        return bool(self.rules.always[self.predicted[row]])
+
     def reasons(self, row: int) -> tuple[str, ...]:
         """Return the names of the rules that sent a row to a person."""
         return tuple(verdict.rule for verdict in self.verdicts(row) if verdict.defers)

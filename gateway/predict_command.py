@@ -185,6 +185,8 @@ def _show(result: Result) -> None:
         grid.add_row(f"rule {rule.rule}", Text(f"{rule.evaluation}{' -> a person' if rule.defers else ''}"))
     if result.deferral is not None:
         grid.add_row("deferral", Text(result.deferral.name))
+        wait = result.expected_wait_seconds
+        grid.add_row("expected wait", "nobody answered lately" if wait is None else f"{wait:.0f} s")
     Console().print(grid)
 
 

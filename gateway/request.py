@@ -50,7 +50,8 @@ class Result:
 
     `first` is the row of the batch, and so of `decisions`, that this request's rows begin at. `decisions` is None
     where nothing judges the model. `deferrals` maps this request's deferred rows to their names. `unparked`: rows
-    that should have gone to a person and could not, answered all the same because the operator chose so.
+    that should have gone to a person and could not, answered all the same because the operator chose so. `notes`: what
+    is to be said of single rows beside the policy's rules. `expected_waits`: of deferred rows, seconds, where known.
     """
 
     model: str
@@ -65,6 +66,8 @@ class Result:
     on_deferral: str = ""
     deferrals: Mapping[int, str] = field(default_factory=dict)
     unparked: bool = False
+    notes: Mapping[int, Verdict] = field(default_factory=dict)
+    expected_waits: Mapping[int, float] = field(default_factory=dict)
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
 
@@ -86,7 +89,10 @@ class Result:
 
     def verdicts(self, row: int) -> tuple[Verdict, ...]:
         """Return what every rule said of one row."""
-        return () if self.decisions is None or not self.judged else self.decisions.verdicts(self.first + row)
+        if self.decisions is None or not self.judged:
+            return ()
+        said = self.decisions.verdicts(self.first + row)
+        return (*said, self.notes[row]) if row in self.notes else said
 
 
 class Waiter(Protocol):

@@ -185,6 +185,7 @@ class Gateway:
             champions=self.champions,
             queue=self.queue,
             credentials=self._credentials,
+            metrics=self.metrics,
             message_bytes_max=settings.message_bytes_max,
             wait_seconds_max=settings.wait_seconds_max,
         )

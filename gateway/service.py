@@ -14,10 +14,11 @@ from demur.v1 import types_pb2
 from fallback import wire
 from fallback.answer import Identity, Label
 from fallback.deferral import Deferral, OnExpiry, Parking, Prediction
-from fallback.errors import DemurError, InvalidError, NotFoundError, UnavailableError
+from fallback.errors import DemurError, InvalidError, NotFoundError, OverError, UnavailableError
 from fallback.identity import CLIENT, OPERATOR, Credentials
-from fallback.queue import Queue
+from fallback.queue import Parked, Queue
 from gateway.champions import Champions
+from gateway.metrics import Metrics
 from gateway.parking import digest
 from gateway.policy import Wish
 from gateway.request import Request, Result, request_key
@@ -45,10 +46,12 @@ class PredictionService:
         champions: Champions,
         queue: Queue,
         credentials: Credentials,
+        metrics: Metrics,
         message_bytes_max: int,
         wait_seconds_max: float,
     ) -> None:
         self._champions = champions
+        self._metrics = metrics
         self._queue = queue
         self._credentials = credentials
         self._message_bytes_max = message_bytes_max
@@ -133,13 +136,25 @@ class PredictionService:
             reasons=("wish",),
         )
         (parked,) = await self._queue.park([asked])
+        self._count(parked)
         if isinstance(parked, DemurError):
             raise parked
-        return wire.deferral_to_wire(await self._queue.get(parked.name), show_prediction=True)
+        return await self._waiting(await self._queue.get(parked.name))
+
+    def _count(self, parked: Parked | DemurError) -> None:
+        """Count a request that met a queue over its limit."""
+        if isinstance(parked, OverError):
+            self._metrics.over.labels(parked.queue, parked.limit, "refused").inc()
+        elif isinstance(parked, Parked) and parked.over:
+            self._metrics.over.labels(parked.name.split("/")[1], parked.over, "kept").inc()
+
+    async def _waiting(self, deferral: Deferral) -> Message:
+        """Return a deferral with how long it will still wait, where that can be said."""
+        wait = await self._queue.expected_wait(deferral)
+        return wire.deferral_to_wire(deferral, show_prediction=True, expected_wait=wait)
 
     async def _get(self, call: Call) -> Message:
-        deferral = await self._own(_read(call.payload, pb.GetDeferralRequest).name, self._caller(call))
-        return wire.deferral_to_wire(deferral, show_prediction=True)
+        return await self._waiting(await self._own(_read(call.payload, pb.GetDeferralRequest).name, self._caller(call)))
 
     async def _wait(self, call: Call) -> Message:
         identity = self._caller(call)
@@ -268,6 +283,8 @@ def _response(result: Result) -> pb.PredictResponse:
         queue_duration=wire.duration_to_wire(result.queue_seconds),
         compute_duration=wire.duration_to_wire(result.compute_seconds),
     )
+    if 0 in result.expected_waits:
+        response.expected_wait.CopyFrom(wire.duration_to_wire(result.expected_waits[0]))
     for verdict in result.verdicts(0):
         response.rules.add(rule=verdict.rule, defers=verdict.defers, evaluation=verdict.evaluation)
     return response

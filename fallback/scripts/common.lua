@@ -53,6 +53,27 @@ local function described(id)
   return #flat > 0 and cjson.encode(fields)
 end
 
+-- Counts `many` of `what` in this minute. The first of a minute takes away what is older than an hour.
+local function tally(what, many, time)
+  local minute = math.floor(time / 60000)
+  if call('HINCRBY', K.load, text(minute) .. ':' .. what, many) ~= many then
+    return
+  end
+  for _, field in ipairs(call('HKEYS', K.load)) do
+    local of = string.match(field, '^(%d+):')
+    if of and tonumber(of) < minute - 60 then
+      call('HDEL', K.load, field)
+    end
+  end
+end
+
+-- Content came, or went (less than nothing).
+local function weigh(bytes)
+  if bytes ~= 0 then
+    call('HINCRBY', K.load, 'bytes', text(bytes))
+  end
+end
+
 -- Adds to what is remembered of a reply what is not worth keeping: the record as it stands.
 local function with_record(reply, id)
   if reply[1] == 'ok' then
@@ -181,21 +202,27 @@ local function draft_of(id, reviewer)
   return ''
 end
 
+-- Forgets one draft.
+local function forget_draft(id, field)
+  call('HINCRBY', K.load, 'drafts', -call('HSTRLEN', drafts(id), field))
+  call('HDEL', drafts(id), field)
+end
+
 -- Forgets the drafts of this reviewer and, where one is named, of this slot.
 local function forget_drafts(id, reviewer, slot)
   for _, field in ipairs(call('HKEYS', drafts(id))) do
     local of, by = string.match(field, '^(%d+):(.*)$')
     if by == reviewer or of == slot then
-      call('HDEL', drafts(id), field)
+      forget_draft(id, field)
     end
   end
 end
 
--- Judges a holder's call: nil when the reviewer holds the slot now, else the refusal.
+-- Judges a holder's call: nil, and since when, when the reviewer holds the slot now, else the refusal.
 local function judge(id, slot, generation, nonce, reviewer, time)
   local field = 's' .. slot
   local found = call('HMGET', record(id), 'state', field .. '.state', field .. '.generation', field .. '.nonce',
-    field .. '.holder', field .. '.until', field .. '.last', 'slots')
+    field .. '.holder', field .. '.until', field .. '.last', field .. '.since')
   local state, slot_now, current, holder = found[1], found[2], tonumber(found[3]), found[5]
   if not state then
     return { 'refused', 'unknown' }
@@ -222,7 +249,7 @@ local function judge(id, slot, generation, nonce, reviewer, time)
   if tonumber(found[6]) <= time then
     return { 'refused', 'stale', 'lapsed' }
   end
-  return nil
+  return nil, tonumber(found[8])
 end
 
 -- nil when the deferral is in one of the states, else the refusal.
@@ -272,7 +299,9 @@ local function finish(id, state, outcome, event, time, retention)
     'attempt', 0)
   call('ZADD', ({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled })[state], seq, id)
   call('ZADD', K.ended, text(time + retention), id)
-  call('UNLINK', drafts(id))
+  for _, field in ipairs(call('HKEYS', drafts(id))) do
+    forget_draft(id, field)
+  end
   call('XADD', K.outcomes, '*', 'id', id)
   if event ~= '' then
     call('ZADD', K.outbox, text(time), id)

@@ -1,7 +1,8 @@
 #!lua
 -- draft: keeps a holder's unfinished work beside the deferral, in place of what they kept before. Changes no state.
 --   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer   [10] draft, JSON
--- -> {'ok'} | refused: see judge
+--   [11] most bytes of drafts in the queue
+-- -> {'ok'} | refused: drafts bytes, see judge
 -- Not allowed out of memory: it makes the server fuller.
 local DRAFTS_MAX = 32
 
@@ -14,6 +15,11 @@ local refusal = judge(id, slot, tonumber(ARGV[7]), ARGV[8], reviewer, clock())
 if refusal then
   return refusal
 end
+local before = call('HSTRLEN', drafts(id), draft_of(id, reviewer))
+local stored = tonumber(call('HGET', K.load, 'drafts') or 0)
+if stored - before + #ARGV[10] > tonumber(ARGV[11]) then
+  return { 'refused', 'drafts', stored }
+end
 forget_drafts(id, reviewer)
 if call('HLEN', drafts(id)) >= DRAFTS_MAX then
   -- Somebody's who no longer holds a place; there are fewer places than drafts.
@@ -21,10 +27,11 @@ if call('HLEN', drafts(id)) >= DRAFTS_MAX then
     local of, by = string.match(field, '^(%d+):(.*)$')
     local now = call('HMGET', record(id), 's' .. of .. '.state', 's' .. of .. '.holder')
     if now[1] ~= 'held' or now[2] ~= by then
-      call('HDEL', drafts(id), field)
+      forget_draft(id, field)
       break
     end
   end
 end
 call('HSET', drafts(id), slot .. ':' .. reviewer, ARGV[10])
+call('HINCRBY', K.load, 'drafts', #ARGV[10])
 return remember({ 'ok' })

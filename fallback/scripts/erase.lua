@@ -13,7 +13,12 @@ if call('EXISTS', key) == 0 then
   return { 'refused', 'unknown' }
 end
 call('HSETNX', key, 'erased', text(clock()))
-call('UNLINK', P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs', drafts(id))
+weigh(-tonumber(call('HGET', key, 'bytes') or 0))
+call('HDEL', key, 'bytes')
+for _, field in ipairs(call('HKEYS', drafts(id))) do
+  forget_draft(id, field)
+end
+call('UNLINK', P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs')
 if ARGV[6] ~= '' then
   call('HSET', K.erased, id, ARGV[6])
 end

@@ -24,6 +24,7 @@ if free + held > 0 or slots >= tonumber(ARGV[7]) then
 end
 call('HSET', key, 'slots', slots + 1)
 local now = call('HINCRBY', key, 'version', 1)
+tally('asked', 1, clock())
 place(id, key)
 wake(id)
 return remember({ 'ok', now })

@@ -87,7 +87,8 @@ while #reply - 2 < limit do
   end
   seen = seen + #ids
   if #ids < chunk then
-    return told(remember(reply))
+    -- Nothing taken is nothing to remember: a repeat may find something.
+    return #reply > 2 and told(remember(reply)) or reply
   end
   if seen >= tonumber(ARGV[10]) then
     break
@@ -95,4 +96,4 @@ while #reply - 2 < limit do
   chunk = many
 end
 reply[2] = at
-return told(remember(reply))
+return #reply > 2 and told(remember(reply)) or reply

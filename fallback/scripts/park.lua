@@ -2,19 +2,28 @@
 -- park: accepts deferrals, whose content is already stored, and makes their records; or finds the one that the
 -- idempotency key made before. All are judged, in order, then all that are accepted are written: what costs is the
 -- call, so a run asks once what is there and writes each index once.
---   ARGV[5] slots at first   [6] most OPEN deferrals
+--   ARGV[5] slots at first   [6] OPEN deferrals beyond which the queue is over   [7] reviews an hour that may be asked for,
+--   0 where nobody counts   [8] 'keep' where what is over is kept all the same   [9] most OPEN deferrals ever
+--   [10] most bytes of content   [11] most outcomes that are still to be told
 --   then for each deferral two: the words
 --     id, made by the caller: what tells a repeat   digest of client and idempotency key, or -   digest of the input
---     digest of the task   priority, 0 to 9   time to review, ms   subject, inputs, both or none: the content that must
+--     digest of the task   priority, 0 to 9   time to review, ms   bytes of content, then 'a' for an audit, then 'c' where
+--     there is a callback   subject, inputs, both or none: the content that must
 --     be there; large content on its way has .up behind its name, and gets its own name here
 --   and its body: what never changes, JSON
 -- -> {'ok', JSON: a list with one of these for each}
---    ['ok', id, 1 if made now] | ['refused', 'conflict', id] | ['refused', 'full', depth] | ['refused', 'lost', what]
+--    ['ok', id, 1 if made now, how many are before it or -1, the limit it is over or ''] | ['refused', 'conflict', id]
+--    ['refused', 'over', limit, how much there is, ms until there may be room or 0] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
-local FIRST, EACH = 7, 2
-local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) ?(.*)$'
-local slots, depth_max = ARGV[5], tonumber(ARGV[6])
+local FIRST, EACH = 12, 2
+local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) (%d+)(a?)(c?) ?(.*)$'
+local slots, depth_max, budget, keep = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == 'keep'
+local open_max, bytes_max, untold_max = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local time, depth = clock(), call('ZCARD', K.open)
+local stored, came = tonumber(call('HGET', K.load, 'bytes') or 0), 0
+-- Looked up by the first that needs to know: outcomes still to be told, reviews asked for in the last hour; then what
+-- this run asks for, and how long until the oldest of those asked for do not count any more, ms.
+local untold, asked_before, asking, room = nil, nil, 0, 0
 
 local function content(id, what)
   return P .. 'b:' .. id .. ':' .. what
@@ -24,7 +33,8 @@ end
 local asked, ids, records, contents, tasks, keys = {}, {}, {}, {}, {}, {}
 for at = FIRST, #ARGV, EACH do
   local one = { body = ARGV[at + 1] }
-  one.id, one.idempotency, one.input, one.task, one.priority, one.length, one.contents = string.match(ARGV[at], WORDS)
+  one.id, one.idempotency, one.input, one.task, one.priority, one.length, one.bytes, one.audit, one.called, one.contents =
+    string.match(ARGV[at], WORDS)
   one.key = record(one.id)
   asked[#asked + 1], ids[#ids + 1], records[#records + 1], tasks[one.task] = one, one.id, one.key, P .. 't:' .. one.task
   for what in string.gmatch(one.contents, '%S+') do
@@ -70,34 +80,86 @@ local function judge_known(one)
   local cut = string.find(value, ' ', 1, true)
   local id = string.sub(value, 1, cut - 1)
   if string.sub(value, cut + 1) == one.input then
-    return { 'ok', id, 0 }
+    return { 'ok', id, 0, call('ZRANK', K.free, id) or -1, '' }
   end
   return { 'refused', 'conflict', id }
 end
 
--- nil when all is there that a deferral needs, else the refusal.
-local function judge_new(one)
+-- The reviews asked for in the last hour; sets `room`.
+local function count_asked()
+  local minute, fields, sum = math.floor(time / 60000), {}, 0
+  for past = 60, 0, -1 do
+    fields[#fields + 1] = text(minute - past) .. ':asked'
+  end
+  for past, found in ipairs(call('HMGET', K.load, unpack(fields))) do
+    sum = sum + tonumber(found or 0)
+    if found and room == 0 then
+      room = (minute + past) * 60000 - time
+    end
+  end
+  if room == 0 then
+    room = (minute + 61) * 60000 - time
+  end
+  return sum
+end
+
+-- The limit that one more would be over, how much there is, and whether it is kept all the same. The hard ones first.
+local function over(one)
+  if depth >= open_max and open_max > depth_max then
+    return 'open_max', depth
+  end
+  if stored + came + one.bytes > bytes_max then
+    return 'bytes_max', stored + came
+  end
+  if one.called ~= '' then
+    untold = untold or call('ZCARD', K.outbox) + call('ZCARD', K.dead)
+    if untold >= untold_max then
+      return 'outbox_max', untold
+    end
+  end
   if depth >= depth_max then
-    return { 'refused', 'full', depth }
+    return 'depth_max', depth, keep and depth < open_max
+  end
+  if budget > 0 and one.audit == '' then
+    asked_before = asked_before or count_asked()
+    if asked_before + asking + slots > budget then
+      return 'budget_per_hour', asked_before + asking, keep
+    end
+  end
+  return ''
+end
+
+-- nil, and the limit it is over or '', when all is there that a deferral needs; else the refusal.
+local function judge_new(one)
+  local beyond, much, kept = over(one)
+  if beyond ~= '' and not kept then
+    return { 'refused', 'over', beyond, much, room }
   end
   for what in string.gmatch(one.contents, '%S+') do
     if not stored(content(one.id, what)) then
       return { 'refused', 'lost', what }
     end
   end
-  return not tasks[one.task] and { 'refused', 'lost', 'task' } or nil
+  if not tasks[one.task] then
+    return { 'refused', 'lost', 'task' }
+  end
+  return nil, beyond
 end
 
 local verdicts, made, refused = {}, {}, {}
 for number, one in ipairs(asked) do
-  local verdict = { 'ok', one.id, 1 }
+  local verdict = { 'ok', one.id, 1, -1, '' }
   if not made_before(one.key) then
-    local other = judge_known(one) or judge_new(one)
+    local other, beyond = judge_known(one), ''
+    if not other then
+      other, beyond = judge_new(one)
+    end
     if other then
       verdict = other
       refused[#refused + 1], refused[#refused + 2] = content(one.id, 'subject'), content(one.id, 'inputs')
     else
-      made[#made + 1], depth = one, depth + 1
+      made[#made + 1], depth, came, asking = one, depth + 1, came + one.bytes, asking + slots
+      one.verdict, verdict[5] = verdict, beyond
       if one.idempotency ~= '' then
         used[one.idempotency] = one.id .. ' ' .. one.input
       end
@@ -112,6 +174,26 @@ local function add(members, score, id)
   members[#members + 1] = id
 end
 
+-- After all is done: what came is counted once, not for each, and each is told how many are before the last like it.
+local function account()
+  local newest = {}
+  for _, one in ipairs(made) do
+    local same = newest[one.priority] or {}
+    newest[one.priority], same[#same + 1] = same, one.verdict
+  end
+  for priority, same in pairs(newest) do
+    tally(priority, #same, time)
+    local before = call('ZRANK', K.free, same[#same][2])
+    for _, verdict in ipairs(same) do
+      verdict[4] = before
+    end
+  end
+  if budget > 0 then
+    tally('asked', asking, time)
+  end
+  weigh(came)
+end
+
 local function make()
   local open, expiry, free, names, counts = { K.open }, { K.expiry }, { K.free }, {}, {}
   local create = text(time)
@@ -121,7 +203,7 @@ local function make()
     -- Priority first, then age; below 2^53, so exact as a score.
     local order, expire = text((9 - one.priority) * 2 ^ 44 + seq), text(time + one.length)
     call('HSET', one.key, 'state', 'open', 'version', 1, 'slots', slots, 'seq', seq, 'order', order, 'task', one.task,
-      'key', one.idempotency, 'create_ms', create, 'expire_ms', expire, 'body', one.body)
+      'key', one.idempotency, 'create_ms', create, 'expire_ms', expire, 'bytes', one.bytes, 'body', one.body)
     if one.idempotency ~= '' then
       add(names, P .. 'k:' .. one.idempotency, used[one.idempotency])
     end
@@ -144,6 +226,7 @@ local function make()
   for _, index in ipairs({ open, expiry, free }) do
     call('ZADD', unpack(index))
   end
+  account()
   wake(made[#made].id)
 end
 

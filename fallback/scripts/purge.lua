@@ -1,18 +1,31 @@
 #!lua flags=allow-oom
 -- purge: forgets up to ARGV[5] deferrals whose retention is over, and outcomes older than ARGV[6] ms.
 -- A repeat finds the next ones: no request id.
--- -> {'ok', how many, their ids}
+-- -> {'ok', how many, their ids, ids of those whose outcome nobody took}
 local time = clock()
 local over = call('ZRANGE', K.ended, '-inf', text(time), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[5]))
+local untold, gone = {}, 0
 for _, id in ipairs(over) do
+  if call('ZSCORE', K.outbox, id) or call('ZSCORE', K.dead, id) then
+    untold[#untold + 1] = id
+  end
   for _, index in ipairs({ K.ended, K.resolved, K.expired, K.cancelled, K.outbox, K.dead, K.flagged }) do
     call('ZREM', index, id)
   end
-  local idempotency = call('HGET', record(id), 'key')
+  local idempotency, bytes = unpack(call('HMGET', record(id), 'key', 'bytes'))
   if idempotency and idempotency ~= '' then
     call('UNLINK', P .. 'k:' .. idempotency)
   end
+  gone = gone + tonumber(bytes or 0)
   call('UNLINK', record(id), P .. 'b:' .. id .. ':subject', P .. 'b:' .. id .. ':inputs')
 end
+weigh(-gone)
 trim_outcomes(text(math.max(0, time - tonumber(ARGV[6]) - 1)))
-return { 'ok', #over, over }
+local minute = math.floor(time / 60000)
+for _, field in ipairs(call('HKEYS', K.load)) do
+  local of = string.match(field, '^(%d+):')
+  if of and tonumber(of) < minute - 60 then
+    call('HDEL', K.load, field)
+  end
+end
+return { 'ok', #over, over, untold }

@@ -12,7 +12,7 @@ if kept then
 end
 local id, field, time = ARGV[5], 's' .. ARGV[6], clock()
 local key = record(id)
-local refusal = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], time)
+local refusal, since = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], time)
 if refusal then
   return refusal
 end
@@ -21,6 +21,8 @@ call('HSET', key, 'version', version, field .. '.state', 'filled', field .. '.an
   ARGV[11], field .. '.create_ms', text(time))
 call('ZREM', K.leases, id .. ':' .. ARGV[6])
 forget_drafts(id, ARGV[9], ARGV[6])
+tally('reviews', 1, time)
+tally('hold', math.max(1, time - since), time)
 count_down(K.holding, id)
 count_down(K.holders, ARGV[9])
 if version - 1 == tonumber(ARGV[12] or '') then

@@ -79,7 +79,7 @@ class RuleVerdict(_message.Message):
     def __init__(self, rule: _Optional[str] = ..., defers: _Optional[bool] = ..., evaluation: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("decision", "prediction", "outputs", "deferral", "rules", "queue_duration", "compute_duration")
+    __slots__ = ("decision", "prediction", "outputs", "deferral", "rules", "queue_duration", "compute_duration", "expected_wait")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,7 @@ class PredictResponse(_message.Message):
     RULES_FIELD_NUMBER: _ClassVar[int]
     QUEUE_DURATION_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_WAIT_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     prediction: _types_pb2.Prediction
     outputs: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tensor]
@@ -94,7 +95,8 @@ class PredictResponse(_message.Message):
     rules: _containers.RepeatedCompositeFieldContainer[RuleVerdict]
     queue_duration: _duration_pb2.Duration
     compute_duration: _duration_pb2.Duration
-    def __init__(self, decision: _Optional[_Union[Decision, str]] = ..., prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[_types_pb2.Tensor, _Mapping]]] = ..., deferral: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[RuleVerdict, _Mapping]]] = ..., queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., compute_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    expected_wait: _duration_pb2.Duration
+    def __init__(self, decision: _Optional[_Union[Decision, str]] = ..., prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[_types_pb2.Tensor, _Mapping]]] = ..., deferral: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[RuleVerdict, _Mapping]]] = ..., queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., compute_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RequestReviewRequest(_message.Message):
     __slots__ = ("queue", "subject", "task", "idempotency_key", "callback", "priority", "review_deadline", "on_expiry", "attributes")

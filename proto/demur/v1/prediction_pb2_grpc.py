@@ -81,7 +81,8 @@ class PredictionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RequestReview(self, request, context):
-        """Asks a person without asking a model.
+        """Asks a person without asking a model. RESOURCE_EXHAUSTED with RetryInfo where the queue is over a limit, which the
+        message names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReviewQueue(_message.Message):
-    __slots__ = ("name", "waiting", "held", "open", "assisted", "lease_duration", "reviewers", "undo_window")
+    __slots__ = ("name", "waiting", "held", "open", "assisted", "lease_duration", "reviewers", "undo_window", "expected_wait", "over", "content_bytes", "asked_last_hour", "budget_per_hour", "depth_max")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,12 @@ class ReviewQueue(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _ClassVar[int]
     REVIEWERS_FIELD_NUMBER: _ClassVar[int]
     UNDO_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_WAIT_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ASKED_LAST_HOUR_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_MAX_FIELD_NUMBER: _ClassVar[int]
     name: str
     waiting: int
     held: int
@@ -30,7 +36,13 @@ class ReviewQueue(_message.Message):
     lease_duration: _duration_pb2.Duration
     reviewers: int
     undo_window: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ..., held: _Optional[int] = ..., open: _Optional[int] = ..., assisted: _Optional[bool] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reviewers: _Optional[int] = ..., undo_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    expected_wait: _duration_pb2.Duration
+    over: _containers.RepeatedScalarFieldContainer[str]
+    content_bytes: int
+    asked_last_hour: int
+    budget_per_hour: int
+    depth_max: int
+    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ..., held: _Optional[int] = ..., open: _Optional[int] = ..., assisted: _Optional[bool] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reviewers: _Optional[int] = ..., undo_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., over: _Optional[_Iterable[str]] = ..., content_bytes: _Optional[int] = ..., asked_last_hour: _Optional[int] = ..., budget_per_hour: _Optional[int] = ..., depth_max: _Optional[int] = ...) -> None: ...
 
 class ListQueuesRequest(_message.Message):
     __slots__ = ()

@@ -166,7 +166,7 @@ class ReviewServiceServicer:
 
     def FlagDeferral(self, request, context):
         """Leaves a word for those who manage the queue, at a deferral that the caller holds or answered, in whatever state it
-        is. Changes nothing else. FAILED_PRECONDITION from anybody else, and for the 21st flag of one deferral.
+        is. Changes nothing else. FAILED_PRECONDITION from anybody else, RESOURCE_EXHAUSTED for the 21st flag of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

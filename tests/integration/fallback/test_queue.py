@@ -15,9 +15,9 @@ from fallback.deferral import Deferral, OnExpiry, Parking, Prediction, Source, S
 from fallback.errors import (
     ConflictError,
     DemurError,
-    FullError,
     InvalidError,
     NotFoundError,
+    OverError,
     StateError,
 )
 from fallback.queue import Parked, Queue
@@ -103,13 +103,13 @@ async def test_a_batch_gives_each_its_own_verdict(open_queue: OpenQueue, parking
         InvalidError,
         InvalidError,
         Parked,
-        FullError,
+        OverError,
         InvalidError,
     ]
     texts = [str(verdict) for verdict in verdicts if isinstance(verdict, DemurError)]
     assert texts[0] == "subject.content: queue digits takes at most 10 bytes, got 11"
     assert texts[1] == "priority: expected 0 to 9, got 10"
-    assert isinstance(verdicts[4], FullError)
+    assert isinstance(verdicts[4], OverError)
     assert verdicts[4].retry_after_seconds
     assert await queue.reconcile() == []
 

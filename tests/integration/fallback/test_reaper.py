@@ -98,7 +98,7 @@ async def test_reviews_that_are_all_in_win_over_the_end_of_time(
 async def test_everything_about_a_deferral_is_forgotten_after_its_retention(
     open_queue: OpenQueue, parking: MakeParking, redis_url: str
 ) -> None:
-    """Record, content, key, outcome, dead letter, task: nothing old stays but the queue's name and counter."""
+    """Record, content, key, outcome, dead letter, task: nothing old stays but the queue's name and counters."""
     queue = open_queue(retention_seconds=1, request_seconds=1)
     (parked,) = await queue.park([parking(idempotency_key="k")])
     assert isinstance(parked, Parked)
@@ -117,7 +117,7 @@ async def test_everything_about_a_deferral_is_forgotten_after_its_retention(
     redis = Redis.from_url(redis_url)
     left = {key.decode() async for key in redis.scan_iter() if b"}:r:" not in key}
     task = {key for key in left if "}:t:" in key}
-    streams = {keys.index("digits", name) for name in ("seq", "outcomes", "changes")} | {keys.trimmed("digits")}
+    streams = {keys.index("digits", name) for name in ("seq", "outcomes", "changes", "load")} | {keys.trimmed("digits")}
     assert left - task == {keys.QUEUES} | streams
     # Tasks outlive what they were asked for by a day; they are few.
     assert [0 < await redis.ttl(key) <= 86_401 for key in task] == [True]

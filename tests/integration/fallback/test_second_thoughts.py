@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.deferral import Deferral, Lease, Parking, Source, State
-from fallback.errors import ConflictError, InvalidError, NotFoundError, StateError
+from fallback.errors import ConflictError, FullError, InvalidError, NotFoundError, StateError
 from fallback.queue import Parked, Queue, Reaped
 
 MakeParking = Callable[..., Parking]
@@ -276,7 +276,7 @@ async def test_a_flag_is_refused_from_strangers_and_has_its_limits(
             await queue.flag(name, reviewer=ann, comment=wrong, request_id="")
     for number in range(20):
         await queue.flag(name, reviewer=ann, comment=str(number), request_id="")
-    with pytest.raises(StateError, match="has 20 flags already"):
+    with pytest.raises(FullError, match="has 20 flags already"):
         await queue.flag(name, reviewer=ann, comment="one more", request_id="")
     assert [flag.comment for flag in (await queue.get(name)).flags] == [str(number) for number in range(20)]
     with pytest.raises(NotFoundError):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fallback.answer import Identity
 from fallback.commands import queue as app
-from fallback.config import Config
+from fallback.config import Config, QueueSettings
 from fallback.deferral import Callback
 from fallback.errors import DemurError, InvalidError, NotFoundError, UnavailableError
 from fallback.queue import Queue
@@ -39,6 +39,23 @@ def stack(config: Config, review_address: str) -> Config:
     config.data_folder.mkdir(parents=True, exist_ok=True)
     (config.data_folder / "stack.json").write_bytes(msgspec.json.encode({"review": review_address, "page": "-"}))
     return config
+
+
+@pytest.mark.usefixtures("stack")
+async def test_list_says_how_long_one_waits_and_what_a_queue_is_over(park: Any, settle: Any, config: Config) -> None:
+    """Unknown where nobody answered lately; the limits by the names of their settings."""
+    config._queues["default"] = QueueSettings(depth_max=2)
+    await park()
+    assert "unknown" in await demur_queue("list")
+    await settle()
+    await park()
+    header, line = (text.split("  ") for text in (await demur_queue("list")).splitlines())
+    assert [text.strip() for text in header if text][-2:] == ["wait", "over"]
+    assert [text.strip() for text in line if text.strip()][-2:] == ["0 s", "depth_max"]
+    (queue,) = [json.loads(text) for text in (await demur_queue("list", "--json")).splitlines()]
+    assert queue["expected_wait_seconds"] > 0
+    assert (queue["over"], queue["depth_max"], queue["content_bytes"]) == (["depth_max"], 2, 3 * 16)
+    assert (queue["asked_last_hour"], queue["budget_per_hour"]) == (0, 0)
 
 
 @pytest.mark.usefixtures("stack")

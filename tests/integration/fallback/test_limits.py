@@ -1,0 +1,375 @@
+"""Every limit of a queue on a real server: what is refused, kept and given back; and how long one waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from fallback import keys, limits, load
+from fallback.answer import Identity, Label
+from fallback.config import Config, QueueSettings, RedisSettings
+from fallback.deferral import Parking
+from fallback.errors import DemurError, FullError, OverError
+from fallback.queue import Parked, Queue
+from fallback.recount import recount
+
+MakeParking = Callable[..., Parking]
+OpenQueue = Callable[..., Queue]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read of a load is not kept."""
+    monkeypatch.setattr(limits, "LOAD_SECONDS", 0.0)
+
+
+def _said(verdicts: list[Parked | DemurError]) -> list[str]:
+    """'parked', 'kept', or the limit that was refused."""
+    return [
+        verdict.limit if isinstance(verdict, OverError) else "kept" if _kept(verdict) else "parked"
+        for verdict in verdicts
+    ]
+
+
+def _kept(verdict: Parked | DemurError) -> bool:
+    assert isinstance(verdict, Parked), verdict
+    return bool(verdict.over)
+
+
+async def _answer(queue: Queue, reviewer: Identity) -> None:
+    (lease,) = await queue.lease("digits", reviewer=reviewer)
+    await queue.submit(lease.token, reviewer=reviewer, answer=Label("7"), request_id=lease.token)
+
+
+async def _state(queue: Queue) -> Any:
+    (state,) = await queue.states()
+    return state
+
+
+async def _load(queue: Queue) -> dict[str, int]:
+    fields = await queue._store.connection.redis.hgetall(keys.index("digits", "load"))
+    return {field.decode(): int(count) for field, count in fields.items()}
+
+
+# How long one waits.
+
+
+async def test_nobody_there_is_visible(queue: Queue, parking: MakeParking, ann: Identity) -> None:
+    """Before anybody answered nothing is said; from then on each is told a time, the longer the more are before it."""
+    (first,) = await queue.park([parking()])
+    assert isinstance(first, Parked)
+    assert first.expected_wait is None
+    assert (await _state(queue)).expected_wait_seconds is None
+    assert await queue.expected_wait(await queue.get(first.name)) is None
+    await _answer(queue, ann)
+    waits = []
+    for _ in range(3):
+        (parked,) = await queue.park([parking()])
+        assert isinstance(parked, Parked)
+        waits.append(parked.expected_wait or 0)
+    assert 0 < waits[0] < waits[1] < waits[2]
+    assert (await _state(queue)).expected_wait_seconds > waits[2] * 0.9
+    assert await queue.expected_wait(await queue.get(first.name)) is None
+
+
+async def test_the_urgent_are_told_less(queue: Queue, parking: MakeParking, ann: Identity) -> None:
+    """Each of a batch by those before it; one that somebody holds waits for that person alone."""
+    await queue.park([parking()])
+    await _answer(queue, ann)
+    await queue.park([parking() for _ in range(20)])
+    slow, fast = await queue.park([parking(), parking(priority=9)])
+    assert isinstance(slow, Parked)
+    assert isinstance(fast, Parked)
+    assert slow.expected_wait is not None
+    assert fast.expected_wait is not None
+    assert fast.expected_wait < slow.expected_wait
+    (lease,) = await queue.lease("digits", reviewer=ann)
+    assert lease.deferral.name == fast.name
+    held = await queue.expected_wait(await queue.get(fast.name))
+    waiting = await queue.expected_wait(await queue.get(slow.name))
+    assert held is not None
+    assert waiting is not None
+    assert held < waiting
+
+
+async def test_no_wait_is_longer_than_the_time_to_review(queue: Queue, parking: MakeParking, ann: Identity) -> None:
+    """What expires first has its outcome then."""
+    await queue.park([parking()])
+    await _answer(queue, ann)
+    await queue.park([parking() for _ in range(50)])
+    (parked,) = await queue.park([parking(review_seconds=0.001)])
+    assert isinstance(parked, Parked)
+    assert parked.expected_wait == pytest.approx(0.001)
+
+
+async def test_a_run_of_park_counts_once_for_each_priority(queue: Queue, parking: MakeParking) -> None:
+    """Two fields for two priorities, however many are parked; what is older than an hour goes with the next minute."""
+    redis = queue._store.connection.redis
+    await redis.hset(keys.index("digits", "load"), mapping={"1:0": 7, "2:reviews": 7})
+    await queue.park([*(parking() for _ in range(5)), *(parking(priority=3) for _ in range(2))])
+    counted = {field.partition(":")[2]: count for field, count in (await _load(queue)).items() if field[0].isdigit()}
+    assert counted == {"0": 5, "3": 2}
+
+
+async def test_old_counters_go_with_the_reaper_too(queue: Queue, parking: MakeParking) -> None:
+    """A queue where nothing happens any more keeps none."""
+    await queue.park([parking()])
+    await queue._store.connection.redis.hset(keys.index("digits", "load"), mapping={"1:0": 7, "2:reviews": 7})
+    await queue.reap()
+    assert not {"1:0", "2:reviews"} & set(await _load(queue))
+
+
+# Over depth and budget.
+
+
+@pytest.mark.parametrize(
+    ("when_over", "verdicts"),
+    [
+        ("refuse", ["parked", "parked", "depth_max", "depth_max", "depth_max"]),
+        ("answer_unreviewed", ["parked", "parked", "depth_max", "depth_max", "depth_max"]),
+        ("keep", ["parked", "parked", "kept", "kept", "open_max"]),
+    ],
+)
+async def test_over_its_depth_a_queue_does_as_its_setting_says(
+    open_queue: OpenQueue, parking: MakeParking, when_over: str, verdicts: list[str]
+) -> None:
+    """Refused, refused for the gateway to answer, or kept up to the hard limit; the state names what is reached."""
+    queue = open_queue(depth_max=2, open_max=4, when_over=when_over)
+    found = await queue.park([parking() for _ in range(5)])
+    assert _said(found) == verdicts
+    last = found[-1]
+    assert isinstance(last, OverError)
+    assert last.unreviewed is (when_over == "answer_unreviewed")
+    assert verdicts[-1] in last.message
+    assert last.retry_after_seconds
+    assert (await _state(queue)).over == (("depth_max", "open_max") if when_over == "keep" else ("depth_max",))
+    assert await queue.reconcile() == []
+
+
+async def test_a_refused_client_is_told_when_there_may_be_room(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From how fast people answer, where that is known; the least a client is told is a second."""
+    monkeypatch.setattr(load, "RETRY_SECONDS_MIN", 0.0)
+    queue = open_queue(depth_max=2)
+    unknown = (await queue.park([parking() for _ in range(3)]))[2]
+    assert isinstance(unknown, OverError)
+    assert unknown.retry_after_seconds == limits.FULL_RETRY_SECONDS
+    await _answer(queue, ann)
+    known = (await queue.park([parking(), parking()]))[1]
+    assert isinstance(known, OverError)
+    assert known.retry_after_seconds != limits.FULL_RETRY_SECONDS
+
+
+@pytest.mark.parametrize("when_over", ["refuse", "answer_unreviewed", "keep"])
+async def test_over_its_budget_a_queue_does_as_its_setting_says(
+    open_queue: OpenQueue, parking: MakeParking, when_over: str
+) -> None:
+    """Two reviews each, five an hour: the third is one too many; audits count, and are never refused."""
+    queue = open_queue(reviews_wanted=2, budget_per_hour=5, when_over=when_over)
+    found = await queue.park([parking(), parking(audit=True), parking(), parking(audit=True), parking(audit=True)])
+    third = "kept" if when_over == "keep" else "budget_per_hour"
+    assert _said(found) == ["parked", "parked", third, "parked", "parked"]
+    assert (await _state(queue)).over == ("budget_per_hour",)
+    assert (await _state(queue)).asked_last_hour == (10 if when_over == "keep" else 8)
+    refused = found[2]
+    if isinstance(refused, OverError):
+        # The first minute that was asked for in leaves the hour in 60 to 61 minutes.
+        assert refused.retry_after_seconds is not None
+        assert 3_540 < refused.retry_after_seconds <= 3_660
+
+
+async def test_a_budget_frees_after_an_hour(open_queue: OpenQueue, parking: MakeParking) -> None:
+    """What was asked for before that does not count."""
+    queue = open_queue(budget_per_hour=1)
+    assert _said(await queue.park([parking(), parking()])) == ["parked", "budget_per_hour"]
+    redis, name = queue._store.connection.redis, keys.index("digits", "load")
+    (minute,) = [field for field in await _load(queue) if field.endswith(":asked")]
+    await redis.hdel(name, minute)
+    await redis.hset(name, f"{int(minute.partition(':')[0]) - 61}:asked", 1)
+    assert _said(await queue.park([parking()])) == ["parked"]
+
+
+async def test_one_more_review_uses_the_budget_too(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """Who disagree ask for another person's time."""
+    queue = open_queue(reviews_wanted=2, reviews_max=3, budget_per_hour=100)
+    await queue.park([parking()])
+    for reviewer, label in ((ann, "1"), (bob, "2")):
+        (lease,) = await queue.lease("digits", reviewer=reviewer)
+        await queue.submit(lease.token, reviewer=reviewer, answer=Label(label), request_id=lease.token)
+    assert (await _state(queue)).asked_last_hour == 3
+
+
+async def test_being_over_is_said_to_the_log_once_in_a_while(open_queue: OpenQueue, parking: MakeParking) -> None:
+    """Not for each request; the first says so at once."""
+    queue = open_queue(depth_max=1)
+    with capture_logs() as said:
+        await queue.park([parking() for _ in range(20)])
+    over = [entry for entry in said if entry["event"] == "queue over its limit"]
+    assert [(entry["queue"], entry["limit"], entry["does"]) for entry in over] == [("digits", "depth_max", "refuses")]
+
+
+# Bytes.
+
+
+async def test_content_is_counted_while_it_is_stored(open_queue: OpenQueue, parking: MakeParking) -> None:
+    """9 + 7 bytes each: three fit into 50; a repeat counts once; all is given back once the retention is over."""
+    queue = open_queue(bytes_max=50, retention_seconds=1)
+    found = await queue.park([parking(idempotency_key=str(number)) for number in range(4)])
+    assert _said(found) == ["parked", "parked", "parked", "bytes_max"]
+    refused = found[3]
+    assert isinstance(refused, OverError)
+    assert "stores 48 bytes of content" in refused.message
+    assert not refused.unreviewed
+    await queue.park([parking(idempotency_key="0")])
+    assert (await _state(queue)).content_bytes == 48
+    assert await queue.reconcile() == []
+    for verdict in found[:3]:
+        assert isinstance(verdict, Parked)
+        await queue.cancel(verdict.name, request_id="")
+    # Its content is kept for the retention time.
+    assert (await _state(queue)).content_bytes == 48
+    assert await queue.reconcile() == []
+    await asyncio.sleep(2.1)
+    await queue.reap()
+    assert (await _state(queue)).content_bytes == 0
+    assert await queue.reconcile() == []
+    assert _said(await queue.park([parking()])) == ["parked"]
+
+
+async def test_a_wrong_count_of_bytes_is_found(queue: Queue, parking: MakeParking) -> None:
+    """By the reconciler."""
+    await queue.park([parking()])
+    await queue._store.connection.redis.hincrby(keys.index("digits", "load"), "bytes", 5)
+    assert await queue.reconcile() == ["digits: load: bytes: expected 16, got 21"]
+
+
+async def test_drafts_are_counted_while_they_are_kept(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """One in place of another counts once; too many are refused; answering and ending give them back."""
+    queue = open_queue(drafts_bytes_max=20)
+    await queue.park([parking(), parking()])
+    (mine,) = await queue.lease("digits", reviewer=ann)
+    (yours,) = await queue.lease("digits", reviewer=bob)
+    await queue.save_draft(mine.token, reviewer=ann, draft='"1234567890"', request_id="1")
+    await queue.save_draft(mine.token, reviewer=ann, draft='"12345678"', request_id="2")
+    with pytest.raises(FullError, match=r"holds 10 bytes of drafts .*drafts_bytes_max"):
+        await queue.save_draft(yours.token, reviewer=bob, draft='"123456789"', request_id="3")
+    await queue.save_draft(yours.token, reviewer=bob, draft='"12345678"', request_id="4")
+    assert (await _load(queue))["drafts"] == 20
+    assert (await _state(queue)).over == ("drafts_bytes_max",)
+    assert await queue.reconcile() == []
+    await queue.submit(mine.token, reviewer=ann, answer=Label("7"), request_id="5")
+    await queue.cancel(yours.deferral.name, request_id="6")
+    assert (await _load(queue))["drafts"] == 0
+    assert await queue.reconcile() == []
+
+
+# The outbox, and what else grows.
+
+
+async def test_a_full_outbox_refuses_callbacks_and_nothing_else(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity
+) -> None:
+    """Dead letters count; once one is told there is room."""
+    queue = open_queue(outbox_max=1)
+    await queue.park([parking()])
+    await _answer(queue, ann)
+    (delivery,) = await queue.due(limit=1)
+    await queue.failed(delivery, retry_seconds=None, reason="gone")
+    found = await queue.park([parking(), parking(callback=None)])
+    assert _said(found) == ["outbox_max", "parked"]
+    assert isinstance(found[0], OverError)
+    assert "1 outcomes and dead letters still to be told" in found[0].message
+    assert (await _state(queue)).over == ("outbox_max",)
+    await queue.delivered(delivery)
+    assert _said(await queue.park([parking()])) == ["parked"]
+
+
+async def test_an_outcome_that_nobody_took_is_never_lost_in_silence(
+    open_queue: OpenQueue, parking: MakeParking
+) -> None:
+    """When its retention is over the log names it."""
+    queue = open_queue(retention_seconds=1)
+    (parked,) = await queue.park([parking()])
+    assert isinstance(parked, Parked)
+    await queue.cancel(parked.name, request_id="")
+    await asyncio.sleep(1.1)
+    with capture_logs() as said:
+        await queue.reap()
+    (entry,) = [entry for entry in said if entry["event"] == "outcomes purged that nobody took"]
+    assert (entry["queue"], entry["ids"]) == ("digits", [parked.name.rpartition("/")[2]])
+
+
+async def test_there_are_only_so_many_queues(
+    queue: Queue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names come from clients: one too many is refused, those that are there go on."""
+    monkeypatch.setattr(limits, "QUEUES_MAX", 2)
+    await queue.park([parking(queue="a"), parking(queue="b")])
+    found = await queue.park([parking(queue="a"), parking(queue="c")])
+    assert isinstance(found[0], Parked)
+    assert isinstance(found[1], FullError)
+    assert "there are 2 queues, of at most 2" in found[1].message
+
+
+async def test_an_empty_lease_leaves_nothing_behind(queue: Queue, ann: Identity) -> None:
+    """However often somebody looks."""
+    for _ in range(3):
+        assert await queue.lease("digits", reviewer=ann) == []
+    assert [key async for key in queue._store.connection.redis.scan_iter()] == []
+
+
+async def test_waiting_on_names_that_are_no_queues_follows_nothing(queue: Queue, ann: Identity) -> None:
+    """No connection is held, no reader stays; the queue is followed once something was parked in it."""
+    leases = await asyncio.gather(
+        *(queue.lease(f"made-up-{number}", reviewer=ann, wait_seconds=0.3) for number in range(20))
+    )
+    assert leases == [[]] * 20
+    assert queue._tails == {}
+
+
+async def test_a_waiting_lease_finds_a_queue_that_came_up_meanwhile(
+    queue: Queue, parking: MakeParking, ann: Identity
+) -> None:
+    """It looks again by itself until there is something to follow."""
+    waiting = asyncio.create_task(queue.lease("digits", reviewer=ann, wait_seconds=20))
+    await asyncio.sleep(0.1)
+    await queue.park([parking()])
+    assert len(await asyncio.wait_for(waiting, 10)) == 1
+
+
+async def test_only_so_many_queues_are_followed_at_once(config: Config, parking: MakeParking, ann: Identity) -> None:
+    """Half of the connections; who waits beyond looks again and again, and gets what comes all the same."""
+    tables = {"redis": RedisSettings(connections_max=4)}
+    queue = Queue.connect(Config(data_folder=config.data_folder, tables=tables, queues={"default": QueueSettings()}))
+    try:
+        names = ["a", "b", "c", "d"]
+        await queue.park([parking(queue=name) for name in names])
+        taken = [await queue.lease(name, reviewer=ann) for name in names]
+        assert [len(leases) for leases in taken] == [1] * 4
+        waiting = [asyncio.create_task(queue.lease(name, reviewer=ann, wait_seconds=20)) for name in names]
+        await asyncio.sleep(0.5)
+        assert len(queue._tails) == 2
+        await queue.park([parking(queue=name) for name in names])
+        assert [len(leases) for leases in await asyncio.wait_for(asyncio.gather(*waiting), 10)] == [1] * 4
+    finally:
+        await queue.close()
+
+
+async def test_a_recount_finds_nothing_wrong_with_a_queue_at_work(
+    queue: Queue, config: Config, parking: MakeParking, ann: Identity
+) -> None:
+    """The counters of its load stay, as its sequence does."""
+    await queue.park([parking(), parking()])
+    await _answer(queue, ann)
+    found = await recount(config)
+    assert found.problems == []
+    assert not [name for name in found.lasting if name.endswith(":load")]
