@@ -20,7 +20,7 @@ local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) (%d+)(a?)(c?) ?(.*)$'
 local slots, depth_max, budget, keep = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == 'keep'
 local open_max, bytes_max, untold_max = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local time, depth = clock(), call('ZCARD', K.open)
-local stored, came = tonumber(call('HGET', K.load, 'bytes') or 0), 0
+local bytes_stored, came = tonumber(call('HGET', K.load, 'bytes') or 0), 0
 -- Looked up by the first that needs to know: outcomes still to be told, reviews asked for in the last hour; then what
 -- this run asks for, and how long until the oldest of those asked for do not count any more, ms.
 local untold, asked_before, asking, room = nil, nil, 0, 0
@@ -108,8 +108,8 @@ local function over(one)
   if depth >= open_max and open_max > depth_max then
     return 'open_max', depth
   end
-  if stored + came + one.bytes > bytes_max then
-    return 'bytes_max', stored + came
+  if bytes_stored + came + one.bytes > bytes_max then
+    return 'bytes_max', bytes_stored + came
   end
   if one.called ~= '' then
     untold = untold or call('ZCARD', K.outbox) + call('ZCARD', K.dead)
