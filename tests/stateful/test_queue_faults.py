@@ -277,7 +277,7 @@ class FaultyMachine(Machine):
             f"{item.name.rpartition('/')[2]}:{number}"
             for item in self.items.values()
             for number, slot in enumerate(item.slots)
-            if slot.token
+            if slot.token and not slot.overdue
         }
         leases = keys.index(QUEUE, "leases")
         for member in self.run(self.redis.zrange(leases, 0, -1)):
@@ -320,7 +320,7 @@ def test_the_queue_does_what_the_model_does_whatever_happens_on_the_way(
     run_state_machine_as_test(
         type("Machine", (FaultyMachine,), {**said, "config": Config(data_folder=tmp_path)}),
         settings=settings(
-            max_examples=10,
+            max_examples=16,
             stateful_step_count=30,
             deadline=None,
             database=None,
