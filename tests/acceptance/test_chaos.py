@@ -27,8 +27,10 @@ UNTOLD = "outcomes not told at least once under one id"
 def test_fifteen_rounds_of_faults_break_no_promise(tmp_path: Path) -> None:
     """Processes die, stand still and lose connections, the server included: nothing is lost, doubled or untold."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("DEMUR_")}
+    # Journals and logs stay where pytest keeps them, for whoever has to find out.
+    options = ["--json", f"--rounds={ROUNDS}", f"--seed={SEED}", f"--keep={tmp_path / 'run'}"]
     ran = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "bench", "chaos", "--json", f"--rounds={ROUNDS}", f"--seed={SEED}"],
+        [sys.executable, "-m", "gateway.cli", "bench", "chaos", *options],
         cwd=tmp_path,
         env=env,
         capture_output=True,
