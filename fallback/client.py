@@ -13,7 +13,7 @@ Values are those of `fallback.answer` and `fallback.deferral`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -71,7 +71,11 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewQueue:
-    """One queue's counts: items with a free slot, items that somebody holds, all open ones, reviewers at work."""
+    """One queue's counts: items with a free slot, items that somebody holds, all open ones, reviewers at work.
+
+    `tiers` maps each tier's name to its items with a free slot, the first tier first. `next_free_time`: when the next
+    lease lapses (Unix seconds), None where nobody holds anything.
+    """
 
     name: str
     waiting: int
@@ -81,6 +85,8 @@ class ReviewQueue:
     lease_seconds: float
     undo_seconds: float
     reviewers: int
+    tiers: dict[str, int]
+    next_free_time: float | None
 
 
 class ReviewClient:
@@ -113,13 +119,23 @@ class ReviewClient:
         reply = await self._call(self._stub.ListQueues, pb.ListQueuesRequest())
         return [_queue_from_wire(queue) for queue in reply.queues]
 
-    async def lease(self, queue: str, *, limit: int = 1, wait_seconds: float = 0.0) -> list[Lease]:
+    async def lease(
+        self,
+        queue: str,
+        *,
+        limit: int = 1,
+        wait_seconds: float = 0.0,
+        skills: Sequence[str] = (),
+        resume: bool = False,
+    ) -> list[Lease]:
         """Take up to `limit` (1 to 100) items of `queue`, most urgent first; wait up to 60 s for the first one.
 
-        A lease of a blind review holds no prediction. Raises InvalidError, UnauthenticatedError, ForbiddenError,
-        UnavailableError.
+        Of all tiers that you have the skill for, or only those of `skills`. With `resume` first what you hold already,
+        with its drafts: the tokens that you had for it elsewhere are stale then. A lease of a blind review holds no
+        prediction. Raises InvalidError, UnauthenticatedError, ForbiddenError, UnavailableError.
         """
-        request = pb.LeaseDeferralsRequest(queue=queue, limit=limit, wait=duration_to_wire(wait_seconds))
+        wait = duration_to_wire(wait_seconds)
+        request = pb.LeaseDeferralsRequest(queue=queue, limit=limit, wait=wait, skills=skills, resume=resume)
         reply = await self._call(self._stub.LeaseDeferrals, request, wait_seconds=wait_seconds)
         return [_lease_from_wire(lease) for lease in reply.leases]
 
@@ -141,9 +157,12 @@ class ReviewClient:
         agreed = reply.model_agreed if reply.HasField("model_agreed") else None
         return Reviewed(deferral=deferral_from_wire(reply.deferral), model_agreed=agreed)
 
-    async def skip(self, token: str, *, reason: str = "") -> None:
-        """Leave an item to others for good, saying why in up to 500 characters; raises StateError as `extend` does."""
-        request = pb.SkipDeferralRequest(token=token, reason=reason, request_id=_request_id())
+    async def skip(self, token: str, *, reason: str = "", escalate: bool = False) -> None:
+        """Leave an item to others for good, saying why in up to 500 characters; with `escalate` to the next tier.
+
+        Raises StateError as `extend` does, and where there is no tier above.
+        """
+        request = pb.SkipDeferralRequest(token=token, reason=reason, request_id=_request_id(), escalate=escalate)
         await self._call(self._stub.SkipDeferral, request)
 
     async def undo(self, name: str) -> Lease:
@@ -219,4 +238,6 @@ def _queue_from_wire(wire: pb.ReviewQueue) -> ReviewQueue:
         lease_seconds=duration_from_wire("lease_duration", wire.lease_duration),
         undo_seconds=duration_from_wire("undo_window", wire.undo_window),
         reviewers=wire.reviewers,
+        tiers={tier.name: tier.waiting for tier in wire.tiers},
+        next_free_time=timestamp_from_wire(wire.next_free_time) if wire.HasField("next_free_time") else None,
     )

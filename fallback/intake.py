@@ -12,7 +12,7 @@ from fallback.config import QueueSettings
 from fallback.connection import Argument, Reply, script
 from fallback.deferral import Parking, deferral_name
 from fallback.errors import ConflictError, DemurError, FullError, InvalidError, UnavailableError
-from fallback.parking import check_parking, expiry_of
+from fallback.parking import boost_ms, check_parking, expiry_of
 from fallback.records import MS
 from fallback.store import NO_REQUEST, Store, frame
 
@@ -105,11 +105,18 @@ def _prepare(one: str, parking: Parking, settings: QueueSettings) -> tuple[list[
         keys.digest(parking.input_digest),
         records.encode_body(parking, expiry_of(parking, settings)),
         digest,
-        parking.priority,
+        boost_ms(parking.priority, settings),
         max(1, int(seconds * MS)),
         " ".join(content),
+        _whom(parking, settings) if parking.tier or parking.excluded_reviewers else "",
     )
     return before, arguments
+
+
+def _whom(parking: Parking, settings: QueueSettings) -> bytes:
+    """Return the number of the tier to begin at, and who is never asked, as the script takes it."""
+    tier = settings.tiers.index(parking.tier) if parking.tier else 0
+    return msgspec.json.encode([str(tier), *parking.excluded_reviewers])
 
 
 def _verdict(reply: Reply | DemurError, parking: Parking) -> Parked | DemurError:

@@ -10,12 +10,12 @@ import msgspec
 
 from fallback import keys, token
 from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer, check_json
-from fallback.config import check_queue_name
+from fallback.config import TIERS_MAX, QueueSettings, check_queue_name
 from fallback.connection import Argument
 from fallback.deferral import Deferral, Lease, deferral_name
-from fallback.errors import InvalidError
+from fallback.errors import ForbiddenError, InvalidError
 from fallback.records import MS, Record
-from fallback.settling import close, conclude, foresee
+from fallback.settling import ascent, close, conclude, foresee
 from fallback.store import Store, accepted, missing, parse
 from fallback.token import Hold
 
@@ -37,19 +37,58 @@ def check_lease(queue: str, reviewer: Identity, limit: int) -> None:
         raise InvalidError(f"limit: expected 1 to {LEASES_MAX}, got {limit}")
 
 
-async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> list[Lease]:
-    """Take up to `limit` items, the most urgent first; none that this reviewer answered or holds."""
+def tiers_of(
+    queue: str, settings: QueueSettings, reviewer: Identity, skills: Sequence[str] = ()
+) -> tuple[Sequence[int], ...]:
+    """Return the numbers of the tiers that `reviewer` may answer, those of `skills` where it names any.
+
+    They come in groups, each to be looked through before the next: what is left of tiers that the queue's setting
+    named once falls to its last one, and is there so seldom that it comes by itself, at the end. Raises InvalidError
+    for a skill that no tier asks for, ForbiddenError where they have none of those wanted.
+    """
+    unknown = [skill for skill in skills if skill not in settings.tiers]
+    if unknown:
+        known = ", ".join(settings.tiers) or "it has no tiers: leave skills out"
+        raise InvalidError(f"skills: expected some of queue {queue}'s ({known}), got {unknown[0][:100]!r}")
+    wanted = [tier for tier in settings.tiers if not skills or tier in skills]
+    able = [tier for tier in wanted if reviewer.skills is None or tier in reviewer.skills]
+    if settings.tiers and not able:
+        raise ForbiddenError(
+            f"{reviewer.name!r} may not answer these: queue {queue} takes the skill {' or '.join(wanted)}"
+        )
+    found = [settings.tiers.index(tier) for tier in able] or [0]
+    rest = range(max(1, len(settings.tiers)), TIERS_MAX)
+    return (found, rest) if rest and found[-1] == rest[0] - 1 else (found,)
+
+
+async def lease(
+    store: Store, queue: str, reviewer: Identity, limit: int, tiers: Sequence[Sequence[int]] = ((0,),)
+) -> list[Lease]:
+    """Take up to `limit` items of `tiers` (groups of them, of the first that has any), the most urgent first.
+
+    None that this reviewer answered or holds.
+    """
     settings = store.config.queue(queue)
     how = "assisted" if settings.assisted else "blind"
-    length_ms, start = max(1, int(settings.lease_seconds * MS)), 0
-    while start >= 0:
-        nonces = [secrets.token_hex(8) for _ in range(limit)]
-        reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, start, LOOK_MAX, *nonces)
-        start, *taken = accepted(reply, queue)
-        if taken:
-            ids, texts = [str(one[0]) for one in taken], [one[-1] for one in taken]
-            return await _leases(store, queue, [one[:-1] for one in taken], await store.records(queue, ids, texts))
+    length_ms = max(1, int(settings.lease_seconds * MS))
+    for group in tiers:
+        at = " ".join(f"{tier}:0" for tier in group)
+        while at:
+            nonces = [secrets.token_hex(8) for _ in range(limit)]
+            reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, at, LOOK_MAX, *nonces)
+            at, *taken = accepted(reply, queue)
+            if taken:
+                return await _taken(store, queue, taken)
     return []
+
+
+async def resume(store: Store, queue: str, reviewer: Identity, limit: int) -> list[Lease]:
+    """Go on with up to `limit` of what this reviewer holds, under new tokens; those they had are stale."""
+    length_ms = max(1, int(store.config.queue(queue).lease_seconds * MS))
+    nonces = [secrets.token_hex(8) for _ in range(limit)]
+    taken = accepted(await store.run("resume", queue, reviewer.name, limit, length_ms, *nonces), queue)
+    found = await _taken(store, queue, taken) if taken else []
+    return [msgspec.structs.replace(one, resumed=True) for one in found]
 
 
 async def extend(store: Store, text: str, reviewer: Identity, request_id: str) -> Lease:
@@ -67,12 +106,17 @@ async def release(store: Store, text: str, reviewer: Identity, request_id: str) 
     await _run(store, "release", token.read(text), reviewer, request_id)
 
 
-async def skip(store: Store, text: str, reviewer: Identity, reason: str, request_id: str) -> None:
-    """Leave an item to others for good."""
+async def skip(
+    store: Store, text: str, reviewer: Identity, reason: str, request_id: str, *, higher: bool = False
+) -> None:
+    """Leave an item to others for good, those of the next tier where it is to go `higher`."""
     hold = token.read(text)
     _check_text("reason", reason, REASON_CHARS_MAX)
-    skips_max = store.config.queue(hold.queue).skips_max
-    await _run(store, "skip", hold, reviewer, request_id, said=(reason,), own=(skips_max,))
+    own: tuple[Argument, ...] = (store.config.queue(hold.queue).skips_max,)
+    if higher:
+        record = store.held(hold.queue, hold.id) or await store.get(deferral_name(hold.queue, hold.id))
+        own += ascent(store, record.deferral)
+    await _run(store, "skip", hold, reviewer, request_id, said=(reason,), own=own, kind="skip higher" * higher)
 
 
 async def save_draft(store: Store, text: str, reviewer: Identity, draft: str, request_id: str) -> None:
@@ -132,12 +176,19 @@ async def _run(
     *,
     said: tuple[str, ...] = (),
     own: tuple[Argument, ...] = (),
+    kind: str = "",
 ) -> list[str]:
-    """Run a holder's event; `said` came from the caller and must be the same in a repeat, `own` is ours."""
-    request = store.request(hold.queue, request_id, reviewer.name, event, token.write(hold), *said)
+    """Run a holder's event; `said`, `kind` came from the caller and must be the same in a repeat, `own` is ours."""
+    request = store.request(hold.queue, request_id, reviewer.name, kind or event, token.write(hold), *said)
     held = (hold.id, hold.slot, hold.generation, hold.nonce, reviewer.name)
     reply = await store.run(event, hold.queue, *held, *said, *own, request=request)
     return accepted(reply, deferral_name(hold.queue, hold.id))
+
+
+async def _taken(store: Store, queue: str, taken: Sequence[Sequence[str | int]]) -> list[Lease]:
+    """Return leases as the scripts list them, each with its record at the end."""
+    ids, texts = [str(one[0]) for one in taken], [str(one[-1]) for one in taken]
+    return await _leases(store, queue, [one[:-1] for one in taken], await store.records(queue, ids, texts))
 
 
 async def _leases(

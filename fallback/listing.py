@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heapq import merge
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -12,9 +12,13 @@ from fallback import keys
 from fallback.config import check_queue_name
 from fallback.deferral import Deferral, State
 from fallback.errors import InvalidError
-from fallback.store import Store
+from fallback.records import MS
+from fallback.store import NO_REQUEST, Store, accepted
 
 PAGE_MAX: Final = 1_000
+# Reviewers at work are counted up to this.
+REVIEWERS_MAX: Final = 1_000
+_FREE: Final = ("free", "free1", "free2", "free3")
 _INDEXES: Final = {
     State.OPEN: ("open",),
     State.SETTLING: ("open",),
@@ -26,7 +30,11 @@ _INDEXES: Final = {
 
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
-    """How full a queue is: deferrals with a free slot, with a held one, OPEN ones; reviewers who hold something."""
+    """How full a queue is: deferrals with a free slot, with a held one, OPEN ones; reviewers who hold something.
+
+    `tiers` says how many wait at each, by name, none where the queue has none; `next_free_time` when the next lease
+    lapses (Unix seconds), None where nobody holds anything.
+    """
 
     name: str
     waiting: int
@@ -36,6 +44,8 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float
     undo_seconds: float
     reviewers: int
+    tiers: tuple[tuple[str, int], ...] = ()
+    next_free_time: float | None = None
 
 
 async def page(
@@ -65,29 +75,41 @@ async def states(store: Store) -> list[QueueState]:
     """Return how full each queue is, by name."""
     names = await store.queues()
 
-    async def call() -> list[int]:
+    async def call() -> list[Any]:
         pipeline = store.connection.redis.pipeline(transaction=False)
         for name in names:
-            pipeline.zcard(keys.index(name, "free"))
+            for free in _FREE:
+                pipeline.zcard(keys.index(name, free))
             pipeline.hlen(keys.index(name, "holding"))
             pipeline.zcard(keys.index(name, "open"))
-            pipeline.hlen(keys.index(name, "holders"))
+            pipeline.zrange(keys.index(name, "leases"), 0, 0, withscores=True)
         return list(await pipeline.execute())
 
-    counts = iter(await store.connection.attempt(call)) if names else iter(())
+    counts = await store.connection.attempt(call) if names else []
+    each = len(_FREE) + 3
     return [
-        QueueState(
-            name=name,
-            waiting=next(counts),
-            held=next(counts),
-            open=next(counts),
-            reviewers=next(counts),
-            assisted=store.config.queue(name).assisted,
-            lease_seconds=store.config.queue(name).lease_seconds,
-            undo_seconds=store.config.queue(name).undo_seconds,
-        )
-        for name in names
+        await _state(store, name, counts[at * each : at * each + len(_FREE)], *counts[at * each + len(_FREE) :][:3])
+        for at, name in enumerate(names)
     ]
+
+
+async def _state(
+    store: Store, name: str, waiting: list[int], held: int, opened: int, first: list[tuple[bytes, float]]
+) -> QueueState:
+    settings = store.config.queue(name)
+    reviewers = accepted(await store.run("holders", name, REVIEWERS_MAX, request=NO_REQUEST), name) if first else [0]
+    return QueueState(
+        name=name,
+        waiting=sum(waiting),
+        held=held,
+        open=opened,
+        reviewers=reviewers[0],
+        assisted=settings.assisted,
+        lease_seconds=settings.lease_seconds,
+        undo_seconds=settings.undo_seconds,
+        tiers=tuple(zip(settings.tiers, waiting, strict=False)),
+        next_free_time=first[0][1] / MS if first else None,
+    )
 
 
 async def _lists(store: Store, queue: str, names: tuple[str, ...], end: str, count: int) -> list[list[tuple[str, int]]]:

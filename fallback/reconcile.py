@@ -12,6 +12,9 @@ _BATCH: Final = 200
 _SORTED: Final = (
     "open",
     "free",
+    "free1",
+    "free2",
+    "free3",
     "held",
     "full",
     "settling",
@@ -37,15 +40,15 @@ async def problems(store: Store, queue: str) -> list[str]:
 async def _ids(store: Store, queue: str) -> set[str]:
     ids: set[str] = set()
     redis = store.connection.redis
-    for name in (*_SORTED, "holding"):
+    for name in (*_SORTED, "holding", "holds"):
         key = keys.index(queue, name)
         cursor = 0
         while True:
             scan = redis.hscan if name == "holding" else redis.zscan
             cursor, members = await store.connection.attempt(lambda: scan(key, cursor, count=1_000))  # noqa: B023
-            ids |= {
-                (member if isinstance(member, bytes) else member[0]).decode().partition(":")[0] for member in members
-            }
+            names = [(member if isinstance(member, bytes) else member[0]).decode() for member in members]
+            # In `holds` the reviewer comes first.
+            ids |= {member.rpartition("\0")[2].partition(":")[0] for member in names}
             if cursor == 0:
                 break
     return ids

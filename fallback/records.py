@@ -6,13 +6,18 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
     outcome, event                        from SETTLING on: what it will be, shown nowhere until it is
     outcome_ms                            once it ended
     event, attempt, reason                what is told of it, how often it was tried, why the last attempt failed
-    x.<reviewer>                          "skipped <ms> <reason>", "answered <ms>" (took an answer back, then let go):
-                                          never asked again; "undone <ms>" (took it back): may be asked again
-    skips                                 how many of those are skips
+    x.<reviewer>                          "skipped <ms> <reason>", "escalated <ms> <reason>" (skipped it to the next
+                                          tier), "answered <ms>" (took an answer back, then let go), "excluded <ms>" (by
+                                          the client): never asked; "undone <ms>" (took it back): may be asked again
+    skips                                 how many of those are skips, escalated ones too
+    tier                                  the number of the tier that is asked; none at the first, 0. `wanted` and
+                                          `limit` are this tier's, the latter with all reviews of those before
     flag.<n>, flags                       [reviewer, comment, ms] each, and how many there are
     s<n>.state, .generation, .last        of slot n; `last` is how its last lease ended
     s<n>.holder, .nonce, .since, .until   its current or last lease; `how` is blind or assisted
+    s<n>.resumed                          <first>-<last>: the generations that were one hold, gone on with elsewhere
     s<n>.answer, .comment, .create_ms     its review
+    s<n>.tier                             the number of its tier, once another one is asked
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ from fallback.deferral import (
     Skip,
     Source,
     State,
+    tier_name,
 )
 
 MS: Final = 1000.0
@@ -72,7 +78,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A deferral as it stands, with what only the queue needs to know: N, M, and how telling its outcome goes.
 
-    `settling` is whether the undo window is open; the deferral then reads as OPEN, without its outcome.
+    `settling` is whether the undo window is open; the deferral then reads as OPEN, without its outcome. `tier` is the
+    number of the deferral's tier, from 0; N and M are of that tier alone.
     """
 
     deferral: Deferral
@@ -82,6 +89,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     attempt: int
     reason: str
+    tier: int = 0
 
     @property
     def full(self) -> bool:
@@ -124,11 +132,12 @@ def encode_verdict(verdict: Verdict) -> bytes:
     return msgspec.json.encode(verdict)
 
 
-def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) -> Record:
-    """Return the record that the hash `fields` says."""
+def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task, tiers: tuple[str, ...] = ()) -> Record:
+    """Return the record that the hash `fields` says; `tiers` are the queue's."""
     body = msgspec.json.decode(fields["body"], type=Body)
     state = State(fields["state"])
-    slots = int(fields["slots"])
+    slots, tier = int(fields["slots"]), int(fields.get("tier", 0))
+    reviews = _reviews(fields, slots, tiers, tier)
     deferral = Deferral(
         id=deferral_id,
         queue=queue,
@@ -138,7 +147,7 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         prediction=_prediction(body),
         draw=_draw(body),
         outcome=None if state is State.SETTLING else _outcome(fields),
-        reviews=_reviews(fields, slots),
+        reviews=reviews,
         reviews_wanted=slots,
         create_time=_time(fields["create_ms"]),
         expire_time=_time(fields["expire_ms"]),
@@ -154,15 +163,17 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         inputs_digest=_hex(body.digests[1]),
         skips=_skips(fields),
         flags=tuple(_flag(fields[f"flag.{n}"]) for n in range(int(fields.get("flags", 0)))),
+        tier=tier_name(tiers, tier),
     )
     return Record(
         deferral=deferral,
         settling=state is State.SETTLING,
         wanted=int(fields["wanted"]),
-        limit=int(fields["limit"]),
+        limit=int(fields["limit"]) - sum(review.tier != deferral.tier for review in reviews),
         event=fields.get("event", ""),
         attempt=int(fields.get("attempt", 0)),
         reason=fields.get("reason", ""),
+        tier=tier,
     )
 
 
@@ -227,12 +238,16 @@ def _outcome(fields: Mapping[str, str]) -> Outcome | None:
     )
 
 
-def _reviews(fields: Mapping[str, str], slots: int) -> tuple[Review, ...]:
-    found = [_review(fields, slot) for slot in range(slots) if fields[f"s{slot}.state"] == "filled"]
+def _reviews(fields: Mapping[str, str], slots: int, tiers: tuple[str, ...], tier: int) -> tuple[Review, ...]:
+    found = [
+        _review(fields, slot, tier_name(tiers, int(fields.get(f"s{slot}.tier", tier))))
+        for slot in range(slots)
+        if fields[f"s{slot}.state"] == "filled"
+    ]
     return tuple(sorted(found, key=lambda review: review.create_time))
 
 
-def _review(fields: Mapping[str, str], slot: int) -> Review:
+def _review(fields: Mapping[str, str], slot: int, tier: str) -> Review:
     def field(name: str) -> str:
         return fields[f"s{slot}.{name}"]
 
@@ -244,6 +259,7 @@ def _review(fields: Mapping[str, str], slot: int) -> Review:
         create_time=created,
         blind=field("how") == "blind",
         duration_seconds=max(0.0, created - _time(field("since"))),
+        tier=tier,
     )
 
 
@@ -252,9 +268,9 @@ def _skips(fields: Mapping[str, str]) -> tuple[Skip, ...]:
         return ()
     said = {name[2:]: value.split(" ", 2) for name, value in fields.items() if name.startswith("x.")}
     found = [
-        Skip(reviewer=reviewer, reason=parts[2], create_time=_time(parts[1]))
+        Skip(reviewer=reviewer, reason=parts[2], create_time=_time(parts[1]), escalated=parts[0] == "escalated")
         for reviewer, parts in said.items()
-        if parts[0] == "skipped"
+        if parts[0] in {"skipped", "escalated"}
     ]
     return tuple(sorted(found, key=lambda skip: skip.create_time))
 

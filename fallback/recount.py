@@ -62,16 +62,16 @@ async def recount(config: Config) -> Recount:
         await store.connection.close()
 
 
-async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]]) -> list[str]:
-    states = Counter(record[b"state"].decode() for record in records)
-    tasks = Counter(record[b"task"].decode() for record in records if _is_open(record))
-    held = Counter(
-        record[f"s{slot}.holder".encode()].decode()
-        for record in records
+async def _compare(store: Store, queue: str, records: dict[str, dict[bytes, bytes]]) -> list[str]:
+    states = Counter(record[b"state"].decode() for record in records.values())
+    tasks = Counter(record[b"task"].decode() for record in records.values() if _is_open(record))
+    holds = {
+        f"{record[f's{slot}.holder'.encode()].decode()}\0{one}:{slot}"
+        for one, record in records.items()
         if _is_open(record)
         for slot in range(int(record[b"slots"]))
         if record[f"s{slot}.state".encode()] == b"held"
-    )
+    }
     found = []
     for name, expected in {
         "open": states["open"] + states["settling"],
@@ -81,11 +81,14 @@ async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]]) 
         # Entries of records whose time is over stay a moment longer than they do.
         if got < expected or (name == "open" and got != expected):
             found.append(f"{name}: counted {expected}, the index holds {got}")
-    for name, counted in {"tasks": tasks, "holders": held}.items():
-        kept = await _ask(store, "hgetall", keys.index(queue, name))
-        got = {field.decode(): int(count) for field, count in kept.items()}
-        if got != dict(counted):
-            found.append(f"{name}: counted {dict(counted)}, the hash says {got}")
+    kept = await _ask(store, "hgetall", keys.index(queue, "tasks"))
+    got = {field.decode(): int(count) for field, count in kept.items()}
+    if got != dict(tasks):
+        found.append(f"tasks: counted {dict(tasks)}, the hash says {got}")
+    members = await store.connection.attempt(lambda: store.connection.redis.zrange(keys.index(queue, "holds"), 0, -1))
+    held = {member.decode() for member in members}
+    if held != holds:
+        found.append(f"holds: counted {sorted(holds)}, the index holds {sorted(held)}")
     return found
 
 
@@ -93,13 +96,14 @@ def _is_open(record: dict[bytes, bytes]) -> bool:
     return record[b"state"] in {b"open", b"settling"}
 
 
-async def _records(store: Store, queue: str) -> list[dict[bytes, bytes]]:
+async def _records(store: Store, queue: str) -> dict[str, dict[bytes, bytes]]:
+    """Return the records that are there, by id."""
     names = [name async for name in _scan(store, keys.record(queue, "*"))]
-    found = []
+    found = {}
     for name in names:
         record = await _ask(store, "hgetall", name)
         if record:
-            found.append(record)
+            found[name.removeprefix(keys.record(queue, ""))] = record
     return found
 
 

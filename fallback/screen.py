@@ -30,10 +30,12 @@ def queues(found: Sequence[ReviewQueue], *, json: bool) -> None:
     table = _table("queue", *(("waiting", "held", "open", "reviewers")), right=4)
     table.add_column("reviews are")
     table.add_column("lease")
+    table.add_column("waiting at")
     for queue in found:
         counts = (queue.waiting, queue.held, queue.open, queue.reviewers)
         kind = "assisted" if queue.assisted else "blind"
-        table.add_row(Text(queue.name), *map(str, counts), kind, f"{queue.lease_seconds:g} s")
+        tiers = ", ".join(f"{tier} {waiting}" for tier, waiting in queue.tiers.items())
+        table.add_row(Text(queue.name), *map(str, counts), kind, f"{queue.lease_seconds:g} s", Text(tiers))
     return _print(table, len(found), "no queue has anything yet")
 
 
@@ -73,11 +75,15 @@ def deferral(found: Deferral, *, json: bool) -> None:
         "parked": _time(found.create_time),
         "expires": _time(found.expire_time),
         "priority": str(found.priority),
+        "tier": found.tier or "-",
         "subject": found.media_type or "-",
         "attributes": ", ".join(f"{key}={value}" for key, value in found.attributes.items()) or "-",
     }
     said = [("flag", f"{flag.reviewer}: {flag.comment}") for flag in found.flags]
-    said += [("skip", f"{skip.reviewer}: {skip.reason or 'no reason given'}") for skip in found.skips]
+    said += [
+        ("escalated by" if skip.escalated else "skip", f"{skip.reviewer}: {skip.reason or 'no reason given'}")
+        for skip in found.skips
+    ]
     for key, value in [*rows.items(), *said]:
         table.add_row(Text(key, "dim"), Text(_safe(value)))
     return Console().print(table)

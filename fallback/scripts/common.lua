@@ -21,6 +21,21 @@ local function record(id)
   return P .. 'd:' .. id
 end
 
+-- The index of what waits, by a record's field `tier`; a record without one is at the first.
+local FREE = { [false] = K.free, ['0'] = K.free, ['1'] = K.free1, ['2'] = K.free2, ['3'] = K.free3 }
+
+-- Where an item stands among those that wait: by its deadline less the boost of its priority, ms, then by age among any
+-- AGES that came one after the other. Counted from 2020, so that it is exact as a score (below 2^53).
+local EPOCH, AGES = 1577836800000, 8192
+local function order_of(expire, boost, seq)
+  return text((expire - EPOCH - boost) * AGES + seq % AGES)
+end
+
+-- The member of `holds` for a slot that somebody holds: all of theirs stand together.
+local function hold(reviewer, id, slot)
+  return reviewer .. '\0' .. id .. ':' .. slot
+end
+
 -- The reply that this request id got before; nil the first time.
 local function replay()
   if ARGV[2] == '' then
@@ -61,6 +76,14 @@ local function with_record(reply, id)
   return reply
 end
 
+-- The same for a reply that lists leases from `first` on, each of which begins with its id.
+local function told(reply, first)
+  for at = first, #reply do
+    reply[at][#reply[at] + 1] = described(reply[at][1])
+  end
+  return reply
+end
+
 local function slot_state(key, slot)
   return call('HGET', key, 's' .. slot .. '.state')
 end
@@ -91,13 +114,15 @@ end
 -- Puts an OPEN deferral into the one index that its slots call for.
 local function place(id, key)
   local free, held = count_slots(key)
-  local target = (free > 0 and K.free) or (held > 0 and K.held) or K.full
-  for _, index in ipairs({ K.free, K.held, K.full }) do
+  local found = call('HMGET', key, 'order', 'tier')
+  local waiting = FREE[found[2]]
+  local target = (free > 0 and waiting) or (held > 0 and K.held) or K.full
+  for _, index in ipairs({ waiting, K.held, K.full }) do
     if index ~= target then
       call('ZREM', index, id)
     end
   end
-  call('ZADD', target, call('HGET', key, 'order'), id)
+  call('ZADD', target, found[1], id)
 end
 
 local function count_down(index, member)
@@ -112,7 +137,7 @@ local function free_slot(id, key, slot, why)
   call('HSET', key, field .. '.state', 'free', field .. '.last', why)
   call('ZREM', K.leases, id .. ':' .. slot)
   count_down(K.holding, id)
-  count_down(K.holders, call('HGET', key, field .. '.holder'))
+  call('ZREM', K.holds, hold(call('HGET', key, field .. '.holder'), id, slot))
 end
 
 -- Lapses up to `limit` leases whose time is over: HELD -> FREE.
@@ -129,7 +154,8 @@ local function lapse(time, limit)
 end
 
 -- What a reviewer did with this deferral before, beside what its slots say: 'undone' (took an answer back),
--- 'answered' (took it back, then let the place go), 'skipped'; nil for nothing. The latter two are never asked again.
+-- 'answered' (took it back, then let the place go), 'skipped', 'escalated' (skipped it to the next tier), or 'excluded'
+-- by the client; nil for nothing. All but the first are never asked again.
 local function past(key, reviewer)
   local found = call('HGET', key, 'x.' .. reviewer)
   return found and string.match(found, '^%a+') or nil
@@ -164,7 +190,7 @@ end
 local function judge(id, slot, generation, nonce, reviewer, time)
   local field = 's' .. slot
   local found = call('HMGET', record(id), 'state', field .. '.state', field .. '.generation', field .. '.nonce',
-    field .. '.holder', field .. '.until', field .. '.last', 'slots')
+    field .. '.holder', field .. '.until', field .. '.last', field .. '.resumed')
   local state, slot_now, current, holder = found[1], found[2], tonumber(found[3]), found[5]
   if not state then
     return { 'refused', 'unknown' }
@@ -180,7 +206,9 @@ local function judge(id, slot, generation, nonce, reviewer, time)
     return { 'refused', 'ended', state }
   end
   if generation < current then
-    return { 'refused', 'stale', 'retaken' }
+    local first, last = string.match(found[8] or '', '(%d+)-(%d+)')
+    local resumed = tonumber(last) == current and generation >= tonumber(first)
+    return { 'refused', 'stale', resumed and 'resumed' or 'retaken' }
   end
   if slot_now == 'filled' then
     return { 'refused', 'stale', 'submitted' }
@@ -222,12 +250,13 @@ end
 local function finish(id, state, outcome, event, time, retention)
   local key = record(id)
   revoke(id, key, state)
-  for _, index in ipairs({ K.open, K.free, K.held, K.full, K.settling, K.expiry }) do
+  local known = call('HMGET', key, 'seq', 'tier')
+  for _, index in ipairs({ K.open, FREE[known[2]], K.held, K.full, K.settling, K.expiry }) do
     call('ZREM', index, id)
   end
   local version = call('HINCRBY', key, 'version', 1)
   call('HSET', key, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event, 'attempt', 0)
-  call('ZADD', K[state], call('HGET', key, 'seq'), id)
+  call('ZADD', K[state], known[1], id)
   call('ZADD', K.ended, text(time + retention), id)
   call('UNLINK', drafts(id))
   call('XADD', K.outcomes, '*', 'id', id)
@@ -253,15 +282,51 @@ end
 -- version.
 local function settle(id, outcome, event, retention, window, time)
   local key = record(id)
-  local due = math.min(time + window, tonumber(call('HGET', key, 'expire_ms')))
+  local known = call('HMGET', key, 'expire_ms', 'tier')
+  local due = math.min(time + window, tonumber(known[1]))
   if due <= time then
     return finish(id, 'resolved', outcome, event, time, retention)
   end
   revoke(id, key, 'settling')
-  for _, index in ipairs({ K.free, K.held, K.full, K.expiry }) do
+  for _, index in ipairs({ FREE[known[2]], K.held, K.full, K.expiry }) do
     call('ZREM', index, id)
   end
   call('ZADD', K.settling, text(due), id)
   call('HSET', key, 'state', 'settling', 'outcome', outcome, 'event', event)
+  return call('HINCRBY', key, 'version', 1)
+end
+
+-- nil when there is a tier above the deferral's, else the refusal.
+local function judge_tier(key, tiers)
+  if tonumber(call('HGET', key, 'tier') or 0) + 1 >= tonumber(tiers) then
+    return { 'refused', 'highest' }
+  end
+  return nil
+end
+
+-- OPEN -> OPEN at the next tier, with a deadline of its own: answers that are in stay as those of the tier before, every
+-- other place is the next tier's, and there are at least `wanted` of them, `limit` at most. Returns the version.
+local function escalate(id, wanted, limit, length, boost, time)
+  local key = record(id)
+  revoke(id, key, 'escalated')
+  local found = call('HMGET', key, 'tier', 'slots', 'seq')
+  local tier, slots, filled = tonumber(found[1] or 0), tonumber(found[2]), 0
+  for slot = 0, slots - 1 do
+    if slot_state(key, slot) == 'filled' then
+      filled = filled + 1
+      call('HSETNX', key, 's' .. slot .. '.tier', tier)
+    end
+  end
+  for slot = slots, filled + wanted - 1 do
+    call('HSET', key, 's' .. slot .. '.state', 'free', 's' .. slot .. '.generation', 0)
+  end
+  slots = math.max(slots, filled + wanted)
+  local expire = time + length
+  call('ZREM', FREE[found[1]], id)
+  call('HSET', key, 'tier', tier + 1, 'slots', slots, 'wanted', wanted, 'limit', math.max(slots, filled + limit),
+    'expire_ms', text(expire), 'order', order_of(expire, boost, tonumber(found[3])))
+  call('ZADD', K.expiry, text(expire), id)
+  place(id, key)
+  wake(id)
   return call('HINCRBY', key, 'version', 1)
 end

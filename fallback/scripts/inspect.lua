@@ -22,13 +22,20 @@ for at = 5, #ARGV do
   if open then
     free, held = count_slots(key)
     for slot = 0, slots_of(key) - 1 do
-      local found = call('ZSCORE', K.leases, id .. ':' .. slot)
-      expect(id, 'slot ' .. slot .. ' in leases', slot_state(key, slot) == 'held', found and true or false)
+      local is_held = slot_state(key, slot) == 'held'
+      expect(id, 'slot ' .. slot .. ' in leases', is_held, stands(K.leases, id .. ':' .. slot))
+      local holder = call('HGET', key, 's' .. slot .. '.holder')
+      if holder then
+        expect(id, 'slot ' .. slot .. ' in holds', is_held, stands(K.holds, hold(holder, id, slot)))
+      end
     end
   end
   expect(id, 'in open', open or settling, stands(K.open, id))
   expect(id, 'in expiry', open, stands(K.expiry, id))
-  expect(id, 'in free', open and free > 0, stands(K.free, id))
+  local tier = call('HGET', key, 'tier') or '0'
+  for number, name in ipairs({ 'free', 'free1', 'free2', 'free3' }) do
+    expect(id, 'in ' .. name, open and free > 0 and tier == text(number - 1), stands(K[name], id))
+  end
   expect(id, 'in held', open and free == 0 and held > 0, stands(K.held, id))
   expect(id, 'in full', open and free + held == 0, stands(K.full, id))
   expect(id, 'in settling', settling, stands(K.settling, id))
@@ -43,9 +50,5 @@ for at = 5, #ARGV do
     end
   end
 end
-local sum = 0
-for _, count in ipairs(call('HVALS', K.holders)) do
-  sum = sum + tonumber(count)
-end
-expect('holders', 'leases', call('ZCARD', K.leases), sum)
+expect('holds', 'leases', call('ZCARD', K.leases), call('ZCARD', K.holds))
 return reply

@@ -1,24 +1,17 @@
 #!lua flags=allow-oom
--- lease: FREE -> HELD for up to `limit` deferrals, the most urgent first, none that this reviewer holds, answered or
--- skipped.
+-- lease: FREE -> HELD for up to `limit` deferrals of some tiers, the most urgent first, none that this reviewer holds,
+-- answered or skipped, or is excluded from.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
---   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
--- -> {'ok', where to go on or -1, {id, slot, generation, nonce, until, how, field of their draft or '',
---           the record as JSON}, ...}
+--   [9] the tiers, each with where in its index to begin: '0:0 1:0'   [10] how many entries to look at, at most
+--   [11..] a nonce for each lease
+-- -> {'ok', where to go on, as [9], or '' at the end, {id, slot, generation, nonce, until, how, field of their draft
+--           or '', the record as JSON}, ...}
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local CHUNK, LAPSE_MAX = 64, 16
 
--- Each with its record as it stands, which is not worth remembering.
-local function told(reply)
-  for at = 3, #reply do
-    reply[at][#reply[at] + 1] = described(reply[at][1])
-  end
-  return reply
-end
-
 local kept = replay()
 if kept then
-  return told(kept)
+  return told(kept, 3)
 end
 local time = clock()
 -- The reaper does this too; work does not stop while it is away.
@@ -51,33 +44,68 @@ local function take(id, key, slot, nonce)
     field .. '.since', text(time), field .. '.until', text(till), field .. '.how', ARGV[8])
   call('ZADD', K.leases, text(till), id .. ':' .. slot)
   call('HINCRBY', K.holding, id, 1)
-  call('HINCRBY', K.holders, reviewer, 1)
+  call('ZADD', K.holds, 0, hold(reviewer, id, slot))
   place(id, key)
   return { id, slot, generation, nonce, text(till), ARGV[8], draft_of(id, reviewer) }
 end
 
-local reply = { 'ok', -1 }
-local at, seen = tonumber(ARGV[9]), 0
-while #reply - 2 < limit do
-  local ids = call('ZRANGE', K.free, at, at + CHUNK - 1)
-  for _, id in ipairs(ids) do
-    local key = record(id)
-    local slot = #reply - 2 < limit and tonumber(call('HGET', key, 'expire_ms')) > time and slot_for(key)
-    if slot then
-      reply[#reply + 1] = take(id, key, slot, ARGV[10 + #reply - 1])
+local tiers = {}
+for tier, at in string.gmatch(ARGV[9], '(%d):(%d+)') do
+  tiers[#tiers + 1] = { name = tier, index = FREE[tier], at = tonumber(at), ids = {}, next = 1, more = true }
+end
+-- Scores are for comparing tiers.
+local step = #tiers > 1 and 2 or 1
+
+local function fill(tier)
+  if step == 1 then
+    tier.ids = call('ZRANGE', tier.index, tier.at, tier.at + CHUNK - 1)
+  else
+    tier.ids = call('ZRANGE', tier.index, tier.at, tier.at + CHUNK - 1, 'WITHSCORES')
+  end
+  tier.next, tier.more = 1, #tier.ids == CHUNK * step
+end
+
+-- The tier whose next entry is the most urgent; nil at the end of all.
+local function following()
+  local best, order
+  for _, tier in ipairs(tiers) do
+    if tier.next > #tier.ids and tier.more then
+      fill(tier)
     end
-    -- What left the index moved the rest up by one.
-    if not slot or call('ZSCORE', K.free, id) then
-      at = at + 1
+    if tier.next <= #tier.ids then
+      local other = step == 2 and tonumber(tier.ids[tier.next + 1])
+      if not best or other < order then
+        best, order = tier, other
+      end
     end
   end
-  seen = seen + #ids
-  if #ids < CHUNK then
-    return told(remember(reply))
+  return best
+end
+
+local reply, seen = { 'ok', '' }, 0
+while #reply - 2 < limit do
+  local tier = following()
+  if not tier then
+    return told(remember(reply), 3)
   end
   if seen >= tonumber(ARGV[10]) then
     break
   end
+  local id = tier.ids[tier.next]
+  local key = record(id)
+  local slot = tonumber(call('HGET', key, 'expire_ms')) > time and slot_for(key)
+  if slot then
+    reply[#reply + 1] = take(id, key, slot, ARGV[10 + #reply - 1])
+  end
+  -- What left the index moved the rest up by one.
+  if not slot or call('ZSCORE', tier.index, id) then
+    tier.at = tier.at + 1
+  end
+  tier.next, seen = tier.next + step, seen + 1
 end
-reply[2] = at
-return told(remember(reply))
+local on = {}
+for _, tier in ipairs(tiers) do
+  on[#on + 1] = tier.name .. ':' .. tier.at
+end
+reply[2] = table.concat(on, ' ')
+return told(remember(reply), 3)

@@ -4,12 +4,14 @@
 --   ARGV[5] slots at first   [6] slots at most   [7] most OPEN deferrals
 --   then for each deferral
 --   [+1] id, made by the caller: what tells a repeat   [+2] digest of client and idempotency key, or ''
---   [+3] digest of the input   [+4] body: what never changes, JSON   [+5] digest of the task   [+6] priority, 0 to 9
+--   [+3] digest of the input   [+4] body: what never changes, JSON   [+5] digest of the task
+--   [+6] the boost of its priority, ms
 --   [+7] time to review, ms   [+8] 'subject', 'inputs', 'subject inputs' or '': the content that must be there
+--   [+9] '', or the number of its tier and who is never asked, JSON: a list of texts
 -- -> {'ok', JSON: a list with one of these for each}
 --    ['ok', id, 1 if made now] | ['refused', 'conflict', id] | ['refused', 'full', depth] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
-local FIRST, EACH = 8, 8
+local FIRST, EACH = 8, 9
 local slots, limit, depth_max = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
 local time, depth = clock(), call('ZCARD', K.open)
 local known_tasks, made = {}, nil
@@ -56,11 +58,22 @@ local function judge_known(id, idempotency, input)
   return { 'refused', 'conflict', known_id }
 end
 
-local function make(id, idempotency, input, body, task, priority, length, contents)
+-- Writes who is asked of a deferral that is not for everybody; returns the index that it waits in.
+local function narrow(id, whom)
+  local said = cjson.decode(whom)
+  for at = 2, #said do
+    call('HSET', record(id), 'x.' .. said[at], 'excluded ' .. text(time))
+  end
+  if said[1] ~= '0' then
+    call('HSET', record(id), 'tier', said[1])
+  end
+  return FREE[said[1]]
+end
+
+local function make(id, idempotency, input, body, task, boost, length, contents, whom)
   local seq = call('INCR', K.seq)
-  -- Priority first, then age; below 2^53, so exact as a score.
-  local order = text((9 - tonumber(priority)) * 2 ^ 44 + seq)
   local expire = text(time + tonumber(length))
+  local order = order_of(time + length, boost, seq)
   call('HSET', record(id), 'state', 'open', 'version', 1, 'seq', seq, 'order', order, 'task', task,
     'key', idempotency, 'limit', limit, 'wanted', slots, 'slots', slots, 'create_ms', text(time),
     'expire_ms', expire, 'body', body, unpack(fresh))
@@ -77,19 +90,19 @@ local function make(id, idempotency, input, body, task, priority, length, conten
   end
   call('ZADD', K.open, seq, id)
   call('ZADD', K.expiry, expire, id)
-  call('ZADD', K.free, order, id)
+  call('ZADD', whom == '' and K.free or narrow(id, whom), order, id)
 end
 
 local verdicts = {}
 for at = FIRST, #ARGV, EACH do
-  local id, idempotency, input, body, task, priority, length, contents = unpack(ARGV, at, at + EACH - 1)
+  local id, idempotency, input, body, task, boost, length, contents, whom = unpack(ARGV, at, at + EACH - 1)
   local verdict = { 'ok', id, 1 }
   if call('EXISTS', record(id)) == 0 then
     local other = judge_known(id, idempotency, input) or judge_new(id, task, contents)
     if other then
       verdict = other
     else
-      make(id, idempotency, input, body, task, priority, length, contents)
+      make(id, idempotency, input, body, task, boost, length, contents, whom)
       depth, made = depth + 1, id
     end
   end

@@ -21,7 +21,7 @@ call('HSET', key, field .. '.state', 'filled', field .. '.answer', ARGV[10], fie
 call('ZREM', K.leases, id .. ':' .. ARGV[6])
 forget_drafts(id, ARGV[9], ARGV[6])
 count_down(K.holding, id)
-count_down(K.holders, ARGV[9])
+call('ZREM', K.holds, hold(ARGV[9], id, ARGV[6]))
 local version = call('HINCRBY', key, 'version', 1)
 if version - 1 == tonumber(ARGV[12] or '') then
   version = settle(id, ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16]), time)

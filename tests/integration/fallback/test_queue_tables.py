@@ -228,7 +228,7 @@ async def test_a_slot_takes_nothing_once_its_deferral_ended(bench: Bench, state:
     assert not await bench.happen_slot(event)
     assert await bench.everything() == before
     assert (await bench.run("inspect", bench.id))[1:] == []
-    assert await bench.redis.exists(keys.index("digits", "leases"), keys.index("digits", "holders")) == 0
+    assert await bench.redis.exists(keys.index("digits", "leases"), keys.index("digits", "holds")) == 0
 
 
 @pytest.mark.parametrize("event", sorted(NOT_YET))

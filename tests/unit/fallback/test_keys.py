@@ -78,6 +78,7 @@ def test_only_what_makes_the_server_fuller_is_refused_out_of_memory() -> None:
         "flag",
         "write",
         "inspect",
+        "holders",
         "read",
     }
     assert "no-writes" in flags["inspect"]

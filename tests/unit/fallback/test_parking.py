@@ -63,7 +63,7 @@ def test_bounds_belong_to_what_is_taken() -> None:
         ({"attributes": {"k": "v" * 1024}}, "expected at most 1024 characters each, got 1025 under 'k'"),
         ({"review_seconds": 0}, "review_deadline: expected more than 0 and at most 31536000 s, got 0"),
         ({"review_seconds": math.nan}, "review_deadline: expected more than 0"),
-        ({"on_expiry": OnExpiry.ANSWER_UNREVIEWED}, "on_expiry: expected ABSTAIN where no model was asked"),
+        ({"on_expiry": OnExpiry.ANSWER_UNREVIEWED}, "on_expiry: expected ABSTAIN or ESCALATE where no model was asked"),
         ({"reasons": ("r",) * 17}, "reasons: expected at most 16, got 17"),
         ({"callback": Callback()}, "callback: expected exactly one of webhook_url and grpc_target"),
         ({"callback": Callback(webhook_url="a", grpc_target="b")}, "callback: expected exactly one"),
