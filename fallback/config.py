@@ -132,8 +132,7 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(description="what happens when nobody came in time; abstain where there is no next tier or no prediction"),
     ] = "abstain"
     tiers: Annotated[
-        tuple[str, ...],
-        Meta(max_length=TIERS_MAX, description="tiers of reviewers, first to last, each a skill; empty: one for all"),
+        tuple[str, ...], Meta(description="tiers of reviewers, first to last, each a skill; empty: one for everybody")
     ] = ()
     tier_reviews_wanted: Annotated[
         int, Meta(ge=1, le=25, description="reviews at a tier that an item is escalated to, at least")
@@ -343,10 +342,11 @@ def _queues(tables: Mapping[str, Any]) -> dict[str, QueueSettings]:
                 f"{QUEUES}.{name}.reviews_max: expected at least reviews_wanted ({settings.reviews_wanted}), "
                 f"got {settings.reviews_max}"
             )
-        if len(set(settings.tiers)) != len(settings.tiers) or not all(map(QUEUE_NAME.fullmatch, settings.tiers)):
+        distinct = {tier for tier in settings.tiers if QUEUE_NAME.fullmatch(tier)}
+        if not len(distinct) == len(settings.tiers) <= TIERS_MAX:
             raise ConfigError(
-                f"{QUEUES}.{name}.tiers: expected names of letters, digits, '_', '.' and '-', each once, "
-                f"got {shown(settings.tiers)}"
+                f"{QUEUES}.{name}.tiers: expected at most {TIERS_MAX} names of letters, digits, '_', '.' and '-', "
+                f"each once, got {shown(settings.tiers)}"
             )
     return found
 

@@ -97,8 +97,6 @@ SLOT_TABLE: Final = MappingProxyType(
 )
 AMENDED: Final = "answer.amended"
 TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
-# Events of the tables that no script serves yet.
-NOT_YET: Final[frozenset[Event | SlotEvent]] = frozenset()
 
 
 class Source(StrEnum):
