@@ -45,7 +45,7 @@ def test_a_token_says_who_calls_from_anywhere(credentials: Credentials) -> None:
         identity = credentials.identify(metadata, peer=peer)
         assert identity.name == "ann"
         assert identity.roles == {"reviewer"}
-        assert identity.skills == {"doctor", "reader"}
+        assert identity.skills == frozenset({"doctor", "reader"})
 
 
 def test_who_has_no_skills_in_the_file_has_none_and_without_a_file_everybody_has_all(credentials: Credentials) -> None:
