@@ -42,9 +42,9 @@ def tiers_of(
 ) -> tuple[Sequence[int], ...]:
     """Return the numbers of the tiers that `reviewer` may answer, those of `skills` where it names any.
 
-    They come in groups, each to be looked through before the next: what is left of tiers that the queue's setting
-    named once falls to its last one, and is there so seldom that it comes by itself, at the end. Raises InvalidError
-    for a skill that no tier asks for, ForbiddenError where they have none of those wanted.
+    They come in one group or two, the second to be looked through where the first has nothing: what is left of tiers
+    that the queue's setting named once, and does no more, falls to its last one. Raises InvalidError for a skill that
+    no tier asks for, ForbiddenError where they have none of those wanted.
     """
     unknown = [skill for skill in skills if skill not in settings.tiers]
     if unknown:
@@ -71,14 +71,13 @@ async def lease(
     settings = store.config.queue(queue)
     how = "assisted" if settings.assisted else "blind"
     length_ms = max(1, int(settings.lease_seconds * MS))
-    for group in tiers:
-        at = " ".join(f"{tier}:0" for tier in group)
-        while at:
-            nonces = [secrets.token_hex(8) for _ in range(limit)]
-            reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, at, LOOK_MAX, *nonces)
-            at, *taken = accepted(reply, queue)
-            if taken:
-                return await _taken(store, queue, taken)
+    at = ";".join(" ".join(f"{tier}:0" for tier in group) for group in tiers)
+    while at:
+        nonces = [secrets.token_hex(8) for _ in range(limit)]
+        reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, at, LOOK_MAX, *nonces)
+        at, *taken = accepted(reply, queue)
+        if taken:
+            return await _taken(store, queue, taken)
     return []
 
 

@@ -2,8 +2,8 @@
 -- lease: FREE -> HELD for up to `limit` deferrals of some tiers, the most urgent first, none that this reviewer holds,
 -- answered or skipped, or is excluded from.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
---   [9] the tiers, each with where in its index to begin: '0:0 1:0'   [10] how many entries to look at, at most
---   [11..] a nonce for each lease
+--   [9] the tiers, each with where in its index to begin: '0:0 1:0'; after a ';' those to look through if these have
+--   nothing   [10] how many entries to look at, at most   [11..] a nonce for each lease
 -- -> {'ok', where to go on, as [9], or '' at the end, {id, slot, generation, nonce, until, how, field of their draft
 --           or '', the record as JSON}, ...}
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -49,12 +49,18 @@ local function take(id, key, slot, nonce)
   return { id, slot, generation, nonce, text(till), ARGV[8], draft_of(id, reviewer) }
 end
 
-local tiers = {}
-for tier, at in string.gmatch(ARGV[9], '(%d):(%d+)') do
-  tiers[#tiers + 1] = { name = tier, index = FREE[tier], at = tonumber(at), ids = {}, next = 1, more = true }
+local first, rest = string.match(ARGV[9], '^([^;]*);?(.*)$')
+local tiers, step
+
+local function begin(group)
+  tiers = {}
+  for tier, at in string.gmatch(group, '(%d):(%d+)') do
+    tiers[#tiers + 1] = { name = tier, index = FREE[tier], at = tonumber(at), ids = {}, next = 1, more = true }
+  end
+  -- Scores are for comparing tiers.
+  step = #tiers > 1 and 2 or 1
 end
--- Scores are for comparing tiers.
-local step = #tiers > 1 and 2 or 1
+begin(first)
 
 local function fill(tier)
   if step == 1 then
@@ -85,6 +91,10 @@ end
 local reply, seen = { 'ok', '' }, 0
 while #reply - 2 < limit do
   local tier = following()
+  if not tier and #reply == 2 and rest ~= '' then
+    begin(rest)
+    rest, tier = '', following()
+  end
   if not tier then
     return told(remember(reply), 3)
   end
@@ -107,5 +117,5 @@ local on = {}
 for _, tier in ipairs(tiers) do
   on[#on + 1] = tier.name .. ':' .. tier.at
 end
-reply[2] = table.concat(on, ' ')
+reply[2] = table.concat(on, ' ') .. (rest ~= '' and ';' .. rest or '')
 return told(remember(reply), 3)
