@@ -216,6 +216,17 @@ class People(RuleBasedStateMachine):
             if higher:
                 self.model.escalate(item)
 
+    @precondition(lambda self: bool(self.tiers))
+    @rule(target=tokens, reviewer=reviewers, other=reviewers)
+    def send_up(self, reviewer: str, other: str) -> Any:
+        """Two look, mostly at the same item, and one finds it above them: the other's look is over."""
+        first: Any = self.lease(other, 1)
+        second: Any = self.lease(reviewer, 1)
+        taken = [*first.values, *second.values]
+        for token in taken[1:]:
+            self.skip(token, "", higher=True)
+        return multiple(*taken)
+
     @rule(token=tokens, caller=callers, draft=st.sampled_from(["1", "2"]))
     def save_draft(self, token: tuple[str, str], caller: str, draft: str) -> None:
         """Kept in place of the one before; only the holder may."""
