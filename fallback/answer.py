@@ -108,6 +108,8 @@ class Identity:
 
     name: str
     roles: frozenset[str] = frozenset()
+    # The tiers of reviewers that they may answer for; None: every one.
+    skills: frozenset[str] | None = None
 
 
 def check_task(task: Task) -> None:

@@ -81,6 +81,8 @@ class ReviewQueue:
 
     `expected_wait_seconds`: for an item that came now; None where nobody answered lately. `over`: the limits that are
     reached, by the names of their settings.
+    `tiers` maps each tier's name to its items with a free slot, the first tier first. `next_free_time`: when the next
+    lease lapses (Unix seconds), None where nobody holds anything.
     """
 
     name: str
@@ -91,6 +93,8 @@ class ReviewQueue:
     lease_seconds: float
     undo_seconds: float
     reviewers: int
+    tiers: dict[str, int]
+    next_free_time: float | None
     expected_wait_seconds: float | None = None
     over: tuple[str, ...] = ()
     content_bytes: int = 0
@@ -129,13 +133,23 @@ class ReviewClient:
         reply = await self._call(self._stub.ListQueues, pb.ListQueuesRequest())
         return [_queue_from_wire(queue) for queue in reply.queues]
 
-    async def lease(self, queue: str, *, limit: int = 1, wait_seconds: float = 0.0) -> list[Lease]:
+    async def lease(
+        self,
+        queue: str,
+        *,
+        limit: int = 1,
+        wait_seconds: float = 0.0,
+        skills: Sequence[str] = (),
+        resume: bool = False,
+    ) -> list[Lease]:
         """Take up to `limit` (1 to 100) items of `queue`, most urgent first; wait up to 60 s for the first one.
 
-        A lease of a blind review holds no prediction. Raises InvalidError, UnauthenticatedError, ForbiddenError,
-        UnavailableError.
+        Of all tiers that you have the skill for, or only those of `skills`. With `resume` first what you hold already,
+        with its drafts: the tokens that you had for it elsewhere are stale then. A lease of a blind review holds no
+        prediction. Raises InvalidError, UnauthenticatedError, ForbiddenError, UnavailableError.
         """
-        request = pb.LeaseDeferralsRequest(queue=queue, limit=limit, wait=duration_to_wire(wait_seconds))
+        wait = duration_to_wire(wait_seconds)
+        request = pb.LeaseDeferralsRequest(queue=queue, limit=limit, wait=wait, skills=skills, resume=resume)
         reply = await self._call(self._stub.LeaseDeferrals, request, wait_seconds=wait_seconds)
         return [_lease_from_wire(lease) for lease in reply.leases]
 
@@ -157,9 +171,12 @@ class ReviewClient:
         agreed = reply.model_agreed if reply.HasField("model_agreed") else None
         return Reviewed(deferral=deferral_from_wire(reply.deferral), model_agreed=agreed)
 
-    async def skip(self, token: str, *, reason: str = "") -> None:
-        """Leave an item to others for good, saying why in up to 500 characters; raises StateError as `extend` does."""
-        request = pb.SkipDeferralRequest(token=token, reason=reason, request_id=_request_id())
+    async def skip(self, token: str, *, reason: str = "", escalate: bool = False) -> None:
+        """Leave an item to others for good, saying why in up to 500 characters; with `escalate` to the next tier.
+
+        Raises StateError as `extend` does, and where there is no tier above.
+        """
+        request = pb.SkipDeferralRequest(token=token, reason=reason, request_id=_request_id(), escalate=escalate)
         await self._call(self._stub.SkipDeferral, request)
 
     async def undo(self, name: str) -> Lease:
@@ -268,4 +285,6 @@ def _queue_from_wire(wire: pb.ReviewQueue) -> ReviewQueue:
         asked_last_hour=wire.asked_last_hour,
         budget_per_hour=wire.budget_per_hour,
         depth_max=wire.depth_max,
+        tiers={tier.name: tier.waiting for tier in wire.tiers},
+        next_free_time=timestamp_from_wire(wire.next_free_time) if wire.HasField("next_free_time") else None,
     )

@@ -28,6 +28,8 @@ from fallback.tables import check_keys, description, read_table, shown, type_tex
 DEFAULT_DATA: Final = Path("data")
 DEFAULT_PATH: Final = Path("demur.toml")
 QUEUES: Final = "queues"
+# Each has an index of its own.
+TIERS_MAX: Final = 4
 QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 MIB: Final = 1024 * 1024
 _DAY: Final = 86_400
@@ -114,9 +116,19 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         float, Meta(gt=0, le=365 * _DAY, description="how long people may take until a deferral expires, seconds")
     ] = float(_DAY)
     on_expiry: Annotated[
-        Literal["answer_unreviewed", "abstain"],
-        Meta(description="the outcome when nobody came in time; without a prediction always abstain"),
+        Literal["answer_unreviewed", "abstain", "escalate"],
+        Meta(description="what happens when nobody came in time; abstain where there is no next tier or no prediction"),
     ] = "abstain"
+    tiers: Annotated[
+        tuple[str, ...], Meta(description="tiers of reviewers, first to last, each a skill; empty: one for everybody")
+    ] = ()
+    tier_reviews_wanted: Annotated[
+        int, Meta(ge=1, le=25, description="reviews at a tier that an item is escalated to, at least")
+    ] = 1
+    priority_boost_seconds: Annotated[
+        float,
+        Meta(ge=0, le=365 * _DAY, description="how much earlier each step of priority makes an item's turn, seconds"),
+    ] = 3600.0
     undo_seconds: Annotated[
         float,
         Meta(ge=0, le=3600, description="how long reviews may be taken back before their outcome is final, seconds"),
@@ -341,6 +353,12 @@ def _queues(tables: Mapping[str, Any]) -> dict[str, QueueSettings]:
             raise ConfigError(
                 f"{QUEUES}.{name}.reviews_max: expected at least reviews_wanted ({settings.reviews_wanted}), "
                 f"got {settings.reviews_max}"
+            )
+        distinct = {tier for tier in settings.tiers if QUEUE_NAME.fullmatch(tier)}
+        if not len(distinct) == len(settings.tiers) <= TIERS_MAX:
+            raise ConfigError(
+                f"{QUEUES}.{name}.tiers: expected at most {TIERS_MAX} names of letters, digits, '_', '.' and '-', "
+                f"each once, got {shown(settings.tiers)}"
             )
     return found
 

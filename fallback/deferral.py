@@ -9,6 +9,13 @@ a review that came in between sends the caller back to compute again. SETTLING i
 known inside and shown nowhere; everywhere outside it reads as OPEN with all its reviews in. `close` ends it, `undo` by
 one of its reviewers reopens it and gives them their slot back. While an answer can be taken back its reviewer is not
 shown the model's guess, so that a review which was blind still is when it is given anew.
+
+A queue may have tiers of reviewers, each above the one before. `escalate` asks the next one: when a tier's reviews are
+all in without a majority, when nobody came in time and the client chose so, or when a holder says that it is above
+them. Whoever still looks loses their hold, and there is a new deadline. Answers that are in stay as reviews of the
+tier that gave them, and count no more: the word of the tier that is asked last is final. They cannot be taken back
+either, for the next tier is asked because of them; nor is anybody asked twice, at whatever tier. At the last tier what
+would escalate ends.
 """
 
 from __future__ import annotations
@@ -55,6 +62,7 @@ class SlotEvent(StrEnum):
     """What may happen to a slot."""
 
     LEASE = "lease"
+    RESUME = "resume"
     EXTEND = "extend"
     RELEASE = "release"
     LAPSE = "lapse"
@@ -78,6 +86,7 @@ DEFERRAL_TABLE: Final = MappingProxyType(
 SLOT_TABLE: Final = MappingProxyType(
     {
         (SlotState.FREE, SlotEvent.LEASE): SlotState.HELD,
+        (SlotState.HELD, SlotEvent.RESUME): SlotState.HELD,
         (SlotState.HELD, SlotEvent.EXTEND): SlotState.HELD,
         (SlotState.HELD, SlotEvent.RELEASE): SlotState.FREE,
         (SlotState.HELD, SlotEvent.LAPSE): SlotState.FREE,
@@ -88,8 +97,6 @@ SLOT_TABLE: Final = MappingProxyType(
 )
 AMENDED: Final = "answer.amended"
 TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
-# Events of the tables that no script serves yet.
-NOT_YET: Final[frozenset[Event | SlotEvent]] = frozenset({Event.ESCALATE})
 
 
 class Source(StrEnum):
@@ -102,10 +109,11 @@ class Source(StrEnum):
 
 
 class OnExpiry(StrEnum):
-    """What the outcome is when nobody came in time."""
+    """What happens when nobody came in time; at the last tier ESCALATE is as ABSTAIN."""
 
     ANSWER_UNREVIEWED = "answer_unreviewed"
     ABSTAIN = "abstain"
+    ESCALATE = "escalate"
 
 
 class Content(StrEnum):
@@ -137,7 +145,7 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """One person's answer. Times are Unix seconds by the server's clock."""
+    """One person's answer, given at `tier`. Times are Unix seconds by the server's clock."""
 
     reviewer: str
     answer: Answer
@@ -145,6 +153,7 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     create_time: float
     blind: bool
     duration_seconds: float
+    tier: str = ""
 
 
 class Skip(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +162,7 @@ class Skip(msgspec.Struct, frozen=True, kw_only=True):
     reviewer: str
     reason: str
     create_time: float
+    escalated: bool = False
 
 
 class Flag(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +195,7 @@ class Parking(msgspec.Struct, frozen=True, kw_only=True):
 
     `subject` and `inputs` (a serialised demur.v1.Tensors, or empty) are the payload: they never go through Lua.
     `input_digest` (sha256 hex over model, inputs and subject) tells a retry from another input under the same key.
+    `tier` is the one to begin at, empty for the first; `excluded_reviewers` are never asked.
     """
 
     queue: str
@@ -204,13 +215,15 @@ class Parking(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     review_seconds: float | None = None
     on_expiry: OnExpiry | None = None
+    tier: str = ""
+    excluded_reviewers: tuple[str, ...] = ()
 
 
 class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a parked request, as it stands. Times are Unix seconds by the server's clock.
 
     `state` is never SETTLING here: that shows as OPEN. `subject_digest` and `inputs_digest` are sha256 hex, empty
-    where there is nothing.
+    where there is nothing. `tier` is asked now, or was last; empty where the queue has none.
     """
 
     id: str
@@ -238,6 +251,7 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     skips: tuple[Skip, ...] = ()
     flags: tuple[Flag, ...] = ()
     content: Content = Content.NONE
+    tier: str = ""
 
     @property
     def name(self) -> str:
@@ -250,7 +264,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
     `subject` is the content to look at, empty where it was erased or is lost: `deferral.content` says so.
 
-    `draft` is the JSON text that this reviewer last saved of their work on it, empty where there is none.
+    `draft` is the JSON text that this reviewer last saved of their work on it, empty where there is none. `resumed`:
+    they held it already, and what they held it by is stale now.
     """
 
     token: str
@@ -259,6 +274,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     expire_time: float
     blind: bool
     draft: str = ""
+    resumed: bool = False
 
 
 class NeedMore(msgspec.Struct, frozen=True):
@@ -272,13 +288,20 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     answer: Answer | None
 
 
-def consensus(reviews: tuple[Review, ...], *, wanted: int, limit: int) -> NeedMore | Settled:
-    """Say what `reviews` by distinct people add up to.
+class Escalate(msgspec.Struct, frozen=True):
+    """The reviews do not agree, and there is a tier above to ask."""
+
+
+def consensus(
+    reviews: tuple[Review, ...], *, wanted: int, limit: int, tier: str = "", higher: bool = False
+) -> NeedMore | Settled | Escalate:
+    """Say what the `reviews` by distinct people of the current `tier` add up to; those of other tiers do not count.
 
     `wanted` (N) is how many must be in before anything is decided, `limit` (M >= N) how many there may be at most. An
-    answer that more than half gave decides; while none does, one more review is asked for; at the limit without one,
-    nobody's word prevails and the answer is None.
+    answer that more than half gave decides; while none does, one more review is asked for; at the limit without one
+    the next tier is asked where there is a `higher` one, else nobody's word prevails and the answer is None.
     """
+    reviews = tuple(review for review in reviews if review.tier == tier)
     if len(reviews) < wanted:
         return NeedMore()
     if len(reviews) == 1:
@@ -290,7 +313,9 @@ def consensus(reviews: tuple[Review, ...], *, wanted: int, limit: int) -> NeedMo
     best = max(counts, key=lambda key: counts[key])
     if 2 * counts[best] > len(reviews):
         return Settled(source=Source.CONSENSUS, answer=msgspec.json.decode(best, type=Answer))
-    return NeedMore() if len(reviews) < limit else Settled(source=Source.CONSENSUS, answer=None)
+    if len(reviews) < limit:
+        return NeedMore()
+    return Escalate() if higher else Settled(source=Source.CONSENSUS, answer=None)
 
 
 def overdue(prediction: Prediction | None, on_expiry: OnExpiry) -> Answer | None:
@@ -298,7 +323,7 @@ def overdue(prediction: Prediction | None, on_expiry: OnExpiry) -> Answer | None
     match on_expiry:
         case OnExpiry.ANSWER_UNREVIEWED:
             return prediction.answer if prediction is not None else None
-        case OnExpiry.ABSTAIN:
+        case OnExpiry.ABSTAIN | OnExpiry.ESCALATE:
             return None
         case _:
             assert_never(on_expiry)
@@ -317,6 +342,16 @@ def telling(deferral: Deferral, state: State, answer: Answer | None) -> str:
         return ""
     told = deferral.prediction.answer if deferral.prediction is not None else None
     return AMENDED if answer != told else ""
+
+
+def tier_name(tiers: tuple[str, ...], number: int) -> str:
+    """Return what the tier `number` (from 0) is called; empty for the only one of a queue without tiers.
+
+    One that the queue's setting no longer names has a name that nobody's skill is.
+    """
+    if number < len(tiers):
+        return tiers[number]
+    return f"tier {number + 1}" if number else ""
 
 
 def deferral_name(queue: str, deferral_id: str) -> str:

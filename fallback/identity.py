@@ -1,7 +1,8 @@
 """Who calls: the one place that turns a call's credentials into an Identity.
 
-With a credentials file every call carries `authorization: Bearer <token>` and the file says whose token that is.
-Without one nothing may listen beyond loopback, and a caller on this machine gives their own name in `demur-identity`.
+With a credentials file every call carries `authorization: Bearer <token>` and the file says whose token that is, what
+roles they have and what skills. Without one nothing may listen beyond loopback, and a caller on this machine gives
+their own name in `demur-identity` and has every role and skill.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ANONYMOUS: Final = "anonymous"
 NAME_CHARS_MAX: Final = 64
 TOKEN_CHARS_MAX: Final = 1_024
 IDENTITIES_MAX: Final = 10_000
+SKILLS_MAX: Final = 64
 
 CLIENT: Final = "client"
 REVIEWER: Final = "reviewer"
@@ -37,6 +39,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str
     token_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     roles: tuple[str, ...]
+    skills: Annotated[tuple[str, ...], msgspec.Meta(max_length=SKILLS_MAX)] = ()
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,7 +54,7 @@ class Credentials:
 
     @classmethod
     def load(cls, path: Path | str) -> Credentials:
-        """Read a TOML file of `[[identity]]` tables with name, token_sha256 (hex) and roles; "" means none.
+        """Read a TOML file of `[[identity]]` tables with name, token_sha256 (hex), roles and skills; "" means none.
 
         Raises ConfigError naming what is wrong with the file.
         """
@@ -185,4 +188,5 @@ def _identity(entry: _Entry) -> tuple[bytes, Identity]:
     if unknown:
         raise InvalidError(f"roles of {entry.name!r}: expected some of {', '.join(sorted(ROLES))}, got {unknown[0]!r}")
     name = check_name("name", entry.name)
-    return bytes.fromhex(entry.token_sha256), Identity(name=name, roles=frozenset(entry.roles))
+    skills = frozenset(check_name(f"skills of {name!r}", skill) for skill in entry.skills)
+    return bytes.fromhex(entry.token_sha256), Identity(name=name, roles=frozenset(entry.roles), skills=skills)

@@ -22,7 +22,7 @@ from fallback.deferral import Parking, deferral_name
 from fallback.errors import ConflictError, DemurError, InvalidError, UnavailableError
 from fallback.limits import Limits
 from fallback.load import Load
-from fallback.parking import check_parking, expiry_of
+from fallback.parking import boost_ms, check_parking, expiry_of
 from fallback.records import MS
 from fallback.store import NO_REQUEST, Store, frame
 
@@ -201,7 +201,16 @@ def _words(one: str, parking: Parking, task: str, content: Iterable[str], settin
     length_ms = max(1, int(seconds * MS))
     digest = keys.digest(parking.input_digest)
     facts = f"{len(parking.subject) + len(parking.inputs)}{'a' * parking.audit}{'c' * (parking.callback is not None)}"
-    return " ".join([one, idempotency, digest, task, str(parking.priority), str(length_ms), facts, *content])
+    boost = boost_ms(parking.priority, settings)
+    times = f"{parking.priority} {boost} {length_ms}"
+    whom = f"\n{_whom(parking, settings)}" if parking.tier or parking.excluded_reviewers else ""
+    return " ".join([one, idempotency, digest, task, times, facts, *content]) + whom
+
+
+def _whom(parking: Parking, settings: QueueSettings) -> str:
+    """Return the number of the tier to begin at, and who is never asked, as the script takes it."""
+    tier = settings.tiers.index(parking.tier) if parking.tier else 0
+    return msgspec.json.encode([str(tier), *parking.excluded_reviewers]).decode()
 
 
 def _stored(content: Sequence[tuple[str, bytes]]) -> list[Command]:

@@ -11,13 +11,14 @@ In each queue, after `demur:1:{<queue>}:`
     seq             STRING  how many deferrals were accepted; for ever
     open            ZSET    id -> seq; every OPEN or SETTLING deferral. Its size is the depth
     free            ZSET    id -> order; OPEN, some slot FREE         what is open stands in exactly
-    held            ZSET    id -> order; OPEN, none FREE, some HELD   one of these four; order is priority
-    full            ZSET    id -> order; OPEN, all FILLED: to settle  first, then age
+    free1, free2, free3     the same at the second tier and above     one of these seven; order is the
+    held            ZSET    id -> order; OPEN, none FREE, some HELD   deadline less the boost of its
+    full            ZSET    id -> order; OPEN, all FILLED: to settle  priority, then age
     settling        ZSET    id -> when its undo window closes, ms; every SETTLING deferral
     leases          ZSET    <id>:<slot> -> when the lease lapses, ms; every HELD slot
     expiry          ZSET    id -> when it expires, ms; every OPEN deferral
     holding         HASH    id -> how many of its slots are HELD
-    holders         HASH    reviewer -> how many slots they hold
+    holds           ZSET    <reviewer>, a zero byte, <id>:<slot>; every HELD slot, a reviewer's together
     tasks           HASH    digest of a task -> how many OPEN deferrals ask it
     outcomes        STREAM  {id}; one entry for each outcome, in order; until trimmed, at most the retention time
     changes         STREAM  {id}; wakes those who wait for work; the newest few
@@ -73,13 +74,16 @@ INDEXES: Final = (
     "seq",
     "open",
     "free",
+    "free1",
+    "free2",
+    "free3",
     "held",
     "full",
     "settling",
     "leases",
     "expiry",
     "holding",
-    "holders",
+    "holds",
     "tasks",
     "outcomes",
     "changes",

@@ -12,13 +12,13 @@ import structlog
 from fallback import keys, token
 from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer, check_json
 from fallback.blobs import SUBJECT
-from fallback.config import check_queue_name
+from fallback.config import TIERS_MAX, QueueSettings, check_queue_name
 from fallback.connection import Argument
 from fallback.contents import LEASE_BYTES_MAX, check, read_large, reference
 from fallback.deferral import Content, Deferral, Lease, deferral_name
-from fallback.errors import InvalidError
+from fallback.errors import ForbiddenError, InvalidError
 from fallback.records import MS, Record
-from fallback.settling import close, conclude, foresee
+from fallback.settling import ascent, close, conclude, foresee
 from fallback.store import Store, accepted, missing, parse
 from fallback.token import Hold
 
@@ -42,30 +42,84 @@ def check_lease(queue: str, reviewer: Identity, limit: int) -> None:
         raise InvalidError(f"limit: expected 1 to {LEASES_MAX}, got {limit}")
 
 
-async def lease(store: Store, queue: str, reviewer: Identity, limit: int) -> list[Lease]:
-    """Take up to `limit` items, the most urgent first; none that this reviewer answered or holds."""
+def tiers_of(
+    queue: str, settings: QueueSettings, reviewer: Identity, skills: Sequence[str] = ()
+) -> tuple[Sequence[int], ...]:
+    """Return the numbers of the tiers that `reviewer` may answer, those of `skills` where it names any.
+
+    They come in one group or two, the second to be looked through where the first has nothing: what is left of tiers
+    that the queue's setting named once, and does no more, falls to its last one. Raises InvalidError for a skill that
+    no tier asks for, ForbiddenError where they have none of those wanted.
+    """
+    unknown = [skill for skill in skills if skill not in settings.tiers]
+    if unknown:
+        known = ", ".join(settings.tiers) or "it has no tiers: leave skills out"
+        raise InvalidError(f"skills: expected some of queue {queue}'s ({known}), got {unknown[0][:100]!r}")
+    wanted = [tier for tier in settings.tiers if not skills or tier in skills]
+    able = [tier for tier in wanted if reviewer.skills is None or tier in reviewer.skills]
+    if settings.tiers and not able:
+        raise ForbiddenError(
+            f"{reviewer.name!r} may not answer these: queue {queue} takes the skill {' or '.join(wanted)}"
+        )
+    found = [settings.tiers.index(tier) for tier in able] or [0]
+    rest = range(max(1, len(settings.tiers)), TIERS_MAX)
+    return (found, rest) if rest and found[-1] == rest[0] - 1 else (found,)
+
+
+async def lease(
+    store: Store, queue: str, reviewer: Identity, limit: int, tiers: Sequence[Sequence[int]] = ((0,),)
+) -> list[Lease]:
+    """Take up to `limit` items of `tiers` (groups of them, of the first that has any), the most urgent first.
+
+    None that this reviewer answered or holds.
+    """
     settings = store.config.queue(queue)
     how = "assisted" if settings.assisted else "blind"
-    length_ms, start = max(1, int(settings.lease_seconds * MS)), 0
-    while start >= 0:
+    length_ms = max(1, int(settings.lease_seconds * MS))
+    begin = at = ";".join(" ".join(f"{tier}:0" for tier in group) for group in tiers)
+    while at:
         nonces = [secrets.token_hex(8) for _ in range(limit)]
-        reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, start, LOOK_MAX, *nonces)
-        start, *taken = accepted(reply, queue)
-        heads, texts = zip(*(text.split("\n", 1) for text in taken), strict=True) if taken else ((), ())
-        holds = [msgspec.json.decode(head) for head in heads]
-        found = list(zip(holds, await store.records(queue, [str(one[0]) for one in holds], texts), strict=True))
-        readable = [(one, record) for one, record in found if isinstance(record, Record)]
-        for one, _ in (pair for pair in found if not isinstance(pair[1], Record)):
-            await _set_aside(store, queue, reviewer, one)
-            # Behind it there may be what can be read, also where the script had looked to the end.
-            start = 0
-        if readable:
-            count = _fitting([record for _, record in readable])
-            await _give_back(store, queue, reviewer, [one for one, _ in readable[count:]])
-            return await _leases(
-                store, queue, [one for one, _ in readable[:count]], [record for _, record in readable[:count]]
-            )
+        reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, at, LOOK_MAX, *nonces)
+        at, *taken = accepted(reply, queue)
+        found = await _readable(store, queue, reviewer, taken)
+        if len(found) < len(taken):
+            # Behind what cannot be read there may be what can, also where the script had looked to the end.
+            at = begin
+        if found:
+            count = _fitting([record for _, record in found])
+            await _give_back(store, queue, reviewer, [one for one, _ in found[count:]])
+            return await _leases(store, queue, [one for one, _ in found[:count]], [one for _, one in found[:count]])
     return []
+
+
+async def resume(store: Store, queue: str, reviewer: Identity, limit: int) -> list[Lease]:
+    """Go on with up to `limit` of what this reviewer holds, under new tokens; those they had are stale."""
+    length_ms = max(1, int(store.config.queue(queue).lease_seconds * MS))
+    nonces = [secrets.token_hex(8) for _ in range(limit)]
+    taken = accepted(await store.run("resume", queue, reviewer.name, limit, length_ms, *nonces), queue)
+    found = await _readable(store, queue, reviewer, taken)
+    # What does not fit into one reply stays held, and is there for the next one.
+    found = found[: _fitting([record for _, record in found])]
+    leases = await _leases(store, queue, [one for one, _ in found], [record for _, record in found]) if found else []
+    return [msgspec.structs.replace(one, resumed=True) for one in leases]
+
+
+async def _readable(
+    store: Store, queue: str, reviewer: Identity, taken: Sequence[str]
+) -> list[tuple[Sequence[str | int], Record]]:
+    """Return what was leased with its records, as the scripts tell both; what cannot be read is set aside."""
+    if not taken:
+        return []
+    heads, texts = zip(*(text.split("\n", 1) for text in taken), strict=True)
+    holds = [msgspec.json.decode(head, type=list[str | int]) for head in heads]
+    records = await store.records(queue, [str(one[0]) for one in holds], texts)
+    found: list[tuple[Sequence[str | int], Record]] = []
+    for one, record in zip(holds, records, strict=True):
+        if isinstance(record, Record):
+            found.append((one, record))
+        else:
+            await _set_aside(store, queue, reviewer, one)
+    return found
 
 
 async def _set_aside(store: Store, queue: str, reviewer: Identity, taken: Sequence[str | int]) -> None:
@@ -95,12 +149,17 @@ async def release(store: Store, text: str, reviewer: Identity, request_id: str) 
     await _run(store, "release", token.read(text), reviewer, request_id)
 
 
-async def skip(store: Store, text: str, reviewer: Identity, reason: str, request_id: str) -> None:
-    """Leave an item to others for good."""
+async def skip(
+    store: Store, text: str, reviewer: Identity, reason: str, request_id: str, *, higher: bool = False
+) -> None:
+    """Leave an item to others for good, those of the next tier where it is to go `higher`."""
     hold = token.read(text)
     _check_text("reason", reason, REASON_CHARS_MAX)
-    skips_max = store.config.queue(hold.queue).skips_max
-    await _run(store, "skip", hold, reviewer, request_id, said=(reason,), own=(skips_max,))
+    own: tuple[Argument, ...] = (store.config.queue(hold.queue).skips_max,)
+    if higher:
+        record = store.held(hold.queue, hold.id) or await store.get(deferral_name(hold.queue, hold.id))
+        own += ascent(store, record.deferral)
+    await _run(store, "skip", hold, reviewer, request_id, said=(reason,), own=own, kind="skip higher" * higher)
 
 
 async def save_draft(store: Store, text: str, reviewer: Identity, draft: str, request_id: str) -> None:
@@ -161,9 +220,10 @@ async def _run(
     *,
     said: tuple[str, ...] = (),
     own: tuple[Argument, ...] = (),
+    kind: str = "",
 ) -> list[str]:
-    """Run a holder's event; `said` came from the caller and must be the same in a repeat, `own` is ours."""
-    request = store.request(hold.queue, request_id, reviewer.name, event, token.write(hold), *said)
+    """Run a holder's event; `said`, `kind` came from the caller and must be the same in a repeat, `own` is ours."""
+    request = store.request(hold.queue, request_id, reviewer.name, kind or event, token.write(hold), *said)
     held = (hold.id, hold.slot, hold.generation, hold.nonce, reviewer.name)
     reply = await store.run(event, hold.queue, *held, *said, *own, request=request)
     return accepted(reply, deferral_name(hold.queue, hold.id))

@@ -9,17 +9,22 @@ from typing import Any, Final
 import msgspec
 
 from fallback import keys
-from fallback.config import QueueSettings, check_queue_name
+from fallback.config import check_queue_name
 from fallback.contents import noted
 from fallback.deferral import Deferral, State
 from fallback.errors import InvalidError
 from fallback.limits import beyond, expect
 from fallback.load import read
-from fallback.store import Store
+from fallback.records import MS
+from fallback.store import NO_REQUEST, Store, accepted
 
 PAGE_MAX: Final = 1_000
+# Reviewers at work are counted up to this.
+REVIEWERS_MAX: Final = 1_000
+_FREE: Final = ("free", "free1", "free2", "free3")
 # What `states` asks of each queue.
-_COUNTS: Final = 8
+_COUNTED: Final = (*_FREE, "open", "leases", "outbox", "dead")
+_ASKED: Final = len(_COUNTED) + 3
 _INDEXES: Final = {
     State.OPEN: ("open",),
     State.SETTLING: ("open",),
@@ -33,6 +38,8 @@ _INDEXES: Final = {
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """How full a queue is: deferrals with a free slot, with a held one, OPEN ones; reviewers who hold something.
 
+    `tiers` says how many wait at each, by name, none where the queue has none; `next_free_time` when the next lease
+    lapses (Unix seconds), and `next_free_seconds` how long that is from now; None where nobody holds anything.
     `expected_wait_seconds`: how long an item that came now, of the lowest priority, would wait; None where nobody gave
     a review lately. `over`: the limits that are reached, by the names of their settings. `content_bytes`: what is
     stored. `asked_last_hour`: reviews asked for, counted where there is a budget.
@@ -46,6 +53,9 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float
     undo_seconds: float
     reviewers: int
+    tiers: tuple[tuple[str, int], ...] = ()
+    next_free_time: float | None = None
+    next_free_seconds: float | None = None
     expected_wait_seconds: float | None = None
     over: tuple[str, ...] = ()
     content_bytes: int = 0
@@ -84,11 +94,11 @@ async def states(store: Store) -> list[QueueState]:
     async def call() -> list[Any]:
         pipeline = store.connection.redis.pipeline(transaction=False)
         for name in names:
-            for index in ("free", "open", "leases", "outbox", "dead"):
+            for index in _COUNTED:
                 pipeline.zcard(keys.index(name, index))
             pipeline.hlen(keys.index(name, "holding"))
-            pipeline.hlen(keys.index(name, "holders"))
             pipeline.hgetall(keys.index(name, "load"))
+            pipeline.zrange(keys.index(name, "leases"), 0, 0, withscores=True)
         return list(await pipeline.execute())
 
     if not names:
@@ -96,24 +106,30 @@ async def states(store: Store) -> list[QueueState]:
     now = await store.clock(names[0])
     found = await store.connection.attempt(call)
     return [
-        _state(name, store.config.queue(name), now, found[_COUNTS * number : _COUNTS * (number + 1)])
+        await _state(store, name, now, found[_ASKED * number : _ASKED * (number + 1)])
         for number, name in enumerate(names)
     ]
 
 
-def _state(name: str, settings: QueueSettings, now: float, found: list[Any]) -> QueueState:
-    waiting, open_, leases, outbox, dead, held, reviewers, fields = found
+async def _state(store: Store, name: str, now: float, found: list[Any]) -> QueueState:
+    settings = store.config.queue(name)
+    waiting, (open_, leases, outbox, dead, held, fields, first) = found[: len(_FREE)], found[len(_FREE) :]
     load = read(fields, now=now, held=leases)
+    reviewers = accepted(await store.run("holders", name, REVIEWERS_MAX, request=NO_REQUEST), name) if first else [0]
+    free_time = first[0][1] / MS if first else None
     return QueueState(
         name=name,
-        waiting=waiting,
+        waiting=sum(waiting),
         held=held,
         open=open_,
-        reviewers=reviewers,
+        reviewers=reviewers[0],
         assisted=settings.assisted,
         lease_seconds=settings.lease_seconds,
         undo_seconds=settings.undo_seconds,
-        expected_wait_seconds=expect(load, settings, ahead=waiting, priority=0),
+        tiers=tuple(zip(settings.tiers, waiting, strict=False)),
+        next_free_time=free_time,
+        next_free_seconds=None if free_time is None else max(0.0, free_time - now),
+        expected_wait_seconds=expect(load, settings, ahead=sum(waiting), priority=0),
         over=beyond(settings, load, depth=open_, untold=outbox + dead),
         content_bytes=load.content_bytes,
         asked_last_hour=load.asked,

@@ -19,6 +19,9 @@ ATTRIBUTE_CHARS_MAX: Final = 1_024
 REASONS_MAX: Final = 16
 TARGET_CHARS_MAX: Final = 2_048
 REVIEW_SECONDS_MAX: Final = 365 * 86_400.0
+EXCLUDED_MAX: Final = 32
+NAME_CHARS_MAX: Final = 64
+_MS: Final = 1000
 
 
 def check_parking(parking: Parking, settings: QueueSettings) -> None:
@@ -40,6 +43,8 @@ def check_parking(parking: Parking, settings: QueueSettings) -> None:
             raise InvalidError(f"{field}: queue {parking.queue} takes at most {most} bytes, got {len(content)}")
     if not 0 <= parking.priority <= PRIORITY_MAX:
         raise InvalidError(f"priority: expected 0 to {PRIORITY_MAX}, got {parking.priority}")
+    if parking.tier or parking.excluded_reviewers:
+        _check_reviewers(parking, settings)
     _check_attributes(parking.attributes)
     _check_prediction(parking)
     _check_end(parking)
@@ -47,10 +52,31 @@ def check_parking(parking: Parking, settings: QueueSettings) -> None:
 
 
 def expiry_of(parking: Parking, settings: QueueSettings) -> OnExpiry:
-    """Return what happens at expiry: the client's wish, else the queue's setting; without a prediction nothing."""
-    if parking.prediction is None:
+    """Return what happens at expiry: the client's wish, else the queue's setting; no answer where no model gave one."""
+    wish = parking.on_expiry or OnExpiry(settings.on_expiry)
+    if parking.prediction is None and wish is OnExpiry.ANSWER_UNREVIEWED:
         return OnExpiry.ABSTAIN
-    return parking.on_expiry or OnExpiry(settings.on_expiry)
+    return wish
+
+
+def boost_ms(priority: int, settings: QueueSettings) -> int:
+    """Return how much earlier its priority makes an item's turn, ms."""
+    return int(priority * settings.priority_boost_seconds * _MS)
+
+
+def _check_reviewers(parking: Parking, settings: QueueSettings) -> None:
+    if parking.tier and parking.tier not in settings.tiers:
+        known = ", ".join(settings.tiers) or "it has none: leave it out"
+        raise InvalidError(f"tier: expected one of queue {parking.queue} ({known}), got {parking.tier[:100]!r}")
+    if len(parking.excluded_reviewers) > EXCLUDED_MAX:
+        raise InvalidError(
+            f"excluded_reviewers: expected at most {EXCLUDED_MAX} names, got {len(parking.excluded_reviewers)}"
+        )
+    for name in parking.excluded_reviewers:
+        if not 1 <= len(name) <= NAME_CHARS_MAX:
+            raise InvalidError(
+                f"excluded_reviewers: expected names of 1 to {NAME_CHARS_MAX} characters, got one of {len(name)}"
+            )
 
 
 def _check_attributes(attributes: dict[str, str]) -> None:
@@ -83,7 +109,7 @@ def _check_end(parking: Parking) -> None:
             f"review_deadline: expected more than 0 and at most {REVIEW_SECONDS_MAX:.0f} s, got {seconds}"
         )
     if parking.on_expiry is OnExpiry.ANSWER_UNREVIEWED and parking.prediction is None:
-        raise InvalidError("on_expiry: expected ABSTAIN where no model was asked, got ANSWER_UNREVIEWED")
+        raise InvalidError("on_expiry: expected ABSTAIN or ESCALATE where no model was asked, got ANSWER_UNREVIEWED")
     if len(parking.reasons) > REASONS_MAX:
         raise InvalidError(f"reasons: expected at most {REASONS_MAX}, got {len(parking.reasons)}")
 

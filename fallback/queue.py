@@ -87,13 +87,32 @@ class Queue:
         """Accept requests in one pipeline; a verdict for each: durably parked, or why not. Raises nothing."""
         return await intake.park(self._store, parkings, self._limits)
 
-    async def lease(self, queue: str, *, reviewer: Identity, limit: int = 1, wait_seconds: float = 0) -> list[Lease]:
-        """Take up to `limit` items, the most urgent first; wait up to `wait_seconds` for the first one."""
+    async def lease(
+        self,
+        queue: str,
+        *,
+        reviewer: Identity,
+        limit: int = 1,
+        wait_seconds: float = 0,
+        skills: Sequence[str] = (),
+        resume: bool = False,
+    ) -> list[Lease]:
+        """Take up to `limit` items, the most urgent first; wait up to `wait_seconds` for the first one.
+
+        Of the tiers that the reviewer has the skill for, with `skills` only of these. With `resume` first, now and not
+        later, what they hold already, under new tokens: those they had for it are stale. Raises ForbiddenError where
+        they have the skill for none.
+        """
         leases.check_lease(queue, reviewer, limit)
         _check_wait(wait_seconds, LEASE_WAIT_SECONDS_MAX)
+        tiers = leases.tiers_of(queue, self._store.config.queue(queue), reviewer, skills)
+        held = await leases.resume(self._store, queue, reviewer, limit) if resume else []
+        if held:
+            left = limit - len(held)
+            return [*held, *(await leases.lease(self._store, queue, reviewer, left, tiers) if left else [])]
 
         async def look() -> list[Lease]:
-            return await leases.lease(self._store, queue, reviewer, limit)
+            return await leases.lease(self._store, queue, reviewer, limit, tiers)
 
         return await self._until(bool, look, queue, WORK, wait_seconds)
 
@@ -108,9 +127,14 @@ class Queue:
         """Give a slot back. Raises StateError where the hold is over or somebody else's."""
         await leases.release(self._store, token, reviewer, request_id)
 
-    async def skip(self, token: str, *, reviewer: Identity, reason: str, request_id: str) -> None:
-        """Leave an item to others for good, saying why. Raises StateError where the hold is over or not theirs."""
-        await leases.skip(self._store, token, reviewer, reason, request_id)
+    async def skip(
+        self, token: str, *, reviewer: Identity, reason: str, request_id: str, escalate: bool = False
+    ) -> None:
+        """Leave an item to others for good, saying why; with `escalate` to those of the next tier.
+
+        Raises StateError where the hold is over or not theirs, or there is no tier above.
+        """
+        await leases.skip(self._store, token, reviewer, reason, request_id, higher=escalate)
 
     async def save_draft(self, token: str, *, reviewer: Identity, draft: str, request_id: str) -> None:
         """Keep a holder's unfinished work, a JSON text; it comes back when they lease this deferral again.

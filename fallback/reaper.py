@@ -13,7 +13,7 @@ import structlog
 
 from fallback import keys
 from fallback.contents import strays
-from fallback.deferral import State
+from fallback.deferral import Event, State
 from fallback.errors import DemurError, UnavailableError
 from fallback.records import MS
 from fallback.settling import close, conclude, expire, retention_ms
@@ -31,6 +31,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
 
     lapsed: int = 0
     expired: int = 0
+    escalated: int = 0
     closed: int = 0
     finished: int = 0
     purged: int = 0
@@ -40,6 +41,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
         return Reaped(
             lapsed=self.lapsed + other.lapsed,
             expired=self.expired + other.expired,
+            escalated=self.escalated + other.escalated,
             closed=self.closed + other.closed,
             finished=self.finished + other.finished,
             purged=self.purged + other.purged,
@@ -55,12 +57,21 @@ async def sweep(store: Store, queue: str) -> Reaped:
     due = await _members(store, queue, "settling", until_ms=now_ms)
     closed = await _each(queue, due, lambda one: close(store, queue, one))
     overdue = await _members(store, queue, "expiry", until_ms=now_ms)
-    expired = await _each(queue, overdue, lambda one: _expire(store, queue, one))
+    escalated: list[str] = []
+    expired = await _each(queue, overdue, lambda one: _expire(store, queue, one, escalated))
     purged = await _purge(store, queue)
     orphan_seconds = store.config.queue(queue).orphan_seconds
     await _batches(store, "orphans", queue, BATCH, int(orphan_seconds * MS))
     swept = await store.blobs.sweep(queue, orphan_seconds=orphan_seconds, strays=lambda ids: strays(store, queue, ids))
-    return Reaped(lapsed=lapsed, finished=finished, closed=closed, expired=expired, purged=purged, swept=swept)
+    return Reaped(
+        lapsed=lapsed,
+        finished=finished,
+        closed=closed,
+        expired=expired,
+        escalated=len(escalated),
+        purged=purged,
+        swept=swept,
+    )
 
 
 async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:
@@ -116,6 +127,9 @@ async def _finish(store: Store, queue: str, one: str) -> bool:
     return record.settling or record.deferral.state is State.RESOLVED
 
 
-async def _expire(store: Store, queue: str, one: str) -> bool:
+async def _expire(store: Store, queue: str, one: str, escalated: list[str]) -> bool:
     (record,) = await store.fetch(queue, [one])
-    return record is not None and await expire(store, record)
+    event = None if record is None else await expire(store, record)
+    if event is Event.ESCALATE:
+        escalated.append(one)
+    return event is Event.EXPIRE

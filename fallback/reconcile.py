@@ -9,10 +9,13 @@ from fallback.store import Store, accepted
 
 _BATCH: Final = 200
 # The indexes whose members are ids of deferrals, or begin with one.
-_OPEN: Final = ("open", "free", "held", "full", "settling")
+_OPEN: Final = ("open", "free", "free1", "free2", "free3", "held", "full", "settling")
 _SORTED: Final = (
     "open",
     "free",
+    "free1",
+    "free2",
+    "free3",
     "held",
     "full",
     "settling",
@@ -63,7 +66,7 @@ async def _bytes(store: Store, queue: str) -> list[str]:
 
 
 async def _ids(store: Store, queue: str) -> set[str]:
-    return {one for name in (*_SORTED, "holding") for one in await _members(store, queue, name)}
+    return {one for name in (*_SORTED, "holding", "holds") for one in await _members(store, queue, name)}
 
 
 async def _members(store: Store, queue: str, name: str) -> list[str]:
@@ -73,8 +76,8 @@ async def _members(store: Store, queue: str, name: str) -> list[str]:
     scan = redis.hscan if name == "holding" else redis.zscan
     while True:
         cursor, members = await store.connection.attempt(lambda: scan(key, cursor, count=1_000))  # noqa: B023
-        ids |= dict.fromkeys(
-            (member if isinstance(member, bytes) else member[0]).decode().partition(":")[0] for member in members
-        )
+        found = [(member if isinstance(member, bytes) else member[0]).decode() for member in members]
+        # In `holds` the reviewer comes first.
+        ids |= dict.fromkeys(member.rpartition("\0")[2].partition(":")[0] for member in found)
         if cursor == 0:
             return list(ids)

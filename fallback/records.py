@@ -6,15 +6,22 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
     outcome, event                        from SETTLING on: what it will be, shown nowhere until it is
     outcome_ms                            once it ended
     event, attempt, reason                what is told of it, how often it was tried, why the last attempt failed
-    x.<reviewer>                          "skipped <ms> <reason>", "answered <ms>" (took an answer back, then let go):
-                                          never asked again; "undone <ms>" (took it back): may be asked again
-    skips                                 how many of those are skips
+    x.<reviewer>                          "skipped <ms> <reason>", "escalated <ms> <reason>" (skipped it to the next
+                                          tier), "answered <ms>" (took an answer back, then let go), "excluded <ms>" (by
+                                          the client): never asked; "undone <ms>" (took it back): may be asked again
+    skips                                 how many of those are skips, escalated ones too
+    tier                                  the number of the tier that is asked; none at the first, 0
+    wanted, limit                         reviews at first and at most, of this tier and (limit) all those before; from
+                                          the first escalation on, until then the body says them
+    bytes                                 of content that it brought; none once that was erased
     erased                                when its content was erased, ms
     flag.<n>, flags                       [reviewer, comment, ms] each, and how many there are
     s<n>.state, .generation, .last        of slot n once it was held, it is FREE before; `last` is how its last lease
                                           ended
     s<n>.holder, .nonce, .since, .until   its current or last lease; `how` is blind or assisted
+    s<n>.resumed                          <first>-<last>: the generations that were one hold, gone on with elsewhere
     s<n>.answer, .comment, .create_ms     its review
+    s<n>.tier                             the number of its tier, once another one is asked
 """
 
 from __future__ import annotations
@@ -44,6 +51,7 @@ from fallback.deferral import (
     Skip,
     Source,
     State,
+    tier_name,
 )
 
 MS: Final = 1000.0
@@ -81,7 +89,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A deferral as it stands, with what only the queue needs to know: N, M, and how telling its outcome goes.
 
-    `settling` is whether the undo window is open; the deferral then reads as OPEN, without its outcome.
+    `settling` is whether the undo window is open; the deferral then reads as OPEN, without its outcome. `tier` is the
+    number of the deferral's tier, from 0; N and M are of that tier alone.
     """
 
     deferral: Deferral
@@ -91,8 +100,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     event: str
     attempt: int
     reason: str
+    # How many slots there may be, with those of tiers before.
+    slots_max: int
     # Of subject and inputs: what the body says.
     stored: tuple[str, str] = ("", "")
+    tier: int = 0
 
     @property
     def full(self) -> bool:
@@ -147,11 +159,13 @@ def encode_verdict(verdict: Verdict) -> bytes:
     return msgspec.json.encode(verdict)
 
 
-def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) -> Record:
-    """Return the record that the hash `fields` says."""
+def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task, tiers: tuple[str, ...] = ()) -> Record:
+    """Return the record that the hash `fields` says; `tiers` are the queue's."""
     body = msgspec.json.decode(fields["body"], type=Body)
     state = State(fields["state"])
-    slots = int(fields["slots"])
+    slots, tier = int(fields["slots"]), int(fields.get("tier", 0))
+    slots_max = int(fields.get("limit", body.places[1]))
+    reviews = _reviews(fields, slots, tiers, tier)
     deferral = Deferral(
         id=deferral_id,
         queue=queue,
@@ -161,7 +175,7 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         prediction=_prediction(body),
         draw=_draw(body),
         outcome=None if state is State.SETTLING else _outcome(fields),
-        reviews=_reviews(fields, slots),
+        reviews=reviews,
         reviews_wanted=slots,
         create_time=_time(fields["create_ms"]),
         expire_time=_time(fields["expire_ms"]),
@@ -178,16 +192,19 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task) 
         skips=_skips(fields),
         flags=tuple(_flag(fields[f"flag.{n}"]) for n in range(int(fields.get("flags", 0)))),
         content=_content(fields, body),
+        tier=tier_name(tiers, tier),
     )
     return Record(
         deferral=deferral,
         settling=state is State.SETTLING,
-        wanted=body.places[0],
-        limit=body.places[1],
+        wanted=int(fields.get("wanted", body.places[0])),
+        limit=slots_max - sum(review.tier != deferral.tier for review in reviews),
+        slots_max=slots_max,
         event=fields.get("event", ""),
         attempt=int(fields.get("attempt", 0)),
         reason=fields.get("reason", ""),
         stored=body.digests,
+        tier=tier,
     )
 
 
@@ -261,12 +278,16 @@ def _outcome(fields: Mapping[str, str]) -> Outcome | None:
     )
 
 
-def _reviews(fields: Mapping[str, str], slots: int) -> tuple[Review, ...]:
-    found = [_review(fields, slot) for slot in range(slots) if fields.get(f"s{slot}.state") == "filled"]
+def _reviews(fields: Mapping[str, str], slots: int, tiers: tuple[str, ...], tier: int) -> tuple[Review, ...]:
+    found = [
+        _review(fields, slot, tier_name(tiers, int(fields.get(f"s{slot}.tier", tier))))
+        for slot in range(slots)
+        if fields.get(f"s{slot}.state") == "filled"
+    ]
     return tuple(sorted(found, key=lambda review: review.create_time))
 
 
-def _review(fields: Mapping[str, str], slot: int) -> Review:
+def _review(fields: Mapping[str, str], slot: int, tier: str) -> Review:
     def field(name: str) -> str:
         return fields[f"s{slot}.{name}"]
 
@@ -278,6 +299,7 @@ def _review(fields: Mapping[str, str], slot: int) -> Review:
         create_time=created,
         blind=field("how") == "blind",
         duration_seconds=max(0.0, created - _time(field("since"))),
+        tier=tier,
     )
 
 
@@ -286,9 +308,9 @@ def _skips(fields: Mapping[str, str]) -> tuple[Skip, ...]:
         return ()
     said = {name[2:]: value.split(" ", 2) for name, value in fields.items() if name.startswith("x.")}
     found = [
-        Skip(reviewer=reviewer, reason=parts[2], create_time=_time(parts[1]))
+        Skip(reviewer=reviewer, reason=parts[2], create_time=_time(parts[1]), escalated=parts[0] == "escalated")
         for reviewer, parts in said.items()
-        if parts[0] == "skipped"
+        if parts[0] in {"skipped", "escalated"}
     ]
     return tuple(sorted(found, key=lambda skip: skip.create_time))
 

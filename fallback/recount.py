@@ -68,16 +68,18 @@ async def recount(config: Config) -> Recount:
         await store.connection.close()
 
 
-async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]], sizes: dict[str, int]) -> list[str]:
-    states = Counter(record[b"state"].decode() for record in records)
-    tasks = Counter(record[b"task"].decode() for record in records if _is_open(record))
-    held = Counter(
-        record[f"s{slot}.holder".encode()].decode()
-        for record in records
+async def _compare(
+    store: Store, queue: str, records: dict[str, dict[bytes, bytes]], sizes: dict[str, int]
+) -> list[str]:
+    states = Counter(record[b"state"].decode() for record in records.values())
+    tasks = Counter(record[b"task"].decode() for record in records.values() if _is_open(record))
+    holds = {
+        f"{record[f's{slot}.holder'.encode()].decode()}\0{one}:{slot}"
+        for one, record in records.items()
         if _is_open(record)
         for slot in range(int(record[b"slots"]))
         if record.get(f"s{slot}.state".encode()) == b"held"
-    )
+    }
     found = []
     for name, expected in {
         "open": states["open"] + states["settling"],
@@ -87,11 +89,14 @@ async def _compare(store: Store, queue: str, records: list[dict[bytes, bytes]], 
         # Entries of records whose time is over stay a moment longer than they do.
         if size < expected or (name == "open" and size != expected):
             found.append(f"{name}: counted {expected}, the index holds {size}")
-    for name, counted in {"tasks": tasks, "holders": held}.items():
-        kept = await _ask(store, "hgetall", keys.index(queue, name))
-        got = {field.decode(): int(count) for field, count in kept.items()}
-        if got != dict(counted):
-            found.append(f"{name}: counted {dict(counted)}, the hash says {got}")
+    kept = await _ask(store, "hgetall", keys.index(queue, "tasks"))
+    got = {field.decode(): int(count) for field, count in kept.items()}
+    if got != dict(tasks):
+        found.append(f"tasks: counted {dict(tasks)}, the hash says {got}")
+    members = await store.connection.attempt(lambda: store.connection.redis.zrange(keys.index(queue, "holds"), 0, -1))
+    held = {member.decode() for member in members}
+    if held != holds:
+        found.append(f"holds: counted {sorted(holds)}, the index holds {sorted(held)}")
     return found
 
 
@@ -99,10 +104,16 @@ def _is_open(record: dict[bytes, bytes]) -> bool:
     return record[b"state"] in {b"open", b"settling"}
 
 
-async def _records(store: Store, queue: str) -> list[dict[bytes, bytes]]:
-    found: list[dict[bytes, bytes]] = []
+async def _records(store: Store, queue: str) -> dict[str, dict[bytes, bytes]]:
+    """Return the records that are there, by id."""
+    found: dict[str, dict[bytes, bytes]] = {}
     async for names in _scan(store, keys.record(queue, "*")):
-        found += filter(None, await _ask_all(store, "hgetall", names))
+        records = await _ask_all(store, "hgetall", names)
+        found |= {
+            name.removeprefix(keys.record(queue, "")): record
+            for name, record in zip(names, records, strict=True)
+            if record
+        }
     return found
 
 

@@ -30,13 +30,14 @@ def queues(found: Sequence[ReviewQueue], *, json: bool) -> None:
     if json:
         return _lines([asdict(queue) for queue in found])
     table = _table("queue", *(("waiting", "held", "open", "reviewers")), right=4)
-    for column in ("reviews are", "lease", "wait", "over"):
+    for column in ("reviews are", "lease", "waiting at", "wait", "over"):
         table.add_column(column)
     for queue in found:
         counts = (queue.waiting, queue.held, queue.open, queue.reviewers)
         kind = "assisted" if queue.assisted else "blind"
+        tiers = Text(", ".join(f"{tier} {waiting}" for tier, waiting in queue.tiers.items()) or "-")
         wait, over = _span(queue.expected_wait_seconds), ", ".join(queue.over) or "-"
-        table.add_row(Text(queue.name), *map(str, counts), kind, f"{queue.lease_seconds:g} s", wait, over)
+        table.add_row(Text(queue.name), *map(str, counts), kind, f"{queue.lease_seconds:g} s", tiers, wait, over)
     return _print(table, len(found), "no queue has anything yet")
 
 
@@ -76,12 +77,16 @@ def deferral(found: Deferral, *, json: bool) -> None:
         "parked": _time(found.create_time),
         "expires": _time(found.expire_time),
         "priority": str(found.priority),
+        "tier": found.tier or "-",
         "subject": found.media_type or "-",
         "content": found.content.value,
         "attributes": ", ".join(f"{key}={value}" for key, value in found.attributes.items()) or "-",
     }
     said = [("flag", f"{flag.reviewer}: {flag.comment}") for flag in found.flags]
-    said += [("skip", f"{skip.reviewer}: {skip.reason or 'no reason given'}") for skip in found.skips]
+    said += [
+        ("escalated by" if skip.escalated else "skip", f"{skip.reviewer}: {skip.reason or 'no reason given'}")
+        for skip in found.skips
+    ]
     for key, value in [*rows.items(), *said]:
         table.add_row(Text(key, "dim"), Text(_safe(value)))
     return Console().print(table)

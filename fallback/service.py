@@ -92,7 +92,8 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         remaining = context.time_remaining()
         if remaining is not None:
             wait_seconds = min(wait_seconds, max(0.0, remaining - DEADLINE_MARGIN_SECONDS))
-        leases = await self._lease(queue, reviewer, limit, wait_seconds)
+        skills = tuple(request.skills)
+        leases = await self._lease(queue, reviewer, limit, wait_seconds, skills, resume=request.resume)
         return pb.LeaseDeferralsResponse(leases=[_lease_to_wire(lease) for lease in leases])
 
     async def ExtendLease(self, request: pb.ExtendLeaseRequest, context: Context) -> pb.Lease:  # noqa: D102, N802  # named and described by the contract
@@ -121,7 +122,9 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
     async def SkipDeferral(self, request: pb.SkipDeferralRequest, context: Context) -> pb.SkipDeferralResponse:  # noqa: D102, N802  # named and described by the contract
         reviewer = self._reviewer(context)
         token, request_id = _token(request.token), _request_id(request.request_id)
-        await self._queue.skip(token, reviewer=reviewer, reason=request.reason, request_id=request_id)
+        await self._queue.skip(
+            token, reviewer=reviewer, reason=request.reason, request_id=request_id, escalate=request.escalate
+        )
         return pb.SkipDeferralResponse()
 
     async def UndoReview(self, request: pb.UndoReviewRequest, context: Context) -> pb.Lease:  # noqa: D102, N802  # named and described by the contract
@@ -213,20 +216,42 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         """Whether the guess may be told: not while somebody may yet answer, or take an answer back and give another."""
         return deferral.state in TERMINAL or self._config.queue(deferral.queue).assisted
 
-    async def _lease(self, queue: str, reviewer: Identity, limit: int, wait_seconds: float) -> list[Lease]:
+    async def _lease(
+        self,
+        queue: str,
+        reviewer: Identity,
+        limit: int,
+        wait_seconds: float,
+        skills: tuple[str, ...],
+        *,
+        resume: bool,
+    ) -> list[Lease]:
         """Lease in slices until something comes, the time is up, or the service drains."""
         until = time.monotonic() + wait_seconds
         while True:
             left = max(0.0, until - time.monotonic())
             seconds = 0.0 if self._draining else min(left, SLICE_SECONDS)
-            leases = await self._lease_once(queue, reviewer, limit, seconds)
+            leases = await self._lease_once(queue, reviewer, limit, seconds, skills, resume=resume)
+            # What they lease elsewhere while this waits is not for taking over.
+            resume = False
             if leases or left <= seconds or self._draining:
                 return self._fitting(leases, reviewer)
 
-    async def _lease_once(self, queue: str, reviewer: Identity, limit: int, wait_seconds: float) -> list[Lease]:
+    async def _lease_once(
+        self,
+        queue: str,
+        reviewer: Identity,
+        limit: int,
+        wait_seconds: float,
+        skills: tuple[str, ...],
+        *,
+        resume: bool,
+    ) -> list[Lease]:
         """Lease; when the caller goes meanwhile, what was taken for them goes back."""
         task = asyncio.ensure_future(
-            self._queue.lease(queue, reviewer=reviewer, limit=limit, wait_seconds=wait_seconds)
+            self._queue.lease(
+                queue, reviewer=reviewer, limit=limit, wait_seconds=wait_seconds, skills=skills, resume=resume
+            )
         )
         try:
             return await asyncio.shield(task)
@@ -255,7 +280,8 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
             self._spawn(self._return(leases, reviewer))
 
     async def _return(self, leases: Sequence[Lease], reviewer: Identity) -> None:
-        for lease in leases:
+        # What they held before stays theirs; they go on with it another time.
+        for lease in (lease for lease in leases if not lease.resumed):
             try:
                 await self._queue.release(lease.token, reviewer=reviewer, request_id=uuid.uuid4().hex)
             except DemurError as error:
@@ -357,4 +383,6 @@ def _queue_to_wire(state: QueueState) -> pb.ReviewQueue:
         asked_last_hour=state.asked_last_hour,
         budget_per_hour=state.budget_per_hour,
         depth_max=state.depth_max,
+        tiers=[pb.ReviewTier(name=name, waiting=waiting) for name, waiting in state.tiers],
+        next_free_time=None if state.next_free_time is None else timestamp_to_wire(state.next_free_time),
     )

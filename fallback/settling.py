@@ -11,18 +11,33 @@ from typing import Final
 
 from fallback.answer import Answer
 from fallback.connection import Argument, Reply
-from fallback.deferral import NeedMore, Review, Settled, Source, State, consensus, deferral_name, overdue, telling
+from fallback.deferral import (
+    Deferral,
+    Escalate,
+    Event,
+    NeedMore,
+    OnExpiry,
+    Review,
+    Settled,
+    Source,
+    State,
+    consensus,
+    deferral_name,
+    overdue,
+    telling,
+)
 from fallback.errors import AbortedError
+from fallback.parking import boost_ms
 from fallback.records import MS, Record, Verdict, encode_verdict
 from fallback.store import NO_REQUEST, Request, Store, accepted, missing, refused
 
 _ATTEMPTS_MAX: Final = 8
 # Somebody else was faster, or there is nothing to do: read again.
-_OVERTAKEN: Final = frozenset({"changed", "ended", "limit", "full", "early"})
+_OVERTAKEN: Final = frozenset({"changed", "ended", "limit", "full", "early", "open"})
 
 
 async def conclude(store: Store, queue: str, one: str | Record) -> Record:
-    """Settle or grow a deferral whose slots are all FILLED; return it as it then is. Raises NotFoundError.
+    """Settle, grow or escalate a deferral whose slots are all FILLED; return it as it then is. Raises NotFoundError.
 
     `one` is its id, or the record as it was just read.
     """
@@ -32,9 +47,11 @@ async def conclude(store: Store, queue: str, one: str | Record) -> Record:
         record, known = known or await store.get(name), None
         if record.deferral.state is not State.OPEN or record.settling or not record.full:
             return record
-        match consensus(record.deferral.reviews, wanted=record.wanted, limit=record.limit):
+        match _weigh(store, record, record.deferral.reviews):
             case NeedMore():
-                reply = await store.run("grow", queue, deferral_id, record.deferral.version, record.limit)
+                reply = await store.run("grow", queue, deferral_id, record.deferral.version, record.slots_max)
+            case Escalate():
+                reply = await _escalate(store, record, "split")
             case Settled(source=source, answer=answer):
                 reply = await _settle(store, record, Verdict(source=source, answer=answer, reviewed=True))
                 if reply[0] == "ok":
@@ -47,15 +64,17 @@ async def conclude(store: Store, queue: str, one: str | Record) -> Record:
 def foresee(store: Store, record: Record, reviewer: str, answer: Answer) -> tuple[Argument, ...]:
     """Return what lets `submit` settle in the same step: the version of `record`, and how it ends with one more review.
 
-    Nothing where that review would not be the last, or the deferral grows.
+    Nothing where that review would not be the last, or the deferral grows or escalates.
     """
     deferral = record.deferral
     if len(deferral.reviews) + 1 != deferral.reviews_wanted:
         return ()
     # Consensus is about who said what, not when.
-    review = Review(reviewer=reviewer, answer=answer, create_time=0.0, blind=True, duration_seconds=0.0)
-    match consensus((*deferral.reviews, review), wanted=record.wanted, limit=record.limit):
-        case NeedMore():
+    review = Review(
+        reviewer=reviewer, answer=answer, create_time=0.0, blind=True, duration_seconds=0.0, tier=deferral.tier
+    )
+    match _weigh(store, record, (*deferral.reviews, review)):
+        case NeedMore() | Escalate():
             return ()
         case Settled(source=source, answer=settled):
             return _settlement(store, record, Verdict(source=source, answer=settled, reviewed=True))
@@ -69,15 +88,26 @@ async def close(store: Store, queue: str, deferral_id: str) -> bool:
     return bool(reply[0] == "ok")
 
 
-async def expire(store: Store, record: Record) -> bool:
-    """Expire a deferral whose time is over; False where there was nothing to do any more."""
+async def expire(store: Store, record: Record) -> Event | None:
+    """Escalate or expire a deferral whose time is over, as it asks for; None where there was nothing to do any more."""
     deferral = record.deferral
-    answer = overdue(deferral.prediction, deferral.on_expiry)
-    verdict = Verdict(source=Source.EXPIRY, answer=answer, reviewed=False)
-    reply = await store.run("expire", deferral.queue, deferral.id, *_ending(store, record, State.EXPIRED, verdict))
+    if deferral.on_expiry is OnExpiry.ESCALATE and _has_higher(store, record):
+        event, reply = Event.ESCALATE, await _escalate(store, record, "overdue")
+    else:
+        answer = overdue(deferral.prediction, deferral.on_expiry)
+        ending = _ending(store, record, State.EXPIRED, Verdict(source=Source.EXPIRY, answer=answer, reviewed=False))
+        event, reply = Event.EXPIRE, await store.run("expire", deferral.queue, deferral.id, *ending)
     if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
         raise refused(reply, deferral.name)
-    return bool(reply[0] == "ok")
+    return event if reply[0] == "ok" else None
+
+
+def ascent(store: Store, deferral: Deferral) -> tuple[Argument, ...]:
+    """Return what escalating takes: how many tiers there are, slots wanted and at most, time to review, boost."""
+    settings = store.config.queue(deferral.queue)
+    wanted, length_ms = settings.tier_reviews_wanted, max(1, int(settings.review_seconds * MS))
+    boost = boost_ms(deferral.priority, settings)
+    return len(settings.tiers), wanted, max(wanted, settings.reviews_max), length_ms, boost
 
 
 async def cancel(store: Store, record: Record, request: Request) -> None:
@@ -89,6 +119,25 @@ async def cancel(store: Store, record: Record, request: Request) -> None:
     if reply[0] != "ok" and reply[1] == "unknown":
         raise missing(deferral.name)
     accepted(reply, deferral)
+
+
+def _weigh(store: Store, record: Record, reviews: tuple[Review, ...]) -> NeedMore | Settled | Escalate:
+    return consensus(
+        reviews,
+        wanted=record.wanted,
+        limit=record.limit,
+        tier=record.deferral.tier,
+        higher=_has_higher(store, record),
+    )
+
+
+def _has_higher(store: Store, record: Record) -> bool:
+    return record.tier + 1 < len(store.config.queue(record.deferral.queue).tiers)
+
+
+async def _escalate(store: Store, record: Record, why: str) -> Reply:
+    deferral = record.deferral
+    return await store.run("escalate", deferral.queue, deferral.id, deferral.version, why, *ascent(store, deferral))
 
 
 async def _settle(store: Store, record: Record, verdict: Verdict) -> Reply:

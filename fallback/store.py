@@ -43,6 +43,8 @@ _STALE: Final = {
     "submitted": "its review was submitted",
     "skipped": "you skipped it",
     "retaken": "it ended, and the place was leased again",
+    "resumed": "it was taken over in another place",
+    "escalated": "the next tier is asked",
     # Nobody outside knows of an undo window.
     "settling": "being settled",
 }
@@ -59,6 +61,9 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "full": (StateError, "{name}: has all its reviews and is about to be settled"),
     "limit": (StateError, "{name}: has {0} places for reviews and gets no more now"),
     "nothing": (StateError, "{name}: holds no review of yours to take back"),
+    "escalated": (StateError, "{name}: the next tier is asked because of your review; it cannot be taken back"),
+    "highest": (StateError, "{name}: there is no tier above to send it to; skip or release it instead"),
+    "open": (StateError, "{name}: waits for {0} more reviews"),
     "stranger": (StateError, "{name}: only who holds or answered it may flag it"),
     "flagged": (FullError, "{name}: has {0} flags already, as many as one may have"),
     "drafts": (
@@ -201,7 +206,8 @@ class Store:
 
     def _decode(self, queue: str, deferral_id: str, fields: dict[str, str]) -> Record | DemurError:
         try:
-            return records.decode(queue, deferral_id, fields, self._tasks[fields["task"]])
+            tiers = self.config.queue(queue).tiers
+            return records.decode(queue, deferral_id, fields, self._tasks[fields["task"]], tiers)
         except (KeyError, ValueError, TypeError, msgspec.DecodeError) as error:
             return self._tell_unreadable(queue, deferral_id, error)
 

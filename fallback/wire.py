@@ -259,7 +259,7 @@ def attributes_from_wire(wire: Mapping[str, str], *, field: str = "attributes") 
 
 
 def on_expiry_from_wire(wire: pb.OnExpiry) -> OnExpiry | None:
-    """Return what to do at expiry, None for the queue's own setting; raises InvalidError for what is not served."""
+    """Return what to do at expiry, None for the queue's own setting; raises InvalidError for what is none of them."""
     match wire:
         case pb.ON_EXPIRY_UNSPECIFIED:
             return None
@@ -267,7 +267,9 @@ def on_expiry_from_wire(wire: pb.OnExpiry) -> OnExpiry | None:
             return OnExpiry.ANSWER_UNREVIEWED
         case pb.ABSTAIN:
             return OnExpiry.ABSTAIN
-    raise InvalidError(f"on_expiry: expected ANSWER_UNREVIEWED or ABSTAIN (ESCALATE is not served yet), got {wire}")
+        case pb.ESCALATE:
+            return OnExpiry.ESCALATE
+    raise InvalidError(f"on_expiry: expected ANSWER_UNREVIEWED, ABSTAIN or ESCALATE, got {wire}")
 
 
 def state_from_wire(wire: pb.Deferral.State) -> State | None:
@@ -305,6 +307,7 @@ def deferral_to_wire(
         reviews_done=len(deferral.reviews),
         reviews_wanted=deferral.reviews_wanted,
         content=_CONTENT_TO_WIRE[deferral.content],
+        tier=deferral.tier,
         subject=pb.Subject(content=subject, media_type=deferral.media_type, attributes=deferral.attributes),
     )
     if deferral.outcome is not None:
@@ -331,11 +334,21 @@ def _flag_from_wire(wire: pb.Flag) -> Flag:
 
 
 def _skip_to_wire(skip: Skip) -> pb.Skip:
-    return pb.Skip(reviewer=skip.reviewer, reason=skip.reason, create_time=timestamp_to_wire(skip.create_time))
+    return pb.Skip(
+        reviewer=skip.reviewer,
+        reason=skip.reason,
+        create_time=timestamp_to_wire(skip.create_time),
+        escalated=skip.escalated,
+    )
 
 
 def _skip_from_wire(wire: pb.Skip) -> Skip:
-    return Skip(reviewer=wire.reviewer, reason=wire.reason, create_time=timestamp_from_wire(wire.create_time))
+    return Skip(
+        reviewer=wire.reviewer,
+        reason=wire.reason,
+        create_time=timestamp_from_wire(wire.create_time),
+        escalated=wire.escalated,
+    )
 
 
 def deferral_from_wire(wire: pb.Deferral) -> Deferral:
@@ -373,6 +386,7 @@ def deferral_from_wire(wire: pb.Deferral) -> Deferral:
         flags=tuple(_flag_from_wire(flag) for flag in wire.flags),
         skips=tuple(_skip_from_wire(skip) for skip in wire.skips),
         content=_CONTENT_FROM_WIRE.get(wire.content, Content.NONE),
+        tier=wire.tier,
     )
 
 

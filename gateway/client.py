@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
@@ -30,10 +30,11 @@ from demur.v1 import types_pb2
 from demur.v1.prediction_pb2_grpc import PredictionServiceStub
 from fallback import wire
 from fallback.answer import Answer, Label, Subject, Task
-from fallback.deferral import TERMINAL, Callback, Deferral, State
+from fallback.deferral import TERMINAL, Deferral, State
 from fallback.edge import error_of
 from fallback.errors import InvalidError, OverdueError, UnavailableError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
+from gateway.given import callback_to_wire, subject_of, subject_to_wire
 from gateway.policy import Decision, Verdict
 from gateway.tensor import Array
 from gateway.wire import tensors_from_wire, tensors_to_wire
@@ -44,8 +45,6 @@ WAIT_SECONDS: Final = 30.0
 _MARGIN_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.5
 REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
-_JPEG: Final = b"\xff\xd8\xff"
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md; Predict has `attempts`.
 _RETRIED: Final = ("GetDeferral", "CancelDeferral")
 _SERVICE_CONFIG: Final = msgspec.json.encode(
@@ -66,7 +65,7 @@ _SERVICE_CONFIG: Final = msgspec.json.encode(
 ).decode()
 
 Wish = Literal["", "person", "model"]
-OnExpiry = Literal["", "answer_unreviewed", "abstain"]
+OnExpiry = Literal["", "answer_unreviewed", "abstain", "escalate"]
 T = TypeVar("T")
 
 
@@ -192,6 +191,8 @@ class Client:
         review_seconds: float | None = None,
         on_expiry: OnExpiry = "",
         attributes: Mapping[str, str] | None = None,
+        tier: str = "",
+        excluded_reviewers: Sequence[str] = (),
         timeout_seconds: float = CALL_SECONDS,
         attempts: int = 1,
     ) -> Result:
@@ -200,23 +201,26 @@ class Client:
         The input is one of `image` (PNG or JPEG bytes), `text`, `json` (any value), `subject` (content with its media
         type), or `inputs` (one row of each of the model's inputs by name), which may come with one of the others for
         the reviewer to look at. `callback` is a webhook's URL or a CallbackService's host:port. With an
-        `idempotency_key`, up to `attempts` calls are made while the gateway is away.
+        `idempotency_key`, up to `attempts` calls are made while the gateway is away. `tier` is that of reviewers to
+        begin at, empty for the first; `excluded_reviewers` (at most 32 names) are never asked.
         """
-        shown = _subject(image=image, text=text, json=json, subject=subject)
+        shown = subject_of(image=image, text=text, json=json, subject=subject)
         if attempts > 1 and not idempotency_key:
             raise InvalidError("idempotency_key: expected one where a call may be made again, got none")
         request = pb.PredictRequest(
             model=model,
             version=version,
             inputs=tensors_to_wire({name: np.asarray(array) for name, array in (inputs or {}).items()}),
-            subject=_subject_to_wire(shown),
+            subject=subject_to_wire(shown),
             idempotency_key=idempotency_key,
-            callback=_callback_to_wire(callback),
+            callback=callback_to_wire(callback),
             priority=priority,
             review_deadline=None if review_seconds is None else wire.duration_to_wire(review_seconds),
             on_expiry=_one_of("on_expiry", on_expiry, get_args(OnExpiry)).upper() or None,
             wish=_one_of("wish", wish, get_args(Wish)).upper() or None,
             attributes=attributes or {},
+            tier=tier,
+            excluded_reviewers=excluded_reviewers,
         )
         until = time.monotonic() + timeout_seconds
         for left in reversed(range(attempts)):
@@ -242,19 +246,25 @@ class Client:
         callback: str = "",
         priority: int = 0,
         review_seconds: float | None = None,
+        on_expiry: OnExpiry = "",
         attributes: Mapping[str, str] | None = None,
+        tier: str = "",
+        excluded_reviewers: Sequence[str] = (),
         timeout_seconds: float = CALL_SECONDS,
     ) -> Pending:
-        """Ask a person without asking a model."""
+        """Ask a person without asking a model; `tier` and `excluded_reviewers` as in `predict`."""
         request = pb.RequestReviewRequest(
             queue=queue,
-            subject=_subject_to_wire(_subject(image=image, text=text, json=json, subject=subject)),
+            subject=subject_to_wire(subject_of(image=image, text=text, json=json, subject=subject)),
             task=wire.task_to_wire(task),
             idempotency_key=idempotency_key,
-            callback=_callback_to_wire(callback),
+            callback=callback_to_wire(callback),
             priority=priority,
             review_deadline=None if review_seconds is None else wire.duration_to_wire(review_seconds),
+            on_expiry=_one_of("on_expiry", on_expiry, get_args(OnExpiry)).upper() or None,
             attributes=attributes or {},
+            tier=tier,
+            excluded_reviewers=excluded_reviewers,
         )
         reply = await self._call(self._stub.RequestReview, request, timeout_seconds)
         return Pending(name=reply.name, client=self)
@@ -348,52 +358,3 @@ def _told(reply: types_pb2.Deferral) -> Told:
 
 def _seconds(duration: Any) -> float:
     return wire.duration_from_wire("duration", duration)
-
-
-def _subject(
-    *, image: bytes | None, text: str | None, json: object, subject: Subject | tuple[bytes, str] | None
-) -> Subject | None:
-    given = [
-        name
-        for name, value in (("image", image), ("text", text), ("json", json), ("subject", subject))
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise InvalidError(f"expected one of image, text, json and subject, got {' and '.join(given)}")
-    if image is not None:
-        return Subject(content=image, media_type=_image_type(image))
-    if text is not None:
-        return Subject(content=text.encode(), media_type="text/plain")
-    if json is not None:
-        return Subject(content=_json(json), media_type="application/json")
-    if isinstance(subject, tuple):
-        return Subject(content=subject[0], media_type=subject[1])
-    return subject
-
-
-def _json(value: object) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidError(f"json: expected a value that JSON can hold, got one that it cannot: {error}") from error
-
-
-def _image_type(image: bytes) -> str:
-    if image.startswith(_PNG):
-        return "image/png"
-    if image.startswith(_JPEG):
-        return "image/jpeg"
-    raise InvalidError(f"image: expected PNG or JPEG, got {len(image)} bytes that begin with {image[:8].hex()}")
-
-
-def _subject_to_wire(subject: Subject | None) -> types_pb2.Subject | None:
-    if subject is None:
-        return None
-    return types_pb2.Subject(content=subject.content, media_type=subject.media_type, attributes=subject.attributes)
-
-
-def _callback_to_wire(callback: str) -> types_pb2.Callback | None:
-    if not callback:
-        return None
-    web = "://" in callback
-    return wire.callback_to_wire(Callback(webhook_url=callback if web else "", grpc_target="" if web else callback))

@@ -81,6 +81,8 @@ def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisio
         priority=request.priority,
         review_seconds=request.review_seconds,
         on_expiry=request.on_expiry,
+        tier=request.tier,
+        excluded_reviewers=request.excluded_reviewers,
     )
 
 

@@ -24,7 +24,8 @@ class Request:
 
     `client` comes from the edge's credentials. `request_key` names the request for the audit's draw: the client and
     its idempotency key, or an id made here. `one_row`: the tensors are one row, with or without an axis of rows.
-    `deadline` by time.monotonic(). `review_seconds` None: the queue's setting.
+    `deadline` by time.monotonic(). `review_seconds` None: the queue's setting. `tier` is that of reviewers to begin at,
+    empty for the first; `excluded_reviewers` are never asked.
     """
 
     model: str
@@ -41,6 +42,8 @@ class Request:
     on_expiry: OnExpiry | None = None
     wish: Wish = Wish.NONE
     attributes: Mapping[str, str] = field(default_factory=dict)
+    tier: str = ""
+    excluded_reviewers: tuple[str, ...] = ()
     deadline: float | None = None
 
 

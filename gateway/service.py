@@ -16,6 +16,7 @@ from fallback.answer import Identity, Label
 from fallback.deferral import Deferral, OnExpiry, Parking, Prediction
 from fallback.errors import DemurError, InvalidError, NotFoundError, OverError, UnavailableError
 from fallback.identity import CLIENT, OPERATOR, Credentials
+from fallback.parking import EXCLUDED_MAX, NAME_CHARS_MAX
 from fallback.queue import Parked, Queue
 from gateway.champions import Champions
 from gateway.metrics import Metrics
@@ -109,6 +110,8 @@ class PredictionService:
             on_expiry=wire.on_expiry_from_wire(message.on_expiry),
             wish=_wish(message.wish),
             attributes=wire.attributes_from_wire(message.attributes),
+            tier=_tier(message),
+            excluded_reviewers=_excluded(message),
             deadline=call.deadline,
         )
 
@@ -118,8 +121,11 @@ class PredictionService:
         key = wire.text_from_wire("idempotency_key", message.idempotency_key, chars_max=KEY_CHARS_MAX)
         queue = wire.queue_from_wire("queue", message.queue)
         subject = wire.subject_from_wire(message.subject, bytes_max=self._message_bytes_max)
-        if wire.on_expiry_from_wire(message.on_expiry) is OnExpiry.ANSWER_UNREVIEWED:
-            raise InvalidError("on_expiry: expected ABSTAIN, got ANSWER_UNREVIEWED; there is no model's answer")
+        on_expiry = wire.on_expiry_from_wire(message.on_expiry)
+        if on_expiry is OnExpiry.ANSWER_UNREVIEWED:
+            raise InvalidError(
+                "on_expiry: expected ABSTAIN or ESCALATE, got ANSWER_UNREVIEWED; there is no model's answer"
+            )
         asked = Parking(
             queue=queue,
             client=identity.name,
@@ -132,7 +138,9 @@ class PredictionService:
             callback=wire.callback_from_wire(message.callback),
             priority=priority_of("priority", message.priority),
             review_seconds=_review_seconds(message),
-            on_expiry=OnExpiry.ABSTAIN,
+            on_expiry=on_expiry,
+            tier=_tier(message),
+            excluded_reviewers=_excluded(message),
             reasons=("wish",),
         )
         (parked,) = await self._queue.park([asked])
@@ -264,6 +272,19 @@ def _review_seconds(message: pb.PredictRequest | pb.RequestReviewRequest) -> flo
     if not message.HasField("review_deadline"):
         return None
     return wire.duration_from_wire("review_deadline", message.review_deadline)
+
+
+def _tier(message: pb.PredictRequest | pb.RequestReviewRequest) -> str:
+    return wire.text_from_wire("tier", message.tier, chars_max=NAME_CHARS_MAX)
+
+
+def _excluded(message: pb.PredictRequest | pb.RequestReviewRequest) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(message.excluded_reviewers))
+    if len(names) > EXCLUDED_MAX:
+        raise InvalidError(f"excluded_reviewers: expected at most {EXCLUDED_MAX} names, got {len(names)}")
+    for name in names:
+        wire.text_from_wire("excluded_reviewers", name, chars_max=NAME_CHARS_MAX, needed=True)
+    return names
 
 
 def _wish(wish: pb.Wish) -> Wish:

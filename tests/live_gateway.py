@@ -123,7 +123,8 @@ def settings(config: Config, tables: Mapping[str, msgspec.Struct] | None = None,
     """The same configuration with a gateway on a free port, and `fields` in its table."""
     small = {"grpc_listen": "127.0.0.1:0", "metrics_listen": "", "device": "cpu", "threads": 1, "drain_seconds": 5.0}
     gateway = GatewaySettings(**{**small, **fields})
-    return Config(data_folder=config.data_folder, tables={**(tables or {}), "gateway": gateway})
+    named = {name: config.queue(name) for name in config.queue_names()}
+    return Config(data_folder=config.data_folder, tables={**(tables or {}), "gateway": gateway}, queues=named)
 
 
 @contextmanager

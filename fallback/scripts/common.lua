@@ -21,6 +21,21 @@ local function record(id)
   return P .. 'd:' .. id
 end
 
+-- The index of what waits, by a record's field `tier`; a record without one is at the first.
+local FREE = { [false] = K.free, ['0'] = K.free, ['1'] = K.free1, ['2'] = K.free2, ['3'] = K.free3 }
+
+-- Where an item stands among those that wait: by its deadline less the boost of its priority, ms, then by age among any
+-- AGES that came one after the other. Counted from 2020, so that it is exact as a score (below 2^53).
+local function order_of(expire, boost, seq)
+  local EPOCH, AGES = 1577836800000, 8192
+  return text((expire - EPOCH - boost) * AGES + seq % AGES)
+end
+
+-- The member of `holds` for a slot that somebody holds: all of theirs stand together.
+local function hold(reviewer, id, slot)
+  return reviewer .. '\0' .. id .. ':' .. slot
+end
+
 -- The reply that this request id got before; nil the first time.
 local function replay()
   if ARGV[2] == '' then
@@ -82,6 +97,14 @@ local function with_record(reply, id)
   return reply
 end
 
+-- The same for a reply that lists leases from `first` on: JSON that begins with the id, then, after an end of line, the record.
+local function told(reply, first)
+  for at = first, #reply do
+    reply[at] = reply[at] .. '\n' .. (described(string.match(reply[at], '^%["(%w+)"')) or '')
+  end
+  return reply
+end
+
 -- What the slots' fields of these names say, the first of which is 'state': {{field 1, ...} of slot 0, ...}; then what the
 -- record's other fields say. Nearly all have one slot: one call. A slot that nobody ever held has no fields: it is FREE.
 local function slots_of(key, names, ...)
@@ -134,10 +157,11 @@ end
 
 -- Puts an OPEN deferral into the one index that its slots call for.
 local function place(id, key)
-  local slots, order = slots_of(key, { 'state' }, 'order')
+  local slots, order, tier = slots_of(key, { 'state' }, 'order', 'tier')
   local free, held = count_states(slots)
-  local target = (free > 0 and K.free) or (held > 0 and K.held) or K.full
-  for _, index in ipairs({ K.free, K.held, K.full }) do
+  local waiting = FREE[tier]
+  local target = (free > 0 and waiting) or (held > 0 and K.held) or K.full
+  for _, index in ipairs({ waiting, K.held, K.full }) do
     if index ~= target then
       call('ZREM', index, id)
     end
@@ -159,7 +183,7 @@ local function free_slot(id, key, slot, why)
   call('HSET', key, field .. '.state', 'free', field .. '.last', why)
   call('ZREM', K.leases, id .. ':' .. slot)
   count_down(K.holding, id)
-  count_down(K.holders, call('HGET', key, field .. '.holder'))
+  call('ZREM', K.holds, hold(call('HGET', key, field .. '.holder'), id, slot))
 end
 
 -- Lapses up to `limit` leases whose time is over: HELD -> FREE.
@@ -181,7 +205,8 @@ local function lapse(time, limit)
 end
 
 -- What a reviewer did with this deferral before, beside what its slots say: 'undone' (took an answer back),
--- 'answered' (took it back, then let the place go), 'skipped'; nil for nothing. The latter two are never asked again.
+-- 'answered' (took it back, then let the place go), 'skipped', 'escalated' (skipped it to the next tier), or 'excluded'
+-- by the client; nil for nothing. All but the first are never asked again.
 local function past(key, reviewer)
   local found = call('HGET', key, 'x.' .. reviewer)
   return found and string.match(found, '^%a+') or nil
@@ -222,7 +247,7 @@ end
 local function judge(id, slot, generation, nonce, reviewer, time)
   local field = 's' .. slot
   local found = call('HMGET', record(id), 'state', field .. '.state', field .. '.generation', field .. '.nonce',
-    field .. '.holder', field .. '.until', field .. '.last', field .. '.since')
+    field .. '.holder', field .. '.until', field .. '.last', field .. '.since', field .. '.resumed')
   local state, slot_now, current, holder = found[1], found[2], tonumber(found[3]), found[5]
   if not state then
     return { 'refused', 'unknown' }
@@ -238,7 +263,9 @@ local function judge(id, slot, generation, nonce, reviewer, time)
     return { 'refused', 'ended', state }
   end
   if generation < current then
-    return { 'refused', 'stale', 'retaken' }
+    local first, last = string.match(found[9] or '', '(%d+)-(%d+)')
+    local resumed = tonumber(last) == current and generation >= tonumber(first)
+    return { 'refused', 'stale', resumed and 'resumed' or 'retaken' }
   end
   if slot_now == 'filled' then
     return { 'refused', 'stale', 'submitted' }
@@ -290,14 +317,14 @@ end
 local function finish(id, state, outcome, event, time, retention)
   local key = record(id)
   revoke(id, key, state)
-  for _, index in ipairs({ K.open, K.free, K.held, K.full, K.settling, K.expiry }) do
+  local known = call('HMGET', key, 'seq', 'tier', 'version', 'task')
+  for _, index in ipairs({ K.open, FREE[known[2]], K.held, K.full, K.settling, K.expiry }) do
     call('ZREM', index, id)
   end
-  local version, seq, task = unpack(call('HMGET', key, 'version', 'seq', 'task'))
-  version = version + 1
+  local version, task = known[3] + 1, known[4]
   call('HSET', key, 'version', version, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event,
     'attempt', 0)
-  call('ZADD', ({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled })[state], seq, id)
+  call('ZADD', ({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled })[state], known[1], id)
   call('ZADD', K.ended, text(time + retention), id)
   for _, field in ipairs(call('HKEYS', drafts(id))) do
     forget_draft(id, field)
@@ -317,15 +344,48 @@ end
 -- version.
 local function settle(id, outcome, event, retention, window, time)
   local key = record(id)
-  local due = math.min(time + window, tonumber(call('HGET', key, 'expire_ms')))
+  local known = call('HMGET', key, 'expire_ms', 'tier')
+  local due = math.min(time + window, tonumber(known[1]))
   if due <= time then
     return finish(id, 'resolved', outcome, event, time, retention)
   end
   revoke(id, key, 'settling')
-  for _, index in ipairs({ K.free, K.held, K.full, K.expiry }) do
+  for _, index in ipairs({ FREE[known[2]], K.held, K.full, K.expiry }) do
     call('ZREM', index, id)
   end
   call('ZADD', K.settling, text(due), id)
   call('HSET', key, 'state', 'settling', 'outcome', outcome, 'event', event)
+  return call('HINCRBY', key, 'version', 1)
+end
+
+-- nil when there is a tier above the deferral's, else the refusal.
+local function judge_tier(key, tiers)
+  if tonumber(call('HGET', key, 'tier') or 0) + 1 >= tonumber(tiers) then
+    return { 'refused', 'highest' }
+  end
+  return nil
+end
+
+-- OPEN -> OPEN at the next tier, with a deadline of its own: answers that are in stay as those of the tier before, every
+-- other place is the next tier's, and there are at least `wanted` of them, `limit` at most. Returns the version.
+local function escalate(id, wanted, limit, length, boost, time)
+  local key = record(id)
+  revoke(id, key, 'escalated')
+  local places, before, seq = slots_of(key, { 'state' }, 'tier', 'seq')
+  local tier, filled = tonumber(before or 0), 0
+  for number, place in ipairs(places) do
+    if place[1] == 'filled' then
+      filled = filled + 1
+      call('HSETNX', key, 's' .. number - 1 .. '.tier', tier)
+    end
+  end
+  local slots = math.max(#places, filled + wanted)
+  local expire = time + length
+  call('ZREM', FREE[before], id)
+  call('HSET', key, 'tier', tier + 1, 'slots', slots, 'wanted', wanted, 'limit', math.max(slots, filled + limit),
+    'expire_ms', text(expire), 'order', order_of(expire, boost, tonumber(seq)))
+  call('ZADD', K.expiry, text(expire), id)
+  place(id, key)
+  wake(id)
   return call('HINCRBY', key, 'version', 1)
 end

@@ -21,14 +21,20 @@ for at = 5, #ARGV do
   local free, held = 0, 0
   if open then
     free, held = count_slots(key)
-    for number, slot in ipairs((slots_of(key, { 'state' }))) do
-      local found = call('ZSCORE', K.leases, id .. ':' .. number - 1)
-      expect(id, 'slot ' .. number - 1 .. ' in leases', slot[1] == 'held', found and true or false)
+    for number, slot in ipairs((slots_of(key, { 'state', 'holder' }))) do
+      local member, is_held = id .. ':' .. number - 1, slot[1] == 'held'
+      expect(id, 'slot ' .. number - 1 .. ' in leases', is_held, stands(K.leases, member))
+      if slot[2] then
+        expect(id, 'slot ' .. number - 1 .. ' in holds', is_held, stands(K.holds, hold(slot[2], id, number - 1)))
+      end
     end
   end
   expect(id, 'in open', open or settling, stands(K.open, id))
   expect(id, 'in expiry', open, stands(K.expiry, id))
-  expect(id, 'in free', open and free > 0, stands(K.free, id))
+  local tier = call('HGET', key, 'tier') or '0'
+  for number, index in ipairs({ K.free, K.free1, K.free2, K.free3 }) do
+    expect(id, 'in free of tier ' .. number - 1, open and free > 0 and tier == text(number - 1), stands(index, id))
+  end
   expect(id, 'in held', open and free == 0 and held > 0, stands(K.held, id))
   expect(id, 'in full', open and free + held == 0, stands(K.full, id))
   expect(id, 'in settling', settling, stands(K.settling, id))
@@ -43,9 +49,5 @@ for at = 5, #ARGV do
     end
   end
 end
-local sum = 0
-for _, count in ipairs(call('HVALS', K.holders)) do
-  sum = sum + tonumber(count)
-end
-expect('holders', 'leases', call('ZCARD', K.leases), sum)
+expect('holds', 'leases', call('ZCARD', K.leases), call('ZCARD', K.holds))
 return reply

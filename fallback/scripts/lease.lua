@@ -1,46 +1,39 @@
 #!lua flags=allow-oom
--- lease: FREE -> HELD for up to `limit` deferrals, the most urgent first, none that this reviewer holds, answered or
--- skipped.
+-- lease: FREE -> HELD for up to `limit` deferrals of some tiers, the most urgent first, none that this reviewer holds,
+-- answered or skipped, or is excluded from.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
---   [9] where in the index to begin   [10] how many entries to look at, at most   [11..] a nonce for each lease
--- -> {'ok', where to go on or -1, one text for each lease: JSON of [id, slot, generation, nonce, until, how, field of
---           their draft or ''], end of line, the record as JSON, ...}; a slot of -1 says that the record is broken and
---           was set aside
+--   [9] the tiers, each with where in its index to begin: '0:0 1:0'; after a ';' those to look through if these have
+--   nothing   [10] how many entries to look at, at most   [11..] a nonce for each lease
+-- -> {'ok', where to go on, as [9], or '' at the end, one text for each lease: JSON of [id, slot, generation, nonce, until,
+--           how, field of their draft or ''], end of line, the record as JSON, ...}; a slot of -1 says that the record
+--           is broken and was set aside
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 -- Entries that are read at once: a few more than are wanted, then as many as it takes to get by what is not for them.
 local few, many, LAPSE_MAX = limit + 8, 64, 16
 
--- Each with its record as it stands, which is not worth remembering.
-local function told(reply)
-  for at = 3, #reply do
-    reply[at] = reply[at] .. '\n' .. (described(string.match(reply[at], '^%["(%w+)"')) or '')
-  end
-  return reply
-end
-
 local kept = replay()
 if kept then
-  return told(kept)
+  return told(kept, 3)
 end
 local time = clock()
 -- The reaper does this too; work does not stop while it is away.
 lapse(time, LAPSE_MAX)
 
 -- Out of the way of all others, for somebody to look at: there is no record, or not enough of it to lease.
-local function set_aside(id)
-  call('ZREM', K.free, id)
+local function set_aside(id, index)
+  call('ZREM', index, id)
   call('ZADD', K.flagged, 0, id)
   return cjson.encode({ id, -1, 0, '', '0', 'broken', '' }), false
 end
 
 -- FREE -> HELD of a deferral's first FREE slot; nil where the reviewer is in another one or done with the deferral, or its
 -- time is over.
-local function take(id, nonce)
+local function take(id, index, nonce)
   local key = record(id)
   local slots, expire, before, order =
     slots_of(key, { 'state', 'holder', 'generation' }, 'expire_ms', 'x.' .. reviewer, 'order')
   if not (expire and order and slots[1]) then
-    return set_aside(id)
+    return set_aside(id, index)
   end
   if tonumber(expire) <= time or (before and string.match(before, '^%a+') ~= 'undone') then
     return nil
@@ -62,38 +55,84 @@ local function take(id, nonce)
     field .. '.nonce', nonce, field .. '.since', text(time), field .. '.until', till, field .. '.how', ARGV[8])
   call('ZADD', K.leases, till, id .. ':' .. found)
   call('HINCRBY', K.holding, id, 1)
-  call('HINCRBY', K.holders, reviewer, 1)
+  call('ZADD', K.holds, 0, hold(reviewer, id, found))
   if free == 1 then
-    call('ZREM', K.free, id)
+    call('ZREM', index, id)
     call('ZADD', K.held, order, id)
   end
   return cjson.encode({ id, found, generation, nonce, till, ARGV[8], draft_of(id, reviewer) }), free > 1
 end
 
-local reply = { 'ok', -1 }
-local at, seen, chunk = tonumber(ARGV[9]), 0, few
-while #reply - 2 < limit do
-  local ids = call('ZRANGE', K.free, at, at + chunk - 1)
-  for _, id in ipairs(ids) do
-    local taken, stays
-    if #reply - 2 < limit then
-      taken, stays = take(id, ARGV[10 + #reply - 1])
+local first, rest = string.match(ARGV[9], '^([^;]*);?(.*)$')
+local tiers, step
+
+local function begin(group)
+  tiers = {}
+  for tier, at in string.gmatch(group, '(%d):(%d+)') do
+    tiers[#tiers + 1] = { name = tier, index = FREE[tier], at = tonumber(at), ids = {}, next = 1, more = true, chunk = few }
+  end
+  -- Scores are for comparing tiers.
+  step = #tiers > 1 and 2 or 1
+end
+begin(first)
+
+local function fill(tier)
+  local from, to = tier.at, tier.at + tier.chunk - 1
+  if step == 1 then
+    tier.ids = call('ZRANGE', tier.index, from, to)
+  else
+    tier.ids = call('ZRANGE', tier.index, from, to, 'WITHSCORES')
+  end
+  tier.next, tier.more, tier.chunk = 1, #tier.ids == tier.chunk * step, many
+end
+
+-- The tier whose next entry is the most urgent; nil at the end of all.
+local function following()
+  local best, order
+  for _, tier in ipairs(tiers) do
+    if tier.next > #tier.ids and tier.more then
+      fill(tier)
     end
-    reply[#reply + 1] = taken
-    -- What left the index moved the rest up by one.
-    if not taken or stays then
-      at = at + 1
+    if tier.next <= #tier.ids then
+      local other = step == 2 and tonumber(tier.ids[tier.next + 1])
+      if not best or other < order then
+        best, order = tier, other
+      end
     end
   end
-  seen = seen + #ids
-  if #ids < chunk then
-    -- Nothing taken is nothing to remember: a repeat may find something.
-    return #reply > 2 and told(remember(reply)) or reply
+  return best
+end
+
+-- Nothing taken is nothing to remember: a repeat may find something.
+local function done(reply)
+  return #reply > 2 and told(remember(reply), 3) or reply
+end
+
+local reply, seen = { 'ok', '' }, 0
+while #reply - 2 < limit do
+  local tier = following()
+  if not tier and #reply == 2 and rest ~= '' then
+    begin(rest)
+    rest, tier = '', following()
+  end
+  if not tier then
+    return done(reply)
   end
   if seen >= tonumber(ARGV[10]) then
     break
   end
-  chunk = many
+  local id = tier.ids[tier.next]
+  local taken, stays = take(id, tier.index, ARGV[10 + #reply - 1])
+  reply[#reply + 1] = taken
+  -- What left the index moved the rest up by one.
+  if not taken or stays then
+    tier.at = tier.at + 1
+  end
+  tier.next, seen = tier.next + step, seen + 1
 end
-reply[2] = at
-return #reply > 2 and told(remember(reply)) or reply
+local on = {}
+for _, tier in ipairs(tiers) do
+  on[#on + 1] = tier.name .. ':' .. tier.at
+end
+reply[2] = table.concat(on, ' ') .. (rest ~= '' and ';' .. rest or '')
+return done(reply)

@@ -7,16 +7,17 @@
 --   [10] most bytes of content   [11] most outcomes that are still to be told
 --   then for each deferral two: the words
 --     id, made by the caller: what tells a repeat   digest of client and idempotency key, or -   digest of the input
---     digest of the task   priority, 0 to 9   time to review, ms   bytes of content, then 'a' for an audit, then 'c' where
+--     digest of the task   priority, 0 to 9   its boost, ms   time to review, ms   bytes of content, then 'a' for an audit, then 'c' where
 --     there is a callback   subject, inputs, both or none: the content that must
---     be there; large content on its way has .up behind its name, and gets its own name here
+--     be there; large content on its way has .up behind its name, and gets its own name here; after an end of line,
+--     where it is not for everybody, the number of its tier and who is never asked, JSON: a list of texts
 --   and its body: what never changes, JSON
 -- -> {'ok', JSON: a list with one of these for each}
 --    ['ok', id, 1 if made now, how many are before it or -1, the limit it is over or ''] | ['refused', 'conflict', id]
 --    ['refused', 'over', limit, how much there is, ms until there may be room or 0] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
 local FIRST, EACH = 12, 2
-local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) (%d+)(a?)(c?) ?(.*)$'
+local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) (%d+) (%d+)(a?)(c?) ?([^\n]*)\n?(.*)$'
 local slots, depth_max, budget, keep = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == 'keep'
 local open_max, bytes_max, untold_max = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local time, depth = clock(), call('ZCARD', K.open)
@@ -33,8 +34,8 @@ end
 local asked, ids, records, contents, tasks, keys = {}, {}, {}, {}, {}, {}
 for at = FIRST, #ARGV, EACH do
   local one = { body = ARGV[at + 1] }
-  one.id, one.idempotency, one.input, one.task, one.priority, one.length, one.bytes, one.audit, one.called, one.contents =
-    string.match(ARGV[at], WORDS)
+  one.id, one.idempotency, one.input, one.task, one.priority, one.boost, one.length, one.bytes, one.audit, one.called,
+    one.contents, one.whom = string.match(ARGV[at], WORDS)
   one.key = record(one.id)
   asked[#asked + 1], ids[#ids + 1], records[#records + 1], tasks[one.task] = one, one.id, one.key, P .. 't:' .. one.task
   for what in string.gmatch(one.contents, '%S+') do
@@ -80,7 +81,7 @@ local function judge_known(one)
   local cut = string.find(value, ' ', 1, true)
   local id = string.sub(value, 1, cut - 1)
   if string.sub(value, cut + 1) == one.input then
-    return { 'ok', id, 0, call('ZRANK', K.free, id) or -1, '' }
+    return { 'ok', id, 0, call('ZRANK', FREE[call('HGET', record(id), 'tier')], id) or -1, '' }
   end
   return { 'refused', 'conflict', id }
 end
@@ -176,16 +177,20 @@ end
 
 -- After all is done: what came is counted once, not for each, and each is told how many are before the last like it.
 local function account()
-  local newest = {}
+  local alike, counts = {}, {}
   for _, one in ipairs(made) do
-    local same = newest[one.priority] or {}
-    newest[one.priority], same[#same + 1] = same, one.verdict
+    local like = one.priority .. one.tier
+    local same = alike[like] or {}
+    alike[like], same[#same + 1] = same, one
+    counts[one.priority] = (counts[one.priority] or 0) + 1
   end
-  for priority, same in pairs(newest) do
-    tally(priority, #same, time)
-    local before = call('ZRANK', K.free, same[#same][2])
-    for _, verdict in ipairs(same) do
-      verdict[4] = before
+  for priority, count in pairs(counts) do
+    tally(priority, count, time)
+  end
+  for _, same in pairs(alike) do
+    local before = call('ZRANK', FREE[same[#same].tier], same[#same].id)
+    for _, one in ipairs(same) do
+      one.verdict[4] = before
     end
   end
   if budget > 0 then
@@ -194,14 +199,26 @@ local function account()
   weigh(came)
 end
 
+-- Writes who is asked of a deferral that is not for everybody.
+local function narrow(one)
+  local said = cjson.decode(one.whom)
+  for at = 2, #said do
+    call('HSET', one.key, 'x.' .. said[at], 'excluded ' .. text(time))
+  end
+  if said[1] ~= '0' then
+    call('HSET', one.key, 'tier', said[1])
+  end
+  return said[1]
+end
+
 local function make()
-  local open, expiry, free, names, counts = { K.open }, { K.expiry }, { K.free }, {}, {}
+  local open, expiry, names, counts = { K.open }, { K.expiry }, {}, {}
+  local free = { ['0'] = { K.free }, ['1'] = { K.free1 }, ['2'] = { K.free2 }, ['3'] = { K.free3 } }
   local create = text(time)
   local seq = call('INCRBY', K.seq, #made) - #made
   for _, one in ipairs(made) do
     seq = seq + 1
-    -- Priority first, then age; below 2^53, so exact as a score.
-    local order, expire = text((9 - one.priority) * 2 ^ 44 + seq), text(time + one.length)
+    local order, expire = order_of(time + one.length, one.boost, seq), text(time + one.length)
     call('HSET', one.key, 'state', 'open', 'version', 1, 'slots', slots, 'seq', seq, 'order', order, 'task', one.task,
       'key', one.idempotency, 'create_ms', create, 'expire_ms', expire, 'bytes', one.bytes, 'body', one.body)
     if one.idempotency ~= '' then
@@ -213,7 +230,8 @@ local function make()
     end
     add(open, seq, one.id)
     add(expiry, expire, one.id)
-    add(free, order, one.id)
+    one.tier = one.whom == '' and '0' or narrow(one)
+    add(free[one.tier], order, one.id)
     counts[one.task] = (counts[one.task] or 0) + 1
   end
   for task, count in pairs(counts) do
@@ -223,8 +241,10 @@ local function make()
   if #names > 0 then
     call('MSET', unpack(names))
   end
-  for _, index in ipairs({ open, expiry, free }) do
-    call('ZADD', unpack(index))
+  for _, index in ipairs({ open, expiry, free['0'], free['1'], free['2'], free['3'] }) do
+    if #index > 1 then
+      call('ZADD', unpack(index))
+    end
   end
   account()
   wake(made[#made].id)

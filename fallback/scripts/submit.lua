@@ -24,7 +24,7 @@ forget_drafts(id, ARGV[9], ARGV[6])
 tally('reviews', 1, time)
 tally('hold', math.max(1, time - since), time)
 count_down(K.holding, id)
-count_down(K.holders, ARGV[9])
+call('ZREM', K.holds, hold(ARGV[9], id, ARGV[6]))
 if version - 1 == tonumber(ARGV[12] or '') then
   version = settle(id, ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16]), time)
 else

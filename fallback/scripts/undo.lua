@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
 -- undo: a reviewer takes their own answer back: FILLED -> HELD by them again, and the deferral SETTLING -> OPEN where it
--- was that. What was blind still is: nobody is shown the model's guess while an answer can be taken back.
+-- was that. What was blind still is: nobody is shown the model's guess while an answer can be taken back. An answer of
+-- a tier before stays: the tier that is asked now was asked because of it.
 --   ARGV[5] id   [6] reviewer   [7] how long a lease is, ms   [8] nonce
--- -> {'ok', slot, generation, nonce, until, how} | refused: unknown, ended state, closed when, overdue when, nothing
+-- -> {'ok', slot, generation, nonce, until, how} | refused: unknown, ended state, closed when, overdue when, nothing,
+-- escalated
 local kept = replay()
 if kept then
   return kept
@@ -14,11 +16,12 @@ local state, expire = found[1], tonumber(found[3])
 if not state then
   return { 'refused', 'unknown' }
 end
-local slot
+local slot, before
 for number = 0, tonumber(found[4]) - 1 do
-  local values = call('HMGET', key, 's' .. number .. '.state', 's' .. number .. '.holder')
+  local field = 's' .. number
+  local values = call('HMGET', key, field .. '.state', field .. '.holder', field .. '.tier')
   if values[1] == 'filled' and values[2] == reviewer then
-    slot = number
+    slot, before = number, values[3]
   end
 end
 if state == 'resolved' and slot then
@@ -29,6 +32,9 @@ if state ~= 'open' and state ~= 'settling' then
 end
 if not slot then
   return { 'refused', 'nothing' }
+end
+if before then
+  return { 'refused', 'escalated' }
 end
 local due = state == 'settling' and call('ZSCORE', K.settling, id)
 if due and tonumber(due) <= time then
@@ -45,7 +51,7 @@ call('HSET', key, field .. '.state', 'held', field .. '.nonce', ARGV[8], field .
 call('HDEL', key, field .. '.answer', field .. '.comment', field .. '.create_ms')
 call('ZADD', K.leases, text(till), id .. ':' .. slot)
 call('HINCRBY', K.holding, id, 1)
-call('HINCRBY', K.holders, reviewer, 1)
+call('ZADD', K.holds, 0, hold(reviewer, id, slot))
 if state == 'settling' then
   call('HSET', key, 'state', 'open')
   call('HDEL', key, 'outcome', 'event')

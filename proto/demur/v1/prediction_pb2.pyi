@@ -36,7 +36,7 @@ UNREVIEWED: Decision
 UNCERTIFIED: Decision
 
 class PredictRequest(_message.Message):
-    __slots__ = ("model", "version", "inputs", "subject", "idempotency_key", "callback", "priority", "review_deadline", "on_expiry", "wish", "attributes")
+    __slots__ = ("model", "version", "inputs", "subject", "idempotency_key", "callback", "priority", "review_deadline", "on_expiry", "wish", "attributes", "excluded_reviewers", "tier")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,8 @@ class PredictRequest(_message.Message):
     ON_EXPIRY_FIELD_NUMBER: _ClassVar[int]
     WISH_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_REVIEWERS_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     inputs: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tensor]
@@ -66,7 +68,9 @@ class PredictRequest(_message.Message):
     on_expiry: _types_pb2.OnExpiry
     wish: Wish
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_types_pb2.Tensor, _Mapping]]] = ..., subject: _Optional[_Union[_types_pb2.Subject, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., callback: _Optional[_Union[_types_pb2.Callback, _Mapping]] = ..., priority: _Optional[int] = ..., review_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_expiry: _Optional[_Union[_types_pb2.OnExpiry, str]] = ..., wish: _Optional[_Union[Wish, str]] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    excluded_reviewers: _containers.RepeatedScalarFieldContainer[str]
+    tier: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_types_pb2.Tensor, _Mapping]]] = ..., subject: _Optional[_Union[_types_pb2.Subject, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., callback: _Optional[_Union[_types_pb2.Callback, _Mapping]] = ..., priority: _Optional[int] = ..., review_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_expiry: _Optional[_Union[_types_pb2.OnExpiry, str]] = ..., wish: _Optional[_Union[Wish, str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., excluded_reviewers: _Optional[_Iterable[str]] = ..., tier: _Optional[str] = ...) -> None: ...
 
 class RuleVerdict(_message.Message):
     __slots__ = ("rule", "defers", "evaluation")
@@ -99,7 +103,7 @@ class PredictResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, str]] = ..., prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[_types_pb2.Tensor, _Mapping]]] = ..., deferral: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[RuleVerdict, _Mapping]]] = ..., queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., compute_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RequestReviewRequest(_message.Message):
-    __slots__ = ("queue", "subject", "task", "idempotency_key", "callback", "priority", "review_deadline", "on_expiry", "attributes")
+    __slots__ = ("queue", "subject", "task", "idempotency_key", "callback", "priority", "review_deadline", "on_expiry", "attributes", "excluded_reviewers", "tier")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +120,8 @@ class RequestReviewRequest(_message.Message):
     REVIEW_DEADLINE_FIELD_NUMBER: _ClassVar[int]
     ON_EXPIRY_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_REVIEWERS_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
     queue: str
     subject: _types_pb2.Subject
     task: _types_pb2.Task
@@ -125,7 +131,9 @@ class RequestReviewRequest(_message.Message):
     review_deadline: _duration_pb2.Duration
     on_expiry: _types_pb2.OnExpiry
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, queue: _Optional[str] = ..., subject: _Optional[_Union[_types_pb2.Subject, _Mapping]] = ..., task: _Optional[_Union[_types_pb2.Task, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., callback: _Optional[_Union[_types_pb2.Callback, _Mapping]] = ..., priority: _Optional[int] = ..., review_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_expiry: _Optional[_Union[_types_pb2.OnExpiry, str]] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    excluded_reviewers: _containers.RepeatedScalarFieldContainer[str]
+    tier: str
+    def __init__(self, queue: _Optional[str] = ..., subject: _Optional[_Union[_types_pb2.Subject, _Mapping]] = ..., task: _Optional[_Union[_types_pb2.Task, _Mapping]] = ..., idempotency_key: _Optional[str] = ..., callback: _Optional[_Union[_types_pb2.Callback, _Mapping]] = ..., priority: _Optional[int] = ..., review_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_expiry: _Optional[_Union[_types_pb2.OnExpiry, str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., excluded_reviewers: _Optional[_Iterable[str]] = ..., tier: _Optional[str] = ...) -> None: ...
 
 class GetDeferralRequest(_message.Message):
     __slots__ = ("name",)

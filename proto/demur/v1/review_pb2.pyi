@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReviewQueue(_message.Message):
-    __slots__ = ("name", "waiting", "held", "open", "assisted", "lease_duration", "reviewers", "undo_window", "expected_wait", "over", "content_bytes", "asked_last_hour", "budget_per_hour", "depth_max")
+    __slots__ = ("name", "waiting", "held", "open", "assisted", "lease_duration", "reviewers", "undo_window", "tiers", "next_free_time", "expected_wait", "over", "content_bytes", "asked_last_hour", "budget_per_hour", "depth_max")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,8 @@ class ReviewQueue(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _ClassVar[int]
     REVIEWERS_FIELD_NUMBER: _ClassVar[int]
     UNDO_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    TIERS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FREE_TIME_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_WAIT_FIELD_NUMBER: _ClassVar[int]
     OVER_FIELD_NUMBER: _ClassVar[int]
     CONTENT_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -36,13 +38,23 @@ class ReviewQueue(_message.Message):
     lease_duration: _duration_pb2.Duration
     reviewers: int
     undo_window: _duration_pb2.Duration
+    tiers: _containers.RepeatedCompositeFieldContainer[ReviewTier]
+    next_free_time: _timestamp_pb2.Timestamp
     expected_wait: _duration_pb2.Duration
     over: _containers.RepeatedScalarFieldContainer[str]
     content_bytes: int
     asked_last_hour: int
     budget_per_hour: int
     depth_max: int
-    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ..., held: _Optional[int] = ..., open: _Optional[int] = ..., assisted: _Optional[bool] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reviewers: _Optional[int] = ..., undo_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., over: _Optional[_Iterable[str]] = ..., content_bytes: _Optional[int] = ..., asked_last_hour: _Optional[int] = ..., budget_per_hour: _Optional[int] = ..., depth_max: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ..., held: _Optional[int] = ..., open: _Optional[int] = ..., assisted: _Optional[bool] = ..., lease_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reviewers: _Optional[int] = ..., undo_window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tiers: _Optional[_Iterable[_Union[ReviewTier, _Mapping]]] = ..., next_free_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., over: _Optional[_Iterable[str]] = ..., content_bytes: _Optional[int] = ..., asked_last_hour: _Optional[int] = ..., budget_per_hour: _Optional[int] = ..., depth_max: _Optional[int] = ...) -> None: ...
+
+class ReviewTier(_message.Message):
+    __slots__ = ("name", "waiting")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    waiting: int
+    def __init__(self, name: _Optional[str] = ..., waiting: _Optional[int] = ...) -> None: ...
 
 class ListQueuesRequest(_message.Message):
     __slots__ = ()
@@ -55,14 +67,18 @@ class ListQueuesResponse(_message.Message):
     def __init__(self, queues: _Optional[_Iterable[_Union[ReviewQueue, _Mapping]]] = ...) -> None: ...
 
 class LeaseDeferralsRequest(_message.Message):
-    __slots__ = ("queue", "limit", "wait")
+    __slots__ = ("queue", "limit", "wait", "skills", "resume")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    SKILLS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     queue: str
     limit: int
     wait: _duration_pb2.Duration
-    def __init__(self, queue: _Optional[str] = ..., limit: _Optional[int] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    skills: _containers.RepeatedScalarFieldContainer[str]
+    resume: bool
+    def __init__(self, queue: _Optional[str] = ..., limit: _Optional[int] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., skills: _Optional[_Iterable[str]] = ..., resume: _Optional[bool] = ...) -> None: ...
 
 class Lease(_message.Message):
     __slots__ = ("token", "deferral", "expire_time", "blind", "draft")
@@ -125,14 +141,16 @@ class SubmitReviewResponse(_message.Message):
     def __init__(self, deferral: _Optional[_Union[_types_pb2.Deferral, _Mapping]] = ..., model_agreed: _Optional[bool] = ...) -> None: ...
 
 class SkipDeferralRequest(_message.Message):
-    __slots__ = ("token", "reason", "request_id")
+    __slots__ = ("token", "reason", "request_id", "escalate")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ESCALATE_FIELD_NUMBER: _ClassVar[int]
     token: str
     reason: str
     request_id: str
-    def __init__(self, token: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    escalate: bool
+    def __init__(self, token: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., escalate: _Optional[bool] = ...) -> None: ...
 
 class SkipDeferralResponse(_message.Message):
     __slots__ = ()

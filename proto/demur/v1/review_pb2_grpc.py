@@ -122,7 +122,8 @@ class ReviewServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LeaseDeferrals(self, request, context):
-        """Takes up to `limit` items for this reviewer, most urgent first. Waits up to `wait` for the first one.
+        """Takes up to `limit` items for this reviewer, most urgent first, of the tiers that their skills let them answer. Waits
+        up to `wait` for the first one. PERMISSION_DENIED if they have the skill for none of the queue's tiers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +151,7 @@ class ReviewServiceServicer:
 
     def SkipDeferral(self, request, context):
         """Leaves the item to others: the slot is free at once, and this reviewer is never asked about the item again.
-        FAILED_PRECONDITION if the lease is stale.
+        FAILED_PRECONDITION if the lease is stale, or with `escalate` at the last tier.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -172,20 +172,22 @@ class Callback(_message.Message):
     def __init__(self, webhook_url: _Optional[str] = ..., grpc_target: _Optional[str] = ...) -> None: ...
 
 class Review(_message.Message):
-    __slots__ = ("reviewer", "answer", "comment", "create_time", "blind", "duration")
+    __slots__ = ("reviewer", "answer", "comment", "create_time", "blind", "duration", "tier")
     REVIEWER_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     COMMENT_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     BLIND_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
     reviewer: str
     answer: Answer
     comment: str
     create_time: _timestamp_pb2.Timestamp
     blind: bool
     duration: _duration_pb2.Duration
-    def __init__(self, reviewer: _Optional[str] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., comment: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blind: _Optional[bool] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    tier: str
+    def __init__(self, reviewer: _Optional[str] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., comment: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blind: _Optional[bool] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tier: _Optional[str] = ...) -> None: ...
 
 class Flag(_message.Message):
     __slots__ = ("reviewer", "comment", "create_time")
@@ -198,14 +200,16 @@ class Flag(_message.Message):
     def __init__(self, reviewer: _Optional[str] = ..., comment: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Skip(_message.Message):
-    __slots__ = ("reviewer", "reason", "create_time")
+    __slots__ = ("reviewer", "reason", "create_time", "escalated")
     REVIEWER_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ESCALATED_FIELD_NUMBER: _ClassVar[int]
     reviewer: str
     reason: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, reviewer: _Optional[str] = ..., reason: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    escalated: bool
+    def __init__(self, reviewer: _Optional[str] = ..., reason: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., escalated: _Optional[bool] = ...) -> None: ...
 
 class Outcome(_message.Message):
     __slots__ = ("source", "answer", "reviewed", "create_time")
@@ -232,7 +236,7 @@ class Outcome(_message.Message):
     def __init__(self, source: _Optional[_Union[Outcome.Source, str]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., reviewed: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Deferral(_message.Message):
-    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject", "flags", "skips", "expected_wait", "content")
+    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject", "flags", "skips", "tier", "expected_wait", "content")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Deferral.State]
@@ -269,6 +273,7 @@ class Deferral(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     SKIPS_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_WAIT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -288,6 +293,7 @@ class Deferral(_message.Message):
     subject: Subject
     flags: _containers.RepeatedCompositeFieldContainer[Flag]
     skips: _containers.RepeatedCompositeFieldContainer[Skip]
+    tier: str
     expected_wait: _duration_pb2.Duration
     content: ContentState
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., skips: _Optional[_Iterable[_Union[Skip, _Mapping]]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., content: _Optional[_Union[ContentState, str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., skips: _Optional[_Iterable[_Union[Skip, _Mapping]]] = ..., tier: _Optional[str] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., content: _Optional[_Union[ContentState, str]] = ...) -> None: ...

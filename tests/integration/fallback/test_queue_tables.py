@@ -15,7 +15,6 @@ from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings
 from fallback.deferral import (
     DEFERRAL_TABLE,
-    NOT_YET,
     SLOT_TABLE,
     Event,
     Lease,
@@ -26,7 +25,7 @@ from fallback.deferral import (
     State,
 )
 from fallback.intake import park
-from fallback.leases import lease
+from fallback.leases import lease, resume
 from fallback.records import Verdict, encode_verdict
 from fallback.store import Store
 
@@ -40,7 +39,9 @@ class Bench:
     """One deferral in one slot on a real server, and the means to bring both into any state."""
 
     def __init__(self, config: Config, parking: Parking) -> None:
-        settings = QueueSettings(reviews_wanted=1, reviews_max=2, lease_seconds=60, review_seconds=60)
+        settings = QueueSettings(
+            reviews_wanted=1, reviews_max=2, lease_seconds=60, review_seconds=60, tiers=("reader", "doctor")
+        )
         self.store = Store(Config(data_folder=config.data_folder, queues={"default": settings}))
         self.redis: Redis = self.store.connection.redis
         self.parking = parking
@@ -123,8 +124,12 @@ class Bench:
                 return await self.run("expire", self.id, *ending)
             case Event.CANCEL:
                 return await self.run("cancel", self.id, *ending)
-            case _:
-                raise AssertionError(event)
+            case Event.ESCALATE:
+                return await self.escalate("overdue")
+
+    async def escalate(self, why: str, tiers: int = 2) -> list[Any]:
+        version = int((await self.record())[b"version"])
+        return await self.run("escalate", self.id, version, why, tiers, 1, 2, 60_000, 0)
 
     async def bring_slot(self, state: SlotState, *, was_held: bool) -> None:
         await self.park()
@@ -141,6 +146,8 @@ class Bench:
         match event:
             case SlotEvent.LEASE:
                 return bool(await lease(self.store, "digits", BOB, 1))
+            case SlotEvent.RESUME:
+                return bool(await resume(self.store, "digits", ANN, 1))
             case SlotEvent.LAPSE:
                 return bool((await self.run("lapse", 100))[1] == 1)
             case SlotEvent.UNDO:
@@ -162,16 +169,12 @@ async def bench(config: Config, parking: Callable[..., Parking]) -> AsyncIterato
     await made.store.connection.close()
 
 
-SERVED = [event for event in Event if event not in NOT_YET]
-SLOT_SERVED = [event for event in SlotEvent if event not in NOT_YET]
-
-
-@pytest.mark.parametrize("event", SERVED)
+@pytest.mark.parametrize("event", list(Event))
 @pytest.mark.parametrize("state", list(State))
 async def test_a_deferral_takes_the_events_of_its_table_and_no_others(bench: Bench, state: State, event: Event) -> None:
     """An event of the table leads to one of its states and a higher version; any other is refused without a trace."""
     await bench.bring(state)
-    if event is Event.EXPIRE:
+    if event in {Event.EXPIRE, Event.ESCALATE}:
         await bench.time_passes(deferral=True)
     if event is Event.CLOSE:
         await bench.time_passes(window=True)
@@ -191,7 +194,7 @@ async def test_a_deferral_takes_the_events_of_its_table_and_no_others(bench: Ben
         assert await bench.everything() == before
 
 
-@pytest.mark.parametrize("event", SLOT_SERVED)
+@pytest.mark.parametrize("event", list(SlotEvent))
 @pytest.mark.parametrize(("state", "was_held"), [(state, False) for state in SlotState] + [(SlotState.FREE, True)])
 async def test_a_slot_takes_the_events_of_its_table_and_no_others(
     bench: Bench, state: SlotState, event: SlotEvent, was_held: bool
@@ -214,7 +217,7 @@ async def test_a_slot_takes_the_events_of_its_table_and_no_others(
 HOLDERS = [SlotEvent.EXTEND, SlotEvent.RELEASE, SlotEvent.SKIP, SlotEvent.SUBMIT]
 
 
-@pytest.mark.parametrize("event", [*HOLDERS, SlotEvent.UNDO])
+@pytest.mark.parametrize("event", [*HOLDERS, SlotEvent.RESUME, SlotEvent.UNDO])
 @pytest.mark.parametrize("state", [State.RESOLVED, State.EXPIRED, State.CANCELLED])
 async def test_a_slot_takes_nothing_once_its_deferral_ended(bench: Bench, state: State, event: SlotEvent) -> None:
     """Whoever held a slot when the deferral ended loses it, and every call of theirs is refused without a trace."""
@@ -228,13 +231,55 @@ async def test_a_slot_takes_nothing_once_its_deferral_ended(bench: Bench, state:
     assert not await bench.happen_slot(event)
     assert await bench.everything() == before
     assert (await bench.run("inspect", bench.id))[1:] == []
-    assert await bench.redis.exists(keys.index("digits", "leases"), keys.index("digits", "holders")) == 0
+    assert await bench.redis.exists(keys.index("digits", "leases"), keys.index("digits", "holds")) == 0
 
 
-@pytest.mark.parametrize("event", sorted(NOT_YET))
-def test_what_is_not_served_yet_has_no_script(event: Event | SlotEvent) -> None:
-    """An event that no script serves cannot happen."""
-    assert not (resources.files("fallback") / "scripts" / f"{event.value}.lua").is_file()
+@pytest.mark.parametrize("event", sorted({*Event, *SlotEvent}))
+def test_every_event_of_the_tables_has_its_script(event: Event | SlotEvent) -> None:
+    """Of its name; nothing of the tables is left for later."""
+    assert (resources.files("fallback") / "scripts" / f"{event.value}.lua").is_file()
+
+
+async def test_a_deferral_escalates_for_a_reason_and_only_to_a_tier_that_is_there(bench: Bench) -> None:
+    """Before its time, while reviews are to come, once they are in, from the last tier: refused without a trace."""
+    await bench.park()
+    before = await bench.everything()
+    assert (await bench.escalate("overdue"))[:2] == ["refused", "early"]
+    assert await bench.escalate("split") == ["refused", "open", 1]
+    assert await bench.escalate("split", tiers=1) == ["refused", "highest"]
+    assert (await bench.run("escalate", bench.id, 7, "split", 2, 1, 2, 60_000, 0))[:2] == ["refused", "changed"]
+    assert await bench.everything() == before
+    await bench.fill()
+    await bench.time_passes(deferral=True)
+    before = await bench.everything()
+    assert await bench.escalate("overdue") == ["refused", "full"]
+    assert await bench.everything() == before
+    assert await bench.escalate("split") == ["ok", 3]
+    assert (await bench.run("inspect", bench.id))[1:] == []
+    record = await bench.record()
+    assert (record[b"tier"], record[b"slots"], record[b"limit"], record[b"s0.tier"]) == (b"1", b"2", b"3", b"0")
+    assert int(record[b"expire_ms"]) > 1
+    await bench.time_passes(deferral=True)
+    assert await bench.escalate("overdue") == ["refused", "highest"]
+
+
+async def test_a_review_is_not_taken_back_once_the_next_tier_is_asked(bench: Bench) -> None:
+    """It is asked because of that review; also in the undo window of its own word."""
+    await bench.park()
+    await bench.fill()
+    await bench.escalate("split")
+    before = await bench.everything()
+    assert await bench.undo() == ["refused", "escalated"]
+    assert await bench.everything() == before
+    (second,) = await lease(bench.store, "digits", BOB, 1, ((1,),))
+    bench.lease = second
+    hold = token.read(second.token)
+    held = (hold.id, hold.slot, hold.generation, hold.nonce, BOB.name)
+    await bench.run("submit", *held, '{"type":"label","label":"1"}', "")
+    await bench.settle(WINDOW_MS)
+    assert await bench.undo() == ["refused", "escalated"]
+    assert (await bench.undo(BOB))[0] == "ok"
+    assert (await bench.run("inspect", bench.id))[1:] == []
 
 
 async def test_only_a_deferral_with_all_its_reviews_grows_and_only_to_its_limit(bench: Bench) -> None:
@@ -280,7 +325,8 @@ async def test_an_unknown_deferral_takes_no_event(bench: Bench) -> None:
     assert await bench.run("settle", bench.id, 1, OUTCOME, "", DAY_MS, NO_WINDOW) == ["refused", "unknown"]
     assert await bench.run("close", bench.id, DAY_MS) == ["refused", "unknown"]
     assert await bench.run("grow", bench.id, 1, 2) == ["refused", "unknown"]
-    for slot_event in (*HOLDERS, SlotEvent.UNDO):
+    assert await bench.run("escalate", bench.id, 1, "overdue", 2, 1, 2, 60_000, 0) == ["refused", "unknown"]
+    for slot_event in (*HOLDERS, SlotEvent.RESUME, SlotEvent.UNDO):
         assert not await bench.happen_slot(slot_event)
     assert await bench.everything() == {}
 
@@ -294,7 +340,7 @@ async def test_two_who_settle_at_once_write_one_outcome(bench: Bench) -> None:
     assert await bench.redis.xlen(keys.index("digits", "outcomes")) == 1
 
 
-@pytest.mark.parametrize("event", HOLDERS)
+@pytest.mark.parametrize("event", [*HOLDERS, SlotEvent.RESUME])
 async def test_nobody_holds_anything_while_a_deferral_is_settling(bench: Bench, event: SlotEvent) -> None:
     """What a holder tries in the undo window is refused without a trace, also by those who were still looking."""
     await bench.park()

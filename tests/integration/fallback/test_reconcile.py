@@ -42,7 +42,7 @@ async def test_one_that_is_missing_from_an_index_is_found(
     assert await queue.reconcile() == [f"digits: {free}: in {index}: expected true, got false"]
 
 
-@pytest.mark.parametrize("index", ["held", "full", "resolved"])
+@pytest.mark.parametrize("index", ["held", "full", "resolved", "free1", "free2", "free3"])
 async def test_one_that_stands_in_a_second_index_is_found(
     queue: Queue, parking: MakeParking, ann: Identity, redis: Redis, index: str
 ) -> None:
@@ -52,7 +52,7 @@ async def test_one_that_stands_in_a_second_index_is_found(
     assert await queue.reconcile() == [f"digits: {free}: in {index}: expected false, got true"]
 
 
-@pytest.mark.parametrize("index", ["open", "free", "held", "full", "expiry"])
+@pytest.mark.parametrize("index", ["open", "free", "free1", "free2", "free3", "held", "full", "expiry"])
 async def test_one_that_has_no_record_is_found(
     queue: Queue, parking: MakeParking, ann: Identity, redis: Redis, index: str
 ) -> None:
@@ -65,12 +65,12 @@ async def test_one_that_has_no_record_is_found(
 async def test_a_hold_that_nobody_would_end_is_found(
     queue: Queue, parking: MakeParking, ann: Identity, redis: Redis
 ) -> None:
-    """Its lease would never lapse; the counts of holders disagree too."""
+    """Its lease would never lapse; what each reviewer holds disagrees too."""
     held, _ = await _parked(queue, parking, ann)
     await redis.zrem(keys.index("digits", "leases"), f"{held}:0")
     found = await queue.reconcile()
     assert f"digits: {held}: slot 0 in leases: expected true, got false" in found
-    assert "digits: holders: leases: expected 0, got 1" in found
+    assert "digits: holds: leases: expected 0, got 1" in found
 
 
 async def test_a_state_that_its_indexes_do_not_know_of_is_found(

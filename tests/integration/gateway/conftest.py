@@ -17,7 +17,7 @@ from onnx import TensorProto
 
 from fallback import embedded
 from fallback.answer import Answer, Identity, Label
-from fallback.config import Config, RedisSettings
+from fallback.config import Config, QueueSettings, RedisSettings
 from fallback.deferral import Lease
 from gateway.manifest import Manifest, Output, Preprocess
 from gateway.policy import Policy
@@ -31,6 +31,7 @@ MODELS: dict[str, tuple[bytes, Manifest]] = {
     "refuses": (told(1), msgspec.structs.replace(JUDGED, on_deferral="refuse")),
     "audited": (told(1), AUDITED),
     "wishful": (told(1), msgspec.structs.replace(JUDGED, policy=Policy(audit_share=0, allow_model_wish=True))),
+    "tiered": (told(1), msgspec.structs.replace(JUDGED, queue="tiered")),
     "plain": (told(1), Manifest(output=Output(tensor="p"))),
     "table": (table(), Manifest(forbid_nan=False)),
     "image": (
@@ -104,7 +105,7 @@ def stand(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) -> 
     client.flushall()
     client.close()
     folder = tmp_path_factory.mktemp("gateway")
-    base = Config(data_folder=folder)
+    base = Config(data_folder=folder, queues={"tiered": QueueSettings(tiers=("reader", "doctor"))})
     config = settings(base, {"redis": RedisSettings(url=server.url)})
     for name, (artefact, manifest) in MODELS.items():
         install(folder, name, "1", artefact, manifest)

@@ -19,7 +19,7 @@ from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
 from tests.integration.gateway.conftest import Stand
-from tests.live_gateway import SURE
+from tests.live_gateway import SURE, UNSURE
 
 Code = grpc.StatusCode
 SECONDS = 10.0
@@ -200,7 +200,13 @@ def test_a_subject_that_the_model_cannot_read(call: Caller) -> None:
     [
         ({"priority": 10}, "priority: expected 0 .* to 9, got 10"),
         ({"wish": 7}, "wish: expected PERSON, MODEL or none, got 7"),
-        ({"on_expiry": types_pb2.ESCALATE}, "on_expiry: expected ANSWER_UNREVIEWED or ABSTAIN"),
+        ({"on_expiry": 4}, "on_expiry: expected ANSWER_UNREVIEWED, ABSTAIN or ESCALATE, got 4"),
+        ({"tier": "t" * 65}, "tier: expected at most 64 characters, got 65"),
+        (
+            {"excluded_reviewers": [f"r{at}" for at in range(33)]},
+            "excluded_reviewers: expected at most 32 names, got 33",
+        ),
+        ({"excluded_reviewers": [""]}, "excluded_reviewers: expected one, got an empty text"),
         ({"idempotency_key": "k" * 129}, "idempotency_key: expected at most 128 characters, got 129"),
         ({"callback": types_pb2.Callback(webhook_url="gopher://x")}, "callback.webhook_url"),
         ({"subject": types_pb2.Subject(content=b"a", media_type="??")}, "subject.media_type"),
@@ -290,6 +296,19 @@ def test_a_task_that_nobody_could_answer(call: Caller) -> None:
     )
     method = "/demur.v1.PredictionService/RequestReview"
     _refused(call, method, request, Code.INVALID_ARGUMENT, "task.question: expected a question")
+
+
+def test_a_tier_that_the_queue_does_not_have(call: Caller) -> None:
+    """Named with those there are, where it is parked, by either way."""
+    words = "tier: expected one of queue tiered .reader, doctor., got 'nurse'"
+    _refused(call, PREDICT, _predict(UNSURE, model="tiered", tier="nurse"), Code.INVALID_ARGUMENT, words)
+    request = pb.RequestReviewRequest(
+        queue="tiered",
+        subject=types_pb2.Subject(content=b"a", media_type="text/plain"),
+        task=types_pb2.Task(question="?", kind=types_pb2.NUMBER),
+        tier="nurse",
+    )
+    _refused(call, "/demur.v1.PredictionService/RequestReview", request, Code.INVALID_ARGUMENT, words)
 
 
 def test_a_caller_that_is_not_who_it_may_be(stand: Stand, channel: grpc.Channel) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from demur.v1 import types_pb2
-from fallback.answer import AnswerKind, CantTell, Json, LabelOption, Task
-from fallback.deferral import Source, State
+from fallback.answer import AnswerKind, CantTell, Identity, Json, LabelOption, Task
+from fallback.deferral import Lease, OnExpiry, Source, State
 from fallback.errors import ConflictError, NotFoundError, OverdueError, StateError
 from gateway.client import Client
 from gateway.policy import Decision
@@ -156,6 +156,25 @@ async def test_a_person_can_be_asked_without_a_model(stand: Stand, client: Clien
     lease = await asyncio.to_thread(stand.review, "cats", "yes")
     assert (lease.deferral.task, lease.subject) == (task, b"a tail")
     assert (await asked.outcome(timeout_seconds=5)).label == "yes"
+
+
+async def test_a_client_says_whom_to_ask_and_whom_not(stand: Stand, client: Client) -> None:
+    """The tier to begin at, the people who are never asked, and that the next tier is asked where nobody comes."""
+    await client.predict(
+        "tiered", inputs={"x": UNSURE}, tier="doctor", excluded_reviewers=["ann"], on_expiry="escalate"
+    )
+    task = Task(question="Cat?", labels=(LabelOption(label="yes", key="y"), LabelOption(label="no", key="n")))
+    await client.request_review(
+        "tiered", task, text="a tail", tier="doctor", excluded_reviewers=["ann"], on_expiry="escalate"
+    )
+
+    def lease(name: str) -> list[Lease]:
+        found: list[Lease] = stand.run(stand.gateway.queue.lease("tiered", reviewer=Identity(name=name), limit=9))
+        return found
+
+    assert await asyncio.to_thread(lease, "ann") == []
+    found = [lease.deferral for lease in await asyncio.to_thread(lease, "bob")]
+    assert [(one.tier, one.on_expiry) for one in found] == [("doctor", OnExpiry.ESCALATE)] * 2
 
 
 async def test_waiting_ends_with_the_outcome_or_the_time(stand: Stand, client: Client) -> None:

@@ -100,8 +100,17 @@ def test_a_table_of_another_package_is_read_by_its_own_struct() -> None:
         ("[queues.a]\nassisted = 1", r"queues.a.assisted: expected true or false, got 1 (int)"),
         ("[queues.a]\nlease_seconds = nan", r"queues.a.lease_seconds: expected "),
         ("[queues.a]\nlease_seconds = inf", r"queues.a.lease_seconds: expected "),
-        ("[queues.a]\non_expiry = 'x'", r'expected "abstain" or "answer_unreviewed", got '),
+        ("[queues.a]\non_expiry = 'x'", r'expected "abstain" or "answer_unreviewed" or "escalate", got '),
         ("[fallback]\nwebhook_allow_networks = [1]", r"expected list of texts, got [1] (list)"),
+        ("[queues.a]\ntiers = ['a', 'b', 'c', 'd', 'e']", r"queues.a.tiers: expected at most 4 names of letters, "),
+        (
+            "[queues.a]\ntiers = ['a', 'a']",
+            r"queues.a.tiers: expected at most 4 names of letters, digits, '_', '.' and '-', each once",
+        ),
+        (
+            "[queues.a]\ntiers = ['a b']",
+            r"queues.a.tiers: expected at most 4 names of letters, digits, '_', '.' and '-', each once",
+        ),
         ("[queues.a]\nreviews_wanted = 4", r"queues.a.reviews_max: expected at least reviews_wanted (4), got 3"),
         ("[redis]\nurl = 'redis://:pw@h/0'", r"redis.url: expected no password here, got one; set $DEMUR_REDIS_URL"),
         ("x = = 3", r"demur.toml: expected TOML, got "),

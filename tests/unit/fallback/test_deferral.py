@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from fallback.answer import Answer, CantTell, Label, Labels, Task
 from fallback.deferral import (
     DEFERRAL_TABLE,
-    NOT_YET,
     SLOT_TABLE,
     TERMINAL,
     Callback,
     Deferral,
+    Escalate,
     Event,
     NeedMore,
     OnExpiry,
@@ -27,14 +27,15 @@ from fallback.deferral import (
     consensus,
     overdue,
     telling,
+    tier_name,
 )
 
 PREDICTION = Prediction(model="m", version="1", answer=Label("3"), confidence=0.5)
 
 
-def _reviews(*answers: Answer) -> tuple[Review, ...]:
+def _reviews(*answers: Answer, tier: str = "") -> tuple[Review, ...]:
     return tuple(
-        Review(reviewer=f"r{number}", answer=answer, create_time=number, blind=True, duration_seconds=1)
+        Review(reviewer=f"r{number}", answer=answer, create_time=number, blind=True, duration_seconds=1, tier=tier)
         for number, answer in enumerate(answers)
     )
 
@@ -75,7 +76,6 @@ def test_every_state_of_the_tables_is_reached_and_the_last_ones_are_left_by_noth
     assert set(SLOT_TABLE.values()) == {state for state, _ in SLOT_TABLE} == set(SlotState)
     assert {event for _, event in DEFERRAL_TABLE} == set(Event)
     assert {event for _, event in SLOT_TABLE} == set(SlotEvent)
-    assert {*Event, *SlotEvent} > NOT_YET
 
 
 def test_one_review_is_one_persons_word() -> None:
@@ -95,6 +95,30 @@ def test_more_than_half_decides_and_half_does_not() -> None:
     nobody = Settled(source=Source.CONSENSUS, answer=None)
     assert consensus(_reviews(Label("7"), Label("1"), Label("2")), wanted=2, limit=3) == nobody
     assert consensus(_reviews(Label("7"), Label("1")), wanted=2, limit=2) == nobody
+
+
+def test_where_a_tier_stands_above_no_majority_asks_it_instead_of_giving_up() -> None:
+    """Only at the limit, and only while nobody prevails."""
+    split = _reviews(Label("7"), Label("1"))
+    assert consensus(split, wanted=2, limit=2, higher=True) == Escalate()
+    assert consensus(split, wanted=2, limit=3, higher=True) == NeedMore()
+    agreed = Settled(source=Source.CONSENSUS, answer=Label("7"))
+    assert consensus(_reviews(Label("7"), Label("7")), wanted=2, limit=2, higher=True) == agreed
+    assert consensus((), wanted=1, limit=1, higher=True) == NeedMore()
+
+
+def test_the_word_of_the_tier_that_is_asked_last_is_final() -> None:
+    """However many said otherwise below it."""
+    below, doctor = _reviews(*[Label("7")] * 3, tier="reader"), _reviews(Label("1"), tier="doctor")
+    assert consensus(below, wanted=1, limit=3, tier="doctor") == NeedMore()
+    found = consensus((*below, *doctor), wanted=1, limit=3, tier="doctor")
+    assert found == Settled(source=Source.PERSON, answer=Label("1"))
+
+
+def test_every_tier_has_a_name_of_its_own() -> None:
+    """Also one that the setting no longer names; the only one of a queue without tiers has none."""
+    assert [tier_name(("reader", "doctor"), number) for number in range(4)] == ["reader", "doctor", "tier 3", "tier 4"]
+    assert [tier_name((), number) for number in range(2)] == ["", "tier 2"]
 
 
 def test_answers_are_compared_by_value() -> None:
@@ -118,6 +142,7 @@ def test_consensus_is_what_most_said(answers: list[Label], wanted: int, extra: i
     if isinstance(found, NeedMore):
         assert len(given) < limit
     else:
+        assert isinstance(found, Settled)
         assert len(given) >= wanted
         if found.answer is not None:
             assert 2 * given.count(Label(getattr(found.answer, "label", ""))) > len(given)
@@ -131,6 +156,7 @@ def test_nobody_came_in_time() -> None:
     assert overdue(PREDICTION, OnExpiry.ANSWER_UNREVIEWED) == Label("3")
     assert overdue(PREDICTION, OnExpiry.ABSTAIN) is None
     assert overdue(None, OnExpiry.ANSWER_UNREVIEWED) is None
+    assert overdue(PREDICTION, OnExpiry.ESCALATE) is None
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))

@@ -27,6 +27,7 @@ def credentials(tmp_path: Path) -> Credentials:
         name = "ann"
         token_sha256 = "{digest("ann's token")}"
         roles = ["reviewer"]
+        skills = ["doctor", "reader"]
 
         [[identity]]
         name = "shop"
@@ -44,6 +45,14 @@ def test_a_token_says_who_calls_from_anywhere(credentials: Credentials) -> None:
         identity = credentials.identify(metadata, peer=peer)
         assert identity.name == "ann"
         assert identity.roles == {"reviewer"}
+        assert identity.skills == frozenset({"doctor", "reader"})
+
+
+def test_who_has_no_skills_in_the_file_has_none_and_without_a_file_everybody_has_all(credentials: Credentials) -> None:
+    """A queue with tiers is for those the file says; on this machine alone it is for everybody."""
+    shop = credentials.identify([("authorization", "Bearer shop's token")], peer=AWAY)
+    assert shop.skills == frozenset()
+    assert Credentials.load("").identify([("demur-identity", "ann")], peer=LOCAL).skills is None
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_only_what_makes_the_server_fuller_is_refused_out_of_memory() -> None:
         "write",
         "inspect",
         "weigh",
+        "holders",
         "read",
     }
     assert "no-writes" in flags["inspect"]

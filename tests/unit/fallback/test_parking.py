@@ -11,7 +11,7 @@ from fallback.answer import AnswerKind, Label, Number, Task
 from fallback.config import QueueSettings
 from fallback.deferral import Callback, Draw, OnExpiry, Parking, Prediction
 from fallback.errors import InvalidError
-from fallback.parking import check_parking, expiry_of
+from fallback.parking import boost_ms, check_parking, expiry_of
 
 SETTINGS = QueueSettings(subject_bytes_max=4, inputs_bytes_max=5)
 PREDICTION = Prediction(model="m", version="1", answer=Label("3"), confidence=0.5)
@@ -63,7 +63,7 @@ def test_bounds_belong_to_what_is_taken() -> None:
         ({"attributes": {"k": "v" * 1024}}, "expected at most 1024 characters each, got 1025 under 'k'"),
         ({"review_seconds": 0}, "review_deadline: expected more than 0 and at most 31536000 s, got 0"),
         ({"review_seconds": math.nan}, "review_deadline: expected more than 0"),
-        ({"on_expiry": OnExpiry.ANSWER_UNREVIEWED}, "on_expiry: expected ABSTAIN where no model was asked"),
+        ({"on_expiry": OnExpiry.ANSWER_UNREVIEWED}, "on_expiry: expected ABSTAIN or ESCALATE where no model was asked"),
         ({"reasons": ("r",) * 17}, "reasons: expected at most 16, got 17"),
         ({"callback": Callback()}, "callback: expected exactly one of webhook_url and grpc_target"),
         ({"callback": Callback(webhook_url="a", grpc_target="b")}, "callback: expected exactly one"),
@@ -78,6 +78,13 @@ def test_bounds_belong_to_what_is_taken() -> None:
         ),
         ({"draw": Draw(request_key="k", q=0.0, xi=0.5)}, "draw: expected q in (0, 1]"),
         ({"draw": Draw(request_key="k", q=0.5, xi=1.0)}, "draw: expected q in (0, 1]"),
+        ({"tier": "doctor"}, "tier: expected one of queue digits (it has none: leave it out), got 'doctor'"),
+        ({"excluded_reviewers": ("a",) * 33}, "excluded_reviewers: expected at most 32 names, got 33"),
+        ({"excluded_reviewers": ("",)}, "excluded_reviewers: expected names of 1 to 64 characters, got one of 0"),
+        (
+            {"excluded_reviewers": ("a" * 65,)},
+            "excluded_reviewers: expected names of 1 to 64 characters, got one of 65",
+        ),
     ],
 )
 def test_each_wrong_field_is_named(changes: dict[str, Any], told: str) -> None:
@@ -94,3 +101,19 @@ def test_the_clients_wish_for_expiry_comes_before_the_queues() -> None:
     assert expiry_of(_parking(prediction=PREDICTION, on_expiry=OnExpiry.ABSTAIN), unreviewed) is OnExpiry.ABSTAIN
     assert expiry_of(_parking(prediction=PREDICTION), SETTINGS) is OnExpiry.ABSTAIN
     assert expiry_of(_parking(), unreviewed) is OnExpiry.ABSTAIN
+    assert expiry_of(_parking(), QueueSettings(on_expiry="escalate")) is OnExpiry.ESCALATE
+    assert expiry_of(_parking(on_expiry=OnExpiry.ESCALATE), unreviewed) is OnExpiry.ESCALATE
+
+
+def test_a_tier_is_one_of_the_queues() -> None:
+    """The error says which there are."""
+    settings = QueueSettings(tiers=("reader", "doctor"))
+    check_parking(_parking(tier="doctor"), settings)
+    with pytest.raises(InvalidError, match=r"tier: expected one of queue digits \(reader, doctor\), got 'nurse'"):
+        check_parking(_parking(tier="nurse"), settings)
+
+
+def test_each_step_of_priority_is_worth_the_same_time() -> None:
+    """Half an hour each, here."""
+    settings = QueueSettings(priority_boost_seconds=1800)
+    assert [boost_ms(priority, settings) for priority in (0, 1, 9)] == [0, 1_800_000, 16_200_000]

@@ -196,12 +196,13 @@ def test_a_queue_may_be_named_both_ways() -> None:
     assert wire.queue_from_wire("queue", "digits") == wire.queue_from_wire("queue", "queues/digits") == "digits"
 
 
-def test_what_is_not_served_at_expiry_is_refused() -> None:
-    """ESCALATE is in the contract and not served yet."""
+def test_what_happens_at_expiry_is_one_of_three() -> None:
+    """Unspecified is the queue's own setting; a number that the contract does not know is refused."""
     assert wire.on_expiry_from_wire(pb.ON_EXPIRY_UNSPECIFIED) is None
-    assert wire.on_expiry_from_wire(pb.ANSWER_UNREVIEWED) is OnExpiry.ANSWER_UNREVIEWED
-    with pytest.raises(InvalidError, match="ESCALATE is not served yet"):
-        wire.on_expiry_from_wire(pb.ESCALATE)
+    for wish in OnExpiry:
+        assert wire.on_expiry_from_wire(getattr(pb, wish.name)) is wish
+    with pytest.raises(InvalidError, match="on_expiry: expected ANSWER_UNREVIEWED, ABSTAIN or ESCALATE, got 9"):
+        wire.on_expiry_from_wire(9)  # type: ignore[arg-type]  # proto3 lets any number through
 
 
 def test_a_callback_comes_back_as_it_went() -> None:

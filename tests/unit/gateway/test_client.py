@@ -14,7 +14,7 @@ from gateway.client import Client
     ("options", "sentence"),
     [
         ({"wish": "human"}, r"wish: expected \(empty\), person, model; got 'human'"),
-        ({"on_expiry": "panic"}, r"on_expiry: expected \(empty\), answer_unreviewed, abstain; got 'panic'"),
+        ({"on_expiry": "panic"}, r"on_expiry: expected \(empty\), answer_unreviewed, abstain, escalate; got 'panic'"),
         ({"json": {"when": object()}}, "json: expected a value that JSON can hold"),
         ({"image": b"hello"}, "image: expected PNG or JPEG"),
         ({"image": b"hello", "text": "hello"}, "expected one of image, text, json and subject, got image and text"),

@@ -20,7 +20,7 @@ from fallback.service import Server
 DIGITS = tuple(LabelOption(label=str(digit), key=str(digit)) for digit in range(10))
 
 
-def _parking(queue: str, fields: dict[str, Any]) -> Parking:
+def parking_of(queue: str, fields: dict[str, Any]) -> Parking:
     """A digit that the model takes for a 7, with whatever `fields` say otherwise."""
     subject = fields.pop("subject", b"image of a seven")
     given = {
@@ -54,7 +54,7 @@ def park(queue: Queue) -> Park:
     """Parks one deferral and returns its name."""
 
     async def park_one(name: str = "digits", **fields: Any) -> str:
-        (verdict,) = await queue.park([_parking(name, fields)])
+        (verdict,) = await queue.park([parking_of(name, fields)])
         if isinstance(verdict, DemurError):
             raise verdict
         return verdict.name

@@ -1,0 +1,53 @@
+#!lua flags=allow-oom
+-- resume: HELD -> HELD by the same reviewer in another place: up to `limit` of what they hold, the longest held first,
+-- each for another lease time under a token of its own, so that the one they had for it is stale.
+--   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8..] a nonce for each lease
+-- -> {'ok', one text for each lease, as `lease` tells it, ...}
+local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+-- Of somebody who holds more than this, some.
+local HOLDS_MAX = 256
+
+local kept = replay()
+if kept then
+  return told(kept, 2)
+end
+local time = clock()
+
+local held = {}
+local from, to = '[' .. reviewer .. '\0', '(' .. reviewer .. '\1'
+for _, member in ipairs(call('ZRANGE', K.holds, from, to, 'BYLEX', 'LIMIT', 0, HOLDS_MAX)) do
+  local id, slot = string.match(string.sub(member, #reviewer + 2), '^(%w+):(%d+)$')
+  if id then
+    local field = 's' .. slot
+    local found = call('HMGET', record(id), field .. '.since', field .. '.until', 'expire_ms')
+    -- What is overdue is the lapse's; so is what has no record.
+    if found[2] and tonumber(found[2]) > time then
+      held[#held + 1] = { id = id, slot = slot, since = tonumber(found[1]), expire = tonumber(found[3]) }
+    end
+  end
+end
+table.sort(held, function(a, b)
+  return a.since < b.since or (a.since == b.since and a.id < b.id)
+end)
+
+local function take(one, nonce)
+  local key, field = record(one.id), 's' .. one.slot
+  local till = math.min(time + length, one.expire)
+  local generation = call('HINCRBY', key, field .. '.generation', 1)
+  -- The generations that this hold went through: tokens of all but the last are told why they are stale.
+  local first, last = string.match(call('HGET', key, field .. '.resumed') or '', '(%d+)-(%d+)')
+  if tonumber(last) ~= generation - 1 then
+    first = generation - 1
+  end
+  call('HSET', key, field .. '.nonce', nonce, field .. '.until', text(till), field .. '.resumed',
+    first .. '-' .. generation)
+  call('ZADD', K.leases, text(till), one.id .. ':' .. one.slot)
+  local how = call('HGET', key, field .. '.how')
+  return cjson.encode({ one.id, tonumber(one.slot), generation, nonce, text(till), how, draft_of(one.id, reviewer) })
+end
+
+local reply = { 'ok' }
+for at = 1, math.min(limit, #held) do
+  reply[#reply + 1] = take(held[at], ARGV[7 + at])
+end
+return told(remember(reply), 2)
