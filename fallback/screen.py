@@ -30,7 +30,7 @@ def queues(found: Sequence[ReviewQueue], *, json: bool) -> None:
     if json:
         return _lines([asdict(queue) for queue in found])
     table = _table("queue", *(("waiting", "held", "open", "reviewers")), right=4)
-    for column in ("reviews are", "lease", "waiting at", "wait", "over"):
+    for column in ("reviews are", "lease", "by tier", "wait", "over"):
         table.add_column(column)
     for queue in found:
         counts = (queue.waiting, queue.held, queue.open, queue.reviewers)

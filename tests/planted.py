@@ -43,10 +43,16 @@ def instead(function: str, body: str) -> Change:
     return change
 
 
+def replaced(text: str, other: str) -> Change:
+    """Return the change that puts `other` in the place of a piece of a script's text."""
+    return lambda _name, source: source.replace(text, other)
+
+
 # Who holds a lease no more, or never did, is believed.
 NO_FENCING: Final = instead(
     "judge",
-    f"local refusal = before(...)\nif refusal and ({_OVER})[refusal[2]] then return nil end\nreturn refusal",
+    f"local refusal, since = before(...)\nif refusal and ({_OVER})[refusal[2]] then return nil, 1 end\n"
+    "return refusal, since",
 )
 # A repeat is taken for a new call.
 NO_REPLAY: Final = instead("replay", "return nil")

@@ -33,7 +33,8 @@ for at = 5, #ARGV do
   expect(id, 'in expiry', open, stands(K.expiry, id))
   local tier = call('HGET', key, 'tier') or '0'
   for number, index in ipairs({ K.free, K.free1, K.free2, K.free3 }) do
-    expect(id, 'in free of tier ' .. number - 1, open and free > 0 and tier == text(number - 1), stands(index, id))
+    local name = number == 1 and 'free' or 'free' .. number - 1
+    expect(id, 'in ' .. name, open and free > 0 and tier == text(number - 1), stands(index, id))
   end
   expect(id, 'in held', open and free == 0 and held > 0, stands(K.held, id))
   expect(id, 'in full', open and free + held == 0, stands(K.full, id))

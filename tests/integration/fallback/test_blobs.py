@@ -20,7 +20,7 @@ from fallback.blobs.chunks import CHUNK_BYTES, Chunks
 from fallback.blobs.folder import Folder
 from fallback.config import Config, FallbackSettings, QueueSettings
 from fallback.deferral import Content, Deferral, Parking, State
-from fallback.errors import ConflictError, FullError, NotFoundError, UnavailableError
+from fallback.errors import ConflictError, NotFoundError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from fallback.store import parse
 
@@ -285,7 +285,7 @@ async def test_what_is_not_accepted_leaves_nothing_behind(
     assert await queue.park([first]) == [Parked(name=name, created=False)]
     (conflict,) = await queue.park([parking(subject=INPUTS, idempotency_key="k", input_digest="1" * 64)])
     (full,) = await queue.park([parking(subject=SUBJECT)])
-    assert (type(conflict), type(full)) == (ConflictError, FullError)
+    assert (type(conflict), type(full)) == (ConflictError, OverError)
     assert (await contents_in_redis(queue), files()) == before
     assert await queue.subject(name) == SUBJECT
 

@@ -302,11 +302,6 @@ async def _states_of_free(store: Store) -> list[listing.QueueState]:
 _states = listing.states
 Check = Callable[[Ground], Awaitable[None]]
 Without = Callable[[], AbstractContextManager[None]]
-_ANY_FREE = """
-for slot = 0, slots_of((...)) - 1 do
-  if slot_state((...), slot) == 'free' then return slot end
-end
-return nil"""
 # Each incident beside what takes its defence out.
 INCIDENTS: dict[str, tuple[Check, Without]] = {
     "double lease": (double_lease, lambda: planted.scripts(planted.NO_FENCING)),
@@ -320,7 +315,7 @@ INCIDENTS: dict[str, tuple[Check, Without]] = {
     "a lost reply": (lost_reply, lambda: planted.scripts(planted.NO_REPLAY)),
     "stuck without a lease": (stuck, lambda: _replaced(reaper, "_finish", _nothing)),
     "eviction": (eviction, lambda: _replaced(Queue, "check", _nothing)),
-    "two tabs": (two_tabs, lambda: planted.scripts(planted.instead("slot_for", _ANY_FREE))),
+    "two tabs": (two_tabs, lambda: planted.scripts(planted.replaced("slot[2] == reviewer", "false"))),
     "a lost annotation": (
         lost_annotation,
         lambda: planted.scripts(planted.instead("draft_of", "return ''")),

@@ -53,7 +53,7 @@ async def test_counters_and_records_agree(
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
-        ("hincrby", ("holders", "ann", 1)),
+        ("zadd", ("holds", {"ann\0nothing:0": 0})),
         ("hincrby", ("tasks", "nobody's", 1)),
         ("zremrangebyrank", ("open", 0, 0)),
         ("zremrangebyrank", ("resolved", 0, 0)),

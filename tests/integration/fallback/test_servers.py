@@ -62,6 +62,7 @@ async def config(settings: RedisSettings, tmp_path: Path, monkeypatch: pytest.Mo
         "slow": QueueSettings(undo_seconds=UNDO_SECONDS),
         "two": QueueSettings(reviews_wanted=2, reviews_max=3),
         "brief": QueueSettings(lease_seconds=0.05, retention_seconds=1),
+        "tiers": QueueSettings(tiers=("reader", "doctor"), on_expiry="escalate"),
     }
     made = Config(data_folder=tmp_path, tables={"redis": settings}, queues=queues)
     connection = Connection(made)
@@ -126,6 +127,7 @@ async def test_every_script_does_its_part(queue: Queue, config: Config, parking:
     await _let_go(queue, parking)
     await _overdue(queue, parking)
     await _told(queue)
+    await _sent_up(queue, parking)
     await _written(config)
     await queue.reconcile()
     folder = resources.files("fallback") / "scripts"
@@ -215,6 +217,23 @@ async def _overdue(queue: Queue, parking: MakeParking) -> None:
     await queue.cancel(held, request_id="end")
     await asyncio.sleep(1.1)
     assert (await queue.reap()).purged == 2
+
+
+async def _sent_up(queue: Queue, parking: MakeParking) -> None:
+    """Held in one place, gone on with in another; overdue at a tier, and the next one is asked; erased."""
+    (name,) = await _parked(queue, parking(queue="tiers", review_seconds=1.5))
+    held = await _taken(queue, ANN, "tiers")
+    (again,) = await queue.lease("tiers", reviewer=ANN, resume=True)
+    assert again.token != held.token
+    (state,) = [one for one in await queue.states() if one.name == "tiers"]
+    assert (state.held, state.reviewers) == (1, 1)
+    await asyncio.sleep(1.6)
+    await queue.reap()
+    assert (await queue.get(name)).tier == "doctor"
+    await queue.erase(name, request_id="erase")
+    assert (await _answered(queue, BOB, "3", "tiers")).state is State.RESOLVED
+    (event,) = await queue.outcomes("tiers", "0")
+    await queue.trim_outcomes("tiers", event.cursor)
 
 
 async def _told(queue: Queue) -> None:

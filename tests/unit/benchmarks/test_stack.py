@@ -35,6 +35,7 @@ def test_a_stack_of_ones_own_inherits_no_pointer_elsewhere(monkeypatch: pytest.M
     """Neither the data folder nor the server of the person who runs it."""
     for name in ("DEMUR_DATA", "DEMUR_REDIS_URL", "DEMUR_CONFIG"):
         monkeypatch.setenv(name, "elsewhere")
+    monkeypatch.delenv("DEMUR_SERVER", raising=False)
     got = stack.environment(tmp_path / "demur.toml", {"DEMUR_WEBHOOK_SECRET": "s"})
     assert {name: value for name, value in got.items() if name.startswith("DEMUR_")} == {
         "DEMUR_CONFIG": str(tmp_path / "demur.toml"),
