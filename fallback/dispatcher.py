@@ -118,6 +118,10 @@ class Dispatcher:
         self._stopping = True
         self._moved.set()
 
+    def wake(self) -> None:
+        """Say that there are outcomes to tell."""
+        self._moved.set()
+
     async def run(self, *, drain_seconds: float = 0.0) -> None:
         """Drain the outbox until `stop`, then give attempts under way `drain_seconds`."""
         writing = asyncio.create_task(self._write_all(), name="callbacks written down")

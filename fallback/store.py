@@ -57,6 +57,7 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "changed": (AbortedError, "{name}: is at version {0} meanwhile; read it again, then retry"),
     "early": (StateError, "{name}: does not expire before {0} (Unix time, ms)"),
     "full": (StateError, "{name}: has all its reviews and is about to be settled"),
+    "broken": (StateError, "{name}: its record lacks what ending it takes; it stays as it is until that is repaired"),
     "limit": (StateError, "{name}: has {0} places for reviews and gets no more now"),
     "nothing": (StateError, "{name}: holds no review of yours to take back"),
     "stranger": (StateError, "{name}: only who holds or answered it may flag it"),
