@@ -1,4 +1,4 @@
-"""The loop that ends undo windows when they are over, so that an outcome is told then and not at the reaper's next round.
+"""The loop that ends undo windows when they are over: an outcome is told then, not at the next round of the reaper.
 
 Theory of operation. `settling` says when each window is over. The loop reads the next few, closes those whose time has
 come, many in one script, and sleeps until the next one's. A deferral that begins to settle meanwhile is over no sooner
@@ -17,12 +17,13 @@ from typing import Final
 
 import structlog
 
-from fallback.config import FallbackSettings
 from fallback.errors import DemurError
 from fallback.queue import Queue
 
 # While windows end one after the other, those of this time are closed at once.
 PAUSE_SECONDS_MIN: Final = 0.02
+# How long nothing is looked at, at most: queues come up meanwhile, and expiry cuts windows short.
+PAUSE_SECONDS_MAX: Final = 0.5
 AWAY_SECONDS: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -31,12 +32,11 @@ log = structlog.get_logger(__name__)
 class Closer:
     """One for a process. `closed` is called whenever there are outcomes to tell."""
 
-    def __init__(self, queue: Queue, settings: FallbackSettings, *, closed: Callable[[], None]) -> None:
+    def __init__(self, queue: Queue, *, closed: Callable[[], None]) -> None:
         self._queue = queue
-        self._most_seconds = settings.reap_interval_seconds
         self._closed = closed
         self._windows: dict[str, float] = {}
-        self._listed_time = -self._most_seconds
+        self._listed_time = -PAUSE_SECONDS_MAX
 
     async def run(self, stop: asyncio.Event) -> None:
         """Close what is over, until `stop`."""
@@ -56,21 +56,21 @@ class Closer:
     async def _round(self) -> float:
         """Close what is over; returns for how long there is nothing to do, seconds."""
         now = time.monotonic()
-        if now - self._listed_time >= self._most_seconds:
+        if now - self._listed_time >= PAUSE_SECONDS_MAX:
             # A queue that is new meanwhile is listed before its first window is over, or soon after.
             self._windows, self._listed_time = await self._queue.undo_windows(), now
         if not self._windows:
-            return self._most_seconds
+            return PAUSE_SECONDS_MAX
         closed, next_seconds = await self._queue.close_windows(list(self._windows))
         if closed:
             self._closed()
-        return pause_seconds(next_seconds, list(self._windows.values()), most=self._most_seconds)
+        return pause_seconds(next_seconds, list(self._windows.values()))
 
 
-def pause_seconds(next_seconds: float | None, windows: Sequence[float], *, most: float) -> float:
+def pause_seconds(next_seconds: float | None, windows: Sequence[float]) -> float:
     """Return how long to sleep where the next known window is over in `next_seconds`, None where there is none.
 
     `windows` are how long those are that may begin meanwhile.
     """
     known = [] if next_seconds is None else [next_seconds]
-    return max(PAUSE_SECONDS_MIN, min(most, *windows, *known))
+    return max(PAUSE_SECONDS_MIN, min(PAUSE_SECONDS_MAX, *windows, *known))

@@ -40,6 +40,8 @@ SLOW_SECONDS: Final = 1.0
 SLOW_PER_ATTEMPT: Final = 8
 # One that keeps up may have so much of its pace waiting while there is room: a rush is not put off.
 SPARE_SECONDS: Final = 1.0
+# What of the room is claimed at once while half of it is taken by what was not started soon.
+LOOK_SHARE: Final = 1 / 16
 # What a claim must have left, beyond the time of one attempt, when the attempt starts.
 CLAIM_MARGIN_SECONDS: Final = 2.0
 # Endpoints whose pace is remembered.
@@ -65,7 +67,7 @@ class _Endpoint:
         return not self.waiting and not self.started
 
     def put_back_old(self, claimed_before: float) -> Iterator[Untold]:
-        """Take out what was claimed so long ago that no attempt may start: another dispatcher may have it by its end."""
+        """Take out what was claimed so long ago that another dispatcher may have it before an attempt ends."""
         while self.waiting and self.waiting[0][1] < claimed_before:
             yield Untold(delivery=self.waiting.popleft()[0], retry_seconds=0.0, reason="")
 
@@ -106,10 +108,10 @@ class Dispatcher:
         )
         # Below that a claim could be over before its turn came, and again, and again.
         if self._age_seconds_max < HOLD_SECONDS:
-            least = CLAIM_MARGIN_SECONDS + HOLD_SECONDS
+            least = settings.callback_timeout_seconds + CLAIM_MARGIN_SECONDS + HOLD_SECONDS
             raise ConfigError(
                 "fallback.callback_visibility_seconds: expected at least callback_timeout_seconds + "
-                f"{least:g} ({settings.callback_timeout_seconds + least:g}), got {settings.callback_visibility_seconds:g}"
+                f"{CLAIM_MARGIN_SECONDS + HOLD_SECONDS:g} ({least:g}), got {settings.callback_visibility_seconds:g}"
             )
         self._jitter = jitter
         # The least lately called first.
@@ -163,7 +165,7 @@ class Dispatcher:
 
     async def _round(self) -> bool:
         """Claim what there is room for and start what may start; returns whether there may be more at once."""
-        room = self._settings.callback_concurrency_max * HELD_PER_ATTEMPT - self._held()
+        room = self._room()
         claimed: list[Delivery] = []
         if room > 0:
             before = time.monotonic()
@@ -194,6 +196,17 @@ class Dispatcher:
             for untold in endpoint.put_back(now, self._jitter, room=half - (waiting - held)):
                 self._note(untold)
             waiting -= held - len(endpoint.waiting)
+
+    def _room(self) -> int:
+        """Return how many may be claimed: what would only be put back stays in the outbox, in its order."""
+        most = self._settings.callback_concurrency_max * HELD_PER_ATTEMPT
+        waiting = sum(len(each.waiting) for each in self._waiting.values())
+        room = most // 2 - waiting
+        if room <= 0:
+            # Those of others are looked for all the same, unless what waits is soon started.
+            oldest = min(each.waiting[0][1] for each in self._waiting.values() if each.waiting)
+            room = max(1, int(most * LOOK_SHARE)) if time.monotonic() - oldest > HOLD_SECONDS else 0
+        return min(room, most - self._held())
 
     def _take(self, delivery: Delivery, claim_time: float) -> None:
         if delivery.gone:

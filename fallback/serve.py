@@ -83,7 +83,7 @@ class Review:
             outbox = Queue.connect(self._config)
             exits.push_async_callback(outbox.close)
             self._dispatcher = Dispatcher(outbox, await exits.enter_async_context(caller), settings)
-            self._closer = Closer(outbox, settings, closed=self._dispatcher.wake)
+            self._closer = Closer(outbox, closed=self._dispatcher.wake)
             self._page = _Page(app.build(self._queue, self._credentials, self._config), settings)
             exits.callback(self._page.socket.close)
             self._server = Server(self._queue, self._credentials, self._config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -122,7 +122,10 @@ class Store:
 
     async def queues(self) -> list[str]:
         """Return every queue's name, sorted: those configured and those that something was ever parked in."""
-        members = await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES))
+        return self.named(await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES)))
+
+    def named(self, members: Iterable[bytes]) -> list[str]:
+        """Return the names of queues, sorted: those configured and `members`, what the server knows."""
         return sorted({*self.config.queue_names(), *(member.decode() for member in members)})
 
     async def clock(self, queue: str) -> float:

@@ -73,7 +73,7 @@ async def told(here: Ground) -> list[float]:
         queue = Queue.connect(here.config)
         exits.push_async_callback(queue.close)
         dispatcher = Dispatcher(queue, await exits.enter_async_context(caller), settings)
-        closer, stop = Closer(queue, settings, closed=dispatcher.wake), asyncio.Event()
+        closer, stop = Closer(queue, closed=dispatcher.wake), asyncio.Event()
         running = asyncio.gather(
             dispatcher.run(drain_seconds=1.0), closer.run(stop), _reap(here, settings.reap_interval_seconds, stop)
         )
