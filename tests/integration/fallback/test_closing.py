@@ -109,7 +109,7 @@ async def test_one_that_cannot_be_ended_keeps_no_other_waiting(
         assert await queue.close_windows(["digits"]) == (1, None)
         assert (await queue.reap()).closed == 0
         assert (await queue.get(fine.name)).state is State.RESOLVED
-        await redis.hset(record, mapping=before)
+        await redis.hset(record, items=[part for pair in before.items() for part in pair])
         assert await queue.close_windows(["digits"]) == (1, None)
         assert (await queue.get(broken.name)).state is State.RESOLVED
 
