@@ -2,10 +2,12 @@
 
 Theory of operation. A claim hides a delivery from other dispatchers for the visibility time; if this process dies, it
 comes due again, which is why telling is at least once. What is claimed waits in memory under its endpoint, as much as
-that endpoint takes at its pace (`fallback.patience`); the rest is put back, uncounted, for when it may fit, so that
-no endpoint fills the room of the others however much there is for it. Attempts that take long leave the count of those
-that others wait for, and are bounded by themselves. How attempts went is collected while the last lot is being
-written, and then written at once: a busy dispatcher costs the server few steps, an idle one no delay.
+that endpoint takes at its pace (`fallback.patience`), and more while half of the room is empty; the rest is put back,
+uncounted, for when it may fit, so that no endpoint fills the room of the others however much there is for it. What
+waited so long that its claim might not outlast an attempt is put back at once, for whoever is free. Attempts that
+take long leave the count of those that others wait for, and are bounded by themselves. How attempts went is collected
+while the last lot is being written, and then written at once: a busy dispatcher costs the server few steps, an idle
+one no delay.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from fallback.callback import Attempt, Caller, NotTold, Told, endpoint_of
 from fallback.config import FallbackSettings
 from fallback.errors import ConfigError, DemurError
 from fallback.outbox import Untold
-from fallback.patience import POSTPONE_SECONDS_MAX, Pace, Strain, postponed, retry_after
+from fallback.patience import HOLD_SECONDS, POSTPONE_SECONDS_MAX, Pace, Strain, postponed, retry_after
 from fallback.queue import Delivery, Queue
 
 HELD_PER_ATTEMPT: Final = 4
@@ -36,6 +38,10 @@ AWAY_SECONDS: Final = 1.0
 # An attempt that takes longer is counted apart, and there may be this many times as many of them.
 SLOW_SECONDS: Final = 1.0
 SLOW_PER_ATTEMPT: Final = 8
+# One that keeps up may have so much of its pace waiting while there is room: a rush is not put off.
+SPARE_SECONDS: Final = 1.0
+# What of the room is claimed at once while half of it is taken by what was not started soon.
+LOOK_SHARE: Final = 1 / 16
 # What a claim must have left, beyond the time of one attempt, when the attempt starts.
 CLAIM_MARGIN_SECONDS: Final = 2.0
 # Endpoints whose pace is remembered.
@@ -60,10 +66,17 @@ class _Endpoint:
     def idle(self) -> bool:
         return not self.waiting and not self.started
 
-    def put_back(self, now: float, jitter: Callable[[], float]) -> Iterator[Untold]:
-        """Take out what it does not take soon, each for when it may fit."""
+    def put_back_old(self, claimed_before: float) -> Iterator[Untold]:
+        """Take out what was claimed so long ago that another dispatcher may have it before an attempt ends."""
+        while self.waiting and self.waiting[0][1] < claimed_before:
+            yield Untold(delivery=self.waiting.popleft()[0], retry_seconds=0.0, reason="")
+
+    def put_back(self, now: float, jitter: Callable[[], float], *, room: int) -> Iterator[Untold]:
+        """Take out what it does not take soon, each for when it may fit; `room` is how many may wait if it keeps up."""
         wait = max(0.0, self.not_before - now)
         keep = self.pace.held_max if wait < SLOW_SECONDS else 0
+        if self.pace.unhurt and self.waiting and now - self.waiting[0][1] < SPARE_SECONDS:
+            keep = max(keep, min(room, int(self.pace.per_second * SPARE_SECONDS)))
         if len(self.waiting) <= keep:
             if self.pace.unhurt:
                 self.line_end = 0.0
@@ -93,11 +106,12 @@ class Dispatcher:
         self._age_seconds_max = settings.callback_visibility_seconds - (
             settings.callback_timeout_seconds + CLAIM_MARGIN_SECONDS
         )
-        if self._age_seconds_max <= 0:
+        # Below that a claim could be over before its turn came, and again, and again.
+        if self._age_seconds_max < HOLD_SECONDS:
+            least = settings.callback_timeout_seconds + CLAIM_MARGIN_SECONDS + HOLD_SECONDS
             raise ConfigError(
-                "fallback.callback_visibility_seconds: expected more than callback_timeout_seconds + "
-                f"{CLAIM_MARGIN_SECONDS:g} ({settings.callback_timeout_seconds + CLAIM_MARGIN_SECONDS:g}), "
-                f"got {settings.callback_visibility_seconds:g}"
+                "fallback.callback_visibility_seconds: expected at least callback_timeout_seconds + "
+                f"{CLAIM_MARGIN_SECONDS + HOLD_SECONDS:g} ({least:g}), got {settings.callback_visibility_seconds:g}"
             )
         self._jitter = jitter
         # The least lately called first.
@@ -116,6 +130,10 @@ class Dispatcher:
     def stop(self) -> None:
         """Claim nothing more; what waits is put back unattempted, for whoever comes next."""
         self._stopping = True
+        self._moved.set()
+
+    def wake(self) -> None:
+        """Say that there are outcomes to tell."""
         self._moved.set()
 
     async def run(self, *, drain_seconds: float = 0.0) -> None:
@@ -147,7 +165,7 @@ class Dispatcher:
 
     async def _round(self) -> bool:
         """Claim what there is room for and start what may start; returns whether there may be more at once."""
-        room = self._settings.callback_concurrency_max * HELD_PER_ATTEMPT - self._held()
+        room = self._room()
         claimed: list[Delivery] = []
         if room > 0:
             before = time.monotonic()
@@ -166,11 +184,29 @@ class Dispatcher:
         if claimed or self._attempts:
             self._active_time = time.monotonic()
         self._start()
-        now = time.monotonic()
-        for endpoint in self._waiting.values():
-            for untold in endpoint.put_back(now, self._jitter):
-                self._note(untold)
+        self._put_back()
         return bool(claimed)
+
+    def _put_back(self) -> None:
+        """Give back what will not be started soon, of those first that most waits for."""
+        now, half = time.monotonic(), self._settings.callback_concurrency_max * HELD_PER_ATTEMPT // 2
+        waiting = sum(len(each.waiting) for each in self._waiting.values())
+        for endpoint in sorted(self._waiting.values(), key=lambda each: len(each.waiting), reverse=True):
+            held = len(endpoint.waiting)
+            for untold in endpoint.put_back(now, self._jitter, room=half - (waiting - held)):
+                self._note(untold)
+            waiting -= held - len(endpoint.waiting)
+
+    def _room(self) -> int:
+        """Return how many may be claimed: what would only be put back stays in the outbox, in its order."""
+        most = self._settings.callback_concurrency_max * HELD_PER_ATTEMPT
+        waiting = sum(len(each.waiting) for each in self._waiting.values())
+        room = most // 2 - waiting
+        if room <= 0:
+            # Those of others are looked for all the same, unless what waits is soon started.
+            oldest = min(each.waiting[0][1] for each in self._waiting.values() if each.waiting)
+            room = max(1, int(most * LOOK_SHARE)) if time.monotonic() - oldest > HOLD_SECONDS else 0
+        return min(room, most - self._held())
 
     def _take(self, delivery: Delivery, claim_time: float) -> None:
         if delivery.gone:
@@ -205,6 +241,9 @@ class Dispatcher:
         if self._stopping:
             return
         now, quick = time.monotonic(), self._quick()
+        for endpoint in self._waiting.values():
+            for untold in endpoint.put_back_old(now - self._age_seconds_max):
+                self._note(untold)
         most = self._settings.callback_concurrency_max
         crowded = len(self._attempts) - quick >= most * SLOW_PER_ATTEMPT
         ready = deque(self._waiting)
@@ -213,8 +252,9 @@ class Dispatcher:
             endpoint = self._waiting[name]
             if crowded and endpoint.pace.attempt_seconds > SLOW_SECONDS:
                 continue
-            if endpoint.started < endpoint.pace.at_once and now >= endpoint.not_before:
-                quick += self._start_one(endpoint, now)
+            if endpoint.waiting and endpoint.started < endpoint.pace.at_once and now >= endpoint.not_before:
+                quick += 1
+                self._start_one(endpoint, now)
                 self._endpoints.move_to_end(name)
                 if endpoint.waiting:
                     self._waiting.move_to_end(name)
@@ -222,16 +262,13 @@ class Dispatcher:
         for name in [name for name, each in self._waiting.items() if not each.waiting]:
             del self._waiting[name]
 
-    def _start_one(self, endpoint: _Endpoint, now: float) -> bool:
-        delivery, claim_time = endpoint.waiting.popleft()
-        if now - claim_time > self._age_seconds_max:
-            return False  # another dispatcher may have it by the time this attempt ends; it comes due again
+    def _start_one(self, endpoint: _Endpoint, now: float) -> None:
+        delivery, _ = endpoint.waiting.popleft()
         endpoint.started += 1
         endpoint.not_before = now + endpoint.pace.pause_seconds
         task = asyncio.get_running_loop().create_task(self._attempt(endpoint, delivery))
         self._attempts[task] = now
         task.add_done_callback(self._done)
-        return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._attempts[task]

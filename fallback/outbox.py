@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -68,6 +68,8 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turn = 0
+        # As they were when last looked at.
+        self._queues: list[str] = []
         settings = store.config.table("fallback", FallbackSettings)
         # An attempt that may still succeed must not be claimed by somebody else meanwhile.
         seconds = max(settings.callback_visibility_seconds, 2 * settings.callback_timeout_seconds)
@@ -100,16 +102,21 @@ class Outbox:
 
     async def _waiting(self) -> list[str]:
         """Return the queues that have anything to tell, now or later."""
-        queues = await self._store.queues()
 
-        async def call() -> list[int]:
+        async def call() -> list[Any]:
             pipeline = self._store.connection.redis.pipeline(transaction=False)
-            for queue in queues:
+            pipeline.smembers(keys.QUEUES)
+            for queue in self._queues:
                 pipeline.zcard(keys.index(queue, "outbox"))
             return list(await pipeline.execute())
 
-        counts = await self._store.connection.attempt(call) if queues else []
-        return [queue for queue, count in zip(queues, counts, strict=True) if count]
+        while True:
+            asked = self._queues
+            members, *counts = await self._store.connection.attempt(call)
+            self._queues = self._store.named(members)
+            # With those that are new it is asked again, which is seldom: one step is enough nearly always.
+            if self._queues == asked:
+                return [queue for queue, count in zip(asked, counts, strict=True) if count]
 
     async def _claimed(self, queue: str, rows: Sequence[Sequence[str | None]]) -> list[Delivery]:
         texts = {str(one): text for one, text in rows}

@@ -319,6 +319,15 @@ class Queue:
             done += await reaper.sweep(self._store, queue)
         return done
 
+    async def undo_windows(self) -> dict[str, float]:
+        """Return how long the undo window is of each queue that has one, seconds."""
+        found = {queue: self._store.config.queue(queue).undo_seconds for queue in await self._store.queues()}
+        return {queue: seconds for queue, seconds in found.items() if seconds}
+
+    async def close_windows(self, queues: Sequence[str]) -> tuple[int, float | None]:
+        """Close undo windows that are over; returns of how many, and in how many seconds the next one is, if any."""
+        return await reaper.close_windows(self._store, queues)
+
     async def reconcile(self) -> list[str]:
         """Return what does not agree between records and indexes; nothing, when all is well."""
         return [

@@ -5,7 +5,7 @@ Any number of reapers may run; every step is a script that looks again before it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -16,7 +16,7 @@ from fallback.contents import strays
 from fallback.deferral import Event, State
 from fallback.errors import DemurError, UnavailableError
 from fallback.records import MS
-from fallback.settling import close, conclude, expire, retention_ms
+from fallback.settling import close_over, conclude, expire, retention_ms
 from fallback.store import Store, accepted
 
 BATCH: Final = 128
@@ -55,7 +55,7 @@ async def sweep(store: Store, queue: str) -> Reaped:
     finished = await _each(queue, await _members(store, queue, "full"), lambda one: _finish(store, queue, one))
     now_ms = await store.clock(queue) * MS
     due = await _members(store, queue, "settling", until_ms=now_ms)
-    closed = await _each(queue, due, lambda one: close(store, queue, one))
+    closed = await close_over(store, queue, due)
     overdue = await _members(store, queue, "expiry", until_ms=now_ms)
     escalated: list[str] = []
     expired = await _each(queue, overdue, lambda one: _expire(store, queue, one, escalated))
@@ -72,6 +72,30 @@ async def sweep(store: Store, queue: str) -> Reaped:
         purged=purged,
         swept=swept,
     )
+
+
+async def close_windows(store: Store, queues: Sequence[str]) -> tuple[int, float | None]:
+    """Close undo windows that are over; return of how many, and in how many seconds the next one is, None for none."""
+
+    async def call() -> list[list[tuple[bytes, float]]]:
+        pipeline = store.connection.redis.pipeline(transaction=False)
+        for queue in queues:
+            pipeline.zrange(keys.index(queue, "settling"), 0, BATCH, withscores=True)
+        return list(await pipeline.execute())
+
+    closed, nearest = 0, []
+    for queue, found in zip(queues, await store.connection.attempt(call) if queues else [], strict=True):
+        if not found:
+            continue
+        now_ms = await store.clock(queue) * MS
+        over = [member.decode() for member, due in found if due <= now_ms]
+        done = await close_over(store, queue, over)
+        closed += done
+        # Of what stays although it is over, nothing is to be done: whoever repairs it is not in a hurry.
+        nearest += [(due - now_ms) / MS for _, due in found if due > now_ms][:1]
+        if len(over) > BATCH and done:
+            nearest.append(0.0)
+    return closed, min(nearest, default=None)
 
 
 async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from fallback import presence
 from fallback.address import Rule
 from fallback.callback import Caller
+from fallback.closing import Closer
 from fallback.config import Config, FallbackSettings
 from fallback.dispatcher import Dispatcher
 from fallback.errors import ConfigError, DemurError, UnavailableError
@@ -82,6 +83,7 @@ class Review:
             outbox = Queue.connect(self._config)
             exits.push_async_callback(outbox.close)
             self._dispatcher = Dispatcher(outbox, await exits.enter_async_context(caller), settings)
+            self._closer = Closer(outbox, closed=self._dispatcher.wake)
             self._page = _Page(app.build(self._queue, self._credentials, self._config), settings)
             exits.callback(self._page.socket.close)
             self._server = Server(self._queue, self._credentials, self._config)
@@ -100,6 +102,7 @@ class Review:
             asyncio.create_task(self._page.serve(), name="page"),
             asyncio.create_task(self._dispatcher.run(drain_seconds=self._settings.drain_seconds), name="dispatcher"),
             asyncio.create_task(self._reap(stop), name="reaper"),
+            asyncio.create_task(self._closer.run(stop), name="closer"),
         }
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:

@@ -7,7 +7,10 @@ script compares the version that the reviews were read at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
+
+import structlog
 
 from fallback.answer import Answer
 from fallback.connection import Argument, Reply
@@ -31,9 +34,13 @@ from fallback.parking import boost_ms
 from fallback.records import MS, Record, Verdict, encode_verdict
 from fallback.store import NO_REQUEST, Request, Store, accepted, missing, refused
 
+# Undo windows that one run of a script ends at most: others are served between two runs.
+CLOSE_MAX: Final = 32
 _ATTEMPTS_MAX: Final = 8
 # Somebody else was faster, or there is nothing to do: read again.
 _OVERTAKEN: Final = frozenset({"changed", "ended", "limit", "full", "early", "open"})
+
+log = structlog.get_logger(__name__)
 
 
 async def conclude(store: Store, queue: str, one: str | Record) -> Record:
@@ -82,10 +89,28 @@ def foresee(store: Store, record: Record, reviewer: str, answer: Answer) -> tupl
 
 async def close(store: Store, queue: str, deferral_id: str) -> bool:
     """End the undo window of a SETTLING deferral if its time is over; False where there was nothing to do."""
-    reply = await store.run("close", queue, deferral_id, retention_ms(store, queue), request=NO_REQUEST)
+    (reply,) = await close_all(store, queue, [deferral_id])
     if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
         raise refused(reply, deferral_name(queue, deferral_id))
     return bool(reply[0] == "ok")
+
+
+async def close_all(store: Store, queue: str, ids: Sequence[str]) -> list[Reply]:
+    """End the undo windows of up to CLOSE_MAX deferrals whose time is over, in one step; return how each went."""
+    reply = await store.run("close", queue, retention_ms(store, queue), *ids, request=NO_REQUEST)
+    return accepted(reply, queue)
+
+
+async def close_over(store: Store, queue: str, ids: Sequence[str]) -> int:
+    """End the undo windows of any number; return of how many. One that cannot be ended keeps no other waiting."""
+    count = 0
+    for start in range(0, len(ids), CLOSE_MAX):
+        some = ids[start : start + CLOSE_MAX]
+        for one, reply in zip(some, await close_all(store, queue, some), strict=True):
+            count += reply[0] == "ok"
+            if reply[0] != "ok" and reply[1] not in _OVERTAKEN:
+                log.error("cannot close an undo window; going on with the others", queue=queue, id=one, why=reply[1])
+    return count
 
 
 async def expire(store: Store, record: Record) -> Event | None:

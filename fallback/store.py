@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -59,6 +59,7 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     "changed": (AbortedError, "{name}: is at version {0} meanwhile; read it again, then retry"),
     "early": (StateError, "{name}: does not expire before {0} (Unix time, ms)"),
     "full": (StateError, "{name}: has all its reviews and is about to be settled"),
+    "broken": (StateError, "{name}: its record lacks what ending it takes; it stays as it is until that is repaired"),
     "limit": (StateError, "{name}: has {0} places for reviews and gets no more now"),
     "nothing": (StateError, "{name}: holds no review of yours to take back"),
     "escalated": (StateError, "{name}: the next tier is asked because of your review; it cannot be taken back"),
@@ -126,7 +127,10 @@ class Store:
 
     async def queues(self) -> list[str]:
         """Return every queue's name, sorted: those configured and those that something was ever parked in."""
-        members = await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES))
+        return self.named(await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES)))
+
+    def named(self, members: Iterable[bytes]) -> list[str]:
+        """Return the names of queues, sorted: those configured and `members`, what the server knows."""
         return sorted({*self.config.queue_names(), *(member.decode() for member in members)})
 
     async def clock(self, queue: str) -> float:

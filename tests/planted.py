@@ -107,7 +107,8 @@ class _Late:
         """Stand in for `Store.run`."""
         reply = await self._run(store, event, queue, *arguments, request=request)
         if event in {"submit", "settle", "close", "expire", "cancel"} and reply[0] == "ok":
-            self._rows.append((store, queue, str(arguments[0])))
+            ids = arguments[1:] if event == "close" else arguments[:1]
+            self._rows += [(store, queue, str(one)) for one in ids]
             if self._task is None:
                 self._task = asyncio.create_task(self._flush())
         return reply

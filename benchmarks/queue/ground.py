@@ -22,6 +22,7 @@ from fallback.queue import Queue
 PAYLOAD_BYTES = 1024
 # Long enough that nothing lapses by itself while something else is measured.
 LEASE_SECONDS = 3600.0
+UNDO_SECONDS = 2.0
 REDIS_URL = "DEMUR_REDIS_URL"
 TASK = Task(question="Which digit is this?", labels=tuple(LabelOption(label=str(n), key=str(n)) for n in range(10)))
 ANSWER = Label("3")
@@ -70,6 +71,7 @@ async def ground(folder: Path, size: Size, tell: Tell) -> AsyncIterator[Ground]:
             tables={"fallback": FallbackSettings(webhook_allow_networks=("127.0.0.0/8",))},
             queues={
                 "default": QueueSettings(lease_seconds=LEASE_SECONDS, depth_max=2 * size.many + 1_000_000),
+                "told": QueueSettings(lease_seconds=LEASE_SECONDS, undo_seconds=UNDO_SECONDS),
                 "twice": QueueSettings(lease_seconds=LEASE_SECONDS, reviews_wanted=2),
             },
         )

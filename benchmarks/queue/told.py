@@ -1,7 +1,8 @@
-"""How long after its outcome a callback is received: the real dispatcher, a real HTTP receiver, open loop.
+"""How long after the end of its undo window an outcome's callback is received: real loops, a real HTTP receiver.
 
-The dispatcher shares its loop with those who answer, as in a review process it shares one with the service; the
-receiver is a process of its own, as a client's is.
+Answers are given in open loop, and each outcome is final an undo window after its answer, by the server's clock; from
+then to the receiver's clock is measured. What closes windows, reaps and tells shares a loop with those who answer, as
+in a review process it shares one with the service; the receiver is a process of its own, as a client's is.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import msgspec
 from aiohttp import web
 
 from benchmarks.load import arrivals
-from benchmarks.queue.ground import ANSWER, Ground, park, parking, payload
+from benchmarks.queue.ground import ANSWER, UNDO_SECONDS, Ground, park, parking, payload
 from fallback.address import Rule
 from fallback.answer import Identity
 from fallback.callback import Caller
+from fallback.closing import Closer
 from fallback.config import FallbackSettings
 from fallback.deferral import Lease
 from fallback.dispatcher import Dispatcher
@@ -53,7 +55,7 @@ class Receiver:
 
 
 async def told(here: Ground) -> list[float]:
-    """Return, for each of the outcomes, how long after it its callback was received, ms.
+    """Return, for each of the outcomes, how long after the end of its undo window its callback was received, ms.
 
     Raises UnavailableError where not all came within SECONDS_MAX of the last outcome.
     """
@@ -71,14 +73,24 @@ async def told(here: Ground) -> list[float]:
         queue = Queue.connect(here.config)
         exits.push_async_callback(queue.close)
         dispatcher = Dispatcher(queue, await exits.enter_async_context(caller), settings)
-        running = asyncio.create_task(dispatcher.run(drain_seconds=1.0))
+        closer, stop = Closer(queue, closed=dispatcher.wake), asyncio.Event()
+        running = asyncio.gather(
+            dispatcher.run(drain_seconds=1.0), closer.run(stop), _reap(here, settings.reap_interval_seconds, stop)
+        )
         try:
             outcomes = dict(await asyncio.gather(*_answers(here, leases, due)))
             times = await _times(child)
         finally:
+            stop.set()
             dispatcher.stop()
             await running
-    return [(times[name] - outcome) * 1000 for name, outcome in outcomes.items()]
+    return [(times[name] - due_time) * 1000 for name, due_time in outcomes.items()]
+
+
+async def _reap(here: Ground, pause_seconds: float, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await here.queue.reap()
+        await asyncio.sleep(pause_seconds)
 
 
 @asynccontextmanager
@@ -125,8 +137,8 @@ def _answers(here: Ground, leases: list[Lease], due: list[float]) -> list[asynci
         await asyncio.sleep(start + moment - time.monotonic())
         request_id = secrets.token_hex(16)
         done = await here.queue.submit(lease.token, reviewer=_REVIEWER, answer=ANSWER, request_id=request_id)
-        assert done.outcome is not None, "one review decides"
-        return done.name, done.outcome.create_time
+        assert done.outcome is None, "its undo window is open"
+        return done.name, done.reviews[-1].create_time + UNDO_SECONDS
 
     return [asyncio.create_task(answer(lease, moment)) for lease, moment in zip(leases, due, strict=True)]
 

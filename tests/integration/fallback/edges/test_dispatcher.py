@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 
+from fallback import keys
 from fallback.address import Rule
 from fallback.callback import Caller
 from fallback.config import Config, FallbackSettings
 from fallback.deferral import Callback
 from fallback.dispatcher import Dispatcher
 from fallback.errors import ConfigError
+from fallback.outbox import Untold
 from fallback.queue import Delivery, Queue
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -215,3 +218,51 @@ async def test_stopping_lets_an_attempt_end(queue: Queue, settle: Any, listen: L
         dispatcher.stop()
     assert len(receiver.got) == 1
     assert await queue.dead_letters("digits") == []
+
+
+async def test_a_claim_too_old_to_be_attempted_is_given_back_at_once(
+    config: Config, settle: Any, listen: Listen, redis_url: str
+) -> None:
+    """What waits behind slow attempts is told as soon as there is room, once, and not when its claim ends."""
+    receiver = Receiver()
+    receiver.delay_seconds = 0.7
+    # An attempt may start within half a second of its claim, and each takes longer.
+    settings = msgspec.structs.replace(QUICK, callback_timeout_seconds=10.0, callback_visibility_seconds=12.5)
+    queue = Queue.connect(Config(data_folder=config.data_folder, tables={"fallback": settings}))
+    callback = Callback(webhook_url=await listen(receiver))
+    names = [await settle(callback=callback) for _ in range(6)]
+    started = time.monotonic()
+    async with dispatching(queue, settings):
+        await until(lambda: len(receiver.got) == 6)
+        # Three times two at once.
+        assert time.monotonic() - started < 9
+    assert len({delivery_id for delivery_id, _ in receiver.got}) == 6
+    async with Redis.from_url(redis_url) as redis:
+        for name in names:
+            assert await redis.hget(keys.record("digits", name.rpartition("/")[2]), "attempt") == b"1"
+    await queue.close()
+
+
+async def test_a_rush_for_one_receiver_that_keeps_up_is_not_put_off(
+    config: Config, settle: Any, listen: Listen
+) -> None:
+    """More than it is known to take soon waits in memory while there is room, and is put back by nobody."""
+    receiver = Receiver()
+    settings = msgspec.structs.replace(QUICK, callback_concurrency_max=32)
+    queue = Queue.connect(Config(data_folder=config.data_folder, tables={"fallback": settings}))
+    callback = Callback(webhook_url=await listen(receiver))
+    for _ in range(40):
+        await settle(callback=callback)
+    put_back: list[Untold] = []
+    write = queue.write_told
+
+    async def noted(told: Sequence[Delivery], untold: Sequence[Untold]) -> None:
+        put_back.extend(untold)
+        await write(told, untold)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue, "write_told", noted)
+        async with dispatching(queue, settings):
+            await until(lambda: len(receiver.got) == 40)
+    assert put_back == []
+    await queue.close()
