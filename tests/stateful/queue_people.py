@@ -24,6 +24,7 @@ LABELS = ("a", "b", "c")
 TASK = Task(question="Which?", labels=tuple(LabelOption(label=label) for label in LABELS))
 reviewers = st.sampled_from(REVIEWERS)
 labels = st.sampled_from(LABELS)
+skills = st.sampled_from(("", "", "", *TIERS))
 # Whose call it is: mostly, as the empty name says, that of whoever the token or the review belongs to.
 callers = st.sampled_from(("", "", "", "", *REVIEWERS))
 
@@ -125,7 +126,7 @@ class People(RuleBasedStateMachine):
         if key:
             self.keys[key] = (verdict.name, digest)
 
-    @rule(target=tokens, reviewer=reviewers, limit=st.integers(1, 3), skill=st.sampled_from(("", "", "", *TIERS)))
+    @rule(target=tokens, reviewer=reviewers, limit=st.integers(1, 3), skill=skills)
     def lease(self, reviewer: str, limit: int, skill: str = "") -> Any:
         """The most urgent items that this reviewer may take, and no others."""
         skills = {skill} if skill and self.tiers else set()
