@@ -121,7 +121,7 @@ async def _lives(store: Store) -> tuple[int, list[str]]:
     """Return what keys with a time to live weigh, bytes, and which have none."""
     stay = {keys.QUEUES, *keys.document_indexes()}
     for queue in await store.queues():
-        stay |= {keys.index(queue, name) for name in _STAY}
+        stay |= {keys.trimmed(queue), *(keys.index(queue, name) for name in _STAY)}
     weight, lasting = 0, []
     async for names in _scan(store, f"{keys.LAYOUT}:*"):
         lives = await _ask_all(store, "pttl", names)
