@@ -28,7 +28,8 @@ export function showQueues(known, queue) {
   const select = byId("queue");
   const names = queue === "" || known.includes(queue) ? known : [...known, queue];
   if (document.activeElement !== select || select.options.length !== names.length) {
-    select.replaceChildren(...(queue === "" ? [h("option", { value: "" }, "Choose a queue")] : []), ...names.map((name) => h("option", { value: name, selected: name === queue }, name)));
+    select.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === queue }, name)));
   }
-  byId("queue-choice").hidden = names.length === 0;
+  // Where there is a list to choose from, the bar needs none.
+  byId("queue-choice").hidden = queue === "" || names.length === 0;
 }

@@ -41,7 +41,11 @@ export function openSkip(nextTier, done) {
     dialog.close();
     done(reason, higher?.checked ?? false);
   };
-  const said = () => { where.textContent = higher?.checked ? `It goes to the reviewers of the tier “${nextTier}”; you do not get it again.` : "It goes to somebody else; you do not get it again."; };
+  const send = h("button", { class: "primary" });
+  const said = () => {
+    send.textContent = higher?.checked ? "Send" : "Skip";
+    where.textContent = higher?.checked ? `It goes to the reviewers of the tier “${nextTier}”; you do not get it again.` : "It goes to somebody else; you do not get it again.";
+  };
   const higher = nextTier === "" ? null : h("input", { type: "checkbox", id: "skip-higher", "aria-keyshortcuts": HIGHER_KEY, onchange: said });
   const where = h("p", { class: "muted", role: "status" });
   said();
@@ -53,7 +57,7 @@ export function openSkip(nextTier, done) {
       type: "button", class: "choice", "aria-keyshortcuts": String(index + 1), onclick: () => pick(reason),
     }, h("kbd", {}, String(index + 1)), reason))),
     h("form", { class: "other-reason", onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); pick(field.value.trim()); } },
-      field, h("button", { class: "primary" }, "Skip")));
+      field, send));
   dialog.append(h("div", { class: "actions" }, cancelButton(dialog)));
   dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     const reason = REASONS[Number(event.key) - 1];

@@ -66,6 +66,14 @@ export class Drafts {
 
   /**
    * @param {Lease} lease
+   * @returns {number} when its draft was last changed; 0 where nothing was begun
+   */
+  begunMs(lease) {
+    return Math.max(readDraft(lease.draft).time, readDraft(this.#stored(lease.deferral)).time);
+  }
+
+  /**
+   * @param {Lease} lease
    * @returns {Draft}
    */
   read(lease) {

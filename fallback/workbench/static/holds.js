@@ -13,6 +13,7 @@ import { backOffSeconds, KEEPALIVE_BYTES_MAX, pause, requestId, toApiError } fro
  * @property {(error: import("./api.js").ApiError, seconds: number) => void} trouble it will be tried again in so many seconds
  * @property {() => void} calm the server answers again
  * @property {(error: import("./api.js").ApiError) => void} failed it will not be tried again
+ * @property {(lease: Lease) => number} begunMs when it was last worked on; 0 where nothing was begun
  * @property {() => void} resumed what was held already is held here now
  * @property {() => void} takenOver it is held in another place now, and this one has given back the rest
  */
@@ -150,8 +151,10 @@ export class Holds {
       try {
         const { leases } = await this.api.call("lease", body, { signal });
         attempt = 0;
-        resuming = false;
         this.#dry = leases.length < limit;
+        // Of what was held already, first what somebody is in the middle of.
+        if (resuming) leases.sort((/** @type {Lease} */ one, /** @type {Lease} */ other) => this.listener.begunMs(other) - this.listener.begunMs(one));
+        resuming = false;
         this.#take(leases);
         if (leases.some((/** @type {Lease} */ lease) => lease.resumed)) this.listener.resumed();
         // A server that stops lets nobody wait; it must not be asked without end.

@@ -60,6 +60,7 @@ const holds = new Holds(api, {
   trouble,
   calm,
   failed,
+  begunMs: (lease) => drafts.begunMs(lease),
   resumed: () => announce("You go on where you were."),
   takenOver() {
     place.leave();
@@ -216,7 +217,8 @@ function refused(entry, error) {
   if (entry.path !== "submit") return notify(`${entry.path === "flag" ? "The flag" : "The skip"} was not taken: ${error.message}`);
   verdicts.clear();
   undoWanted = false;
-  notify(`Your answer “${answerText(entry.body.answer)}” was not taken: ${error.message}`);
+  const why = error.takenOver ? "you went on in another place. It is kept here." : error.message;
+  notify(`Your answer “${answerText(entry.body.answer)}” was not taken: ${why}`);
   if (error.code !== "INVALID_ARGUMENT" || entry.lease === undefined) return;
   holds.retake(entry.lease);
   show();

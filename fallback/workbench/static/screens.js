@@ -59,13 +59,14 @@ export function chooseScreen(queues, skills, choose) {
  */
 function queueRow(queue, key, skills, choose) {
   const parts = [queue.held > 0 && `${queue.held.toLocaleString()} held`, queue.reviewers > 0 && `${counted(queue.reviewers, "person", "people")} at work`,
-    queue.assisted ? "assisted" : "blind", expectedWait(queue), ...queue.over.map(overWords)];
+    queue.assisted ? "assisted" : "blind", expectedWait(queue)];
   const tiers = queue.tiers.map(([tier, waiting]) => h("span", { class: skilled(tier, skills) ? "tier" : "tier others" }, h("span", { dir: "auto" }, tier), " ", h("b", {}, waiting.toLocaleString())));
   return h("button", { type: "button", class: "queue-row", "data-queue": queue.name, "aria-keyshortcuts": key === "" ? null : key, onclick: () => choose(queue.name) },
     h("span", { class: "queue-name" }, key !== "" && h("kbd", {}, key), h("span", {}, queue.name)),
     h("span", { class: queue.waiting > 0 ? "queue-count" : "queue-count muted" }, `${queue.waiting.toLocaleString()} waiting`),
     h("span", { class: "muted queue-more" }, parts.filter((part) => part !== false && part !== "").join(" · ")),
-    tiers.length > 0 && h("span", { class: "queue-more queue-tiers" }, h("span", { class: "unseen" }, "Waiting at each tier: "), ...tiers),
+    tiers.length > 0 && h("span", { class: "queue-more chips" }, h("span", { class: "unseen" }, "Waiting at each tier: "), ...tiers),
+    queue.over.length > 0 && h("span", { class: "queue-more chips" }, ...queue.over.map((limit) => h("span", { class: "tag" }, overWords(limit)))),
     mine(queue, skills).length === 0 && tiers.length > 0 && h("span", { class: "muted queue-more" }, `Takes a skill you do not have: ${either(queue.tiers.map(([tier]) => tier))}.`));
 }
 
