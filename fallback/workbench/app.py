@@ -1,8 +1,8 @@
 """The reviewers' page: a few files and a small JSON API over the queue.
 
 A lease that was taken for somebody who has gone meanwhile would keep its item from everybody until it lapses; so a
-waiting call looks after its caller between short waits, and what it leased for nobody it gives back. A page that is left
-gives back what it held, a moment later: see `fallback.workbench.departures`.
+waiting call looks after its caller between short waits, and what it leased for nobody it gives back. A page that is
+left gives back what it held, a moment later: see `fallback.workbench.departures`.
 """
 
 from __future__ import annotations

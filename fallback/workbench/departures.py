@@ -1,9 +1,10 @@
 """Gives back what a page held that was left, a moment later.
 
-A browser does not tell whether a page is closed or loaded anew. Given back at once, an item that somebody is in the middle
-of would go to whoever waits for one, every time its reviewer presses reload. So it stays theirs for a moment: a page that
-comes back goes on with what its reviewer holds (`Queue.lease` with `resume`), and the token that is to be released is
-stale then, so that the release that comes afterwards does nothing. Should this process die in between, the lease lapses.
+A browser does not tell whether a page is closed or loaded anew. Given back at once, an item that somebody is in the
+middle of would go to whoever waits for one, every time its reviewer presses reload. So it stays theirs for a moment: a
+page that comes back goes on with what its reviewer holds (`Queue.lease` with `resume`), and the token that is to be
+released is stale then, so that the release that comes afterwards does nothing. Should this process die in between, the
+lease lapses.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ answer that was taken back is corrected as blind as it was given.
 from __future__ import annotations
 
 from base64 import b64encode
+from itertools import pairwise
 from math import ceil
 from typing import Annotated, Final, TypeVar
 
@@ -232,8 +233,7 @@ def lease_view(lease: Lease, *, lease_seconds: float, tiers: tuple[str, ...] = (
 
 def tier_above(tier: str, tiers: tuple[str, ...]) -> str:
     """Return the tier after `tier`; empty at the last one, and for one that the queue's setting no longer names."""
-    following = dict(zip(tiers, tiers[1:], strict=False))
-    return following.get(tier, "")
+    return dict(pairwise(tiers)).get(tier, "")
 
 
 def own_review(deferral: Deferral, reviewer: str) -> Review:

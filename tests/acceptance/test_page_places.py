@@ -52,7 +52,7 @@ async def test_a_reload_keeps_the_item_although_others_wait_for_one(site: Site) 
     assert [review.answer for review in (await site.settled(name)).reviews] == [Json(json='{"total": 12.5}')]
 
 
-async def test_after_the_browser_was_killed_another_goes_on_at_once(site: Site, chromium: str, browser: Browser) -> None:
+async def test_after_the_browser_was_killed_another_goes_on(site: Site, chromium: str, browser: Browser) -> None:
     """Nobody gave the item back and its lease still runs; its holder has it again, with what they had typed."""
     name = await site.park(b"{}", "application/json", task=FORM)
     async with async_playwright() as playwright:

@@ -96,7 +96,9 @@ async def test_the_list_of_queues_says_what_waits_where_and_which_limit_is_reach
 @asynccontextmanager
 async def signed_in(browser: Browser, config: Config, skills: frozenset[str]) -> AsyncIterator[tuple[Site, Page]]:
     """Ada with these skills, before the list of queues."""
-    config = Config(data_folder=config.data_folder, queues={"tiers": QueueSettings(tiers=TIERS), "all": QueueSettings()})
+    config = Config(
+        data_folder=config.data_folder, queues={"tiers": QueueSettings(tiers=TIERS), "all": QueueSettings()}
+    )
     ada = Identity(name="Ada", roles=frozenset({REVIEWER}), skills=skills)
     queue = Queue.connect(config)
     context = await browser.new_context()

@@ -3,94 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
-from fallback.answer import Identity, Label, LabelOption, Task
+from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings
-from fallback.deferral import Parking, Prediction, State
+from fallback.deferral import State
 from fallback.identity import Credentials
-from fallback.queue import Parked, Queue
-from fallback.workbench import departures
+from fallback.queue import Queue
 from fallback.workbench.app import build
 from fallback.workbench.guard import BODY_BYTES_MAX
 from tests.serving import served
-
-TASK = Task(question="Which?", labels=(LabelOption(label="3", key="3"), LabelOption(label="8", key="8")))
-REQUEST_ID = "0123456789abcdef"
-
-
-class Page:
-    """The server's address and what a page would send to it."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str, queue: Queue) -> None:
-        self.session = session
-        self.url = url
-        self.queue = queue
-
-    async def call(
-        self, path: str, body: object = None, *, name: str = "Ada", headers: dict[str, str | None] | None = None
-    ) -> tuple[int, Any]:
-        """Call the API; a header of None is left out."""
-        sent: dict[str, str | None] = {"X-Demur-Page": "1", "X-Demur-Identity": name, **(headers or {})}
-        method = "GET" if body is None else "POST"
-        content = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
-        kept = {key: value for key, value in sent.items() if value is not None}
-        if content is not None:
-            kept.setdefault("Content-Type", "application/json")
-        async with self.session.request(
-            method, f"{self.url}/api/{path}", data=content and io.BytesIO(content), headers=kept
-        ) as response:
-            return response.status, msgspec.json.decode(await response.read())
-
-    async def park(self, key: str = "one") -> str:
-        """Park one digit and return its name."""
-        parking = Parking(
-            queue="digits",
-            client="test",
-            idempotency_key=key,
-            input_digest=sha256(key.encode()).hexdigest(),
-            task=TASK,
-            subject=b"\x89PNG\r\n\x1a\n",
-            media_type="image/png",
-            attributes={"site": "north"},
-            prediction=Prediction(model="digits", version="1", answer=Label(label="8"), confidence=0.5),
-            reasons=("threshold",),
-        )
-        [parked] = await self.queue.park([parking])
-        assert isinstance(parked, Parked)
-        return parked.name
-
-    async def lease(self, **changes: object) -> dict[str, Any]:
-        """Take one item and return its lease."""
-        status, reply = await self.call("lease", {"queue": "digits", **changes})
-        assert status == 200
-        [lease] = reply["leases"]
-        assert isinstance(lease, dict)
-        return lease
-
-
-@asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Page]:
-    """Serve the app under uvicorn on a free port."""
-    queue = Queue.connect(config)
-    async with served(build(queue, Credentials(), config)) as url, aiohttp.ClientSession() as session:
-        yield Page(session, url, queue)
-    await queue.close()
-
-
-@pytest.fixture
-async def page(config: Config) -> AsyncIterator[Page]:
-    """The app with default settings."""
-    async with opened(config) as page:
-        yield page
+from tests.unit.fallback.workbench.calls import REQUEST_ID, Page, opened
 
 
 async def test_an_item_is_taken_held_and_answered(page: Page) -> None:
@@ -173,85 +99,6 @@ async def test_what_was_begun_comes_back_to_who_began_it(page: Page) -> None:
     release = {"releases": [{"token": others["token"], "request_id": REQUEST_ID + "3"}]}
     await page.call("release", release, name="Bob")
     assert (await page.lease())["draft"] == '{"a": 2}'
-
-
-async def test_an_item_is_sent_to_the_next_tier(config: Config) -> None:
-    """The lease names it; above the last one there is nobody to send it to."""
-    config = Config(data_folder=config.data_folder, queues={"digits": QueueSettings(tiers=("one", "two"))})
-    async with opened(config) as page:
-        name = await page.park()
-        lease = await page.lease()
-        assert (lease["tier"], lease["next_tier"], lease["resumed"]) == ("one", "two", False)
-        skip = {"token": lease["token"], "reason": "above me", "escalate": True, "request_id": REQUEST_ID}
-        assert await page.call("skip", skip) == (200, {"skipped": True})
-        assert (await page.queue.get(name)).tier == "two"
-        _, listed = await page.call("queues")
-        assert listed["queues"][0]["tiers"] == [["one", 0], ["two", 1]]
-        _, reply = await page.call("lease", {"queue": "digits"}, name="Bob")
-        [lease] = reply["leases"]
-        assert (lease["tier"], lease["next_tier"]) == ("two", "")
-        status, error = await page.call("skip", skip | {"token": lease["token"]}, name="Bob")
-        assert (status, error["code"]) == (409, "FAILED_PRECONDITION")
-
-
-async def test_a_queue_says_when_the_next_lease_ends(page: Page) -> None:
-    """In seconds from now, so that the page needs no clock of the server's."""
-    await page.park()
-    assert (await page.call("queues"))[1]["queues"][0]["next_free_seconds"] is None
-    await page.lease()
-    [state] = (await page.call("queues"))[1]["queues"]
-    assert 100 < state["next_free_seconds"] <= 120
-    assert (state["expected_wait_seconds"], state["over"]) == (None, [])
-
-
-async def test_who_goes_on_elsewhere_has_it_there_only(page: Page) -> None:
-    """With the draft, under a new token; the old one is refused for a reason that the page knows."""
-    name = await page.park()
-    lease = await page.lease()
-    await page.call("draft", {"token": lease["token"], "draft": '{"a": 1}', "request_id": REQUEST_ID})
-    assert (await page.call("lease", {"queue": "digits"}))[1] == {"leases": []}
-    again = await page.lease(resume=True)
-    assert (again["deferral"], again["draft"], again["resumed"]) == (name, '{"a": 1}', True)
-    for path, body in (("extend", {}), ("submit", {"answer": {"type": "label", "label": "3"}}), ("draft", {})):
-        status, error = await page.call(path, body | {"token": lease["token"], "request_id": REQUEST_ID + path})
-        assert (status, error["reason"]) == (409, "taken_over")
-    assert (await page.call("extend", {"token": again["token"], "request_id": REQUEST_ID}))[0] == 200
-
-
-async def test_a_page_that_is_left_holds_on_for_a_moment(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may come back and go on; if it does not, the item goes to others."""
-    monkeypatch.setattr(departures, "GRACE_SECONDS", 0.5)
-    await page.park()
-    lease = await page.lease()
-    leave = {"releases": [{"token": lease["token"], "draft": "[1]", "request_id": REQUEST_ID}], "leaving": True}
-    await page.call("release", leave)
-    assert (await page.call("lease", {"queue": "digits"}, name="Bob"))[1] == {"leases": []}
-    again = await page.lease(resume=True)
-    assert again["draft"] == "[1]"
-    await asyncio.sleep(0.7)
-    assert (await page.call("lease", {"queue": "digits"}, name="Bob"))[1] == {"leases": []}
-    leave = {"releases": [{"token": again["token"], "request_id": REQUEST_ID + "2"}], "leaving": True}
-    await page.call("release", leave)
-    _, reply = await page.call("lease", {"queue": "digits", "wait_seconds": 5}, name="Bob")
-    assert len(reply["leases"]) == 1
-
-
-async def test_a_server_that_stops_gives_back_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a page has just left does not wait for its lease to lapse; nor where too many are left at once."""
-    monkeypatch.setattr(departures, "GRACE_SECONDS", 60)
-    monkeypatch.setattr(departures, "DEPARTURES_MAX", 1)
-    queue = Queue.connect(config)
-    async with served(build(queue, Credentials(), config)) as url, aiohttp.ClientSession() as session:
-        page = Page(session, url, queue)
-        names = [await page.park(key) for key in ("one", "two")]
-        _, reply = await page.call("lease", {"queue": "digits", "limit": 2})
-        for number, lease in enumerate(reply["leases"]):
-            left = {"token": lease["token"], "request_id": f"{REQUEST_ID}{number}"}
-            await page.call("release", {"releases": [left], "leaving": True})
-        assert [state.held for state in await queue.states()] == [1]
-    assert len(names) == 2
-    assert [state.held for state in await queue.states()] == [0]
-    await queue.close()
 
 
 @pytest.mark.parametrize(
