@@ -23,10 +23,12 @@ from tests.serving import Site, current, digit, next_after, served
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 BOB = Identity(name="Bob")
 TIERS = ("annotator", "radiologist")
+DONE = "for another person\u2019s view: you have already answered or skipped."
+LACKED = "2 items wait for the skill “b”, which you do not have."
 LACKS = "is for reviewers with the skill “annotator” or “radiologist”, and you do not have any of them."
 
 
-async def test_an_item_is_sent_to_the_next_tier_by_key(site: Site) -> None:
+async def test_an_item_is_sent_to_the_next_tier_by_key(site: Site, browser: Browser) -> None:
     """It shows its tier; `t` in the skip dialog turns where it goes; at the last tier there is nothing to turn."""
     name = await site.park(digit(1)[0], "image/png", queue="tiers")
     page = await site.open("tiers")
@@ -45,7 +47,7 @@ async def test_an_item_is_sent_to_the_next_tier_by_key(site: Site) -> None:
         "radiologist",
         [("Ada", True)],
     )
-    other = await site.context.browser.new_context() if site.context.browser else site.context
+    other = await browser.new_context()
     above = await site.open("tiers", name="Cleo", page=await other.new_page())
     await expect(above.locator(".about .tier")).to_have_text("Tier radiologist")
     await above.keyboard.press("s")
@@ -162,7 +164,8 @@ async def test_figures_are_put_into_words(site: Site) -> None:
           const queue = (more) => ({
             open: 5, waiting: 0, held: 0, tiers: [], over: [], expected_wait_seconds: null, ...more,
           });
-          const wait = (seconds, waiting = 1) => queues.expectedWait(queue({ waiting, expected_wait_seconds: seconds }));
+          const wait = (seconds, waiting = 1) =>
+            queues.expectedWait(queue({ waiting, expected_wait_seconds: seconds }));
           const tiers = [["a", 1], ["b", 2]];
           return {
             waits: [wait(null), wait(20), wait(725), wait(7200), wait(400_000), wait(60, 0)],
@@ -180,11 +183,9 @@ async def test_figures_are_put_into_words(site: Site) -> None:
         "waits": ["", "under 1 min wait", "about 12 min wait", "about 2 h wait", "about 5 days wait", ""],
         "over": ["over its depth", "over its hourly budget", "at its limit odd_max"],
         "why": [
-            "1 item waits for another person’s view: you have already answered or skipped. "
-            "2 items wait for the skill “b”, which you do not have.",
-            "2 items are held by others; the next frees in 0:42 unless they go on. "
-            "2 items wait for the skill “b”, which you do not have.",
-            "3 items wait for another person’s view: you have already answered or skipped.",
+            f"1 item waits {DONE} {LACKED}",
+            f"2 items are held by others; the next frees in 0:42 unless they go on. {LACKED}",
+            f"3 items wait {DONE}",
             "1 item is held by others; it frees in 0:03 unless they go on.",
             "The queue is empty.",
         ],

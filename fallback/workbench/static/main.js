@@ -279,6 +279,7 @@ async function refreshForEver() {
 function choose(name, here = false) {
   queue = name;
   rememberQueue(name);
+  byId("notice").hidden = true;
   history.replaceState(null, "", `?queue=${encodeURIComponent(name)}`);
   waiting();
   holds.start(name, place.mayResume(outbox, name, here));
