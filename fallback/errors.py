@@ -62,6 +62,10 @@ class StateError(DemurError):
     code = Code.FAILED_PRECONDITION
 
 
+class TakenOverError(StateError):
+    """The caller went on with this in another place, so that what they held it by here is stale."""
+
+
 class AbortedError(DemurError):
     """Somebody else changed it first: read it again, then retry."""
 

@@ -24,6 +24,7 @@ from fallback.errors import (
     InvalidError,
     NotFoundError,
     StateError,
+    TakenOverError,
 )
 from fallback.records import Record
 
@@ -266,7 +267,7 @@ def refused(reply: Reply, name: str) -> DemurError:
     known = _REFUSALS.get(why)
     if known is None:
         return StateError(f"{name}: {' '.join([why, *detail])}")
-    kind, sentence = known
+    kind, sentence = (TakenOverError, known[1]) if [why, *detail] == ["stale", "resumed"] else known
     shown = [_when(item) if why in _TIMED else _STALE.get(item, item) for item in detail]
     return kind(sentence.format(*shown, name=name))
 

@@ -1,13 +1,15 @@
 """The reviewers' page: a few files and a small JSON API over the queue.
 
 A lease that was taken for somebody who has gone meanwhile would keep its item from everybody until it lapses; so a
-waiting call looks after its caller between short waits, and what it leased for nobody it gives back.
+waiting call looks after its caller between short waits, and what it leased for nobody it gives back. A page that is
+left gives back what it held, a moment later: see `fallback.workbench.departures`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
@@ -28,6 +30,7 @@ from fallback.errors import DemurError, InvalidError, NotFoundError, StateError,
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY, REVIEWER, Credentials
 from fallback.queue import Queue, QueueState
 from fallback.workbench import assets, wire
+from fallback.workbench.departures import Departures
 from fallback.workbench.guard import Guard, check_same_origin, host_name, read_body
 
 # How long a waiting call goes on before it looks whether its caller is still there.
@@ -62,6 +65,7 @@ def build(queue: Queue, credentials: Credentials, config: Config) -> Starlette:
         ],
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={HTTPException: _no_route},
+        lifespan=workbench.lifespan,
     )
     application.state.drain = workbench.drain
     return application
@@ -75,16 +79,26 @@ class Workbench:
         self._credentials = credentials
         self._config = config
         self._draining = False
+        self._departures = Departures(queue)
 
     def drain(self) -> None:
         """Let nobody wait any longer."""
         self._draining = True
+        self._departures.hurry()
+
+    @asynccontextmanager
+    async def lifespan(self, _application: Starlette) -> AsyncIterator[None]:
+        """End with nothing under way."""
+        yield
+        await self._departures.close()
 
     async def session(self, request: Request) -> wire.SessionView:
         """Say who calls, or how to say it."""
         sign_in = "token" if self._credentials.configured else "name"
         try:
-            return wire.SessionView(sign_in=sign_in, name=self._reviewer(request).name)
+            reviewer = self._reviewer(request)
+            skills = None if reviewer.skills is None else tuple(sorted(reviewer.skills))
+            return wire.SessionView(sign_in=sign_in, name=reviewer.name, skills=skills)
         except (UnauthenticatedError, InvalidError) as error:
             return wire.SessionView(sign_in=sign_in, name=None, message=error.message)
 
@@ -94,15 +108,17 @@ class Workbench:
         return {"queues": sorted(await self._queue.states(), key=lambda state: state.name)}
 
     async def lease(self, request: Request) -> dict[str, list[wire.LeaseView]]:
-        """Take items for the caller."""
+        """Take items for the caller, first those they hold where they ask to go on."""
         reviewer = self._reviewer(request)
         wanted = wire.decode(await read_body(request), wire.LeaseRequest)
         deadline = time.monotonic() + wanted.wait_seconds
+        resume = wanted.resume
         while True:
             wait_seconds = min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
             leases = await self._queue.lease(
-                wanted.queue, reviewer=reviewer, limit=wanted.limit, wait_seconds=wait_seconds
+                wanted.queue, reviewer=reviewer, limit=wanted.limit, wait_seconds=wait_seconds, resume=resume
             )
+            resume = False
             gone = await request.is_disconnected()
             if gone:
                 await self._give_back(leases, reviewer)
@@ -121,12 +137,14 @@ class Workbench:
     async def release(self, request: Request) -> dict[str, int]:
         """Give items back; one that is no longer held is no fault, for that was the wish."""
         reviewer = self._reviewer(request)
-        releases = wire.decode(await read_body(request), wire.ReleaseRequest).releases
+        wanted = wire.decode(await read_body(request), wire.ReleaseRequest)
         released = 0
-        for left in releases:
+        for left in wanted.releases:
             try:
                 if left.draft:
                     await self._save(left, reviewer)
+                if wanted.leaving and self._departures.add(left.token, reviewer, left.request_id):
+                    continue
                 await self._queue.release(left.token, reviewer=reviewer, request_id=left.request_id)
                 released += 1
             except (StateError, NotFoundError) as error:
@@ -147,7 +165,13 @@ class Workbench:
         """Leave an item to others, for a reason."""
         reviewer = self._reviewer(request)
         wanted = wire.decode(await read_body(request), wire.SkipRequest)
-        await self._queue.skip(wanted.token, reviewer=reviewer, reason=wanted.reason, request_id=wanted.request_id)
+        await self._queue.skip(
+            wanted.token,
+            reviewer=reviewer,
+            reason=wanted.reason,
+            request_id=wanted.request_id,
+            escalate=wanted.escalate,
+        )
         return {"skipped": True}
 
     async def flag(self, request: Request) -> dict[str, bool]:
@@ -184,10 +208,14 @@ class Workbench:
 
     async def _give_back(self, leases: list[Lease], reviewer: Identity) -> None:
         for lease in leases:
-            await self._queue.release(lease.token, reviewer=reviewer, request_id=uuid4().hex)
+            request_id = uuid4().hex
+            # Who went on here may have loaded the page anew once more.
+            if not (lease.resumed and self._departures.add(lease.token, reviewer, request_id)):
+                await self._queue.release(lease.token, reviewer=reviewer, request_id=request_id)
 
     def _view(self, lease: Lease) -> wire.LeaseView:
-        return wire.lease_view(lease, lease_seconds=self._lease_seconds(lease))
+        tiers = self._config.queue(lease.deferral.queue).tiers
+        return wire.lease_view(lease, lease_seconds=self._lease_seconds(lease), tiers=tiers)
 
     def _submitted(self, deferral: Deferral, reviewer: Identity) -> wire.Submitted:
         undo_seconds = self._config.queue(deferral.queue).undo_seconds

@@ -13,6 +13,7 @@ answer that was taken back is corrected as blind as it was given.
 from __future__ import annotations
 
 from base64 import b64encode
+from itertools import pairwise
 from math import ceil
 from typing import Annotated, Final, TypeVar
 
@@ -21,7 +22,7 @@ from starlette.responses import Response
 
 from fallback.answer import Answer, CantTell, Json, Labels, Task, check_json
 from fallback.deferral import TERMINAL, Content, Deferral, Lease, Prediction, Review
-from fallback.errors import Code, DemurError, InvalidError, StateError
+from fallback.errors import Code, DemurError, InvalidError, StateError, TakenOverError
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ HTTP_STATUS: Final = {
     Code.UNAUTHENTICATED: 401,
 }
 SIGNATURES: Final = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+TAKEN_OVER: Final = "taken_over"
 LEASES_MAX: Final = 5
 WAIT_SECONDS_MAX: Final = 20
 COMMENT_CHARS_MAX: Final = 10_000
@@ -58,11 +60,12 @@ Draft = Annotated[str, msgspec.Meta(max_length=DRAFT_BYTES_MAX)]
 
 
 class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Asks for up to `limit` items, waiting for the first."""
+    """Asks for up to `limit` items, waiting for the first; with `resume` for what the caller holds already before."""
 
     queue: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     limit: Annotated[int, msgspec.Meta(ge=1, le=LEASES_MAX)] = 1
     wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=WAIT_SECONDS_MAX)] = 0
+    resume: bool = False
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,16 +84,21 @@ class DraftRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Gives leases back, each with what was begun and not saved yet."""
+    """Gives leases back, each with what was begun and not saved yet.
+
+    `leaving`: because the page is left, perhaps only to be loaded anew.
+    """
 
     releases: Annotated[tuple[DraftRequest, ...], msgspec.Meta(min_length=1, max_length=LEASES_MAX)]
+    leaving: bool = False
 
 
 class SkipRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Leaves an item to others for good."""
+    """Leaves an item to others for good; with `escalate` to those of the next tier."""
 
     token: Token
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_CHARS_MAX)]
+    escalate: bool = False
     request_id: RequestId
 
 
@@ -125,11 +133,12 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls; `name` is None where the page must ask, and `message` says why."""
+    """Who calls; `name` is None where the page must ask, and `message` says why. `skills`: None for every one."""
 
     sign_in: str
     name: str | None
     message: str = ""
+    skills: tuple[str, ...] | None = None
 
 
 class SubjectView(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +155,7 @@ class SubjectView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease as its holder sees it."""
+    """A lease as its holder sees it. `tier` is asked now, `next_tier` is above it; empty where there is none."""
 
     token: str
     deferral: str
@@ -158,6 +167,9 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     reviews_done: int
     reviews_wanted: int
     draft: str
+    tier: str
+    next_tier: str
+    resumed: bool
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,8 +205,8 @@ def view_of(media_type: str, content: bytes) -> str:
     return {"text/plain": "text", "application/json": "json"}.get(kind, "file")
 
 
-def lease_view(lease: Lease, *, lease_seconds: float) -> LeaseView:
-    """Show a lease; without the prediction where the review is blind."""
+def lease_view(lease: Lease, *, lease_seconds: float, tiers: tuple[str, ...] = ()) -> LeaseView:
+    """Show a lease, without the prediction where the review is blind; `tiers` are the queue's, first to last."""
     deferral = lease.deferral
     return LeaseView(
         token=lease.token,
@@ -213,7 +225,15 @@ def lease_view(lease: Lease, *, lease_seconds: float) -> LeaseView:
         reviews_done=len(deferral.reviews),
         reviews_wanted=deferral.reviews_wanted,
         draft=lease.draft,
+        tier=deferral.tier,
+        next_tier=tier_above(deferral.tier, tiers),
+        resumed=lease.resumed,
     )
+
+
+def tier_above(tier: str, tiers: tuple[str, ...]) -> str:
+    """Return the tier after `tier`; empty at the last one, and for one that the queue's setting no longer names."""
+    return dict(pairwise(tiers)).get(tier, "")
 
 
 def own_review(deferral: Deferral, reviewer: str) -> Review:
@@ -264,8 +284,14 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 def error_response(error: DemurError) -> Response:
-    """Reply with {"code", "message"}, the HTTP status that fits, and Retry-After in whole seconds where it is known."""
-    response = json_response({"code": error.code.name, "message": error.message}, HTTP_STATUS[error.code])
+    """Reply with {"code", "message"}, the HTTP status that fits, and Retry-After in whole seconds where it is known.
+
+    "reason" is there where the page does something about it that others of this code do not ask for.
+    """
+    told = {"code": error.code.name, "message": error.message}
+    if isinstance(error, TakenOverError):
+        told["reason"] = TAKEN_OVER
+    response = json_response(told, HTTP_STATUS[error.code])
     if error.retry_after_seconds is not None:
         response.headers["retry-after"] = str(max(1, ceil(error.retry_after_seconds)))
     return response

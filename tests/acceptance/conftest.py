@@ -59,6 +59,8 @@ async def site(browser: Browser, config: Config, monkeypatch: pytest.MonkeyPatch
     queues = {
         "assisted": QueueSettings(assisted=True),
         "brief": QueueSettings(lease_seconds=BRIEF_SECONDS),
+        "shallow": QueueSettings(depth_max=1),
+        "tiers": QueueSettings(tiers=("annotator", "radiologist")),
         "undo": QueueSettings(undo_seconds=UNDO_SECONDS),
     }
     config = Config(data_folder=config.data_folder, queues=queues)

@@ -11,11 +11,18 @@ export class ApiError extends Error {
    * @param {string} code a gRPC code's name, or OFFLINE when no server answered
    * @param {string} message
    * @param {number | null} retryAfterSeconds
+   * @param {string} reason where the page does something about it that others of its code do not ask for
    */
-  constructor(code, message, retryAfterSeconds = null) {
+  constructor(code, message, retryAfterSeconds = null, reason = "") {
     super(message);
     this.code = code;
     this.retryAfterSeconds = retryAfterSeconds;
+    this.reason = reason;
+  }
+
+  /** Whether its reviewer went on with the item in another place. */
+  get takenOver() {
+    return this.reason === "taken_over";
   }
 
   /** Whether trying the same again cannot help. */
@@ -40,8 +47,8 @@ async function errorOf(response) {
   const after = Number(response.headers.get("Retry-After"));
   const retry = after > 0 ? after : null;
   try {
-    const { code, message } = await response.json();
-    return new ApiError(String(code), String(message), retry);
+    const { code, message, reason } = await response.json();
+    return new ApiError(String(code), String(message), retry, String(reason ?? ""));
   } catch {
     return new ApiError(response.status >= 500 ? "UNAVAILABLE" : "INTERNAL", `The server answered ${response.status}.`, retry);
   }

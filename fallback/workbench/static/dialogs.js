@@ -10,6 +10,7 @@ import { keysOn } from "./settings.js";
 
 const REASONS = ["I lack the knowledge for this", "It is broken or does not show", "The question does not fit it", "I should not see this: private or disturbing", "I am too close to it to judge"];
 const REASON_CHARS_MAX = 500;
+const HIGHER_KEY = "t";
 const FLAG_CHARS_MAX = 2_000;
 const LABELS_SHOWN_MAX = 12;
 
@@ -30,26 +31,40 @@ function cancelButton(dialog) {
   return h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel", h("kbd", {}, "Esc"));
 }
 
-/** @param {(reason: string) => void} done */
-export function openSkip(done) {
+/**
+ * @param {string} nextTier above the item's, or nothing
+ * @param {(reason: string, escalate: boolean) => void} done
+ */
+export function openSkip(nextTier, done) {
   const pick = (/** @type {string} */ reason) => {
     if (reason === "") return field.focus();
     dialog.close();
-    done(reason);
+    done(reason, higher?.checked ?? false);
   };
+  const send = h("button", { class: "primary" });
+  const said = () => {
+    send.textContent = higher?.checked ? "Send" : "Skip";
+    where.textContent = higher?.checked ? `It goes to the reviewers of the tier “${nextTier}”; you do not get it again.` : "It goes to somebody else; you do not get it again.";
+  };
+  const higher = nextTier === "" ? null : h("input", { type: "checkbox", id: "skip-higher", "aria-keyshortcuts": HIGHER_KEY, onchange: said });
+  const where = h("p", { class: "muted", role: "status" });
+  said();
   const field = h("input", { class: "field", type: "text", maxLength: REASON_CHARS_MAX, autocomplete: "off", "aria-label": "Another reason", placeholder: "Another reason" });
   const dialog = dialogOf("Skip this item: why?",
-    h("p", { class: "muted" }, "It goes to somebody else; you do not get it again."),
+    where,
+    higher !== null && h("label", { class: "switch higher", for: "skip-higher" }, higher, h("span", {}, "Send to ", h("b", { dir: "auto" }, nextTier)), h("kbd", {}, HIGHER_KEY)),
     h("div", { class: "reasons" }, ...REASONS.map((reason, index) => h("button", {
       type: "button", class: "choice", "aria-keyshortcuts": String(index + 1), onclick: () => pick(reason),
     }, h("kbd", {}, String(index + 1)), reason))),
     h("form", { class: "other-reason", onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); pick(field.value.trim()); } },
-      field, h("button", { class: "primary" }, "Skip")));
+      field, send));
   dialog.append(h("div", { class: "actions" }, cancelButton(dialog)));
   dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     const reason = REASONS[Number(event.key) - 1];
-    if (reason === undefined || takesText(event.target) || !keysOn() || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    const turns = higher !== null && event.key.toLowerCase() === HIGHER_KEY;
+    if (reason === undefined && !turns || takesText(event.target) || !keysOn() || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
+    if (turns) return higher.click();
     // With the dialog gone, the page behind it would take the key for an answer.
     event.stopPropagation();
     pick(reason);
@@ -125,7 +140,7 @@ function itemRows(labels, kind) {
  */
 function actionRows(keys) {
   /** @type {[Action, string][]} */
-  const actions = [["undo", "take your last answer back, while its time runs"], ["skip", "skip this item with a reason"], ["flag", "flag it with a comment"], ["back", "put it back for now"], ["help", "this list"]];
+  const actions = [["undo", "take your last answer back, while its time runs"], ["skip", "skip this item with a reason, or send it to the next tier"], ["flag", "flag it with a comment"], ["back", "put it back for now"], ["help", "this list"]];
   /** @type {[string, string][]} */
   const rows = actions.map(([action, meaning]) => [keyName(keys.get(action) ?? ""), (keys.get(action) ?? "") === "" ? `${meaning} (by its button: the labels use the key)` : meaning]);
   return [["?", "can’t tell"], ...rows, ["Esc", "leave a text field, cancel a dialog"]];

@@ -55,11 +55,21 @@ export class Drafts {
    * @param {import("./api.js").Api} api
    * @param {string} reviewer
    * @param {(token: string) => void} saved
+   * @param {() => void} takenOver what it belongs to is held in another place now
    */
-  constructor(api, reviewer, saved) {
+  constructor(api, reviewer, saved, takenOver) {
     this.api = api;
     this.saved = saved;
+    this.takenOver = takenOver;
     this.prefix = `${PREFIX}${encodeURIComponent(reviewer)}.`;
+  }
+
+  /**
+   * @param {Lease} lease
+   * @returns {number} when its draft was last changed; 0 where nothing was begun
+   */
+  begunMs(lease) {
+    return Math.max(readDraft(lease.draft).time, readDraft(this.#stored(lease.deferral)).time);
   }
 
   /**
@@ -125,6 +135,7 @@ export class Drafts {
         // Who is told of a lost connection hears it from the lease; what is begun still lies here.
         if (error.final) this.#done(token, text);
         else await pause(backOffSeconds(error, attempt++));
+        if (error.takenOver) this.takenOver();
       }
     }
     this.#saving = false;

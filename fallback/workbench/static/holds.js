@@ -13,6 +13,9 @@ import { backOffSeconds, KEEPALIVE_BYTES_MAX, pause, requestId, toApiError } fro
  * @property {(error: import("./api.js").ApiError, seconds: number) => void} trouble it will be tried again in so many seconds
  * @property {() => void} calm the server answers again
  * @property {(error: import("./api.js").ApiError) => void} failed it will not be tried again
+ * @property {(lease: Lease) => number} begunMs when it was last worked on; 0 where nothing was begun
+ * @property {() => void} resumed what was held already is held here now
+ * @property {() => void} takenOver it is held in another place now, and this one has given back the rest
  */
 
 const AHEAD_MAX = 2;
@@ -20,6 +23,7 @@ const AHEAD_MAX = 2;
 const LARGE_CHARS = 1_500_000;
 const WAIT_SECONDS = 5;
 const TICK_MS = 1_000;
+const CHECK_MS = 2_000;
 
 export class Holds {
   /** @type {Hold | null} */
@@ -61,23 +65,45 @@ export class Holds {
     return this.#run !== null;
   }
 
-  /** @param {string} queue */
-  start(queue) {
+  /**
+   * @param {string} queue
+   * @param {Promise<boolean>} resume whether to go on with what this person holds already: then it is held nowhere else
+   */
+  start(queue, resume) {
     this.stop();
     this.#queue = queue;
     this.#dry = false;
     this.#run = new AbortController();
-    void this.#fill(this.#run.signal);
+    void this.#fill(this.#run.signal, resume);
   }
 
-  /** Gives everything back. */
-  stop() {
+  /**
+   * Gives everything back.
+   * @param {boolean} [leaving] the page is left, perhaps only to be loaded anew
+   */
+  stop(leaving = false) {
     this.#run?.abort();
     this.#run = null;
-    const held = [...(this.#current === null ? [] : [this.#current]), ...this.#ahead];
+    const held = this.#all;
     this.#current = null;
     this.#ahead = [];
-    this.#release(held);
+    this.#release(held, leaving);
+  }
+
+  /** Its person went on in another place: this one stops, and does not take it back by itself. */
+  takenOver() {
+    if (!this.open) return;
+    this.stop();
+    this.listener.takenOver();
+  }
+
+  /** Asks at once whether all is still held here: somebody comes back to a tab that was behind others. */
+  check() {
+    for (const hold of this.#all) if (hold.nextTryMs === 0 && hold.untilMs - Date.now() < hold.lease.lease_seconds * 1000 - CHECK_MS) void this.#extend(hold);
+  }
+
+  get #all() {
+    return [...(this.#current === null ? [] : [this.#current]), ...this.#ahead];
   }
 
   /** Gives back what is held ahead: others may be waiting for it. */
@@ -107,8 +133,12 @@ export class Holds {
     this.#release(this.#ahead.splice(AHEAD_MAX));
   }
 
-  /** @param {AbortSignal} signal */
-  async #fill(signal) {
+  /**
+   * @param {AbortSignal} signal
+   * @param {Promise<boolean>} resume
+   */
+  async #fill(signal, resume) {
+    let resuming = await resume;
     for (let attempt = 0; !signal.aborted; ) {
       const limit = this.#room();
       // Nothing is taken for a tab that nobody looks at.
@@ -117,12 +147,16 @@ export class Holds {
         continue;
       }
       const begun = Date.now();
-      const body = { queue: this.#queue, limit, wait_seconds: this.#dry ? WAIT_SECONDS : 0 };
+      const body = { queue: this.#queue, limit, wait_seconds: this.#dry ? WAIT_SECONDS : 0, resume: resuming };
       try {
         const { leases } = await this.api.call("lease", body, { signal });
         attempt = 0;
         this.#dry = leases.length < limit;
+        // Of what was held already, first what somebody is in the middle of.
+        if (resuming) leases.sort((/** @type {Lease} */ one, /** @type {Lease} */ other) => this.listener.begunMs(other) - this.listener.begunMs(one));
+        resuming = false;
         this.#take(leases);
+        if (leases.some((/** @type {Lease} */ lease) => lease.resumed)) this.listener.resumed();
         // A server that stops lets nobody wait; it must not be asked without end.
         if (leases.length === 0 && body.wait_seconds > 0 && Date.now() - begun < 1_000) await pause(1, signal);
       } catch (caught) {
@@ -164,7 +198,7 @@ export class Holds {
 
   #tick() {
     const now = Date.now();
-    for (const hold of [...(this.#current === null ? [] : [this.#current]), ...this.#ahead]) {
+    for (const hold of this.#all) {
       const leaseMs = hold.lease.lease_seconds * 1000;
       if (now >= hold.untilMs) this.#lapse(hold);
       else if (hold.untilMs - now < leaseMs * 0.67 && now >= hold.nextTryMs) void this.#extend(hold);
@@ -182,7 +216,8 @@ export class Holds {
       hold.nextTryMs = 0;
     } catch (caught) {
       const error = toApiError(caught);
-      if (error.code === "FAILED_PRECONDITION" || error.code === "NOT_FOUND") this.#lapse(hold);
+      if (error.takenOver) this.takenOver();
+      else if (error.code === "FAILED_PRECONDITION" || error.code === "NOT_FOUND") this.#lapse(hold);
       else {
         hold.nextTryMs = Date.now() + 2_000;
         this.listener.trouble(error, 2);
@@ -200,15 +235,18 @@ export class Holds {
     this.#wake();
   }
 
-  /** @param {Hold[]} holds */
-  #release(holds) {
+  /**
+   * @param {Hold[]} holds
+   * @param {boolean} [leaving]
+   */
+  #release(holds, leaving = false) {
     if (holds.length === 0) return;
     const drafts = holds.map((hold) => this.listener.leaving(hold.lease));
     // Giving back outlives the page, what was begun only as far as the browser lets it; it lies here, too.
     const fits = new Blob([JSON.stringify(drafts)]).size < KEEPALIVE_BYTES_MAX / 2;
     const releases = holds.map((hold, index) => ({ token: hold.lease.token, draft: fits ? drafts[index] : "", request_id: requestId() }));
     // Should this be lost, the leases lapse by themselves.
-    this.api.call("release", { releases }, { keepalive: true }).catch(() => {});
+    this.api.call("release", { releases, leaving }, { keepalive: true }).catch(() => {});
   }
 }
 

@@ -1,6 +1,8 @@
 // The page: signs in, chooses a queue, shows item after item. Each part it joins knows nothing of the others.
 
 import { Api, backOffSeconds, pause, toApiError } from "./api.js";
+import { whenAway } from "./away.js";
+import { showCounts, showQueues } from "./bar.js";
 import { openFlag, openHelp, openSkip } from "./dialogs.js";
 import { announce, byId, h } from "./dom.js";
 import { draftOf, Drafts } from "./drafts.js";
@@ -10,8 +12,9 @@ import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js
 import { calm, notify, sayTrouble } from "./notices.js";
 import { Outbox } from "./outbox.js";
 import { Review } from "./review.js";
-import { chooseScreen, failedScreen, idleScreen, pausedScreen, signInScreen, sayWhy } from "./screens.js";
-import { keysOn, openSettings } from "./settings.js";
+import { Place } from "./place.js";
+import { chooseScreen, failedScreen, idleScreen, notYoursScreen, pausedScreen, signInScreen, sayWhy, takenOverScreen } from "./screens.js";
+import { keysOn, lastQueue, openSettings, rememberQueue } from "./settings.js";
 import { Undos } from "./undos.js";
 import { answerText, Verdicts } from "./verdict.js";
 
@@ -22,13 +25,15 @@ const COUNT_EVERY_SECONDS = 3;
 const COUNT_HIDDEN_EVERY_SECONDS = 15;
 const HIDDEN_SECONDS_MAX = 60;
 const AWAY_SECONDS_MAX = 600;
-const QUEUE = "demur.queue";
 
 const who = { name: storedName(), token: storedToken() };
 const api = new Api(() => identityHeaders(who));
 const verdicts = new Verdicts(undo);
+const place = new Place();
 /** @type {Review | null} */
 let review = null;
+/** @type {string[] | null} what who sits here may answer for; null: everything */
+let skills = null;
 /** @type {QueueState[]} */
 let queues = [];
 let queue = "";
@@ -36,7 +41,6 @@ let done = 0;
 let starts = 0;
 /** @type {"name" | "token"} */
 let signInKind = "name";
-let activeMs = Date.now();
 /** Whether the answer on its way is to be taken back as soon as the server has it. */
 let undoWanted = false;
 /** @type {Outbox | undefined} */
@@ -56,6 +60,13 @@ const holds = new Holds(api, {
   trouble,
   calm,
   failed,
+  begunMs: (lease) => drafts.begunMs(lease),
+  resumed: () => announce("You go on where you were."),
+  takenOver() {
+    place.leave();
+    document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
+    put(takenOverScreen(() => choose(queue, true)));
+  },
 });
 
 const undos = new Undos(api, {
@@ -79,9 +90,12 @@ function put(screen) {
   review?.close();
   review = null;
   const main = byId("main");
-  const inside = main.contains(document.activeElement) || document.activeElement === document.body;
+  const active = /** @type {HTMLElement | null} */ (document.activeElement);
+  const inside = main.contains(active) || active === document.body;
+  const row = active?.dataset.queue ?? "";
   main.replaceChildren(screen, ...(verdicts.any ? [verdicts.element] : []));
-  if (inside) /** @type {HTMLElement | null} */ (screen.querySelector("[data-focus]") ?? screen.querySelector("h1"))?.focus({ preventScroll: true });
+  const same = row === "" ? null : screen.querySelector(`[data-queue="${CSS.escape(row)}"]`);
+  if (inside) /** @type {HTMLElement | null} */ (same ?? screen.querySelector("[data-focus]") ?? screen.querySelector("h1"))?.focus({ preventScroll: true });
 }
 
 /** Shows what is held, or that nothing is. */
@@ -105,9 +119,8 @@ function show() {
 
 /** Says that there is nothing to do and why; what is said already stays. */
 function idle() {
-  const state = queues.find(({ name }) => name === queue);
   if (byId("main").querySelector(".why") === null) put(idleScreen());
-  sayWhy(state, done);
+  sayWhy(stateOf(queue), skills, done);
 }
 
 /** @type {import("./review.js").Listener["answered"]} */
@@ -141,11 +154,11 @@ function act(action) {
   // Its time may run out while the dialog is open.
   const still = () => holds.current?.token === lease.token || notify("That item went back to the queue meanwhile.");
   if (action === "skip") {
-    return openSkip((reason) => {
+    return openSkip(lease.next_tier, (reason, escalate) => {
       if (!still()) return;
       drafts.leave(lease);
-      outbox?.add("skip", lease, { reason });
-      notify("Skipped: it goes to somebody else.");
+      outbox?.add("skip", lease, { reason, escalate });
+      notify(escalate ? `Sent to ${lease.next_tier}.` : "Skipped: it goes to somebody else.");
       moveOn(() => holds.next());
     });
   }
@@ -196,10 +209,16 @@ function recorded({ deferral, body: { answer, comment }, sentMs = 0, mark }, sub
 
 /** @type {import("./outbox.js").Listener["refused"]} */
 function refused(entry, error) {
+  if (error.takenOver && entry.lease !== undefined) {
+    // Where they went on it may be answered otherwise: what was meant here is a draft again.
+    if (entry.path === "submit") drafts.write(entry.lease, draftOf(entry.body.answer, entry.body.comment));
+    holds.takenOver();
+  }
   if (entry.path !== "submit") return notify(`${entry.path === "flag" ? "The flag" : "The skip"} was not taken: ${error.message}`);
   verdicts.clear();
   undoWanted = false;
-  notify(`Your answer “${answerText(entry.body.answer)}” was not taken: ${error.message}`);
+  const why = error.takenOver ? "you went on in another place. It is kept here." : error.message;
+  notify(`Your answer “${answerText(entry.body.answer)}” was not taken: ${why}`);
   if (error.code !== "INVALID_ARGUMENT" || entry.lease === undefined) return;
   holds.retake(entry.lease);
   show();
@@ -217,32 +236,25 @@ function trouble(error, seconds) {
 /** @param {import("./api.js").ApiError} error */
 function failed(error) {
   if (error.code === "UNAUTHENTICATED") return signIn(error.message);
+  if (error.code === "PERMISSION_DENIED") return put(notYoursScreen(stateOf(queue), error.message, chooseAnother));
   put(failedScreen(error.message, () => choose(queue)));
 }
 
+/** @param {string} wanted */
+function stateOf(wanted) {
+  return queues.find(({ name }) => name === wanted);
+}
+
 function count() {
-  const state = queues.find(({ name }) => name === queue);
-  const waits = (state?.waiting ?? 0) + holds.size;
-  byId("counters").hidden = queue === "";
-  byId("waiting-count").textContent = waits.toLocaleString();
-  byId("done-count").textContent = done.toLocaleString();
-  byId("people-count").textContent = (state?.reviewers ?? 0).toLocaleString();
-  byId("people").hidden = (state?.reviewers ?? 0) === 0;
-  document.title = queue === "" ? "Demur" : `${waits > 0 ? `(${waits}) ` : ""}${queue} · Demur`;
+  showCounts(queue, stateOf(queue), holds.size, done);
 }
 
 /** Reads the queues' figures. */
 async function refresh() {
   ({ queues } = await api.call("queues"));
-  const select = byId("queue");
-  const names = queues.map(({ name }) => name);
-  if (queue !== "" && !names.includes(queue)) names.push(queue);
-  if (document.activeElement !== select || select.options.length !== names.length) {
-    select.replaceChildren(...(queue === "" ? [h("option", { value: "" }, "Choose a queue")] : []), ...names.map((name) => h("option", { value: name, selected: name === queue }, name)));
-  }
-  byId("queue-choice").hidden = names.length === 0;
+  showQueues(queues.map(({ name }) => name), queue);
   count();
-  if (queue === "") return put(chooseScreen(queues, choose));
+  if (queue === "") return put(chooseScreen(queues, skills, choose));
   if (byId("main").querySelector(".why") !== null && holds.empty) idle();
 }
 
@@ -260,20 +272,37 @@ async function refreshForEver() {
   }
 }
 
-/** @param {string} name */
-function choose(name) {
+/**
+ * @param {string} name
+ * @param {boolean} [here] whether to go on here although another tab of this browser works there
+ */
+function choose(name, here = false) {
   queue = name;
-  try { localStorage.setItem(QUEUE, name); } catch { /* Then it is asked again. */ }
+  rememberQueue(name);
+  byId("notice").hidden = true;
   history.replaceState(null, "", `?queue=${encodeURIComponent(name)}`);
   waiting();
-  holds.start(name);
+  holds.start(name, place.mayResume(outbox, name, here));
   refresh().catch(() => {});
+}
+
+function chooseAnother() {
+  stop();
+  queue = "";
+  history.replaceState(null, "", "/");
+  refresh().catch(() => {});
+}
+
+/** @param {boolean} [leaving] the page is left, perhaps only to be loaded anew */
+function stop(leaving = false) {
+  holds.stop(leaving);
+  place.leave();
 }
 
 /** @param {string} fault what was wrong with the name or token that was used */
 function signIn(fault) {
   if (document.getElementById("sign-in") !== null) return;
-  holds.stop();
+  stop();
   byId("person").hidden = byId("help").hidden = true;
   put(signInScreen(signInKind, fault, (text) => {
     if (signInKind === "name") storeName(who.name = text);
@@ -284,7 +313,7 @@ function signIn(fault) {
 }
 
 function leave() {
-  holds.stop();
+  stop();
   forget();
   location.assign("/");
 }
@@ -308,12 +337,13 @@ async function start() {
 async function begin() {
   const session = await api.call("session");
   signInKind = session.sign_in;
+  skills = session.skills;
   if (session.name === null) return signIn(who.token === "" && who.name === "" ? "" : session.message);
   byId("person").hidden = false;
   byId("person-name").textContent = session.name;
   byId("help").hidden = false;
   if (outbox?.reviewer !== session.name) {
-    drafts = new Drafts(api, session.name, (token) => { if (review?.lease.token === token) review.saved(); });
+    drafts = new Drafts(api, session.name, (token) => { if (review?.lease.token === token) review.saved(); }, () => holds.takenOver());
     outbox = new Outbox(api, session.name, { taken, refused, trouble, calm });
   }
   await refresh();
@@ -325,15 +355,14 @@ async function begin() {
 /** The queue that was open last, else the only one. */
 function remembered() {
   const names = queues.map(({ name }) => name);
-  let last = "";
-  try { last = localStorage.getItem(QUEUE) ?? ""; } catch { /* Nothing is remembered. */ }
+  const last = lastQueue();
   if (names.includes(last)) return last;
   return names.length === 1 ? names[0] : "";
 }
 
 /** @param {string} why */
 function rest(why) {
-  holds.stop();
+  stop();
   put(pausedScreen(why, () => choose(queue)));
 }
 
@@ -341,21 +370,21 @@ let hiddenTimer = 0;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
   if (document.hidden) hiddenTimer = setTimeout(() => holds.stopAhead(), HIDDEN_SECONDS_MAX * 1000);
+  else holds.check();
 });
-for (const sign of ["keydown", "pointerdown", "pointermove", "wheel", "touchstart"]) {
-  document.addEventListener(sign, () => { activeMs = Date.now(); }, { passive: true });
-}
-setInterval(() => {
-  if (holds.size > 0 && Date.now() - activeMs > AWAY_SECONDS_MAX * 1000) rest("You have been away for a while, so the item went back to the queue for others. What you had typed is kept here.");
-}, 5_000);
+whenAway(AWAY_SECONDS_MAX, () => {
+  if (holds.size > 0) rest("You have been away for a while, so the item went back to the queue for others. What you had typed is kept here.");
+});
 addEventListener("beforeunload", (event) => { if ((outbox?.length ?? 0) > 0) event.preventDefault(); });
-addEventListener("pagehide", () => holds.stop());
+addEventListener("focus", () => holds.check());
+addEventListener("pagehide", () => stop(place.alone));
 addEventListener("pageshow", (event) => { if (event.persisted && queue !== "") choose(queue); });
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") !== null) return;
   if (review !== null) return review.key(event, keysOn());
   // Without an item: the last answer can still be taken back, and the help asked for.
   if (outbox === undefined || !keysOn() || event.repeat || event.ctrlKey || event.metaKey || event.altKey || takesText(event.target)) return;
+  /** @type {HTMLElement | null} */ (document.querySelector(`.queue-row[aria-keyshortcuts="${CSS.escape(event.key)}"]`))?.click();
   const action = actionOfKey(actionKeys([]), event.key);
   if (action !== "undo" && action !== "help") return;
   event.preventDefault();

@@ -46,6 +46,16 @@ export class Outbox {
     return this.#entries.length;
   }
 
+  /**
+   * Waits until nothing is under way, but not for ever.
+   * @param {number} seconds
+   */
+  async drained(seconds) {
+    const until = Date.now() + seconds * 1000;
+    while (this.length > 0 && Date.now() < until) await pause(0.05);
+    return this.length === 0;
+  }
+
   /** Whether an answer is among them. */
   get answering() {
     return this.#entries.some(({ path }) => path === "submit");

@@ -139,7 +139,7 @@ export class Review {
       h("section", { class: "stage", "aria-label": "The item" }, this.subject.element, attributesView(subject.attributes)),
       h("section", { class: "panel", "aria-label": "Your answer" },
         h("h1", { tabIndex: -1, dir: "auto" }, task.question),
-        this.#reviewsLine(), guidelines(task.guidelines), this.#guess(), this.#takenBack(), this.form.element,
+        this.#aboutLine(), guidelines(task.guidelines), this.#guess(), this.#takenBack(), this.form.element,
         h("div", { class: "beside" },
           task.cant_tell && h("button", { type: "button", class: `choice cant-tell${this.draft.was?.type === "cant_tell" ? " was" : ""}`, "aria-keyshortcuts": "?", onclick: () => this.#answer({ type: "cant_tell" }) }, h("kbd", {}, "?"), "Can’t tell"),
           h("div", { class: "actions-row", role: "group", "aria-label": "Besides answering" },
@@ -171,10 +171,13 @@ export class Review {
       stands !== null && h("button", { type: "button", class: "button again", onclick: () => this.#answer(stands) }, "Same again", h("kbd", {}, "Enter")));
   }
 
-  #reviewsLine() {
-    const { reviews_done: done, reviews_wanted: wanted } = this.lease;
-    if (wanted < 2 && done === 0) return null;
-    return h("p", { class: "muted" }, `Review ${done + 1}; at least ${Math.max(wanted, done + 1)} people look at each item.`);
+  #aboutLine() {
+    const { reviews_done: done, reviews_wanted: wanted, tier, next_tier: next } = this.lease;
+    const several = wanted > 1 || done > 0;
+    if (!several && tier === "") return null;
+    return h("p", { class: "muted about" },
+      tier !== "" && h("span", { class: "tier", title: next === "" ? "The last tier of this queue" : `The next tier is ${next}` }, "Tier ", h("b", { dir: "auto" }, tier)),
+      several && h("span", {}, `Review ${done + 1}; at least ${Math.max(wanted, done + 1)} people look at each item.`));
   }
 
   #guess() {

@@ -1,7 +1,7 @@
 // The page when no item is on it: who are you, which queue, nothing to do, paused, failed.
 
 import { byId, counted, h } from "./dom.js";
-import { clock } from "./verdict.js";
+import { either, expectedWait, mine, overWords, skilled, whyNothing } from "./queues.js";
 
 /** @typedef {import("./types.js").QueueState} QueueState */
 
@@ -41,32 +41,33 @@ export function signInScreen(kind, fault, done) {
 
 /**
  * @param {QueueState[]} queues
+ * @param {string[] | null} skills of who chooses; null for every one
  * @param {(name: string) => void} choose
  */
-export function chooseScreen(queues, choose) {
+export function chooseScreen(queues, skills, choose) {
   if (queues.length === 0) {
     return card("No queue yet", h("p", {}, "A queue appears here with the first request that a model leaves to a person."), h("p", { class: "muted" }, "This page looks again by itself."));
   }
-  return card("Which queue?", h("ul", { class: "queue-list" }, ...queues.map((queue) => h("li", {}, h("button", { type: "button", class: "queue-row", onclick: () => choose(queue.name) },
-    h("span", { class: "queue-name" }, queue.name),
-    h("span", { class: queue.waiting > 0 ? "queue-count" : "queue-count muted" }, `${queue.waiting.toLocaleString()} waiting`),
-    h("span", { class: "muted queue-more" }, [queue.held > 0 ? `${queue.held.toLocaleString()} held` : "", queue.reviewers > 0 ? `${counted(queue.reviewers, "person", "people")} at work` : "", queue.assisted ? "assisted" : "blind"].filter((part) => part !== "").join(" · ")))))));
+  return card("Which queue?", h("ul", { class: "queue-list" }, ...queues.map((queue, index) => h("li", {}, queueRow(queue, index < 9 ? String(index + 1) : "", skills, choose)))));
 }
 
 /**
- * Why there is nothing to do, in one sentence.
- * @param {QueueState | undefined} queue
- * @param {number} [freeSeconds] until the next held item frees; left out where nobody knows
+ * @param {QueueState} queue
+ * @param {string} key that chooses it
+ * @param {string[] | null} skills
+ * @param {(name: string) => void} choose
  */
-export function whyNothing(queue, freeSeconds) {
-  if (queue === undefined || queue.open === 0) return "The queue is empty.";
-  if (queue.waiting > 0) return `${counted(queue.waiting, "item waits", "items wait")} for another person’s view: you have already answered or skipped.`;
-  if (queue.held > 0) {
-    const items = `${counted(queue.held, "item is", "items are")} held by others; `;
-    if (freeSeconds === undefined) return `${items}what they leave comes back.`;
-    return `${items}${queue.held === 1 ? "it" : "the next"} frees in ${clock(freeSeconds)} unless they go on.`;
-  }
-  return `${counted(queue.open, "item has", "items have")} been answered; the time to undo still runs.`;
+function queueRow(queue, key, skills, choose) {
+  const parts = [queue.held > 0 && `${queue.held.toLocaleString()} held`, queue.reviewers > 0 && `${counted(queue.reviewers, "person", "people")} at work`,
+    queue.assisted ? "assisted" : "blind", expectedWait(queue)];
+  const tiers = queue.tiers.map(([tier, waiting]) => h("span", { class: skilled(tier, skills) ? "tier" : "tier others" }, h("span", { dir: "auto" }, tier), " ", h("b", {}, waiting.toLocaleString())));
+  return h("button", { type: "button", class: "queue-row", "data-queue": queue.name, "aria-keyshortcuts": key === "" ? null : key, onclick: () => choose(queue.name) },
+    h("span", { class: "queue-name" }, key !== "" && h("kbd", {}, key), h("span", {}, queue.name)),
+    h("span", { class: queue.waiting > 0 ? "queue-count" : "queue-count muted" }, `${queue.waiting.toLocaleString()} waiting`),
+    h("span", { class: "muted queue-more" }, parts.filter((part) => part !== false && part !== "").join(" · ")),
+    tiers.length > 0 && h("span", { class: "queue-more chips" }, h("span", { class: "unseen" }, "Waiting at each tier: "), ...tiers),
+    queue.over.length > 0 && h("span", { class: "queue-more chips" }, ...queue.over.map((limit) => h("span", { class: "tag" }, overWords(limit)))),
+    mine(queue, skills).length === 0 && tiers.length > 0 && h("span", { class: "muted queue-more" }, `Takes a skill you do not have: ${either(queue.tiers.map(([tier]) => tier))}.`));
 }
 
 /** That there is nothing to do; `sayWhy` fills it in. */
@@ -82,16 +83,17 @@ let counting = 0;
 /**
  * Says why there is nothing to do, and counts down to when there may be something.
  * @param {QueueState | undefined} queue
+ * @param {string[] | null} skills of who looks; null for every one
  * @param {number} done
  */
-export function sayWhy(queue, done) {
+export function sayWhy(queue, skills, done) {
   clearInterval(counting);
   freesMs = Date.now() + (queue?.next_free_seconds ?? 0) * 1000;
   const known = typeof queue?.next_free_seconds === "number";
   const say = () => {
     const place = document.getElementById("why");
     if (place === null) return clearInterval(counting);
-    const text = whyNothing(queue, known ? (freesMs - Date.now()) / 1000 : undefined);
+    const text = whyNothing(queue, skills, known ? (freesMs - Date.now()) / 1000 : undefined);
     if (place.textContent !== text) place.textContent = text;
   };
   say();
@@ -115,4 +117,24 @@ export function pausedScreen(why, goOn) {
  */
 export function failedScreen(why, again) {
   return card("This did not work", h("p", {}, why), h("button", { type: "button", class: "primary wide", "data-focus": "", onclick: again }, "Try again"));
+}
+
+/** @param {() => void} goOn */
+export function takenOverScreen(goOn) {
+  return card("You went on in another place", h("p", {}, "What you had here is held in another tab, browser or machine now, under your name. What you had typed is kept, and what you answer there counts."),
+    h("button", { type: "button", class: "primary wide", "data-focus": "", onclick: goOn }, "Go on here", h("kbd", {}, "Enter")),
+    h("p", { class: "muted" }, "The other place stops then. If it was not you, tell those who run this queue."));
+}
+
+/**
+ * The queue is for others.
+ * @param {QueueState | undefined} queue
+ * @param {string} why what the server said
+ * @param {() => void} others chooses another queue
+ */
+export function notYoursScreen(queue, why, others) {
+  const tiers = (queue?.tiers ?? []).map(([tier]) => tier);
+  const said = tiers.length === 0 ? why : `“${queue?.name}” is for reviewers with the skill ${either(tiers)}, and you do not have ${tiers.length === 1 ? "it" : "any of them"}. Those who run this queue say who has which skill.`;
+  return card("Nothing here for you", h("p", { class: "not-yours" }, said),
+    h("button", { type: "button", class: "primary wide", "data-focus": "", onclick: others }, "Choose another queue"));
 }

@@ -1,8 +1,24 @@
-// The dialog behind the reviewer's name: whether single keys are on, and leaving.
+// What this browser remembers besides who sits here, and the dialog behind the reviewer's name: whether single keys are
+// on, and leaving.
 
 import { h } from "./dom.js";
 
 const KEYS_OFF = "demur.keys.off";
+const QUEUE = "demur.queue";
+
+/** @returns {string} the queue that was open last */
+export function lastQueue() {
+  try {
+    return localStorage.getItem(QUEUE) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** @param {string} name */
+export function rememberQueue(name) {
+  try { localStorage.setItem(QUEUE, name); } catch { /* Then it is asked again. */ }
+}
 
 export function keysOn() {
   try {

@@ -23,7 +23,7 @@ const PIXELATED_SHOWN_MAX = 320;
  */
 export function subjectView(subject, name) {
   const missing = MISSING[subject.state ?? ""];
-  if (missing) return { element: h("div", { class: "subject-file" }, h("p", {}, missing)), image: null, frame: null, close: () => {} };
+  if (missing) return { element: h("div", { class: "subject-file" }, h("p", { class: "missing" }, missing), h("p", { class: "muted" }, "Answer only if what is left is enough; else skip it, or say that you can’t tell.")), image: null, frame: null, close: () => {} };
   const bytes = Uint8Array.from(atob(subject.content), (char) => char.charCodeAt(0));
   if (subject.view === "image" && IMAGE_TYPES.has(subject.media_type)) return imageView(bytes, subject, name);
   const file = fileOf(bytes, name);

@@ -12,11 +12,13 @@
  *   state?: "none"|"present"|"erased"|"lost"}} SubjectJson content in base64 */
 /**
  * @typedef {{token: string, deferral: string, task: Task, subject: SubjectJson, blind: boolean,
- *   prediction: Prediction | null, lease_seconds: number, reviews_done: number, reviews_wanted: number, draft: string}} Lease
+ *   prediction: Prediction | null, lease_seconds: number, reviews_done: number, reviews_wanted: number, draft: string,
+ *   tier: string, next_tier: string, resumed: boolean}} Lease tier and the one above it: empty where there is none
  */
 /**
  * @typedef {{name: string, waiting: number, held: number, open: number, assisted: boolean, lease_seconds: number,
- *   reviewers: number, undo_seconds: number, next_free_seconds?: number | null}} QueueState
+ *   reviewers: number, undo_seconds: number, next_free_seconds?: number | null,
+ *   expected_wait_seconds: number | null, over: string[], tiers: [string, number][]}} QueueState over: settings whose limit is reached
  */
 /**
  * @typedef {{deferral: string, open: boolean, reviews_done: number, reviews_wanted: number, model_agreed: boolean | null,

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from fallback.config import Config
-from fallback.errors import AbortedError, ConflictError, DemurError, InvalidError, NotFoundError, StateError
+from fallback.errors import (
+    AbortedError,
+    ConflictError,
+    DemurError,
+    InvalidError,
+    NotFoundError,
+    StateError,
+    TakenOverError,
+)
 from fallback.store import Store, accepted, own_request, parse, refused
 
 NAME = "queues/digits/deferrals/1a"
@@ -46,6 +54,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         (["refused", "ended", "cancelled"], StateError, f"{NAME}: is cancelled already"),
         (["refused", "ended", "settling"], StateError, f"{NAME}: is being settled already"),
         (["refused", "stale", "lapsed"], StateError, "is over: it lapsed; lease again"),
+        (["refused", "stale", "resumed"], TakenOverError, "is over: it was taken over in another place; lease again"),
         (["refused", "reused"], ConflictError, "request_id: was used for another call"),
         (["refused", "changed", "7"], AbortedError, f"{NAME}: is at version 7 meanwhile"),
         (["refused", "limit", 3], StateError, "has 3 places for reviews"),

@@ -3,93 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
-from fallback.answer import Identity, Label, LabelOption, Task
+from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings
-from fallback.deferral import Parking, Prediction, State
+from fallback.deferral import State
 from fallback.identity import Credentials
-from fallback.queue import Parked, Queue
+from fallback.queue import Queue
 from fallback.workbench.app import build
 from fallback.workbench.guard import BODY_BYTES_MAX
 from tests.serving import served
-
-TASK = Task(question="Which?", labels=(LabelOption(label="3", key="3"), LabelOption(label="8", key="8")))
-REQUEST_ID = "0123456789abcdef"
-
-
-class Page:
-    """The server's address and what a page would send to it."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str, queue: Queue) -> None:
-        self.session = session
-        self.url = url
-        self.queue = queue
-
-    async def call(
-        self, path: str, body: object = None, *, name: str = "Ada", headers: dict[str, str | None] | None = None
-    ) -> tuple[int, Any]:
-        """Call the API; a header of None is left out."""
-        sent: dict[str, str | None] = {"X-Demur-Page": "1", "X-Demur-Identity": name, **(headers or {})}
-        method = "GET" if body is None else "POST"
-        content = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
-        kept = {key: value for key, value in sent.items() if value is not None}
-        if content is not None:
-            kept.setdefault("Content-Type", "application/json")
-        async with self.session.request(
-            method, f"{self.url}/api/{path}", data=content and io.BytesIO(content), headers=kept
-        ) as response:
-            return response.status, msgspec.json.decode(await response.read())
-
-    async def park(self, key: str = "one") -> str:
-        """Park one digit and return its name."""
-        parking = Parking(
-            queue="digits",
-            client="test",
-            idempotency_key=key,
-            input_digest=sha256(key.encode()).hexdigest(),
-            task=TASK,
-            subject=b"\x89PNG\r\n\x1a\n",
-            media_type="image/png",
-            attributes={"site": "north"},
-            prediction=Prediction(model="digits", version="1", answer=Label(label="8"), confidence=0.5),
-            reasons=("threshold",),
-        )
-        [parked] = await self.queue.park([parking])
-        assert isinstance(parked, Parked)
-        return parked.name
-
-    async def lease(self, **changes: object) -> dict[str, Any]:
-        """Take one item and return its lease."""
-        status, reply = await self.call("lease", {"queue": "digits", **changes})
-        assert status == 200
-        [lease] = reply["leases"]
-        assert isinstance(lease, dict)
-        return lease
-
-
-@asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Page]:
-    """Serve the app under uvicorn on a free port."""
-    queue = Queue.connect(config)
-    async with served(build(queue, Credentials(), config)) as url, aiohttp.ClientSession() as session:
-        yield Page(session, url, queue)
-    await queue.close()
-
-
-@pytest.fixture
-async def page(config: Config) -> AsyncIterator[Page]:
-    """The app with default settings."""
-    async with opened(config) as page:
-        yield page
+from tests.unit.fallback.workbench.calls import REQUEST_ID, Page, opened
 
 
 async def test_an_item_is_taken_held_and_answered(page: Page) -> None:
@@ -177,6 +104,9 @@ async def test_what_was_begun_comes_back_to_who_began_it(page: Page) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "named"),
     [
+        ("skip", {"token": "t", "reason": "", "escalate": True}, "reason"),
+        ("skip", {"token": "t", "reason": "r", "escalate": "yes"}, "escalate"),
+        ("lease", {"queue": "digits", "resume": 1}, "resume"),
         ("skip", {"token": "t", "reason": ""}, "reason"),
         ("skip", {"token": "t", "reason": "x" * 501}, "reason"),
         ("flag", {"deferral": "queues/digits/deferrals/d", "comment": ""}, "comment"),
@@ -260,7 +190,9 @@ async def test_a_name_outside_ascii_is_a_name(page: Page) -> None:
 
 async def test_with_credentials_only_a_token_says_who_calls(config: Config) -> None:
     """A name in a header is nothing then; the token's owner is who reviews, if they may."""
-    tokens = {"ada-token": Identity(name="Ada", roles=frozenset({"reviewer"})), "app-token": Identity(name="app")}
+    config = Config(data_folder=config.data_folder, queues={"seen": QueueSettings(tiers=("reader",))})
+    ada = Identity(name="Ada", roles=frozenset({"reviewer"}), skills=frozenset())
+    tokens = {"ada-token": ada, "app-token": Identity(name="app")}
     credentials = Credentials([(sha256(token.encode()).digest(), who) for token, who in tokens.items()])
     queue = Queue.connect(config)
     async with served(build(queue, credentials, config)) as url, aiohttp.ClientSession() as session:
@@ -270,7 +202,10 @@ async def test_with_credentials_only_a_token_says_who_calls(config: Config) -> N
         assert (await page.call("queues", headers={"Authorization": "Bearer wrong"}))[0] == 401
         assert (await page.call("queues", headers={"Authorization": "Bearer app-token"}))[0] == 403
         _, told = await page.call("session", headers={"Authorization": "Bearer ada-token"})
-        assert (told["name"], told["sign_in"]) == ("Ada", "token")
+        assert (told["name"], told["sign_in"], told["skills"]) == ("Ada", "token", [])
+        status, error = await page.call("lease", {"queue": "seen"}, headers={"Authorization": "Bearer ada-token"})
+        assert (status, error["code"]) == (403, "PERMISSION_DENIED")
+        assert "skill reader" in error["message"]
     await queue.close()
 
 

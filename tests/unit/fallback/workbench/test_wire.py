@@ -9,7 +9,7 @@ import pytest
 
 from fallback.answer import Answer, Box, Boxes, CantTell, Json, Label, LabelOption, Labels, Number, Task
 from fallback.deferral import Content, Deferral, Lease, OnExpiry, Prediction, Review, State
-from fallback.errors import Code, DemurError, InvalidError, StateError, UnavailableError
+from fallback.errors import Code, DemurError, InvalidError, StateError, TakenOverError, UnavailableError
 from fallback.workbench import wire
 
 PNG = b"\x89PNG\r\n\x1a\n..."
@@ -179,6 +179,31 @@ def test_every_code_has_an_http_status() -> None:
     for code in Code:
         error = type("Some", (DemurError,), {"code": code})("sentence")
         assert wire.error_response(error).status_code >= 400
+
+
+def test_that_somebody_went_on_elsewhere_is_told_from_other_refusals() -> None:
+    """The page stops then, instead of taking the next item; the status is that of a stale lease."""
+    response = wire.error_response(TakenOverError("sentence"))
+    told = {"code": "FAILED_PRECONDITION", "message": "sentence", "reason": "taken_over"}
+    assert (response.status_code, msgspec.json.decode(response.body)) == (409, told)
+    assert b"reason" not in wire.error_response(StateError("sentence")).body
+
+
+@pytest.mark.parametrize(
+    ("tier", "tiers", "above"),
+    [
+        ("", (), ""),
+        ("one", ("one", "two", "three"), "two"),
+        ("two", ("one", "two", "three"), "three"),
+        ("three", ("one", "two", "three"), ""),
+        ("tier 4", ("one", "two", "three"), ""),
+    ],
+)
+def test_a_lease_names_its_tier_and_the_one_above(tier: str, tiers: tuple[str, ...], above: str) -> None:
+    """Nothing where there is none; one that the setting no longer names is the last."""
+    held = msgspec.structs.replace(lease(blind=True), deferral=deferral(tier=tier))
+    view = wire.lease_view(held, lease_seconds=1, tiers=tiers)
+    assert (view.tier, view.next_tier) == (tier, above)
 
 
 def test_an_error_says_when_to_come_back() -> None:
