@@ -83,9 +83,7 @@ def score(
     return np.where(largest > 0, found, 0.0), predicted
 
 
-def _margin(
-    values: NDArray[np.float64], activation: Activation, predicted: NDArray[np.intp]
-) -> NDArray[np.float64]:
+def _margin(values: NDArray[np.float64], activation: Activation, predicted: NDArray[np.intp]) -> NDArray[np.float64]:
     values = np.where(np.isfinite(values), values, 0.0)
     if activation == "softmax":
         values = softmax(values)
@@ -93,10 +91,12 @@ def _margin(
     np.put_along_axis(values, predicted[:, np.newaxis], -np.inf, axis=-1)
     # With one class only, nothing comes second.
     second = np.maximum(values.max(axis=-1), 0.0)
-    return np.clip(largest - second, 0.0, 1.0)
+    margin: NDArray[np.float64] = np.clip(largest - second, 0.0, 1.0)
+    return margin
 
 
 def _energy(values: NDArray[np.float64]) -> NDArray[np.float64]:
     energy: NDArray[np.float64] = np.logaddexp.reduce(np.where(np.isfinite(values), values, 0.0), axis=-1)
     # x / (1 + |x|) has room for every energy; a logistic curve would make all large ones equal.
-    return 0.5 + 0.5 * energy / (1 + np.abs(energy))
+    squeezed: NDArray[np.float64] = 0.5 + 0.5 * energy / (1 + np.abs(energy))
+    return squeezed

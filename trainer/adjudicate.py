@@ -83,7 +83,7 @@ class Reviewers:
 def panel_due(
     secret: bytes, *, model: str, epoch: str, request_key: str, first: str, predictions: Iterable[str], same: Same = eq
 ) -> bool:
-    """Return whether two more people decide: a version under certification disagrees, or the hash chose an agreement."""
+    """Return whether two more people decide: a version disagrees with the first one, or the hash chose an agreement."""
     if not all(same(first, prediction) for prediction in predictions):
         return True
     return panel_drawn(secret, model=model, epoch=epoch, request_key=request_key)
@@ -110,9 +110,7 @@ def truth(blind: Sequence[str | None], *, same: Same = eq) -> str | None:
 
 def wrong(truth: str | None, predictions: dict[str, str], *, same: Same = eq) -> tuple[str, ...]:
     """Return the versions whose prediction (by version) was not the truth, in order: all where there is none."""
-    return tuple(
-        sorted(version for version, said in predictions.items() if truth is None or not same(truth, said))
-    )
+    return tuple(sorted(version for version, said in predictions.items() if truth is None or not same(truth, said)))
 
 
 def estimate_miss(overturned: Iterable[bool]) -> Share:

@@ -17,7 +17,7 @@ kappa > 0. So each product, and their mean K, is a non-negative supermartingale 
 says P(sup over t of K_t >= 1 / delta) <= delta. That the supremum is over all t is what allows to look after every
 label, to stop when it suffices, and to let what was certified set tau and so the next q. It needs three things of its
 surroundings, and gets them: requests are exchangeable within an epoch; p_t and the rule for q_t follow from records
-before t alone, in an order fixed before any label is known (see `trainer.watermark`); the draw is a hash under a secret.
+before t alone, in an order fixed before any label is known (`trainer.watermark`); the draw is a hash under a secret.
 
 *An error that is only assumed* (no label in time) makes a factor smaller, as does a record that never came and counts
 as an error at every confidence with p / q = 1: both keep K below the process of the proof.
@@ -56,7 +56,10 @@ THRESHOLDS_MAX: Final = 100
 _STRIDE: Final = 256
 # Sums of logarithms beyond this are as good as proved; a stride later their powers must still be numbers.
 _LOG_MAX: Final = 500.0
+# Nobody needs to know more exactly how much more than proved a threshold is.
+_PEAK_MAX: Final = 490.0
 _BOUND_STEPS: Final = 200
+_SHARE_MAX: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +71,8 @@ class Promise:
 
     def __post_init__(self) -> None:
         for field, value in (("alpha", self.alpha), ("delta", self.delta)):
-            if not 0 < value <= 0.5:
-                raise InvalidError(f"{field}: expected a share above 0 and at most 0.5, got {value}")
+            if not 0 < value <= _SHARE_MAX:
+                raise InvalidError(f"{field}: expected a share above 0 and at most {_SHARE_MAX}, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class State:
-    """A process so far: `logs` (..., stakes, thresholds), sums of ln F, and `peaks` (..., thresholds), ln sup K."""
+    """A process so far: `logs` (..., stakes, thresholds), sums of ln F, and `peaks` (..., thresholds), ln sup K.
+
+    A peak above 490 stands as 490.
+    """
 
     logs: Floats
     peaks: Floats
@@ -136,7 +142,7 @@ def advance(state: State, evidence: Evidence, thresholds: Floats, alpha: float |
 
     Where `alpha` is an array (streams, 1), each stream is tested against its own.
     """
-    logs, best = state.logs, np.exp(np.minimum(state.peaks, _LOG_MAX))
+    logs, best = state.logs, np.exp(state.peaks)
     gain = evidence.weight * (evidence.error - alpha) / (1 - alpha)
     gains = -gain[..., np.newaxis] * np.array(STAKES)
     for first in range(0, gain.shape[-1], _STRIDE):
@@ -144,7 +150,7 @@ def advance(state: State, evidence: Evidence, thresholds: Floats, alpha: float |
         counts = (evidence.confidence[..., first : first + _STRIDE, np.newaxis] >= thresholds).astype(np.float64)
         best = np.maximum(best, _highest(logs, part, counts))
         logs = logs + np.swapaxes(np.log1p(part), -1, -2) @ counts
-    return State(logs=logs, peaks=np.log(best))
+    return State(logs=logs, peaks=np.minimum(np.log(best), _PEAK_MAX))
 
 
 def _highest(logs: Floats, gains: Floats, counts: Floats) -> Floats:
@@ -184,7 +190,7 @@ def grid(confidences: Floats, *, thresholds: int = THRESHOLDS, coverage_min: flo
     """
     if not 1 <= thresholds <= THRESHOLDS_MAX or not 0 < coverage_min <= 1:
         raise InvalidError(
-            f"grid: expected 1 to {THRESHOLDS_MAX} thresholds and a coverage in (0, 1], got {thresholds} and {coverage_min}"
+            f"grid: expected 1 to {THRESHOLDS_MAX} thresholds, coverage_min in (0, 1], got {thresholds}, {coverage_min}"
         )
     if not len(confidences) or not np.isfinite(confidences).all():
         raise InvalidError(f"grid: expected finite confidences, got {len(confidences)} values")
@@ -207,7 +213,7 @@ def error_bound(evidence: Evidence, tau: float, promise: Promise) -> float:
     By turning the test round: the smallest alpha of a fine scale such that it and all above it are rejected at
     `promise.delta`. It holds at all times at once, for a `tau` that was fixed beforehand.
     """
-    alphas = np.geomspace(0.5, promise.alpha / 20, _BOUND_STEPS)
+    alphas = np.geomspace(_SHARE_MAX, promise.alpha / 20, _BOUND_STEPS)
     streams = Evidence(confidence=evidence.confidence[None], weight=evidence.weight[None], error=evidence.error[None])
     state = advance(begin(1, (len(alphas),)), streams, np.array([tau]), alphas[:, np.newaxis])
     rejected = int(np.logical_and.accumulate(state.peaks[:, 0] >= log(1 / promise.delta)).sum())

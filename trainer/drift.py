@@ -4,8 +4,8 @@ Theory of operation. A certificate speaks of requests like those that proved it.
 automatic answer multiplies, for each stake, M <- max(M, 1) (1 + stake (p / alpha) X), with X as in
 `trainer.certificate`. While the risk is at most alpha the factor's mean is at most 1, so M exceeds the sum of what
 fresh bets begun at each audit are worth on average: reaching `ALARM` takes 1,000 audits on average, or more, and far
-more where the risk is below alpha. Errors beyond alpha multiply quickly. No factor is negative, as p <= q. (Shin, Ramdas
-and Rinaldo, E-detectors, 2022.) M counts records in the certificate's order, so each raises the alarm at one place that
+more where the risk is below alpha. Errors beyond alpha multiply quickly. No factor is negative, as p <= q. (Shin,
+Ramdas and Rinaldo, E-detectors, 2022.) M counts records in the certificate's order, so an alarm has one place that
 anybody can find again.
 
 Errors take labels; confidences are there at once. A histogram of them that differs from the one at the time of
@@ -78,7 +78,7 @@ def histogram_changed(reference: Sequence[int], recent: Sequence[int]) -> float:
     if len(reference) != len(recent):
         raise InvalidError(f"histogram: expected {len(reference)} bins, got {len(recent)}")
     both = _joined(np.array([reference, recent], np.float64))
-    if both.shape[1] < 2:
+    if both.shape[1] == 1:
         return 1.0
     expected = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
     statistic = ((both - expected) ** 2 / expected).sum()

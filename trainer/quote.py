@@ -161,7 +161,9 @@ def check_plan(
     certificate ends after `expire_days`. Raises InvalidError for what is out of range.
     """
     if not 0 < audit_share <= 1:
-        raise InvalidError(f"audit_share: expected a share in (0, 1], got {audit_share}; without audits nothing is proved")
+        raise InvalidError(
+            f"audit_share: expected a share in (0, 1], got {audit_share}; without audits nothing is proved"
+        )
     if not reviews_per_hour_max > 0 or not expire_days > 0:
         raise InvalidError(
             f"expected reviews_per_hour_max and expire_days above 0, got {reviews_per_hour_max} and {expire_days}"
@@ -181,18 +183,18 @@ def check_plan(
     for when, needed in (("until there is a certificate", before), ("under the certificate", after)):
         if needed > reviews_per_hour_max:
             problems.append(
-                f"reviews_per_hour_max {reviews_per_hour_max:g}: {when} about {needed:.0f} reviews an hour come; labels "
-                f"that come too late count as errors, so have more reviewers or send fewer requests"
+                f"reviews_per_hour_max {reviews_per_hour_max:g}: {when} about {needed:.0f} reviews an hour come; "
+                f"labels that come too late count as errors, so have more reviewers or send fewer requests"
             )
-    return Plan(
-        quote=offer, reviews_per_hour_before=before, reviews_per_hour_after=after, problems=tuple(problems)
-    )
+    return Plan(quote=offer, reviews_per_hour_before=before, reviews_per_hour_after=after, problems=tuple(problems))
 
 
 def _unreachable(promise: Promise, work: Work, seen: float) -> str:
     said = f"alpha {promise.alpha:g} cannot be proved within {AUDITS_MAX} audits: they will show {seen:.4f} wrong"
     if work.true_error < promise.alpha <= seen:
-        return f"{said}, of which reviewers' own errors are {seen - work.true_error:.4f}; raise alpha or train reviewers"
+        return (
+            f"{said}, of which reviewers' own errors are {seen - work.true_error:.4f}; raise alpha or train reviewers"
+        )
     return f"{said}; raise alpha, or ask for less coverage"
 
 

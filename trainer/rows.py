@@ -122,13 +122,15 @@ class LostRow(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
 class EpochRow(msgspec.Struct, frozen=True, kw_only=True, tag="epoch"):
     """The draws of `epoch` will be made with the secret of this `commitment` (`commit`); stands before all of them.
 
-    The watermark waits for a label or a record until `sla_seconds` after its second.
+    The watermark waits for a label or a record until `sla_seconds` after its second. `exact`: a prediction is wrong
+    where it is another than the truth, as with labels; otherwise by the task's rule, which the ledger does not hold.
     """
 
     model: str
     epoch: str
     commitment: str
     sla_seconds: int
+    exact: bool = True
 
 
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True, tag="process"):
@@ -202,9 +204,10 @@ def encode(row: Row) -> bytes:
 def decode(body: bytes) -> Row:
     """Return the row of `body`; raises InvalidError where it is none."""
     try:
-        return msgspec.json.decode(body, type=Row)
+        row: Row = msgspec.json.decode(body, type=Row)
     except msgspec.DecodeError as error:
         raise InvalidError(f"ledger: expected a row, got {body[:100]!r}: {error}") from error
+    return row
 
 
 def genesis(model: str) -> str:

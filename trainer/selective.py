@@ -70,7 +70,7 @@ def oracle_coverage(score: Floats, error: Floats, alpha: float) -> float:
     """Return the coverage of the loosest threshold whose risk is at most `alpha`, for one who knows all labels."""
     descending = np.sort(score)[::-1]
     # A threshold lets all equal scores through, so only their last place counts.
-    last = np.append(descending[1:] != descending[:-1], True)  # noqa: FBT003 - numpy's own argument
+    last = np.append(descending[1:] != descending[:-1], True)
     _, risk = risk_coverage(score, error)
     held = np.flatnonzero(last & (risk <= alpha))
     return float(held[-1] + 1) / len(score) if len(held) else 0.0

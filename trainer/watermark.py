@@ -68,7 +68,7 @@ class Pending:
     `keys` are the request keys counted so far: a key counts once.
     """
 
-    passed: int
+    passed: int = -1
     left_out: int = 0
     spans: Mapping[str, Span] = field(default_factory=dict)
     records: Mapping[Place, SampledRecord] = field(default_factory=dict)
@@ -104,10 +104,7 @@ def arrive(pending: Pending, rows: Iterable[Arrival]) -> Pending:
                 spans.setdefault(row.gateway, Span(first=first, closed=first - 1, live=True))
             case LostRow():
                 spans[row.gateway] = replace(_span(spans, row.gateway), live=False, lost=True)
-                gone = [place for place in records if _unclosed(place, spans)]
-                left_out += len(gone)
-                for place in gone:
-                    records.pop(place)
+                left_out += _leave_out(records, row.gateway, after=spans[row.gateway].closed)
     return replace(pending, spans=spans, records=records, labels=labels, closings=closings, left_out=left_out)
 
 
@@ -128,7 +125,9 @@ def count(pending: Pending, *, reached: int, sla_seconds: int) -> tuple[Pending,
     holes = {place: sampled - here[place] for place, sampled in expected.items()}
     for (second, gateway), missing in holes.items():
         if missing < 0:
-            raise InvalidError(f"ledger: {gateway} closed second {second} and counted {-missing} records fewer than came")
+            raise InvalidError(
+                f"ledger: {gateway} closed second {second} and counted {-missing} records fewer than came"
+            )
         if missing and reached <= second + sla_seconds:
             passed = min(passed, second - 1)
     if passed <= pending.passed:
@@ -210,9 +209,12 @@ def _lost(spans: Mapping[str, Span], gateway: str) -> bool:
     return _span(spans, gateway).lost
 
 
-def _unclosed(place: Place, spans: Mapping[str, Span]) -> bool:
-    span = spans[place[1]]
-    return span.lost and place[0] > span.closed
+def _leave_out(records: dict[Place, SampledRecord], gateway: str, *, after: int) -> int:
+    """Take out a gateway's records of later seconds than `after`; returns how many."""
+    gone = [place for place in records if place[1] == gateway and place[0] > after]
+    for place in gone:
+        records.pop(place)
+    return len(gone)
 
 
 def _close(spans: Mapping[str, Span], row: ClosingRow) -> Span:

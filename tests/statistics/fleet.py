@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.statistics.simulation import Bands, Floats
+from tests.statistics.simulation import Bands
 from trainer.certificate import Evidence, Promise, State, advance, begin, certified
 from trainer.rows import ClosingRow, JoinRow, LabelRow, LostRow, ProcessRow, SampledRecord, Scored
 from trainer.watermark import Arrival, Pending, arrive, count, evidence
@@ -138,7 +138,9 @@ class Fleet:
             if not len(runs):
                 return
             part = State(logs=self.state.logs[runs], peaks=self.state.peaks[runs])
-            counted = advance(part, self._evidence(runs, following[runs], tick), self.bands.thresholds, self.promise.alpha)
+            counted = advance(
+                part, self._evidence(runs, following[runs], tick), self.bands.thresholds, self.promise.alpha
+            )
             self.state.logs[runs], self.state.peaks[runs] = counted.logs, counted.peaks
             self.watermark[runs] += 1
 
@@ -222,7 +224,7 @@ def replay(fleet: Fleet, run: int) -> tuple[State, list[int]]:
         first_second=0,
         last_second=TICKS - 1,
     )
-    pending, passed = Pending(passed=-1), []
+    pending, passed = Pending(), list[int]()
     state = begin(len(process.grid))
     for rows in arrivals(fleet, run).values():
         early = [row for row in rows if not isinstance(row, SampledRecord)]

@@ -6,6 +6,7 @@ request.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,11 @@ Counts = NDArray[np.intp]
 
 # A tau is taken into force every so many requests; each label counts at once, though.
 BLOCK = 10
+
+
+def report(sentence: str) -> None:
+    """Tell a figure as measured; `pytest -s` shows it."""
+    sys.stdout.write(f"{sentence}\n")
 
 
 def scores_file(name: str) -> Path | None:
@@ -80,7 +86,7 @@ def simulate(
         q = np.where(c >= steps[held][:, np.newaxis], audit_share, blind_share)
         floor = np.where(held > 0, min(audit_share, blind_share), blind_share)[:, np.newaxis]
         drawn = rng.random(c.shape) < q
-        weight = drawn * (1.0 if ignore_q else floor / q)
+        weight = np.where(drawn, 1.0 if ignore_q else floor / q, 0.0)
         state = advance(state, Evidence(confidence=c, weight=weight, error=e), thresholds, promise.alpha)
         in_force.append(held)
         reviews += drawn.sum(axis=1)

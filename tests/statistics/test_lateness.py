@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.statistics.fleet import TICKS, Fleet, Trouble, replay
-from tests.statistics.simulation import Bands, violations
+from tests.statistics.simulation import Bands, report, violations
 from trainer.certificate import Promise
 
 RUNS, VIOLATIONS_MAX = 1_000, 63
@@ -32,7 +32,7 @@ def test_the_promise_holds_in_trouble(name: str) -> None:
     assert (fleet.watermark == TICKS - 1).all()
     broken = violations(state, TEMPTING.risk, PROMISE)
     safe = float((state.peaks[:, :2].min(axis=1) >= np.log(1 / PROMISE.delta)).mean())
-    print(f"{name}: {broken} of {RUNS} violate; both safe thresholds in {safe:.3f} of the runs")
+    report(f"{name}: {broken} of {RUNS} violate; both safe thresholds in {safe:.3f} of the runs")
     assert broken <= VIOLATIONS_MAX
     assert safe > 0.5 or name in HOPELESS
 
