@@ -165,9 +165,9 @@ def _highest(logs: Floats, gains: Floats, counts: Floats) -> Floats:
 
 
 def log_evidence(state: State) -> Floats:
-    """Return ln K as it stands now, which may be below its peak; shape (..., thresholds)."""
+    """Return ln K as it stands now, which may be below its peak; shape (..., thresholds); above 490: 490."""
     values: Floats = np.log(np.exp(np.minimum(state.logs, _LOG_MAX)).sum(axis=-2) / len(STAKES))
-    return values
+    return np.minimum(values, _PEAK_MAX)
 
 
 def certified(state: State, delta: float) -> NDArray[np.intp]:

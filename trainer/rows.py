@@ -159,12 +159,16 @@ class WatermarkRow(msgspec.Struct, frozen=True, kw_only=True, tag="watermark"):
 
 
 class CertificateRow(msgspec.Struct, frozen=True, kw_only=True, tag="certificate"):
-    """What a process had proved by the watermark before this row: ln sup K by threshold, and tau (None: nothing)."""
+    """What a process had proved by the watermark before this row; tau None: nothing yet.
+
+    By threshold, `log_peaks` is ln sup K and `log_evidence` ln K as it stood then, both cut off at 490.
+    """
 
     epoch: str
     version: str
     segment: str
     log_peaks: tuple[float, ...]
+    log_evidence: tuple[float, ...]
     tau: float | None
 
 

@@ -68,6 +68,7 @@ class _DiffersError(Exception):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Gateway:
+    first: int
     closed: int
     live: bool = True
     lost: bool = False
@@ -96,7 +97,7 @@ class _Pass:
     waiting: dict[Place, SampledRecord] = field(default_factory=dict)
     labels: dict[Place, LabelRow] = field(default_factory=dict)
     closings: dict[tuple[int, str], ClosingRow] = field(default_factory=dict)
-    keys: set[str] = field(default_factory=set)
+    keys: set[tuple[str, str]] = field(default_factory=set)
     processes: dict[tuple[str, str, str], _Process] = field(default_factory=dict)
 
     def take(self, place: int, row: Row) -> None:
@@ -123,7 +124,8 @@ class _Pass:
                 self._closing(row)
             case JoinRow():
                 if row.gateway not in self.gateways:
-                    self.gateways[row.gateway] = _Gateway(closed=max(row.second, self.passed + 1) - 1)
+                    first = max(row.second, self.passed + 1)
+                    self.gateways[row.gateway] = _Gateway(first=first, closed=first - 1)
             case LostRow():
                 self._lost(row)
 
@@ -150,7 +152,10 @@ class _Pass:
         self.records += 1
         self.draws[row.epoch].append((place, row))
         self.newest = max(self.newest, row.second)
-        if row.second > self.passed and not self._gateway(row.gateway).lost:
+        if row.second <= self.passed:
+            return
+        gateway = self._gateway(row.gateway)
+        if row.second >= gateway.first and not (gateway.lost and row.second > gateway.closed):
             self.waiting.setdefault(row.place, row)
 
     def _closing(self, row: ClosingRow) -> None:
@@ -212,9 +217,9 @@ class _Pass:
                     _multiply(process, inf, 1.0, 1.0)
         for place in sorted(place for place in self.waiting if place[:2] == second):
             record = self.waiting.pop(place)
-            if record.request_key in self.keys:
+            if (record.epoch, record.request_key) in self.keys:
                 continue
-            self.keys.add(record.request_key)
+            self.keys.add((record.epoch, record.request_key))
             label = self.labels.get(place)
             if label is not None and label.truth is not None and self.epochs[record.epoch].exact:
                 wrong = sorted({scored.version for scored in record.scored if scored.prediction != label.truth})
@@ -231,11 +236,13 @@ class _Pass:
         if process is None:
             raise _DiffersError(f"a certificate of epoch {row.epoch}, version {row.version}, which has no process")
         self.certificates += 1
-        if len(row.log_peaks) != len(process.peaks):
-            raise _DiffersError(f"expected {len(process.peaks)} thresholds, got {len(row.log_peaks)}")
-        for threshold, said, found in zip(process.row.grid, row.log_peaks, process.peaks, strict=True):
-            if abs(said - found) > _TOLERANCE * max(1.0, abs(found)):
-                raise _DiffersError(f"ln sup K at threshold {threshold}: the row says {said}, its records say {found}")
+        now = [_log_evidence(logs) for logs in process.logs]
+        for name, told, values in (("sup K", row.log_peaks, process.peaks), ("K", row.log_evidence, now)):
+            if len(told) != len(values):
+                raise _DiffersError(f"ln {name}: expected {len(values)} thresholds, got {len(told)}")
+            for threshold, said, found in zip(process.row.grid, told, values, strict=True):
+                if abs(said - found) > _TOLERANCE * max(1.0, abs(found)):
+                    raise _DiffersError(f"ln {name} at {threshold}: the row says {said}, its records say {found}")
         needed, tau = log(1 / process.row.delta), None
         for threshold, said in zip(process.row.grid, row.log_peaks, strict=True):
             if said < needed:
@@ -308,5 +315,9 @@ def _multiply(process: _Process, confidence: float, weight: float, error: float)
             logs = process.logs[number]
             for stake, kappa in enumerate(_STAKES):
                 logs[stake] += log1p(-kappa * weight * (error - alpha) / (1 - alpha))
-            evidence = sum(exp(min(value, _LARGE + 10)) for value in logs) / len(_STAKES)
-            process.peaks[number] = max(process.peaks[number], min(log(evidence), _LARGE))
+            process.peaks[number] = max(process.peaks[number], _log_evidence(logs))
+
+
+def _log_evidence(logs: list[float]) -> float:
+    """Return ln K of one threshold's sums."""
+    return min(log(sum(exp(min(value, _LARGE + 10)) for value in logs) / len(_STAKES)), _LARGE)

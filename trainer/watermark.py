@@ -65,7 +65,7 @@ class Counted:
 class Pending:
     """What has arrived and is not counted yet. `passed` is the watermark, `left_out` the records that never count.
 
-    `keys` are the request keys counted so far: a key counts once.
+    `keys` are the epochs and request keys counted so far: in its epoch a key counts once.
     """
 
     passed: int = -1
@@ -74,7 +74,7 @@ class Pending:
     records: Mapping[Place, SampledRecord] = field(default_factory=dict)
     labels: Mapping[Place, LabelRow] = field(default_factory=dict)
     closings: Mapping[tuple[int, str], ClosingRow] = field(default_factory=dict)
-    keys: frozenset[str] = frozenset()
+    keys: frozenset[tuple[str, str]] = frozenset()
 
 
 def arrive(pending: Pending, rows: Iterable[Arrival]) -> Pending:
@@ -88,7 +88,7 @@ def arrive(pending: Pending, rows: Iterable[Arrival]) -> Pending:
     for row in rows:
         match row:
             case SampledRecord():
-                if row.second <= pending.passed or _lost(spans, row.gateway):
+                if row.second <= pending.passed or _never_counts(_span(spans, row.gateway), row.second):
                     left_out += 1
                 else:
                     records.setdefault(row.place, row)
@@ -96,7 +96,7 @@ def arrive(pending: Pending, rows: Iterable[Arrival]) -> Pending:
                 if row.second > pending.passed:
                     labels.setdefault(row.place, row)
             case ClosingRow():
-                if row.second > pending.passed and not _lost(spans, row.gateway):
+                if row.second > pending.passed and not _span(spans, row.gateway).lost:
                     spans[row.gateway] = _close(spans, row)
                     closings[row.second, row.gateway] = row
             case JoinRow():
@@ -136,6 +136,11 @@ def count(pending: Pending, *, reached: int, sla_seconds: int) -> tuple[Pending,
     return _after(pending, passed, keys), counted
 
 
+def forget(pending: Pending, epoch: str) -> Pending:
+    """Let go of the keys of an epoch whose secret is revealed: no record of it is still to come."""
+    return replace(pending, keys=frozenset(key for key in pending.keys if key[0] != epoch))
+
+
 def evidence(counted: Sequence[Counted], process: ProcessRow) -> Evidence:
     """Return what `counted` says to one process: only what has a factor other than 1."""
     found = [factor for factor in (_factor(each, process) for each in counted) if factor is not None]
@@ -169,7 +174,7 @@ def _frontier(pending: Pending) -> int:
 
 def _pass(
     pending: Pending, holes: Mapping[tuple[int, str], int], passed: int
-) -> tuple[tuple[Counted, ...], frozenset[str]]:
+) -> tuple[tuple[Counted, ...], frozenset[tuple[str, str]]]:
     counted: list[Counted] = []
     keys = set(pending.keys)
     records: dict[tuple[int, str], list[SampledRecord]] = defaultdict(list)
@@ -179,14 +184,14 @@ def _pass(
         never_came = Counted(second=second, gateway=gateway, record=None, label=None)
         counted.extend([never_came] * holes.get((second, gateway), 0))
         for record in records[second, gateway]:
-            if record.request_key not in keys:
-                keys.add(record.request_key)
+            if (record.epoch, record.request_key) not in keys:
+                keys.add((record.epoch, record.request_key))
                 label = pending.labels.get(record.place)
                 counted.append(Counted(second=second, gateway=gateway, record=record, label=label))
     return tuple(counted), frozenset(keys)
 
 
-def _after(pending: Pending, passed: int, keys: frozenset[str]) -> Pending:
+def _after(pending: Pending, passed: int, keys: frozenset[tuple[str, str]]) -> Pending:
     """Return what still waits once the watermark stands at `passed`."""
     return replace(
         pending,
@@ -205,8 +210,9 @@ def _span(spans: Mapping[str, Span], gateway: str) -> Span:
     return spans[gateway]
 
 
-def _lost(spans: Mapping[str, Span], gateway: str) -> bool:
-    return _span(spans, gateway).lost
+def _never_counts(span: Span, second: int) -> bool:
+    """Return whether a second is one that nobody will close any more, or that was over when its gateway joined."""
+    return second < span.first or (span.lost and second > span.closed)
 
 
 def _leave_out(records: dict[Place, SampledRecord], gateway: str, *, after: int) -> int:

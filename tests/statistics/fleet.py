@@ -94,7 +94,7 @@ class Fleet:
         latency[rng.random(every) < trouble.never_share] = NEVER
         served = np.broadcast_to(~self._down(tick)[..., np.newaxis], every)
         came = served & (rng.random(every) >= trouble.hole_share)
-        draw = rng.random(every)
+        draw = self.draws(tick)
         for gateway in range(GATEWAYS):
             at, here = np.s_[:, gateway, tick + self.skews[gateway]], np.s_[:, gateway]
             self.confidence[at], self.error[at], self.q[at] = confidence[here], error[here], q[here]
@@ -102,6 +102,11 @@ class Fleet:
             self.draw[at], self.known[at] = draw[here], tick + latency[here]
             self.served[at], self.came[at] = served[here], came[here]
             self.ready[at] = self._ready(tick, gateway)
+
+    def draws(self, tick: int) -> Floats:
+        """Return the numbers drawn in a tick, by run, gateway and request."""
+        assert tick < TICKS
+        return self.rng.random((self.runs, GATEWAYS, EACH))
 
     def closed(self, tick: int, gateway: int) -> NDArray[np.intp]:
         """Return when a gateway closes the second of this tick, NEVER if it dies before with its disk; by run."""
@@ -191,6 +196,11 @@ def arrivals(fleet: Fleet, run: int) -> dict[int, list[Arrival]]:
     return {tick: [*early[tick], *late[tick]] for tick in range(fleet.ticks)}
 
 
+def request_key(gateway: int, tick: int, number: int) -> str:
+    """Return what a replay calls a request."""
+    return f"client/{gateway}.{tick}.{number}"
+
+
 def _record(fleet: Fleet, at: tuple[int, int, int], number: int, gateway: str) -> SampledRecord:
     scored = Scored(
         version="1", scorer="margin", confidence=float(fleet.confidence[at][number]), prediction="0", eligible=True
@@ -203,7 +213,7 @@ def _record(fleet: Fleet, at: tuple[int, int, int], number: int, gateway: str) -
         model="m",
         epoch="1",
         segment="",
-        request_key=f"{at}/{number}",
+        request_key=request_key(at[1], tick, number),
         q=float(fleet.q[at][number]),
         floor=float(fleet.floor[at][number]),
         draw=float(fleet.draw[at][number]),
@@ -211,9 +221,9 @@ def _record(fleet: Fleet, at: tuple[int, int, int], number: int, gateway: str) -
     )
 
 
-def replay(fleet: Fleet, run: int) -> tuple[State, list[int]]:
-    """Send a run that is over through the library, row by row; returns the state and the watermark after each tick."""
-    process = ProcessRow(
+def process_of(fleet: Fleet) -> ProcessRow:
+    """Return what a replay judges."""
+    return ProcessRow(
         epoch="1",
         version="1",
         scorer="margin",
@@ -224,6 +234,11 @@ def replay(fleet: Fleet, run: int) -> tuple[State, list[int]]:
         first_second=0,
         last_second=TICKS - 1,
     )
+
+
+def replay(fleet: Fleet, run: int) -> tuple[State, list[int]]:
+    """Send a run that is over through the library, row by row; returns the state and the watermark after each tick."""
+    process = process_of(fleet)
     pending, passed = Pending(), list[int]()
     state = begin(len(process.grid))
     for rows in arrivals(fleet, run).values():

@@ -23,9 +23,7 @@ def test_thresholds_that_are_a_little_too_loose_are_not_certified(audit_share: f
     end = simulate(confidence, error, TEMPTING.thresholds, PROMISE, rng, audit_share=audit_share)
     broken = violations(end.state, TEMPTING.risk, PROMISE)
     safe = float((end.in_force[:, -1] >= 3).mean())
-    report(
-        f"audit share {audit_share}: {broken} of {RUNS} violate; all three safe thresholds in {safe:.3f} of the runs"
-    )
+    report(f"audit share {audit_share}: {broken} of {RUNS} violate; the three safe ones certified in {safe:.3f}")
     assert broken <= VIOLATIONS_MAX
     assert safe > 0.5
 
