@@ -95,6 +95,7 @@ class Certificate:
 
     `delta` is what this process had (see `lifetime_delta`), `log_evidence` ln sup K at `tau`, `audits` the sampled
     records that `tau` rests on, `watermark` the last second counted; it answers until `expire_second`, exclusive.
+    `digest` is that of its row in the ledger's chain: whoever keeps it can tell whether the chain's end was cut off.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Certificate:
     audits: int
     watermark: int
     expire_second: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

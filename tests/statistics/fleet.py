@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.statistics.simulation import Bands
+from tests.statistics.simulation import Bands, Floats
 from trainer.certificate import Evidence, Promise, State, advance, begin, certified
 from trainer.rows import ClosingRow, JoinRow, LabelRow, LostRow, ProcessRow, SampledRecord, Scored
 from trainer.watermark import Arrival, Pending, arrive, count, evidence

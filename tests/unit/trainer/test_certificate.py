@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from math import exp, log, pi
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
@@ -53,13 +54,14 @@ def test_it_is_the_formula() -> None:
         assert exp(state.peaks[number]) == pytest.approx(max(1.0, *values))
 
 
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(0, 600), max_size=5))
 def test_it_does_not_matter_where_the_ledger_is_cut(cuts: list[int]) -> None:
     """Counting in parts comes to the same as counting at once."""
     evidence = _evidence(2, 600)
     whole, parts = advance(begin(3), evidence, THRESHOLDS, 0.05), begin(3)
     edges = [0, *sorted(cuts), 600]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         part = Evidence(
             confidence=evidence.confidence[first:last],
             weight=evidence.weight[first:last],

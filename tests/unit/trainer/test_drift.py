@@ -52,7 +52,7 @@ def test_a_change_of_confidences_is_seen_and_chance_is_not() -> None:
     rng = np.random.default_rng(2)
 
     def bins(a: float) -> list[int]:
-        return np.histogram(rng.beta(a, 1, 2_000), 20, (0, 1))[0].tolist()
+        return [int(number) for number in np.histogram(rng.beta(a, 1, 2_000), 20, (0, 1))[0]]
 
     assert histogram_changed(bins(5), bins(4)) < 1e-4
     values = [histogram_changed(bins(5), bins(5)) for _ in range(300)]
@@ -91,6 +91,7 @@ def _certificate(epoch: str, watermark: int, expire: int, number: int = 1) -> Ce
         audits=500,
         watermark=watermark,
         expire_second=expire,
+        digest="00",
     )
 
 

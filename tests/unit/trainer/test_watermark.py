@@ -70,7 +70,7 @@ def _counted(rows: Iterable[Arrival], reached: int = 0) -> tuple[int, list[tuple
 def test_records_count_in_the_order_of_second_gateway_and_counter() -> None:
     """However they, and their labels, come."""
     records = [_record(2), _record(1, counter=2), _record(1, "b"), _record(1)]
-    rows = [JOIN_B, JOIN, *records, *(_label(record) for record in records)]
+    rows: list[Arrival] = [JOIN_B, JOIN, *records, *(_label(record) for record in records)]
     closings = [_closing(1, "b", 1), _closing(2, "b"), _closing(1, "a", 2), _closing(2, "a", 1)]
     expected = [(1, "a", 1, False), (1, "a", 2, False), (1, "b", 1, False), (2, "a", 1, False)]
     assert _counted([*rows, *closings]) == (2, expected)
@@ -79,7 +79,7 @@ def test_records_count_in_the_order_of_second_gateway_and_counter() -> None:
 def test_every_live_gateway_must_have_closed_the_second() -> None:
     """One that is slow, or only just joined, holds the watermark; one that ended in good order does not."""
     record = _record(1)
-    rows = [JOIN, JOIN_B, record, _label(record), _closing(5, "a"), _closing(3, "b")]
+    rows: list[Arrival] = [JOIN, JOIN_B, record, _label(record), _closing(5, "a"), _closing(3, "b")]
     assert _counted([JOIN, JOIN_B, _closing(5, "a"), _closing(3, "b")])[0] == 3
     assert _counted([JOIN, JOIN_B, _closing(5, "a"), _closing(3, "b", final=True)])[0] == 5
     assert _counted([JOIN, _closing(5, "a"), JoinRow(second=4, gateway="b")])[0] == 3
@@ -118,7 +118,7 @@ def test_who_was_not_drawn_is_not_waited_for() -> None:
 def test_a_record_that_never_came_is_an_error_at_the_head_of_its_second() -> None:
     """It is waited for as long as a label is."""
     record = _record(2, counter=3)
-    rows = [JOIN, record, _label(record), _closing(2, "a", 2)]
+    rows: list[Arrival] = [JOIN, record, _label(record), _closing(2, "a", 2)]
     assert _counted(rows, reached=2 + SLA) == (1, [])
     assert _counted(rows, reached=2 + SLA + 1) == (2, [(2, "a", None, True), (2, "a", 3, False)])
 
@@ -126,7 +126,16 @@ def test_a_record_that_never_came_is_an_error_at_the_head_of_its_second() -> Non
 def test_the_unclosed_seconds_of_a_lost_gateway_are_left_out_whole() -> None:
     """What it closed counts, what it had not closed never does, even what comes afterwards."""
     closed, unclosed, late = _record(1, "b"), _record(2, "b"), _record(3, "b")
-    rows = [JOIN, JOIN_B, closed, unclosed, _label(closed), _closing(1, "b", 1), _closing(5, "a"), LostRow(gateway="b")]
+    rows: list[Arrival] = [
+        JOIN,
+        JOIN_B,
+        closed,
+        unclosed,
+        _label(closed),
+        _closing(1, "b", 1),
+        _closing(5, "a"),
+        LostRow(gateway="b"),
+    ]
     pending = arrive(Pending(), [*rows, late, _closing(4, "b")])
     pending, counted = count(pending, reached=0, sla_seconds=SLA)
     assert (pending.passed, pending.left_out, len(counted)) == (5, 2, 1)
@@ -135,7 +144,15 @@ def test_the_unclosed_seconds_of_a_lost_gateway_are_left_out_whole() -> None:
 def test_a_record_of_a_closed_second_still_counts_after_its_gateway_was_lost() -> None:
     """It was on its way."""
     record = _record(1, "b")
-    rows = [JOIN, JOIN_B, _closing(1, "b", 1), _closing(5, "a"), LostRow(gateway="b"), record, _label(record)]
+    rows: list[Arrival] = [
+        JOIN,
+        JOIN_B,
+        _closing(1, "b", 1),
+        _closing(5, "a"),
+        LostRow(gateway="b"),
+        record,
+        _label(record),
+    ]
     assert _counted(rows) == (5, [(1, "b", 1, False)])
 
 
@@ -154,7 +171,7 @@ def test_a_key_counts_once() -> None:
         _record(2, request_key="k"),
         _record(3, request_key="k", epoch="2"),
     )
-    rows = [JOIN, first, again, other, *(_label(each) for each in (first, again, other))]
+    rows: list[Arrival] = [JOIN, first, again, other, *(_label(each) for each in (first, again, other))]
     pending = arrive(Pending(), [*rows, _closing(1, "a", 1), _closing(2, "a", 1), _closing(3, "a", 1)])
     pending, counted = count(pending, reached=0, sla_seconds=SLA)
     assert [each.second for each in counted] == [1, 3]
@@ -164,7 +181,7 @@ def test_a_key_counts_once() -> None:
 def test_what_comes_twice_counts_once() -> None:
     """The first record, and the first label, stand."""
     record = _record(1)
-    rows = [JOIN, JOIN, record, record, _label(record, "7"), _label(record), _closing(1, "a", 1)]
+    rows: list[Arrival] = [JOIN, JOIN, record, record, _label(record, "7"), _label(record), _closing(1, "a", 1)]
     assert _counted(rows) == (1, [(1, "a", 1, True)])
 
 
