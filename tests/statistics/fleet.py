@@ -134,30 +134,35 @@ class Fleet:
         return np.where(gone, declared, np.maximum(waits, closed))
 
     def _pass(self, tick: int) -> None:
-        """Count every second that can be passed now."""
+        """Count every second that can be passed now: eight at a time while there are as many, then one by one."""
         last = min(tick, TICKS) - 1
-        while True:
-            following = self.watermark + 1
-            runs = np.flatnonzero(following <= last)
-            runs = runs[(self.ready[runs, :, following[runs]] <= tick).all(axis=1)]
-            if not len(runs):
-                return
-            part = State(logs=self.state.logs[runs], peaks=self.state.peaks[runs])
-            counted = advance(
-                part, self._evidence(runs, following[runs], tick), self.bands.thresholds, self.promise.alpha
-            )
-            self.state.logs[runs], self.state.peaks[runs] = counted.logs, counted.peaks
-            self.watermark[runs] += 1
+        for width in (8, 1):
+            while True:
+                runs = np.flatnonzero(self.watermark + width <= last)
+                seconds = self.watermark[runs, np.newaxis] + np.arange(1, width + 1)
+                over = (self.ready[runs[:, np.newaxis], :, seconds] <= tick).all(axis=(1, 2))
+                runs, seconds = runs[over], seconds[over]
+                if not len(runs):
+                    break
+                part = State(logs=self.state.logs[runs], peaks=self.state.peaks[runs])
+                found = self._evidence(runs, seconds, tick)
+                part = advance(part, found, self.bands.thresholds, self.promise.alpha)
+                self.state.logs[runs], self.state.peaks[runs] = part.logs, part.peaks
+                self.watermark[runs] += width
 
-    def _evidence(self, runs: NDArray[np.intp], second: NDArray[np.intp], tick: int) -> Evidence:
-        """Return one second of each of `runs`: for each gateway what never came, then what did."""
-        at = (runs, slice(None), second)
+    def _evidence(self, runs: NDArray[np.intp], seconds: NDArray[np.intp], tick: int) -> Evidence:
+        """Return some seconds of each of `runs`: for each gateway what never came, then what did."""
+        # Axes: run, second, gateway, request.
+        at = (runs[:, np.newaxis], slice(None), seconds)
         drawn = self.served[at] & (self.draw[at] < self.q[at])
-        hole = drawn & ~self.came[at]
         error = np.where(self.known[at] <= tick, self.error[at], 1.0)
         weight = np.where(drawn & self.came[at], self.floor[at] / self.q[at], 0.0)
-        columns = (np.full(hole.shape, np.inf), self.confidence[at]), (hole.astype(float), weight), (hole * 1.0, error)
-        confidence, weight, error = (np.concatenate(pair, axis=2).reshape(len(runs), -1) for pair in columns)
+        columns = [self.confidence[at], weight, error]
+        if self.trouble.hole_share:
+            hole = (drawn & ~self.came[at]).astype(np.float64)
+            lost = (np.full(hole.shape, np.inf), hole, hole)
+            columns = [np.concatenate(pair, axis=3) for pair in zip(lost, columns, strict=True)]
+        confidence, weight, error = (column.reshape(len(runs), -1) for column in columns)
         return Evidence(confidence=confidence, weight=weight, error=error)
 
 
