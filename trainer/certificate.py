@@ -144,21 +144,22 @@ def advance(state: State, evidence: Evidence, thresholds: Floats, alpha: float |
 
     Where `alpha` is an array (streams, 1), each stream is tested against its own.
     """
-    logs, best = state.logs, np.exp(state.peaks)
+    logs, peaks = state.logs, state.peaks
     gain = evidence.weight * (evidence.error - alpha) / (1 - alpha)
     gains = -gain[..., np.newaxis] * np.array(STAKES)
     for first in range(0, gain.shape[-1], _STRIDE):
         part = gains[..., first : first + _STRIDE, :]
         counts = (evidence.confidence[..., first : first + _STRIDE, np.newaxis] >= thresholds).astype(np.float64)
-        best = np.maximum(best, _highest(logs, part, counts))
+        peaks = np.maximum(peaks, np.minimum(np.log(_highest(logs, part, counts)), _PEAK_MAX))
         logs = logs + np.swapaxes(np.log1p(part), -1, -2) @ counts
-    return State(logs=logs, peaks=np.minimum(np.log(best), _PEAK_MAX))
+    return State(logs=logs, peaks=peaks)
 
 
 def _highest(logs: Floats, gains: Floats, counts: Floats) -> Floats:
     """Return the highest K after any of some records: `gains` is F - 1 (..., records, stakes), `counts` their 1{c}."""
     powers = np.exp(np.minimum(logs, _LOG_MAX))
-    best = np.zeros(powers.sum(axis=-2).shape)
+    # Far below any peak, and above 0, of which there is no logarithm.
+    best = np.full(powers.sum(axis=-2).shape, np.finfo(np.float64).tiny)
     for record in range(gains.shape[-2]):
         # Not a power of the new sums for each record: that takes three times as long.
         powers = powers * (1 + counts[..., record, np.newaxis, :] * gains[..., record, :, np.newaxis])
@@ -168,7 +169,7 @@ def _highest(logs: Floats, gains: Floats, counts: Floats) -> Floats:
 
 def log_evidence(state: State) -> Floats:
     """Return ln K as it stands now, which may be below its peak; shape (..., thresholds); above 490: 490."""
-    values: Floats = np.log(np.exp(np.minimum(state.logs, _LOG_MAX)).sum(axis=-2) / len(STAKES))
+    values: Floats = np.logaddexp.reduce(state.logs, axis=-2) - log(len(STAKES))
     return np.minimum(values, _PEAK_MAX)
 
 

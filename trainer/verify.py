@@ -320,4 +320,5 @@ def _multiply(process: _Process, confidence: float, weight: float, error: float)
 
 def _log_evidence(logs: list[float]) -> float:
     """Return ln K of one threshold's sums."""
-    return min(log(sum(exp(min(value, _LARGE + 10)) for value in logs) / len(_STAKES)), _LARGE)
+    largest = max(logs)
+    return min(largest + log(sum(exp(value - largest) for value in logs) / len(_STAKES)), _LARGE)

@@ -10,6 +10,8 @@ from tests.statistics.simulation import Bands, report, violations
 from trainer.certificate import Promise
 
 RUNS, VIOLATIONS_MAX = 1_000, 63
+# Ten seconds each on an idle core; a busy machine is no finding.
+pytestmark = pytest.mark.timeout(600)
 COVERAGE = np.array([0.4, 0.5, 0.7, 1.0])
 TROUBLES = {
     "late": (0.05, Trouble()),

@@ -10,6 +10,8 @@ from tests.statistics.simulation import Bands, Floats, report, simulate, violati
 from trainer.certificate import Evidence, Promise, advance, begin
 
 RUNS, REQUESTS, VIOLATIONS_MAX = 1_000, 4_000, 63
+# Five seconds each on an idle core; a busy machine is no finding.
+pytestmark = pytest.mark.timeout(600)
 PROMISE = Promise(alpha=0.05, delta=0.05)
 TEMPTING = Bands(coverage=np.linspace(0.3, 1.0, 15), risk=PROMISE.alpha * np.array([0.4] * 3 + [1.02] * 12))
 AT_ALPHA = Bands(coverage=np.array([1.0]), risk=np.array([PROMISE.alpha]))

@@ -133,6 +133,23 @@ def test_a_long_quiet_life_is_no_overflow() -> None:
     assert np.isfinite(state.logs).all()
 
 
+def test_a_long_disaster_is_no_underflow() -> None:
+    """Nothing but errors: ln K falls without end, and the supremum stays that of the beginning."""
+    wrong = Evidence(confidence=np.ones(20_000), weight=np.ones(20_000), error=np.ones(20_000))
+    state = advance(begin(1), wrong, np.array([0.5]), 0.05)
+    assert float(state.peaks[0]) == 0
+    assert float(log_evidence(state)[0]) == pytest.approx(20_000 * log(0.9) - log(6))
+
+
+def test_a_certificate_survives_being_carried_on() -> None:
+    """However often nothing is counted, a peak at the very line stays there."""
+    state = begin(1)
+    at_line = type(state)(logs=state.logs, peaks=np.array([log(1 / 0.05)]))
+    for _ in range(20):
+        at_line = advance(at_line, _evidence(5, 3), np.array([2.0]), 0.05)
+    assert certified(at_line, 0.05) == 1
+
+
 @given(
     st_numpy.arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1)),
     st.integers(1, 100),
