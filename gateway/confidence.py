@@ -1,11 +1,14 @@
-"""How sure a model is: the largest class probability, and which class has it. Pure."""
+"""How sure a model is: the largest class probability, and which class has it; and scores to certify by. Pure."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from enum import StrEnum
+from typing import Any, Final, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fallback.errors import InvalidError
 
 # How far from [0, 1] rounding may bring a probability.
 SLACK: Final = 1e-3
@@ -42,3 +45,58 @@ def confidence(scores: NDArray[Any], activation: Activation) -> tuple[NDArray[np
         values = softmax(values)
     largest = np.take_along_axis(values, predicted[:, np.newaxis], axis=-1)[:, 0]
     return np.where(usable, np.clip(largest, 0.0, 1.0), 0.0), predicted
+
+
+class Scorer(StrEnum):
+    """What a threshold is compared with.
+
+    `MARGIN`: the largest probability less the second; `MAX_SOFTMAX`: the largest; `ENERGY`: ln sum exp of the scores,
+    brought into (0, 1) without changing its order, for models whose scores are no probabilities.
+    """
+
+    MARGIN = "margin"
+    MAX_SOFTMAX = "max_softmax"
+    ENERGY = "energy"
+
+
+def score(
+    scores: NDArray[Any], activation: Activation, scorer: Scorer = Scorer.MARGIN
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return each row's score in [0, 1], higher is surer, and the index of the predicted class.
+
+    Takes the same as `confidence`, and gives 0 to the same unusable rows. Raises InvalidError for the energy of
+    probabilities: their sum is always 1.
+    """
+    largest, predicted = confidence(scores, activation)
+    match scorer:
+        case Scorer.MAX_SOFTMAX:
+            return largest, predicted
+        case Scorer.MARGIN:
+            found = _margin(scores.astype(np.float64), activation, predicted)
+        case Scorer.ENERGY:
+            if activation == "none":
+                raise InvalidError("scorer: expected margin or max_softmax for a model that gives probabilities")
+            found = _energy(scores.astype(np.float64))
+        case _:
+            assert_never(scorer)
+    # A usable row's largest probability is above 0, except where all of them are 0.
+    return np.where(largest > 0, found, 0.0), predicted
+
+
+def _margin(values: NDArray[np.float64], activation: Activation, predicted: NDArray[np.intp]) -> NDArray[np.float64]:
+    values = np.where(np.isfinite(values), values, 0.0)
+    if activation == "softmax":
+        values = softmax(values)
+    largest = np.take_along_axis(values, predicted[:, np.newaxis], axis=-1)[:, 0]
+    np.put_along_axis(values, predicted[:, np.newaxis], -np.inf, axis=-1)
+    # With one class only, nothing comes second.
+    second = np.maximum(values.max(axis=-1), 0.0)
+    margin: NDArray[np.float64] = np.clip(largest - second, 0.0, 1.0)
+    return margin
+
+
+def _energy(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    energy: NDArray[np.float64] = np.logaddexp.reduce(np.where(np.isfinite(values), values, 0.0), axis=-1)
+    # x / (1 + |x|) has room for every energy; a logistic curve would make all large ones equal.
+    squeezed: NDArray[np.float64] = 0.5 + 0.5 * energy / (1 + np.abs(energy))
+    return squeezed

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
-from gateway.confidence import confidence, softmax
+from fallback.errors import InvalidError
+from gateway.confidence import Scorer, confidence, score, softmax
 
 Floats = NDArray[np.float64]
 SHAPES = st.tuples(st.integers(1, 8), st.integers(1, 6))
@@ -75,3 +76,41 @@ def test_permuting_classes_permutes_the_answer(classes: int, seed: int) -> None:
     other = confidence(scores[:, order], "softmax")
     assert other[0][0] == pytest.approx(sure[0])
     assert order[other[1][0]] == predicted[0]
+
+
+PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.4, 0.4, 0.2], [1.0, 0.0, 0.0]])
+
+
+def test_the_margin_is_how_far_the_second_is_behind() -> None:
+    """The default score; a tie has none."""
+    found, predicted = score(PROBABILITIES, "none")
+    np.testing.assert_allclose(found, [0.5, 0.0, 1.0])
+    assert predicted.tolist() == [0, 0, 0]
+    np.testing.assert_allclose(score(np.log(PROBABILITIES[:1]), "softmax")[0], [0.5])
+    np.testing.assert_allclose(score(np.array([[0.3]]), "none")[0], [0.3])
+
+
+def test_max_softmax_is_the_confidence() -> None:
+    """The largest probability."""
+    found, predicted = score(PROBABILITIES, "none", Scorer.MAX_SOFTMAX)
+    expected = confidence(PROBABILITIES, "none")
+    np.testing.assert_array_equal(found, expected[0])
+    np.testing.assert_array_equal(predicted, expected[1])
+
+
+def test_energy_keeps_its_order_within_zero_and_one() -> None:
+    """However large the scores; for probabilities it says nothing and is refused."""
+    scores = np.array([[-900.0, -901.0], [-2.0, -1.0], [0.0, 0.0], [40.0, 1.0], [41.0, 1.0], [900.0, 0.0]])
+    found, _ = score(scores, "softmax", Scorer.ENERGY)
+    assert (np.diff(found) > 0).all()
+    assert ((found > 0) & (found < 1)).all()
+    with pytest.raises(InvalidError, match="margin or max_softmax"):
+        score(PROBABILITIES, "none", Scorer.ENERGY)
+
+
+@pytest.mark.parametrize("scorer", Scorer)
+def test_a_row_that_says_nothing_scores_zero(scorer: Scorer) -> None:
+    """NaN and infinity, whatever is asked."""
+    found, _ = score(np.array([[np.nan, 1.0], [np.inf, 1.0], [2.0, 1.0]]), "softmax", scorer)
+    assert found[:2].tolist() == [0.0, 0.0]
+    assert found[2] > 0

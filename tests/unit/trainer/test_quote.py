@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fallback.errors import InvalidError
+from tests.statistics.simulation import report
+from trainer.certificate import Evidence, Promise, advance, begin, certified
+from trainer.quote import Plan, Work, audits_needed, boundary, check_plan, quote
+
+ONE_PER_CENT = Promise(alpha=0.01)
+WORK = Work(requests_per_hour=100, coverage=0.7, true_error=0.003, model_error=0.07)
+
+
+@pytest.mark.parametrize(("error", "audits"), [(0.0, 438), (0.003, 869), (0.005, 1_895)])
+def test_what_one_per_cent_costs(error: float, audits: int) -> None:
+    """The median number of audits, exactly; nothing is drawn by lot."""
+    found = audits_needed(ONE_PER_CENT, error)[0]
+    report(f"alpha 1 %, true error {error}: a median of {found} audits")
+    assert found is not None
+    assert abs(found - audits) <= 0.15 * audits
+
+
+def test_the_exact_walk_agrees_with_drawing_lots() -> None:
+    """2,000 runs of the certificate itself need as many audits, half of them and nine of ten."""
+    rng = np.random.default_rng(71)
+    runs, promise = 2_000, Promise(alpha=0.05)
+    state, first = begin(1, (runs,)), np.full(runs, 1_001)
+    for audit in range(1, 1_001):
+        error = (rng.random((runs, 1)) < 0.015).astype(np.float64)
+        evidence = Evidence(confidence=np.ones(error.shape), weight=np.ones(error.shape), error=error)
+        state = advance(state, evidence, np.array([0.5]), promise.alpha)
+        first = np.where((first > audit) & (certified(state, promise.delta) == 1), audit, first)
+    median, high = audits_needed(promise, 0.015, shares=(0.5, 0.9))
+    assert median is not None
+    assert high is not None
+    assert np.median(first) == pytest.approx(median, rel=0.1)
+    assert np.quantile(first, 0.9) == pytest.approx(high, rel=0.15)
+
+
+def test_the_boundary_is_the_first_number_that_certifies() -> None:
+    """With so many audits, e of them wrong, the certificate is there; with one fewer it is not."""
+    numbers = boundary(ONE_PER_CENT, errors=4)
+    for errors, number in enumerate(numbers.tolist()):
+        for count, expected in ((number, 1), (number - 1, 0)):
+            error = np.zeros(count)
+            error[:errors] = 1
+            evidence = Evidence(confidence=np.ones(count), weight=np.ones(count), error=error)
+            assert certified(advance(begin(1), evidence, np.array([0.5]), 0.01), 0.05) == expected
+
+
+def test_what_is_still_needed_goes_on_from_where_it_stands() -> None:
+    """After 300 right audits, 138 more are needed if nothing is wrong; after 438 none."""
+    for done, left in ((300, 138), (438, 0)):
+        right = Evidence(confidence=np.ones(done), weight=np.ones(done), error=np.zeros(done))
+        logs = advance(begin(1), right, np.array([0.5]), 0.01).logs[:, 0]
+        assert audits_needed(ONE_PER_CENT, 0.0, logs=logs) == (left,)
+
+
+def test_a_quote_counts_requests_days_and_hours() -> None:
+    """While everything goes to people, each request above the threshold is an audit, and all of them are work."""
+    offer = quote(ONE_PER_CENT, WORK)
+    assert offer.audits is not None
+    assert offer.requests == round(offer.audits / 0.7)
+    assert offer.days == pytest.approx(offer.audits / 0.7 / 100 / 24)
+    # 7 % of the reviews, and a tenth of the others, take two more people.
+    assert offer.person_hours == pytest.approx(offer.audits / 0.7 * (1 + 2 * (0.07 + 0.093)) * 10 / 3600)
+    assert offer.audits_high is not None
+    assert offer.audits_high > offer.audits
+
+
+def _plan(work: Work = WORK, **changes: float) -> Plan:
+    return check_plan(
+        ONE_PER_CENT, work, **{"audit_share": 0.2, "reviews_per_hour_max": 200.0, "expire_days": 30.0, **changes}
+    )
+
+
+def test_a_plan_that_fits_has_no_problems() -> None:
+    """And says what it costs an hour, before and after."""
+    plan = _plan()
+    assert plan.problems == ()
+    assert plan.reviews_per_hour_before == pytest.approx(100 * 1.326)
+    assert plan.reviews_per_hour_after == pytest.approx((30 + 14) * 1.326)
+
+
+def test_what_does_not_fit_is_said() -> None:
+    """Too few people, too short a life, an error rate that cannot be proved, reviewers who err too often."""
+    assert "have more reviewers" in " ".join(_plan(reviews_per_hour_max=50).problems)
+    assert "let it live longer, or audit more" in " ".join(_plan(audit_share=0.01).problems)
+    hopeless = Work(requests_per_hour=100, coverage=0.9, true_error=0.02, model_error=0.07)
+    assert "ask for less coverage" in " ".join(_plan(hopeless).problems)
+    careless = Work(requests_per_hour=100, coverage=0.7, true_error=0.003, model_error=0.07, reviewer_error=0.08)
+    plan = _plan(careless)
+    assert plan.quote.audits is None
+    assert "train reviewers" in " ".join(plan.problems)
+
+
+def test_nothing_is_proved_without_audits() -> None:
+    """A share of 0 and other impossible numbers are refused."""
+    with pytest.raises(InvalidError, match="audit_share"):
+        _plan(audit_share=0.0)
+    with pytest.raises(InvalidError, match="reviews_per_hour_max"):
+        _plan(reviews_per_hour_max=0.0)
+    with pytest.raises(InvalidError, match="coverage"):
+        Work(requests_per_hour=1, coverage=0, true_error=0, model_error=0)
+    with pytest.raises(InvalidError, match="true_error"):
+        Work(requests_per_hour=1, coverage=1, true_error=2, model_error=0)
+    with pytest.raises(InvalidError, match="requests_per_hour"):
+        Work(requests_per_hour=0, coverage=1, true_error=0, model_error=0)

@@ -1,0 +1,223 @@
+"""The certificate: which confidence is enough, proved from people's answers while they come in.
+
+Theory of operation. The operator promises that at most a share alpha of the automatic answers is wrong, with
+confidence 1 - delta. A request t of the population has a confidence c_t, an error E_t (1 where the prediction was not
+the truth, else 0), a probability q_t > 0 with which it was to be reviewed blind, and the draw xi_t in {0, 1} that came
+of it; p_t <= q_t is the lowest probability that was in force. For a threshold theta and a stake kappa in (0, 1)
+
+    X_t = 1{c_t >= theta} (xi_t / q_t) (E_t - alpha)         F_t = 1 - kappa p_t / (1 - alpha) X_t
+    K_t = mean over kappa of F_1 F_2 ... F_t                 theta is certified once sup over t of K_t >= 1 / delta
+
+*No bet wins on average where the promise fails.* Say that the risk r = P(E = 1 | c >= theta) is at least alpha. What
+was before t decides the rule that q_t follows (1 below tau, the audit share above) and p_t. Given that past, (c_t, E_t)
+is a new request, and xi_t given c_t is a coin of probability q_t that knows nothing of E_t. So xi_t / q_t has mean 1
+given (c_t, E_t), and E[X_t | past] = P(c >= theta) (r - alpha) >= 0, whatever the rule. As kappa, p_t >= 0, the mean of
+F_t given the past is at most 1. *No factor is negative*: X_t <= (1 - alpha) / q_t, so F_t >= 1 - kappa p_t / q_t >= 1 -
+kappa > 0. So each product, and their mean K, is a non-negative supermartingale that begins at 1, and Ville's inequality
+says P(sup over t of K_t >= 1 / delta) <= delta. That the supremum is over all t is what allows to look after every
+label, to stop when it suffices, and to let what was certified set tau and so the next q. It needs three things of its
+surroundings, and gets them: requests are exchangeable within an epoch; p_t and the rule for q_t follow from records
+before t alone, in an order fixed before any label is known (`trainer.watermark`); the draw is a hash under a secret.
+
+*An error that is only assumed* (no label in time) makes a factor smaller, as does a record that never came and counts
+as an error at every confidence with p / q = 1: both keep K below the process of the proof.
+
+*Fixed sequence.* The grid is frozen before the first record counts and goes from the strictest threshold to the
+loosest; each is judged at full delta, and the first that is not certified ends the walk. Let theta be the first of the
+grid whose risk is above alpha. To certify it or any looser one, its own process must reach 1 / delta; one process,
+fixed beforehand: delta. That risk rises as the threshold falls is not needed.
+
+*What is kept.* ln F depends on its record alone and an unsampled record has F = 1: the sums of logarithms, thresholds x
+stakes, add up over any cut of the ledger. The supremum does not: it is found by going through the records in their
+order, beginning from the sums so far. Whoever looks less often finds a smaller supremum, never a false one.
+
+The same records certify a challenger: c_t and E_t are its own, q_t and xi_t those of the request as it was served.
+After Waudby-Smith and Ramdas (Estimating means of bounded random variables by betting, 2024) and Howard et al. (2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log, pi
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fallback.errors import InvalidError
+
+Floats = NDArray[np.float64]
+
+STAKES: Final = (0.1, 0.25, 0.45, 0.65, 0.8, 0.92)
+THRESHOLDS: Final = 20
+COVERAGE_MIN: Final = 0.4
+THRESHOLDS_MAX: Final = 100
+# Of so many records at a time are the factors in memory, and multiplied from the exact sum on.
+_STRIDE: Final = 256
+# Sums of logarithms beyond this are as good as proved; a stride later their powers must still be numbers.
+_LOG_MAX: Final = 500.0
+# Nobody needs to know more exactly how much more than proved a threshold is.
+_PEAK_MAX: Final = 490.0
+_BOUND_STEPS: Final = 200
+_SHARE_MAX: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """At most `alpha` of the automatic answers wrong, with confidence 1 - `delta`; both in (0, 1/2]."""
+
+    alpha: float
+    delta: float = 0.05
+
+    def __post_init__(self) -> None:
+        for field, value in (("alpha", self.alpha), ("delta", self.delta)):
+            if not 0 < value <= _SHARE_MAX:
+                raise InvalidError(f"{field}: expected a share above 0 and at most {_SHARE_MAX}, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What one process is about; a certificate says nothing of another version, scorer, segment or epoch.
+
+    `segment` is "" for all requests. A challenger has a process of its own, named by its version.
+    """
+
+    model: str
+    version: str
+    scorer: str
+    segment: str = ""
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A threshold that was proved, as it travels to the gateways.
+
+    `delta` is what this process had (see `lifetime_delta`), `log_evidence` ln sup K at `tau`, `audits` the sampled
+    records that `tau` rests on, `watermark` the last second counted; it answers until `expire_second`, exclusive.
+    `digest` is that of its row in the ledger's chain: whoever keeps it can tell whether the chain's end was cut off.
+    """
+
+    name: str
+    process: Process
+    alpha: float
+    delta: float
+    tau: float
+    log_evidence: float
+    audits: int
+    watermark: int
+    expire_second: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evidence:
+    """Sampled records in their order, which is the last axis; axes before it are independent streams.
+
+    `confidence` of the version judged (infinite: counts at every threshold), `weight` = p / q in (0, 1] where a blind
+    review was drawn, and 0 where none was or the record is not of the population; `error` is 1 or 0.
+    """
+
+    confidence: Floats
+    weight: Floats
+    error: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class State:
+    """A process so far: `logs` (..., stakes, thresholds), sums of ln F, and `peaks` (..., thresholds), ln sup K.
+
+    A peak above 490 stands as 490.
+    """
+
+    logs: Floats
+    peaks: Floats
+
+
+def begin(thresholds: int, streams: tuple[int, ...] = ()) -> State:
+    """Return the state before the first record: K = 1 everywhere."""
+    return State(logs=np.zeros((*streams, len(STAKES), thresholds)), peaks=np.zeros((*streams, thresholds)))
+
+
+def advance(state: State, evidence: Evidence, thresholds: Floats, alpha: float | Floats) -> State:
+    """Count `evidence`, which comes after all that `state` holds; `thresholds` from the strictest to the loosest.
+
+    Where `alpha` is an array (streams, 1), each stream is tested against its own.
+    """
+    logs, peaks = state.logs, state.peaks
+    gain = evidence.weight * (evidence.error - alpha) / (1 - alpha)
+    gains = -gain[..., np.newaxis] * np.array(STAKES)
+    for first in range(0, gain.shape[-1], _STRIDE):
+        part = gains[..., first : first + _STRIDE, :]
+        counts = (evidence.confidence[..., first : first + _STRIDE, np.newaxis] >= thresholds).astype(np.float64)
+        peaks = np.maximum(peaks, np.minimum(np.log(_highest(logs, part, counts)), _PEAK_MAX))
+        logs = logs + np.swapaxes(np.log1p(part), -1, -2) @ counts
+    return State(logs=logs, peaks=peaks)
+
+
+def _highest(logs: Floats, gains: Floats, counts: Floats) -> Floats:
+    """Return the highest K after any of some records: `gains` is F - 1 (..., records, stakes), `counts` their 1{c}."""
+    powers = np.exp(np.minimum(logs, _LOG_MAX))
+    # Far below any peak, and above 0, of which there is no logarithm.
+    best = np.full(powers.sum(axis=-2).shape, np.finfo(np.float64).tiny)
+    for record in range(gains.shape[-2]):
+        # Not a power of the new sums for each record: that takes three times as long.
+        powers = powers * (1 + counts[..., record, np.newaxis, :] * gains[..., record, :, np.newaxis])
+        best = np.maximum(best, powers.sum(axis=-2))
+    return best / len(STAKES)
+
+
+def log_evidence(state: State) -> Floats:
+    """Return ln K as it stands now, which may be below its peak; shape (..., thresholds); above 490: 490."""
+    values: Floats = np.logaddexp.reduce(state.logs, axis=-2) - log(len(STAKES))
+    return np.minimum(values, _PEAK_MAX)
+
+
+def certified(state: State, delta: float) -> NDArray[np.intp]:
+    """Return how many thresholds are certified, counted from the strictest; shape (...)."""
+    held: NDArray[np.intp] = np.logical_and.accumulate(state.peaks >= log(1 / delta), axis=-1).sum(axis=-1)
+    return held
+
+
+def tau(state: State, thresholds: Floats, delta: float) -> float | None:
+    """Return the loosest certified threshold of one stream; None while there is none."""
+    count = int(certified(state, delta))
+    return float(thresholds[count - 1]) if count else None
+
+
+def grid(confidences: Floats, *, thresholds: int = THRESHOLDS, coverage_min: float = COVERAGE_MIN) -> Floats:
+    """Return the thresholds to certify, strictest first, from unlabelled `confidences`.
+
+    Each lets through an equal step more than the one before, from `coverage_min` in (0, 1] up to everything; fewer than
+    `thresholds` where confidences tie. Raises InvalidError for no confidences or an impossible number.
+    """
+    if not 1 <= thresholds <= THRESHOLDS_MAX or not 0 < coverage_min <= 1:
+        raise InvalidError(
+            f"grid: expected 1 to {THRESHOLDS_MAX} thresholds, coverage_min in (0, 1], got {thresholds}, {coverage_min}"
+        )
+    if not len(confidences) or not np.isfinite(confidences).all():
+        raise InvalidError(f"grid: expected finite confidences, got {len(confidences)} values")
+    descending = np.sort(confidences)[::-1]
+    shares = np.linspace(coverage_min, 1.0, thresholds) if thresholds > 1 else np.array([coverage_min])
+    places = [ceil(share * len(descending) - 1e-9) - 1 for share in shares]
+    return np.unique(descending[places])[::-1].astype(np.float64)
+
+
+def lifetime_delta(delta: float, number: int) -> float:
+    """Return the delta of the `number`-th process, counted from 1; over all that ever come these add up to `delta`."""
+    if number < 1:
+        raise InvalidError(f"number: expected 1 or more, got {number}")
+    return 6 * delta / (pi**2 * number**2)
+
+
+def error_bound(evidence: Evidence, tau: float, promise: Promise) -> float:
+    """Return an upper bound on the share of wrong answers from `tau` on, of one stream; 1 where there is too little.
+
+    By turning the test round: the smallest alpha of a fine scale such that it and all above it are rejected at
+    `promise.delta`. It holds at all times at once, for a `tau` that was fixed beforehand.
+    """
+    alphas = np.geomspace(_SHARE_MAX, promise.alpha / 20, _BOUND_STEPS)
+    streams = Evidence(confidence=evidence.confidence[None], weight=evidence.weight[None], error=evidence.error[None])
+    state = advance(begin(1, (len(alphas),)), streams, np.array([tau]), alphas[:, np.newaxis])
+    rejected = int(np.logical_and.accumulate(state.peaks[:, 0] >= log(1 / promise.delta)).sum())
+    return float(alphas[rejected - 1]) if rejected else 1.0

@@ -1,0 +1,205 @@
+"""What a certificate will cost before anybody pays for it: audits, days, people's hours.
+
+Theory of operation. With a fixed audit share every audit multiplies a stake's product by one of two numbers: 1 + stake
+alpha / (1 - alpha) for a right answer, 1 - stake for a wrong one. So K after n audits with e errors is one number, and
+for every e there is a least n(e) at which K reaches 1 / delta. Certification is the first time the count of errors, a
+sum of coins of the true error rate, stands at no more than e after n(e) audits. It can only come at such an n: between
+two of them nothing can be reached. Going from n(0) to n(1), n(2), ... with the exact distribution of the errors of all
+that are not there yet gives the exact distribution of the number of audits; no simulation, no asymptotics. (The usual
+ln(1 / delta) / KL is the growth of the best single stake, chosen by one who knows the error rate; at few errors it is
+far too rosy.) The same walk from a process under way says how many audits it still needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from fallback.errors import InvalidError
+from trainer.adjudicate import AGREEMENT_SHARE, false_error
+from trainer.certificate import STAKES, Floats, Promise
+
+AUDITS_MAX: Final = 200_000
+# Kernels of a binomial are cut where what is left out cannot move a median.
+_TAIL: Final = 1e-9
+_DAY_HOURS: Final = 24.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What there is to decide and who is there to decide it.
+
+    `coverage` in (0, 1] is the share of requests that the wanted threshold lets through, `true_error` the share of
+    wrong ones among these, `model_error` the one among all. Before there is a certificate a share `blind_before` of
+    what is at or above the threshold is reviewed: 1 where everything goes to people, the audit share where the
+    operator's own threshold answers. `reviewer_error` is a single reviewer's, from gold items.
+    """
+
+    requests_per_hour: float
+    coverage: float
+    true_error: float
+    model_error: float
+    blind_before: float = 1.0
+    review_seconds: float = 10.0
+    reviewer_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("true_error", "model_error", "reviewer_error"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidError(f"{name}: expected a share in [0, 1], got {getattr(self, name)}")
+        for name in ("coverage", "blind_before"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InvalidError(f"{name}: expected a share in (0, 1], got {getattr(self, name)}")
+        for name in ("requests_per_hour", "review_seconds"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InvalidError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What to expect: half of all cases need at most `audits`, nine of ten at most `audits_high`.
+
+    `requests`, `days` and `person_hours` go with `audits`; `seen_error` is the error rate that audits will show, the
+    true one and what reviewers get wrong. All but that are None where more than `AUDITS_MAX` audits would be needed.
+    """
+
+    seen_error: float
+    audits: int | None
+    audits_high: int | None
+    requests: int | None
+    days: float | None
+    person_hours: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A policy's promise, checked against what it needs: `problems` are sentences, each with its way out.
+
+    Reviews an hour: `before` a certificate and `after`, counting two more people where one is not enough.
+    """
+
+    quote: Quote
+    reviews_per_hour_before: float
+    reviews_per_hour_after: float
+    problems: tuple[str, ...]
+
+
+def boundary(promise: Promise, logs: Floats | None = None, *, errors: int = 1_000) -> NDArray[np.int64]:
+    """Return n(e) for e = 0 to `errors` - 1: the least number of further audits, e of them wrong, that certifies.
+
+    `logs` (stakes) is where the process stands; None: at its beginning. Certified already: n(0) is 0.
+    """
+    stakes = np.array(STAKES)
+    start = np.zeros(len(stakes)) if logs is None else logs
+    right, wrong = np.log1p(stakes * promise.alpha / (1 - promise.alpha)), np.log1p(-stakes)
+    count = np.arange(errors)
+    base = start + count[:, np.newaxis] * wrong
+    low, high = np.zeros(errors), np.full(errors, float(2**40))
+    # Halving: K rises with every right answer. Sixty times are enough to tell whole numbers apart.
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = np.logaddexp.reduce(base + middle[:, np.newaxis] * right, axis=1) >= log(len(stakes) / promise.delta)
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    return count + np.ceil(high - 1e-6).astype(np.int64)
+
+
+def audits_needed(
+    promise: Promise, error: float, *, shares: tuple[float, ...] = (0.5,), logs: Floats | None = None
+) -> tuple[int | None, ...]:
+    """Return by how many audits a share of all cases is certified, for each of rising `shares`; None: never, or late.
+
+    `error` in [0, 1) is the share of wrong answers that audits will show; late is after `AUDITS_MAX`.
+    """
+    found: list[int | None] = []
+    certified, waiting = 0.0, np.ones(1)
+    numbers = boundary(promise, logs, errors=int(AUDITS_MAX * promise.alpha) + 10)
+    if not numbers[0]:
+        return (0,) * len(shares)
+    for before, number in pairwise([0, *numbers.tolist()]):
+        if len(found) == len(shares) or number > AUDITS_MAX:
+            break
+        most = int(binom.isf(_TAIL, number - before, error))
+        waiting = np.convolve(waiting, binom.pmf(np.arange(most + 1), number - before, error))
+        # Place 0 of those still waiting: as many errors as this boundary allows. They are through.
+        certified += float(waiting[0])
+        waiting = waiting[1:] if len(waiting) > 1 else np.zeros(1)
+        while len(found) < len(shares) and certified >= shares[len(found)]:
+            found.append(number)
+    return (*found, *[None] * (len(shares) - len(found)))
+
+
+def quote(promise: Promise, work: Work) -> Quote:
+    """Return what a certificate costs, for a threshold whose answers are wrong at `work.true_error`."""
+    seen = min(1.0, work.true_error + (1 - work.true_error) * false_error(work.reviewer_error))
+    audits, high = (None, None) if seen >= promise.alpha else audits_needed(promise, seen, shares=(0.5, 0.9))
+    if audits is None:
+        return Quote(seen_error=seen, audits=None, audits_high=None, requests=None, days=None, person_hours=None)
+    requests = audits / (work.coverage * work.blind_before)
+    hours = requests / work.requests_per_hour
+    return Quote(
+        seen_error=seen,
+        audits=audits,
+        audits_high=high,
+        requests=round(requests),
+        days=hours / _DAY_HOURS,
+        person_hours=hours * _reviews_per_hour(work, work.blind_before) * work.review_seconds / 3600,
+    )
+
+
+def check_plan(
+    promise: Promise, work: Work, *, audit_share: float, reviews_per_hour_max: float, expire_days: float
+) -> Plan:
+    """Return what a policy would cost, and whether its parts fit together, before anything changes.
+
+    `audit_share` in (0, 1] of the answered requests is audited, people manage `reviews_per_hour_max` reviews, and a
+    certificate ends after `expire_days`. Raises InvalidError for what is out of range.
+    """
+    if not 0 < audit_share <= 1:
+        raise InvalidError(
+            f"audit_share: expected a share in (0, 1], got {audit_share}; without audits nothing is proved"
+        )
+    if not reviews_per_hour_max > 0 or not expire_days > 0:
+        raise InvalidError(
+            f"expected reviews_per_hour_max and expire_days above 0, got {reviews_per_hour_max} and {expire_days}"
+        )
+    offer = quote(promise, work)
+    before, after = _reviews_per_hour(work, work.blind_before), _reviews_per_hour(work, audit_share)
+    problems = []
+    if offer.audits is None:
+        problems.append(_unreachable(promise, work, offer.seen_error))
+    else:
+        renewal = offer.audits / (work.coverage * audit_share * work.requests_per_hour) / _DAY_HOURS
+        if renewal > expire_days:
+            problems.append(
+                f"expire_days {expire_days:g}: with audit_share {audit_share:g} the next certificate needs "
+                f"{renewal:.1f} days; let it live longer, or audit more"
+            )
+    for when, needed in (("until there is a certificate", before), ("under the certificate", after)):
+        if needed > reviews_per_hour_max:
+            problems.append(
+                f"reviews_per_hour_max {reviews_per_hour_max:g}: {when} about {needed:.0f} reviews an hour come; "
+                f"labels that come too late count as errors, so have more reviewers or send fewer requests"
+            )
+    return Plan(quote=offer, reviews_per_hour_before=before, reviews_per_hour_after=after, problems=tuple(problems))
+
+
+def _unreachable(promise: Promise, work: Work, seen: float) -> str:
+    said = f"alpha {promise.alpha:g} cannot be proved within {AUDITS_MAX} audits: they will show {seen:.4f} wrong"
+    if work.true_error < promise.alpha <= seen:
+        return (
+            f"{said}, of which reviewers' own errors are {seen - work.true_error:.4f}; raise alpha or train reviewers"
+        )
+    return f"{said}; raise alpha, or ask for less coverage"
+
+
+def _reviews_per_hour(work: Work, blind: float) -> float:
+    """Return the reviews an hour when a share `blind` of what is at or above the threshold goes to people too."""
+    asked = 1 - work.coverage * (1 - blind)
+    disagree = min(1.0, work.model_error + work.reviewer_error)
+    return work.requests_per_hour * asked * (1 + 2 * (disagree + AGREEMENT_SHARE * (1 - disagree)))
