@@ -19,7 +19,7 @@ from fallback.blobs import REDIS, Reference
 from fallback.config import QueueSettings
 from fallback.connection import Argument, Reply, script
 from fallback.deferral import Parking, deferral_name
-from fallback.errors import ConflictError, DemurError, InvalidError, UnavailableError
+from fallback.errors import ConflictError, DemurError, FullError, InvalidError, UnavailableError
 from fallback.limits import Limits
 from fallback.load import Load
 from fallback.parking import boost_ms, check_parking, expiry_of
@@ -97,7 +97,7 @@ async def _send_large(store: Store, limits: Limits, parking: Parking) -> list[Pa
         await store.connection.attempt(lambda: redis.sadd(keys.QUEUES, parking.queue))
         large = await store.blobs.put(one, parking, orphan_seconds=seconds)
         (verdict,) = await _send(store, limits, [parking], large=(one, large))
-        if not isinstance(verdict, UnavailableError) and not _made(verdict, parking, one):
+        if not _perhaps_made(verdict) and not _made(verdict, parking, one):
             await store.blobs.delete(parking.queue, [one])
     except DemurError as error:
         return [error]
@@ -225,6 +225,11 @@ def _stored(content: Sequence[tuple[str, bytes]]) -> list[Command]:
         command += (key, blob)
         size += len(blob)
     return [*commands, tuple(command)]
+
+
+def _perhaps_made(verdict: Parked | DemurError) -> bool:
+    """Say whether a deferral may have been made all the same: a server without memory refuses command by command."""
+    return isinstance(verdict, UnavailableError) or type(verdict) is FullError
 
 
 def _made(verdict: Parked | DemurError, parking: Parking, one: str) -> bool:

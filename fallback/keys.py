@@ -98,6 +98,8 @@ INDEXES: Final = (
     "erased",
     "load",
 )
+# Where what waits stands, by tier.
+FREE: Final = ("free", "free1", "free2", "free3")
 NAME_BYTES: Final = 12
 _DIGITS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 # Two digits of base32 at once: the library's own takes twice as long, and every item needs three names.

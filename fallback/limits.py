@@ -104,17 +104,18 @@ class Limits:
         if load is None or not load.reviews:
             return None
 
-        async def call() -> list[Any]:
+        async def call() -> list[int | None]:
             pipeline = self._store.connection.redis.pipeline(transaction=False)
-            pipeline.zrank(keys.index(queue, "free"), deferral.id)
-            pipeline.time()
+            for index in keys.FREE:
+                pipeline.zrank(keys.index(queue, index), deferral.id)
             return list(await pipeline.execute())
 
-        ahead, (now, _) = await self._store.connection.attempt(call)
-        # What is in nobody's way any more is under way: somebody holds it, or all its reviews are in.
-        left = max(0.0, deferral.expire_time - now)
+        ranks = await self._store.connection.attempt(call)
+        # What waits at no tier is under way: somebody holds it, or all its reviews are in.
+        ahead = next((rank for rank in ranks if rank is not None), 0)
+        left = max(0.0, deferral.expire_time - await self._store.clock(queue))
         settings = self._store.config.queue(queue)
-        return expect(load, settings, ahead=ahead or 0, priority=deferral.priority, seconds_max=left)
+        return expect(load, settings, ahead=ahead, priority=deferral.priority, seconds_max=left)
 
     def refusal(self, load: Load | None, queue: str, limit: str, much: int, room_ms: int) -> OverError:
         """Return what is said of a request that a queue is over `limit` for, and say it to the log now and then."""
@@ -144,11 +145,12 @@ class Limits:
             pipeline = self._store.connection.redis.pipeline(transaction=False)
             pipeline.hgetall(keys.index(queue, "load"))
             pipeline.zcard(keys.index(queue, "leases"))
-            pipeline.time()
             return list(await pipeline.execute())
 
-        fields, held, (seconds, microseconds) = await self._store.connection.attempt(call)
-        return read(fields, now=seconds + microseconds / 1e6, held=held)
+        # Asked for by itself: a cluster's pipelines take nothing that has no key.
+        now = await self._store.clock(queue)
+        fields, held = await self._store.connection.attempt(call)
+        return read(fields, now=now, held=held)
 
 
 def expect(

@@ -21,9 +21,8 @@ from fallback.store import NO_REQUEST, Store, accepted
 PAGE_MAX: Final = 1_000
 # Reviewers at work are counted up to this.
 REVIEWERS_MAX: Final = 1_000
-_FREE: Final = ("free", "free1", "free2", "free3")
 # What `states` asks of each queue.
-_COUNTED: Final = (*_FREE, "open", "leases", "outbox", "dead")
+_COUNTED: Final = (*keys.FREE, "open", "leases", "outbox", "dead")
 _ASKED: Final = len(_COUNTED) + 3
 _INDEXES: Final = {
     State.OPEN: ("open",),
@@ -113,7 +112,7 @@ async def states(store: Store) -> list[QueueState]:
 
 async def _state(store: Store, name: str, now: float, found: list[Any]) -> QueueState:
     settings = store.config.queue(name)
-    waiting, (open_, leases, outbox, dead, held, fields, first) = found[: len(_FREE)], found[len(_FREE) :]
+    waiting, (open_, leases, outbox, dead, held, fields, first) = found[: len(keys.FREE)], found[len(keys.FREE) :]
     load = read(fields, now=now, held=leases)
     reviewers = accepted(await store.run("holders", name, REVIEWERS_MAX, request=NO_REQUEST), name) if first else [0]
     free_time = first[0][1] / MS if first else None

@@ -314,10 +314,7 @@ class Queue:
 
     async def reap(self) -> Reaped:
         """Do what time asks for, in every queue; see `fallback.reaper`."""
-        done = Reaped()
-        for queue in await self._store.queues():
-            done += await reaper.sweep(self._store, queue)
-        return done
+        return await reaper.sweep_all(self._store)
 
     async def undo_windows(self) -> dict[str, float]:
         """Return how long the undo window is of each queue that has one, seconds."""

@@ -49,6 +49,21 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+async def sweep_all(store: Store) -> Reaped:
+    """Do one round in every queue. One that cannot be swept keeps no other waiting; raises what it failed with."""
+    done, failed = Reaped(), None
+    for queue in await store.queues():
+        try:
+            done += await sweep(store, queue)
+        except DemurError as error:
+            failed = failed or error
+            # While the server is away each of them would fail, and take its time for it.
+            await store.clock(queue)
+    if failed is not None:
+        raise failed
+    return done
+
+
 async def sweep(store: Store, queue: str) -> Reaped:
     """Do one round in one queue. One deferral that cannot be read does not keep the others waiting."""
     lapsed = await _batches(store, "lapse", queue, BATCH)

@@ -385,6 +385,9 @@ local function escalate(id, wanted, limit, length, boost, time)
   call('HSET', key, 'tier', tier + 1, 'slots', slots, 'wanted', wanted, 'limit', math.max(slots, filled + limit),
     'expire_ms', text(expire), 'order', order_of(expire, boost, tonumber(seq)))
   call('ZADD', K.expiry, text(expire), id)
+  if slots > #places then
+    tally('asked', slots - #places, time)
+  end
   place(id, key)
   wake(id)
   return call('HINCRBY', key, 'version', 1)

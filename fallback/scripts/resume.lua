@@ -50,4 +50,5 @@ local reply = { 'ok' }
 for at = 1, math.min(limit, #held) do
   reply[#reply + 1] = take(held[at], ARGV[7 + at])
 end
-return told(remember(reply), 2)
+-- Nothing held is nothing to remember: a repeat finds the same.
+return #reply > 1 and told(remember(reply), 2) or reply

@@ -19,8 +19,9 @@ from fallback.blobs import Blob
 from fallback.blobs.chunks import CHUNK_BYTES, Chunks
 from fallback.blobs.folder import Folder
 from fallback.config import Config, FallbackSettings, QueueSettings
+from fallback.connection import Connection
 from fallback.deferral import Content, Deferral, Parking, State
-from fallback.errors import ConflictError, NotFoundError, OverError, UnavailableError
+from fallback.errors import ConflictError, FullError, NotFoundError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from fallback.store import parse
 
@@ -153,6 +154,23 @@ async def test_large_content_is_found_again(
         assert found == []
         assert [path.read_bytes() for path in files()] == [INPUTS, SUBJECT]
         assert all(path.stat().st_mode & 0o077 == 0 for path in files())
+
+
+async def test_content_stays_where_the_server_had_no_memory_for_a_part_of_a_request(
+    queue: Queue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands are refused one by one, so what comes after a refused one may be done; then its content is in use."""
+    run_all = Connection.run_all
+
+    async def fail(self: Connection, *given: Any) -> Any:
+        await run_all(self, *given)
+        raise FullError("no memory left", retry_after_seconds=10.0)
+
+    monkeypatch.setattr(Connection, "run_all", fail)
+    (verdict,) = await queue.park([parking(subject=SUBJECT)])
+    assert isinstance(verdict, FullError)
+    ((deferral,), _) = await queue.list_deferrals("digits")
+    assert await queue.subject(deferral.name) == SUBJECT
 
 
 async def test_small_content_stands_beside_its_record_as_ever(

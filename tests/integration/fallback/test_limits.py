@@ -324,6 +324,7 @@ async def test_an_empty_lease_leaves_nothing_behind(queue: Queue, ann: Identity)
     """However often somebody looks."""
     for _ in range(3):
         assert await queue.lease("digits", reviewer=ann) == []
+        assert await queue.lease("digits", reviewer=ann, resume=True) == []
     assert [key async for key in queue._store.connection.redis.scan_iter()] == []
 
 

@@ -196,3 +196,14 @@ async def test_many_reapers_end_each_deferral_once(open_queue: OpenQueue, parkin
     done = await asyncio.gather(*(queue.reap() for _ in range(4)))
     assert sum(one.expired for one in done) == 40
     assert len(await queue.outcomes("digits", "0")) == 40
+
+
+async def test_a_queue_that_cannot_be_swept_keeps_no_other_waiting(queue: Queue, parking: MakeParking) -> None:
+    """It is told of all the same, after the others had their turn."""
+    verdicts = await queue.park([parking(queue=name, review_seconds=0.01) for name in ("a", "b", "c")])
+    names = [verdict.name for verdict in verdicts if isinstance(verdict, Parked)]
+    await queue._store.connection.redis.set(keys.index("b", "leases"), "not a sorted set")
+    await asyncio.sleep(0.02)
+    with pytest.raises(UnavailableError):
+        await queue.reap()
+    assert [(await queue.get(name)).state for name in names] == [State.EXPIRED, State.OPEN, State.EXPIRED]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from fallback import documents, embedded, keys
 from fallback.answer import Identity, Label
@@ -304,6 +305,21 @@ async def test_a_recount_finds_what_is_there(queue: Queue, config: Config, parki
     assert found.problems == []
     assert (found.records, found.accepted["two"], found.lasting != []) == (3, 1, True)
     assert found.bytes_used > found.bytes_lapsing > 0
+
+
+async def test_the_expected_wait_is_told(queue: Queue, config: Config, parking: MakeParking) -> None:
+    """Who parks hears it, and who asks later, at once."""
+    await _parked(queue, parking())
+    await _answered(queue, ANN, "7")
+    # What the first one read of the load is good for a while.
+    other = Queue.connect(config)
+    with capture_logs() as said:
+        (parked,) = await other.park([parking()])
+    assert isinstance(parked, Parked)
+    assert parked.expected_wait is not None
+    assert await other.expected_wait(await other.get(parked.name)) is not None
+    assert said == []
+    await other.close()
 
 
 async def test_more_calls_than_connections_wait_for_each_other(

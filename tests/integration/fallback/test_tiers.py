@@ -330,3 +330,38 @@ async def test_readers_who_agree_are_done_in_one_step_and_those_who_do_not_go_up
     await queue.reap()
     assert (await queue.get(name)).tier == "doctor"
     assert await queue.reconcile() == []
+
+
+# What it costs, and how long it takes.
+
+
+async def test_who_waits_at_a_higher_tier_is_told_of_those_before_it_there(
+    tiered: Callable[..., Queue], parking: MakeParking
+) -> None:
+    """The last of many waits longer than the first."""
+    queue = tiered(reviews_wanted=1, reviews_max=1)
+    await _park(queue, parking(tier="doctor"))
+    await _review(queue, DORA, Label("7"))
+    first, *_, last = [await _park(queue, parking(tier="doctor")) for _ in range(50)]
+    # What was read of the load is good for a while: no review was in it yet.
+    queue._limits._loads.clear()
+    waits = [await queue.expected_wait(await queue.get(name)) for name in (first, last)]
+    assert waits[0] is not None
+    assert waits[1] is not None
+    assert waits[0] < waits[1]
+
+
+async def test_a_place_more_at_the_next_tier_uses_the_budget_too(
+    tiered: Callable[..., Queue], parking: MakeParking
+) -> None:
+    """One that nobody took before is not asked for twice."""
+    queue = tiered(budget_per_hour=100)
+    await _park(queue, parking())
+    await _split(queue)
+    (state,) = await queue.states()
+    assert state.asked_last_hour == 3
+    await _park(queue, parking())
+    (lease,) = await queue.lease("digits", reviewer=CID)
+    await queue.skip(lease.token, reviewer=CID, reason="not mine", request_id="1", escalate=True)
+    (state,) = await queue.states()
+    assert state.asked_last_hour == 5
