@@ -103,7 +103,8 @@ class PredictionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelDeferral(self, request, context):
-        """Takes a question back. FAILED_PRECONDITION once there is an outcome. A repeat returns the cancelled deferral.
+        """Takes a question back. FAILED_PRECONDITION once there is an outcome; a repeat with the same
+        request id returns the cancelled deferral.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
