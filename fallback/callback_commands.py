@@ -9,7 +9,7 @@ import typer
 
 from fallback.command_line import AsJson, ConfigFile, Data, OpenQueue, QueueName, ReviewAddress, connect, load, run, say
 
-CallbackName = Annotated[str, typer.Argument(metavar="NAME", help="queues/<queue>/callbacks/<id>")]
+CallbackName = Annotated[str, typer.Argument(metavar="NAME", help="`queues/<queue>/callbacks/<id>`")]
 
 callbacks = typer.Typer(
     no_args_is_help=True, help="See callbacks that wait or were given up, tell them again, change what signs them."

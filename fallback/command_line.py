@@ -29,7 +29,7 @@ ReviewAddress = Annotated[
     str, typer.Option("--review", metavar="HOST:PORT", help="The review service; else the one `demur up` runs here.")
 ]
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name, e.g. digits.")]
-DeferralName = Annotated[str, typer.Argument(metavar="NAME", help="queues/<queue>/deferrals/<id>")]
+DeferralName = Annotated[str, typer.Argument(metavar="NAME", help="`queues/<queue>/deferrals/<id>`")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 
 

@@ -143,7 +143,7 @@ def watch(
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
-    """Print outcomes as they come, until Ctrl-C. Reads the queue's server itself, like all commands below it."""
+    """Print outcomes as they come, until Ctrl-C. Reads the queue's server itself, as cancel, dead and redeliver do."""
     from fallback import screen
 
     async def work() -> None:

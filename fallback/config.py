@@ -340,7 +340,10 @@ def _config(document: dict[str, Any], path: Path | None) -> Config:
 def _queues(tables: Mapping[str, Any]) -> dict[str, QueueSettings]:
     for name, table in tables.items():
         if not QUEUE_NAME.fullmatch(name):
-            raise ConfigError(f"queues: {name[:100]!r} cannot be a queue's name")
+            raise ConfigError(
+                "queues: expected names of 1 to 63 letters, digits, '_', '.' and '-', a letter or digit first, "
+                f"got {name[:100]!r}"
+            )
         if not isinstance(table, dict):
             hint = (
                 f"; for all queues write it under [{QUEUES}.default]" if name in QueueSettings.__struct_fields__ else ""

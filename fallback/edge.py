@@ -35,6 +35,9 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 # gRPC's default limit on all metadata of a reply is 8 KiB; a message's bytes may take three times their size.
 MESSAGE_BYTES_MAX: Final = 1_500
 
+# What gRPC itself says where nothing listens; it names the address, not what to do.
+_UNREACHED: Final = "failed to connect to all addresses"
+
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _ERRORS: Final[dict[int, type[DemurError]]] = {
     class_.code: class_
@@ -84,6 +87,8 @@ def error_of(error: grpc.aio.AioRpcError) -> DemurError:
     number = error.code().value[0]
     class_ = _ERRORS.get(number, DemurError)
     message = error.details() or error.code().name
+    if message.startswith(_UNREACHED):
+        message = f"cannot be reached: is it running, and is this its address? ({message})"
     result = class_(message, retry_after_seconds=_retry_after(error))
     if number in Code._value2member_map_:
         result.code = Code(number)

@@ -78,7 +78,11 @@ def _list_text(info: msgspec.inspect.VarTupleType | msgspec.inspect.ListType) ->
 
 def _range(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
     bounds = (("> ", info.gt), (">= ", info.ge), ("< ", info.lt), ("<= ", info.le))
-    told = [f"{sign}{bound:.15g}" for sign, bound in bounds if bound is not None]
+    told = [
+        sign + (str(bound) if isinstance(bound, int) else f"{bound:.15g}")
+        for sign, bound in bounds
+        if bound is not None
+    ]
     return f" {', '.join(told)}" if told else ""
 
 

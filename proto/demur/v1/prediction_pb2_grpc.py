@@ -103,7 +103,8 @@ class PredictionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelDeferral(self, request, context):
-        """Takes a question back. FAILED_PRECONDITION once there is an outcome. A repeat returns the cancelled deferral.
+        """Takes a question back. FAILED_PRECONDITION once there is an outcome; a repeat with the same
+        request id returns the cancelled deferral.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +112,8 @@ class PredictionServiceServicer:
 
     def WatchOutcomes(self, request, context):
         """Streams outcomes in the order they were written, from a cursor on, and goes on as they come. A cursor is good
-        across restarts of gateway and server. OUT_OF_RANGE where outcomes after it are no longer kept.
+        across restarts of gateway and server. OUT_OF_RANGE where outcomes after it are no longer kept. Where callers show
+        tokens a client sees the outcomes of its own deferrals, one that is an operator too those of all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

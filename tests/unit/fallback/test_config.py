@@ -88,7 +88,7 @@ def test_a_table_of_another_package_is_read_by_its_own_struct() -> None:
         ("[queues.a]\nlease_second = 3", r"queues.a.lease_second: no such key; did you mean queues.a.lease_seconds?"),
         ("[queues.default]\nzzz = 3", r"queues.default.zzz: no such key; known: assisted, "),
         ("[queues]\nlease_seconds = 3", r"got 3 (int); for all queues write it under [queues.default]"),
-        ("[queues.'a b']", r"queues: 'a b' cannot be a queue's name"),
+        ("[queues.'a b']", r"a letter or digit first, got 'a b'"),
         ("redis = 3", r"redis: expected a table [redis], got 3 (int)"),
         ("data_folder = 3", r"data_folder: expected a path as text, got 3"),
         (
