@@ -233,11 +233,10 @@ local function forget_draft(id, field)
   call('HDEL', drafts(id), field)
 end
 
--- Forgets the drafts of this reviewer and, where one is named, of this slot.
-local function forget_drafts(id, reviewer, slot)
+-- Forgets the drafts of this reviewer.
+local function forget_drafts(id, reviewer)
   for _, field in ipairs(call('HKEYS', drafts(id))) do
-    local of, by = string.match(field, '^(%d+):(.*)$')
-    if by == reviewer or of == slot then
+    if string.match(field, ':(.*)$') == reviewer then
       forget_draft(id, field)
     end
   end

@@ -63,7 +63,8 @@ class Item:
     # What people have to do with it beside their slots: "undone" may be asked again, "answered", "skipped", "escalated"
     # and "excluded" not.
     past: dict[str, str] = field(default_factory=dict)
-    drafts: dict[tuple[int, str], str] = field(default_factory=dict)
+    # One of each person, whatever place it was in.
+    drafts: dict[str, str] = field(default_factory=dict)
     flags: int = 0
 
     @property
@@ -78,12 +79,8 @@ class Item:
         """Who skipped it, and whether to the next tier."""
         return sorted((who, did == "escalated") for who, did in self.past.items() if did in {"skipped", "escalated"})
 
-    def forget(self, reviewer: str, number: int = -1) -> None:
-        """Drop the drafts of a person, and of a slot."""
-        self.drafts = {key: text for key, text in self.drafts.items() if number != key[0] and reviewer != key[1]}
-
     def draft(self, reviewer: str) -> str:
-        return next((text for (_, by), text in self.drafts.items() if by == reviewer), "")
+        return self.drafts.get(reviewer, "")
 
     def free(self) -> Slot | None:
         return next((slot for slot in self.slots if not slot.holder), None)

@@ -320,10 +320,10 @@ async def test_a_draft_comes_back_with_the_lease_after_a_lapse_or_a_crash(
     assert await queue.reconcile() == []
 
 
-async def test_a_draft_is_gone_once_somebody_answered(
+async def test_a_draft_is_gone_once_its_author_answered(
     open_queue: OpenQueue, parking: MakeParking, redis_url: str, ann: Identity, bob: Identity
 ) -> None:
-    """In this place: the author's own is gone with their answer, and so is what others kept for it before."""
+    """Theirs alone: what others kept for the same place they may yet go on with in another."""
     queue = open_queue(reviews_wanted=2, undo_seconds=WINDOW_SECONDS)
     name = await _parked(queue, parking())
     redis, key = Redis.from_url(redis_url), keys.drafts("digits", name.rpartition("/")[2])
@@ -338,10 +338,36 @@ async def test_a_draft_is_gone_once_somebody_answered(
     await queue.save_draft(held.token, reviewer=bob, draft="[1]", request_id="")
     await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
     assert await redis.hgetall(key) == {b"1:bob": b"[1]"}
+    assert await queue.reconcile() == []
     await queue.submit(held.token, reviewer=bob, answer=Label("7"), request_id="")
     assert await redis.exists(key) == 0
     assert (await queue.undo(name, reviewer=bob, request_id="")).draft == ""
     await redis.aclose()
+
+
+async def test_a_draft_outlives_anothers_answer_in_the_place_that_lapsed(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """Its author crashed and comes back to another place, or after the others thought again: it is there."""
+    settings, cid = {"reviews_wanted": 2, "undo_seconds": WINDOW_SECONDS}, Identity(name="cid")
+    queue, hasty = open_queue(**settings), open_queue(**settings, lease_seconds=0.5)
+    name = await _parked(queue, parking())
+    lease = await _taken(hasty, ann)
+    await hasty.save_draft(lease.token, reviewer=ann, draft="[1]", request_id="")
+    await asyncio.sleep(0.51)
+    await _answered(queue, bob)
+    again = await _taken(queue, ann)
+    assert (again.draft, again.deferral.reviews_wanted) == ("[1]", 2)
+    await queue.release(again.token, reviewer=ann, request_id="")
+    await _answered(queue, cid)
+    # In the undo window nobody is asked, and nothing of it is lost.
+    assert await queue.reconcile() == []
+    back = await queue.undo(name, reviewer=cid, request_id="")
+    await queue.release(back.token, reviewer=cid, request_id="")
+    again = await _taken(queue, ann)
+    assert again.draft == "[1]"
+    await queue.submit(again.token, reviewer=ann, answer=Label("7"), request_id="")
+    assert await queue.reconcile() == []
 
 
 @pytest.mark.parametrize("end", ["cancel", "skip"])
