@@ -51,6 +51,7 @@ class Item:
     name: str
     priority: int
     turn: int
+    wanted: int
     limit: int
     slots: list[Slot]
     tier: int = 0
@@ -119,6 +120,7 @@ class Model:
             name=name,
             priority=priority,
             turn=self.turn(),
+            wanted=self.wanted,
             limit=self.limit,
             slots=[Slot() for _ in range(self.wanted)],
             tier=tier,
@@ -173,17 +175,23 @@ class Model:
         item.limit = max(len(fresh), self.limit)
 
     def conclude(self, item: Item) -> None:
-        """What the reviews add up to, once all are in."""
-        if not all(slot.answer for slot in item.slots):
+        """What the reviews add up to, once nobody who is still asked could change it."""
+        asked = [slot for slot in item.slots if slot.tier is None]
+        votes = [slot.answer for slot in asked if slot.answer]
+        if len(votes) < item.wanted:
             return
-        votes = [slot.answer for slot in item.slots if slot.tier is None]
         ((_, most),) = Counter(votes).most_common(1)
-        if 2 * most <= len(votes) and len(votes) < item.limit:
+        decided = 2 * most > len(asked)
+        if not decided and len(votes) < len(asked):
+            return
+        if not decided and len(votes) < item.limit:
             item.slots.append(Slot())
-        elif 2 * most <= len(votes) and self.has_higher(item):
+        elif not decided and self.has_higher(item):
             self.escalate(item)
         elif self.undo:
             item.settling = True
+            for slot in item.held():
+                slot.free()
         else:
             self.end(item, State.RESOLVED)
 

@@ -119,6 +119,67 @@ async def test_an_answer_is_taken_back_while_others_are_still_to_come(
     assert await queue.reconcile() == []
 
 
+@pytest.mark.parametrize("died", [False, True])
+async def test_people_who_come_to_agree_need_no_third(
+    open_queue: OpenQueue,
+    parking: MakeParking,
+    monkeypatch: pytest.MonkeyPatch,
+    ann: Identity,
+    bob: Identity,
+    *,
+    died: bool,
+) -> None:
+    """Two differed, a third was asked; the first thought again: who holds the third place is told that it is settled.
+
+    Where the process dies after that review, its time does not run out on their answer.
+    """
+
+    async def gone(*_: object) -> None:
+        raise StateError("died")
+
+    queue, cid = open_queue(reviews_wanted=2, reviews_max=3, undo_seconds=WINDOW_SECONDS), Identity(name="cid")
+    name = await _parked(queue, parking())
+    await _answered(queue, ann, "1")
+    assert (await _answered(queue, bob, "2")).reviews_wanted == 3
+    third = await _taken(queue, cid)
+    again = await queue.undo(name, reviewer=ann, request_id="1")
+    with monkeypatch.context() as patch:
+        if died:
+            patch.setattr("fallback.leases.foresee", lambda *_: ())
+            patch.setattr("fallback.leases.conclude", gone)
+            with pytest.raises(StateError, match="died"):
+                await queue.submit(again.token, reviewer=ann, answer=Label("2"), request_id="2")
+        else:
+            await queue.submit(again.token, reviewer=ann, answer=Label("2"), request_id="2")
+    if died:
+        one, redis = name.rpartition("/")[2], queue._store.connection.redis
+        await redis.hset(keys.record("digits", one), "expire_ms", "1")
+        await redis.zadd(keys.index("digits", "expiry"), {one: 1}, xx=True)
+        await queue.reap()
+        done = await queue.get(name)
+        assert done.outcome is not None
+        assert (done.state, done.outcome.source, done.outcome.answer) == (
+            State.RESOLVED,
+            Source.CONSENSUS,
+            Label("2"),
+        )
+        assert await queue.reconcile() == []
+        return
+    with pytest.raises(StateError):
+        await queue.submit(third.token, reviewer=cid, answer=Label("1"), request_id="3")
+    assert await queue.lease("digits", reviewer=cid) == []
+    assert await queue.reconcile() == []
+    # In the window they may yet differ again: the third place is there for somebody.
+    again = await queue.undo(name, reviewer=ann, request_id="4")
+    assert await queue.reconcile() == []
+    await queue.submit(again.token, reviewer=ann, answer=Label("1"), request_id="5")
+    await _answered(queue, cid, "1")
+    await open_queue()._store.connection.redis.zadd(keys.index("digits", "settling"), {name.rpartition("/")[2]: 1})
+    done = await queue.get(name)
+    assert done.outcome is not None
+    assert (done.state, done.outcome.answer, len(done.reviews)) == (State.RESOLVED, Label("1"), 3)
+
+
 async def test_after_the_window_nothing_is_taken_back(
     open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
 ) -> None:
