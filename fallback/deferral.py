@@ -300,7 +300,7 @@ def consensus(
     `wanted` (N) is how many must be in before anything is decided, `limit` (M >= N) how many there may be at most,
     `places` how many are asked for now, those whose review is in too. An answer that more than half of those gave
     decides: what is still to come cannot change it. While none does, one more review is asked for; at the limit
-    without one the next tier is asked where there is a `higher` one, else nobody's word prevails and the answer is None.
+    without one the next tier is asked where there is a `higher` one, else nobody's word prevails: the answer is None.
     """
     reviews = tuple(review for review in reviews if review.tier == tier)
     if len(reviews) < wanted:

@@ -74,7 +74,7 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
     ),
     "erased": (
         StateError,
-        "{name}: its content was erased, and so is what people write about it; submit, or release it",
+        "{name}: its content was erased, no draft of it is kept; submit or release it",
     ),
     "closed": (StateError, "{name}: its reviews could be taken back until {0}; that is over"),
     "overdue": (StateError, "{name}: its time to be reviewed ended at {0}"),

@@ -168,11 +168,9 @@ class Model:
                 slot.free()
             elif slot.tier is None:
                 slot.tier = item.tier
-        fresh = [slot for slot in item.slots if not slot.answer]
-        if not fresh:
-            item.slots.append(Slot())
+        item.slots = [*(slot for slot in item.slots if slot.answer), Slot()]
         item.tier, item.overdue, item.turn = item.tier + 1, False, self.turn()
-        item.limit = max(len(fresh), self.limit)
+        item.wanted, item.limit = 1, self.limit
 
     def conclude(self, item: Item) -> None:
         """What the reviews add up to, once nobody who is still asked could change it."""
