@@ -293,27 +293,29 @@ class Escalate(msgspec.Struct, frozen=True):
 
 
 def consensus(
-    reviews: tuple[Review, ...], *, wanted: int, limit: int, tier: str = "", higher: bool = False
+    reviews: tuple[Review, ...], *, wanted: int, limit: int, places: int = 0, tier: str = "", higher: bool = False
 ) -> NeedMore | Settled | Escalate:
     """Say what the `reviews` by distinct people of the current `tier` add up to; those of other tiers do not count.
 
-    `wanted` (N) is how many must be in before anything is decided, `limit` (M >= N) how many there may be at most. An
-    answer that more than half gave decides; while none does, one more review is asked for; at the limit without one
-    the next tier is asked where there is a `higher` one, else nobody's word prevails and the answer is None.
+    `wanted` (N) is how many must be in before anything is decided, `limit` (M >= N) how many there may be at most,
+    `places` how many are asked for now, those whose review is in too. An answer that more than half of those gave
+    decides: what is still to come cannot change it. While none does, one more review is asked for; at the limit
+    without one the next tier is asked where there is a `higher` one, else nobody's word prevails: the answer is None.
     """
     reviews = tuple(review for review in reviews if review.tier == tier)
     if len(reviews) < wanted:
         return NeedMore()
-    if len(reviews) == 1:
+    places = max(places, len(reviews))
+    if places == 1:
         return Settled(source=Source.PERSON, answer=reviews[0].answer)
     counts: dict[bytes, int] = {}
     for review in reviews:
         key = msgspec.json.encode(review.answer, order="sorted")
         counts[key] = counts.get(key, 0) + 1
     best = max(counts, key=lambda key: counts[key])
-    if 2 * counts[best] > len(reviews):
+    if 2 * counts[best] > places:
         return Settled(source=Source.CONSENSUS, answer=msgspec.json.decode(best, type=Answer))
-    if len(reviews) < limit:
+    if len(reviews) < max(places, limit):
         return NeedMore()
     return Escalate() if higher else Settled(source=Source.CONSENSUS, answer=None)
 

@@ -107,6 +107,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     tier: int = 0
 
     @property
+    def places(self) -> int:
+        """How many slots are of the deferral's tier."""
+        return self.limit - self.slots_max + self.deferral.reviews_wanted
+
+    @property
     def full(self) -> bool:
         """Whether every slot has its review."""
         return len(self.deferral.reviews) == self.deferral.reviews_wanted

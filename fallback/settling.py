@@ -44,7 +44,9 @@ log = structlog.get_logger(__name__)
 
 
 async def conclude(store: Store, queue: str, one: str | Record) -> Record:
-    """Settle, grow or escalate a deferral whose slots are all FILLED; return it as it then is. Raises NotFoundError.
+    """Settle a deferral whose reviews decide it, grow or escalate one whose slots are all FILLED without that.
+
+    Returns it as it then is. Raises NotFoundError.
 
     `one` is its id, or the record as it was just read.
     """
@@ -52,9 +54,11 @@ async def conclude(store: Store, queue: str, one: str | Record) -> Record:
     name = deferral_name(queue, deferral_id)
     for _ in range(_ATTEMPTS_MAX):
         record, known = known or await store.get(name), None
-        if record.deferral.state is not State.OPEN or record.settling or not record.full:
+        if record.deferral.state is not State.OPEN or record.settling:
             return record
         match _weigh(store, record, record.deferral.reviews):
+            case NeedMore() if not record.full:
+                return record
             case NeedMore():
                 reply = await store.run("grow", queue, deferral_id, record.deferral.version, record.slots_max)
             case Escalate():
@@ -71,11 +75,9 @@ async def conclude(store: Store, queue: str, one: str | Record) -> Record:
 def foresee(store: Store, record: Record, reviewer: str, answer: Answer) -> tuple[Argument, ...]:
     """Return what lets `submit` settle in the same step: the version of `record`, and how it ends with one more review.
 
-    Nothing where that review would not be the last, or the deferral grows or escalates.
+    Nothing where that review would not decide, or the deferral grows or escalates.
     """
     deferral = record.deferral
-    if len(deferral.reviews) + 1 != deferral.reviews_wanted:
-        return ()
     # Consensus is about who said what, not when.
     review = Review(
         reviewer=reviewer, answer=answer, create_time=0.0, blind=True, duration_seconds=0.0, tier=deferral.tier
@@ -114,8 +116,14 @@ async def close_over(store: Store, queue: str, ids: Sequence[str]) -> int:
 
 
 async def expire(store: Store, record: Record) -> Event | None:
-    """Escalate or expire a deferral whose time is over, as it asks for; None where there was nothing to do any more."""
+    """Escalate or expire a deferral whose time is over, as it asks for; None where there was nothing to do any more.
+
+    One that its reviews decide is settled, should whoever took the last of them have died before that: None too.
+    """
     deferral = record.deferral
+    if isinstance(_weigh(store, record, deferral.reviews), Settled):
+        await conclude(store, deferral.queue, record)
+        return None
     if deferral.on_expiry is OnExpiry.ESCALATE and _has_higher(store, record):
         event, reply = Event.ESCALATE, await _escalate(store, record, "overdue")
     else:
@@ -151,6 +159,7 @@ def _weigh(store: Store, record: Record, reviews: tuple[Review, ...]) -> NeedMor
         reviews,
         wanted=record.wanted,
         limit=record.limit,
+        places=record.places,
         tier=record.deferral.tier,
         higher=_has_higher(store, record),
     )

@@ -72,6 +72,10 @@ _REFUSALS: Final[dict[str, tuple[type[DemurError], str]]] = {
         FullError,
         "{name}: its queue holds {0} bytes of drafts and has no room for this one (setting drafts_bytes_max)",
     ),
+    "erased": (
+        StateError,
+        "{name}: its content was erased, no draft of it is kept; submit or release it",
+    ),
     "closed": (StateError, "{name}: its reviews could be taken back until {0}; that is over"),
     "overdue": (StateError, "{name}: its time to be reviewed ended at {0}"),
     "skipped": (FullError, "{name}: {0} people skipped it already, as many as may; release it instead"),

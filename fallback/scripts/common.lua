@@ -233,11 +233,10 @@ local function forget_draft(id, field)
   call('HDEL', drafts(id), field)
 end
 
--- Forgets the drafts of this reviewer and, where one is named, of this slot.
-local function forget_drafts(id, reviewer, slot)
+-- Forgets the drafts of this reviewer.
+local function forget_drafts(id, reviewer)
   for _, field in ipairs(call('HKEYS', drafts(id))) do
-    local of, by = string.match(field, '^(%d+):(.*)$')
-    if by == reviewer or of == slot then
+    if string.match(field, ':(.*)$') == reviewer then
       forget_draft(id, field)
     end
   end
@@ -366,8 +365,23 @@ local function judge_tier(key, tiers)
   return nil
 end
 
--- OPEN -> OPEN at the next tier, with a deadline of its own: answers that are in stay as those of the tier before, every
--- other place is the next tier's, and there are at least `wanted` of them, `limit` at most. Returns the version.
+-- A review moves to a FREE place below its own. Tokens of both places are over, and stay so: generations go on.
+local function move(key, from, to)
+  local source, target, values = 's' .. from, 's' .. to, {}
+  for _, name in ipairs({ 'holder', 'since', 'how', 'answer', 'comment', 'create_ms', 'tier' }) do
+    local value = call('HGET', key, source .. '.' .. name)
+    if value then
+      values[#values + 1] = target .. '.' .. name
+      values[#values + 1] = value
+    end
+  end
+  call('HSET', key, target .. '.state', 'filled', source .. '.state', 'free', source .. '.last', 'submitted', unpack(values))
+  call('HINCRBY', key, target .. '.generation', 1)
+  call('HDEL', key, source .. '.answer', source .. '.comment', source .. '.create_ms', source .. '.tier')
+end
+
+-- OPEN -> OPEN at the next tier, with a deadline of its own: answers that are in stay as those of the tier before, in the
+-- first places; after them come as many as are `wanted` of the next tier, `limit` at most. Returns the version.
 local function escalate(id, wanted, limit, length, boost, time)
   local key = record(id)
   revoke(id, key, 'escalated')
@@ -375,14 +389,17 @@ local function escalate(id, wanted, limit, length, boost, time)
   local tier, filled = tonumber(before or 0), 0
   for number, place in ipairs(places) do
     if place[1] == 'filled' then
-      filled = filled + 1
       call('HSETNX', key, 's' .. number - 1 .. '.tier', tier)
+      if filled < number - 1 then
+        move(key, number - 1, filled)
+      end
+      filled = filled + 1
     end
   end
-  local slots = math.max(#places, filled + wanted)
+  local slots = filled + wanted
   local expire = time + length
   call('ZREM', FREE[before], id)
-  call('HSET', key, 'tier', tier + 1, 'slots', slots, 'wanted', wanted, 'limit', math.max(slots, filled + limit),
+  call('HSET', key, 'tier', tier + 1, 'slots', slots, 'wanted', wanted, 'limit', filled + limit,
     'expire_ms', text(expire), 'order', order_of(expire, boost, tonumber(seq)))
   call('ZADD', K.expiry, text(expire), id)
   if slots > #places then

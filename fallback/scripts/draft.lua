@@ -2,7 +2,7 @@
 -- draft: keeps a holder's unfinished work beside the deferral, in place of what they kept before. Changes no state.
 --   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer   [10] draft, JSON
 --   [11] most bytes of drafts in the queue
--- -> {'ok'} | refused: drafts bytes, see judge
+-- -> {'ok'} | refused: erased, drafts bytes, see judge
 -- Not allowed out of memory: it makes the server fuller.
 local DRAFTS_MAX = 32
 
@@ -14,6 +14,10 @@ local id, slot, reviewer = ARGV[5], ARGV[6], ARGV[9]
 local refusal = judge(id, slot, tonumber(ARGV[7]), ARGV[8], reviewer, clock())
 if refusal then
   return refusal
+end
+-- It may say what was in the content, and nobody would come to erase it again.
+if call('HEXISTS', record(id), 'erased') == 1 then
+  return { 'refused', 'erased' }
 end
 local before = call('HSTRLEN', drafts(id), draft_of(id, reviewer))
 local stored = tonumber(call('HGET', K.load, 'drafts') or 0)

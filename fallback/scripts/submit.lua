@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- submit: HELD -> FILLED with the reviewer's answer; drafts for this slot, or by them, are done with. What the reviews
--- add up to is decided outside, before or after: where the caller knew all others and this is the last, it says so, and
--- the deferral is settled in the same step unless something came in since.
+-- submit: HELD -> FILLED with the reviewer's answer; their draft is done with, those of others stay:
+-- who lost this place may be asked in another. What the reviews add up to is decided outside, before or after: where the
+-- caller knew all others and this one decides, it says so, and the deferral is settled in the same step unless something
+-- came in since.
 --   ARGV[5] id   [6] slot   [7] generation   [8] nonce   [9] reviewer   [10] answer, JSON   [11] comment
 --   [12] the version that the other reviews were read at, or ''   [13] outcome   [14] event   [15] retention, ms
 --   [16] the undo window, ms; see settle
@@ -20,7 +21,7 @@ local version = call('HGET', key, 'version') + 1
 call('HSET', key, 'version', version, field .. '.state', 'filled', field .. '.answer', ARGV[10], field .. '.comment',
   ARGV[11], field .. '.create_ms', text(time))
 call('ZREM', K.leases, id .. ':' .. ARGV[6])
-forget_drafts(id, ARGV[9], ARGV[6])
+forget_drafts(id, ARGV[9])
 tally('reviews', 1, time)
 tally('hold', math.max(1, time - since), time)
 count_down(K.holding, id)

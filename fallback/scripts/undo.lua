@@ -60,4 +60,8 @@ if state == 'settling' then
 end
 call('HINCRBY', key, 'version', 1)
 place(id, key)
+if state == 'settling' and count_slots(key) > 0 then
+  -- It was decided with a place still open, which is to be had again.
+  wake(id)
+end
 return remember({ 'ok', slot, generation, ARGV[8], text(till), call('HGET', key, field .. '.how') })

@@ -51,6 +51,7 @@ class Item:
     name: str
     priority: int
     turn: int
+    wanted: int
     limit: int
     slots: list[Slot]
     tier: int = 0
@@ -63,7 +64,8 @@ class Item:
     # What people have to do with it beside their slots: "undone" may be asked again, "answered", "skipped", "escalated"
     # and "excluded" not.
     past: dict[str, str] = field(default_factory=dict)
-    drafts: dict[tuple[int, str], str] = field(default_factory=dict)
+    # One of each person, whatever place it was in.
+    drafts: dict[str, str] = field(default_factory=dict)
     flags: int = 0
 
     @property
@@ -78,12 +80,8 @@ class Item:
         """Who skipped it, and whether to the next tier."""
         return sorted((who, did == "escalated") for who, did in self.past.items() if did in {"skipped", "escalated"})
 
-    def forget(self, reviewer: str, number: int = -1) -> None:
-        """Drop the drafts of a person, and of a slot."""
-        self.drafts = {key: text for key, text in self.drafts.items() if number != key[0] and reviewer != key[1]}
-
     def draft(self, reviewer: str) -> str:
-        return next((text for (_, by), text in self.drafts.items() if by == reviewer), "")
+        return self.drafts.get(reviewer, "")
 
     def free(self) -> Slot | None:
         return next((slot for slot in self.slots if not slot.holder), None)
@@ -122,6 +120,7 @@ class Model:
             name=name,
             priority=priority,
             turn=self.turn(),
+            wanted=self.wanted,
             limit=self.limit,
             slots=[Slot() for _ in range(self.wanted)],
             tier=tier,
@@ -169,24 +168,28 @@ class Model:
                 slot.free()
             elif slot.tier is None:
                 slot.tier = item.tier
-        fresh = [slot for slot in item.slots if not slot.answer]
-        if not fresh:
-            item.slots.append(Slot())
+        item.slots = [*(slot for slot in item.slots if slot.answer), Slot()]
         item.tier, item.overdue, item.turn = item.tier + 1, False, self.turn()
-        item.limit = max(len(fresh), self.limit)
+        item.wanted, item.limit = 1, self.limit
 
     def conclude(self, item: Item) -> None:
-        """What the reviews add up to, once all are in."""
-        if not all(slot.answer for slot in item.slots):
+        """What the reviews add up to, once nobody who is still asked could change it."""
+        asked = [slot for slot in item.slots if slot.tier is None]
+        votes = [slot.answer for slot in asked if slot.answer]
+        if len(votes) < item.wanted:
             return
-        votes = [slot.answer for slot in item.slots if slot.tier is None]
         ((_, most),) = Counter(votes).most_common(1)
-        if 2 * most <= len(votes) and len(votes) < item.limit:
+        decided = 2 * most > len(asked)
+        if not decided and len(votes) < len(asked):
+            return
+        if not decided and len(votes) < item.limit:
             item.slots.append(Slot())
-        elif 2 * most <= len(votes) and self.has_higher(item):
+        elif not decided and self.has_higher(item):
             self.escalate(item)
         elif self.undo:
             item.settling = True
+            for slot in item.held():
+                slot.free()
         else:
             self.end(item, State.RESOLVED)
 

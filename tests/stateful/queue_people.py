@@ -212,7 +212,7 @@ class People(RuleBasedStateMachine):
         if held is not None:
             item, slot = held
             item.past[slot.holder] = "escalated" if higher else "skipped"
-            item.forget(slot.holder)
+            item.drafts.pop(slot.holder, None)
             slot.free()
             if higher:
                 self.model.escalate(item)
@@ -238,8 +238,7 @@ class People(RuleBasedStateMachine):
         held = self._held(token, caller, call)
         if held is not None:
             item, slot = held
-            item.forget(slot.holder)
-            item.drafts[item.slots.index(slot), slot.holder] = draft
+            item.drafts[slot.holder] = draft
 
     @precondition(lambda self: self.items)
     @rule(data=st.data(), reviewer=reviewers)
@@ -301,7 +300,7 @@ class People(RuleBasedStateMachine):
         if held is not None:
             item, slot = held
             slot.answer, slot.token = label, ""
-            item.forget(slot.holder, item.slots.index(slot))
+            item.drafts.pop(slot.holder, None)
             self.model.conclude(item)
 
     @rule(

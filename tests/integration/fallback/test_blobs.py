@@ -21,7 +21,7 @@ from fallback.blobs.folder import Folder
 from fallback.config import Config, FallbackSettings, QueueSettings
 from fallback.connection import Connection
 from fallback.deferral import Content, Deferral, Parking, State
-from fallback.errors import ConflictError, FullError, NotFoundError, OverError, UnavailableError
+from fallback.errors import ConflictError, FullError, NotFoundError, OverError, StateError, UnavailableError
 from fallback.queue import Parked, Queue
 from fallback.store import parse
 
@@ -430,6 +430,10 @@ async def test_erased_content_is_gone_for_good(
     for read in (queue.subject, queue.inputs):
         with pytest.raises(NotFoundError, match="was erased"):
             await read(name)
+    if when == "held":
+        with pytest.raises(StateError, match="its content was erased"):
+            await queue.save_draft(lease.token, reviewer=ann, draft='"a name"', request_id="d2")
+        assert not await queue._store.connection.redis.exists(keys.drafts(*parse(name)))
     if when == "open":
         (lease,) = await queue.lease("digits", reviewer=bob)
         assert (lease.subject, lease.deferral.content) == (b"", Content.ERASED)

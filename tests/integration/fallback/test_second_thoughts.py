@@ -119,6 +119,67 @@ async def test_an_answer_is_taken_back_while_others_are_still_to_come(
     assert await queue.reconcile() == []
 
 
+@pytest.mark.parametrize("died", [False, True])
+async def test_people_who_come_to_agree_need_no_third(
+    open_queue: OpenQueue,
+    parking: MakeParking,
+    monkeypatch: pytest.MonkeyPatch,
+    ann: Identity,
+    bob: Identity,
+    *,
+    died: bool,
+) -> None:
+    """Two differed, a third was asked; the first thought again: who holds the third place is told that it is settled.
+
+    Where the process dies after that review, its time does not run out on their answer.
+    """
+
+    async def gone(*_: object) -> None:
+        raise StateError("died")
+
+    queue, cid = open_queue(reviews_wanted=2, reviews_max=3, undo_seconds=WINDOW_SECONDS), Identity(name="cid")
+    name = await _parked(queue, parking())
+    await _answered(queue, ann, "1")
+    assert (await _answered(queue, bob, "2")).reviews_wanted == 3
+    third = await _taken(queue, cid)
+    again = await queue.undo(name, reviewer=ann, request_id="1")
+    with monkeypatch.context() as patch:
+        if died:
+            patch.setattr("fallback.leases.foresee", lambda *_: ())
+            patch.setattr("fallback.leases.conclude", gone)
+            with pytest.raises(StateError, match="died"):
+                await queue.submit(again.token, reviewer=ann, answer=Label("2"), request_id="2")
+        else:
+            await queue.submit(again.token, reviewer=ann, answer=Label("2"), request_id="2")
+    if died:
+        one, redis = name.rpartition("/")[2], queue._store.connection.redis
+        await redis.hset(keys.record("digits", one), "expire_ms", "1")
+        await redis.zadd(keys.index("digits", "expiry"), {one: 1}, xx=True)
+        await queue.reap()
+        done = await queue.get(name)
+        assert done.outcome is not None
+        assert (done.state, done.outcome.source, done.outcome.answer) == (
+            State.RESOLVED,
+            Source.CONSENSUS,
+            Label("2"),
+        )
+        assert await queue.reconcile() == []
+        return
+    with pytest.raises(StateError):
+        await queue.submit(third.token, reviewer=cid, answer=Label("1"), request_id="3")
+    assert await queue.lease("digits", reviewer=cid) == []
+    assert await queue.reconcile() == []
+    # In the window they may yet differ again: the third place is there for somebody.
+    again = await queue.undo(name, reviewer=ann, request_id="4")
+    assert await queue.reconcile() == []
+    await queue.submit(again.token, reviewer=ann, answer=Label("1"), request_id="5")
+    await _answered(queue, cid, "1")
+    await open_queue()._store.connection.redis.zadd(keys.index("digits", "settling"), {name.rpartition("/")[2]: 1})
+    done = await queue.get(name)
+    assert done.outcome is not None
+    assert (done.state, done.outcome.answer, len(done.reviews)) == (State.RESOLVED, Label("1"), 3)
+
+
 async def test_after_the_window_nothing_is_taken_back(
     open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
 ) -> None:
@@ -320,10 +381,10 @@ async def test_a_draft_comes_back_with_the_lease_after_a_lapse_or_a_crash(
     assert await queue.reconcile() == []
 
 
-async def test_a_draft_is_gone_once_somebody_answered(
+async def test_a_draft_is_gone_once_its_author_answered(
     open_queue: OpenQueue, parking: MakeParking, redis_url: str, ann: Identity, bob: Identity
 ) -> None:
-    """In this place: the author's own is gone with their answer, and so is what others kept for it before."""
+    """Theirs alone: what others kept for the same place they may yet go on with in another."""
     queue = open_queue(reviews_wanted=2, undo_seconds=WINDOW_SECONDS)
     name = await _parked(queue, parking())
     redis, key = Redis.from_url(redis_url), keys.drafts("digits", name.rpartition("/")[2])
@@ -338,10 +399,36 @@ async def test_a_draft_is_gone_once_somebody_answered(
     await queue.save_draft(held.token, reviewer=bob, draft="[1]", request_id="")
     await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
     assert await redis.hgetall(key) == {b"1:bob": b"[1]"}
+    assert await queue.reconcile() == []
     await queue.submit(held.token, reviewer=bob, answer=Label("7"), request_id="")
     assert await redis.exists(key) == 0
     assert (await queue.undo(name, reviewer=bob, request_id="")).draft == ""
     await redis.aclose()
+
+
+async def test_a_draft_outlives_anothers_answer_in_the_place_that_lapsed(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, bob: Identity
+) -> None:
+    """Its author crashed and comes back to another place, or after the others thought again: it is there."""
+    settings, cid = {"reviews_wanted": 2, "undo_seconds": WINDOW_SECONDS}, Identity(name="cid")
+    queue, hasty = open_queue(**settings), open_queue(**settings, lease_seconds=0.5)
+    name = await _parked(queue, parking())
+    lease = await _taken(hasty, ann)
+    await hasty.save_draft(lease.token, reviewer=ann, draft="[1]", request_id="")
+    await asyncio.sleep(0.51)
+    await _answered(queue, bob)
+    again = await _taken(queue, ann)
+    assert (again.draft, again.deferral.reviews_wanted) == ("[1]", 2)
+    await queue.release(again.token, reviewer=ann, request_id="")
+    await _answered(queue, cid)
+    # In the undo window nobody is asked, and nothing of it is lost.
+    assert await queue.reconcile() == []
+    back = await queue.undo(name, reviewer=cid, request_id="")
+    await queue.release(back.token, reviewer=cid, request_id="")
+    again = await _taken(queue, ann)
+    assert again.draft == "[1]"
+    await queue.submit(again.token, reviewer=ann, answer=Label("7"), request_id="")
+    assert await queue.reconcile() == []
 
 
 @pytest.mark.parametrize("end", ["cancel", "skip"])

@@ -264,8 +264,63 @@ async def test_what_is_sent_up_ends_the_other_holders_look(tiered: Callable[...,
     with pytest.raises(StateError, match="is over: the next tier is asked; lease again"):
         await queue.extend(second.token, reviewer=BOTH, request_id="3")
     (again,) = await queue.lease("digits", reviewer=BOTH)
-    assert (again.deferral.tier, again.draft, again.deferral.reviews_wanted) == ("doctor", "{}", 2)
+    assert (again.deferral.tier, again.draft, again.deferral.reviews_wanted) == ("doctor", "{}", 1)
     assert await queue.reconcile() == []
+
+
+@pytest.mark.parametrize("filled", [(), (0,), (1,), (2,), (0, 2)])
+async def test_what_is_sent_up_is_asked_of_as_many_as_the_setting_says(
+    tiered: Callable[..., Queue], parking: MakeParking, filled: tuple[int, ...]
+) -> None:
+    """Whichever places the readers had: of three, one doctor. No token of a place that is over ever works again."""
+    queue, readers = tiered(reviews_wanted=3, reviews_max=3), (ANN, BOB, CID)
+    name = await _park(queue, parking())
+    (first,), (second,), (third,) = [await queue.lease("digits", reviewer=who) for who in readers]
+    for number in filled:
+        lease, who = (first, second, third)[number], readers[number]
+        await queue.submit(lease.token, reviewer=who, answer=Label(str(number)), comment=who.name, request_id=who.name)
+    before = await queue.get(name)
+    number = next(number for number in range(3) if number not in filled)
+    await queue.skip(
+        (first, second, third)[number].token, reviewer=readers[number], reason="", request_id="up", escalate=True
+    )
+    raised = await queue.get(name)
+    assert (raised.tier, raised.reviews_wanted, raised.reviews) == ("doctor", len(filled) + 1, before.reviews)
+    assert await queue.reconcile() == []
+
+    async def refuses_old_tokens() -> None:
+        for lease, who in zip((first, second, third), readers, strict=True):
+            with pytest.raises(StateError):
+                await queue.submit(lease.token, reviewer=who, answer=Label("9"), request_id="late")
+
+    await refuses_old_tokens()
+    (up,) = await queue.lease("digits", reviewer=DORA)
+    assert await queue.lease("digits", reviewer=EVE) == []
+    await refuses_old_tokens()
+    done = await queue.submit(up.token, reviewer=DORA, answer=Label("5"), request_id="up")
+    assert done.outcome is not None
+    assert (done.state, done.outcome.source, done.outcome.answer) == (State.RESOLVED, Source.PERSON, Label("5"))
+    assert done.reviews[:-1] == before.reviews
+    assert await queue.reconcile() == []
+
+
+async def test_places_that_vanished_come_back_when_the_doctors_differ(
+    tiered: Callable[..., Queue], parking: MakeParking
+) -> None:
+    """Under generations of their own: who held one of them as a reader cannot answer there."""
+    queue = tiered(reviews_wanted=3, reviews_max=3, tier_reviews_wanted=2)
+    await _park(queue, parking())
+    held = [await queue.lease("digits", reviewer=who) for who in (ANN, BOB, CID)]
+    await queue.skip(held[0][0].token, reviewer=ANN, reason="", request_id="1", escalate=True)
+    await _review(queue, DORA, Label("1"))
+    assert (await _review(queue, EVE, Label("2"))).reviews_wanted == 3
+    (lease,) = await queue.lease("digits", reviewer=_who("fay", "doctor"))
+    with pytest.raises(StateError):
+        await queue.submit(held[2][0].token, reviewer=CID, answer=Label("9"), request_id="2")
+    assert await queue.reconcile() == []
+    done = await queue.submit(lease.token, reviewer=_who("fay", "doctor"), answer=Label("2"), request_id="3")
+    assert done.outcome is not None
+    assert (done.state, done.outcome.answer) == (State.RESOLVED, Label("2"))
 
 
 async def test_there_is_nothing_above_the_last_tier(tiered: Callable[..., Queue], parking: MakeParking) -> None:

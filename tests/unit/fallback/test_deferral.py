@@ -97,6 +97,17 @@ def test_more_than_half_decides_and_half_does_not() -> None:
     assert consensus(_reviews(Label("7"), Label("1")), wanted=2, limit=2) == nobody
 
 
+def test_what_places_that_are_still_open_could_change_is_not_decided() -> None:
+    """More than half of all places that were asked for; more people than N may have been, who then thought again."""
+    agreed = Settled(source=Source.CONSENSUS, answer=Label("7"))
+    two = _reviews(Label("7"), Label("7"))
+    assert consensus(two, wanted=2, limit=5, places=3) == agreed
+    assert consensus(two, wanted=2, limit=5, places=4) == NeedMore()
+    assert consensus(two, wanted=3, limit=3, places=3) == NeedMore()
+    assert consensus(_reviews(Label("7")), wanted=1, limit=3, places=2) == NeedMore()
+    assert consensus(_reviews(Label("7"), Label("1")), wanted=2, limit=3, places=3, higher=True) == NeedMore()
+
+
 def test_where_a_tier_stands_above_no_majority_asks_it_instead_of_giving_up() -> None:
     """Only at the limit, and only while nobody prevails."""
     split = _reviews(Label("7"), Label("1"))
