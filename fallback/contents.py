@@ -120,7 +120,7 @@ async def forget_erasures(store: Store, queue: str, ids: Sequence[str]) -> None:
 
 
 async def strays(store: Store, queue: str, ids: Sequence[str]) -> set[str]:
-    """Return those of `ids` whose content nobody needs: no record of them stands nor is on its way, or it was erased."""
+    """Return those of `ids` whose content nobody needs: no record stands or is on its way, or it was erased."""
 
     async def call() -> list[list[Any]]:
         pipeline = store.connection.redis.pipeline(transaction=False)
