@@ -110,13 +110,13 @@ class Connection:
         """Give the connections back."""
         await self.client.close()
 
-    async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Await `call()`, again after a passing failure; `call` must be safe to repeat.
+    async def attempt(self, call: Callable[[], Awaitable[T]], *, once: bool = False) -> T:
+        """Await `call()`, again after a passing failure unless `once`; `call` must be safe to repeat.
 
         Raises UnavailableError when it does not go well within the bounds, FullError when the server has no memory.
         """
         started = time.monotonic()
-        for number, pause in enumerate((*RETRY_PAUSES_SECONDS, None)):
+        for number, pause in enumerate((None,) if once else (*RETRY_PAUSES_SECONDS, None)):
             try:
                 async with asyncio.timeout(self._timeout_seconds), self.client.room():
                     if number:
@@ -176,14 +176,14 @@ class Connection:
 
         return await self.attempt(call)
 
-    async def time(self, key: str) -> tuple[int, int]:
+    async def time(self, key: str, *, once: bool = False) -> tuple[int, int]:
         """Return the time of the server that holds `key`: Unix seconds, microseconds."""
 
         async def call() -> tuple[int, int]:
             seconds, microseconds = await self.redis.time(**await self.client.primary_of(key))
             return int(seconds), int(microseconds)
 
-        return await self.attempt(call)
+        return await self.attempt(call, once=once)
 
     async def _run(self, what: Script, names: Sequence[str], arguments: Sequence[Argument]) -> Reply:
         if self.settings.replicas_min and what.writes:

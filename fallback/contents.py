@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -120,13 +120,19 @@ async def forget_erasures(store: Store, queue: str, ids: Sequence[str]) -> None:
 
 
 async def strays(store: Store, queue: str, ids: Sequence[str]) -> set[str]:
-    """Return those of `ids` whose content nobody needs: no record of them stands, or it was erased."""
+    """Return those of `ids` whose content nobody needs: no record stands or is on its way, or it was erased."""
 
-    async def call() -> list[list[bytes | None]]:
+    async def call() -> list[list[Any]]:
         pipeline = store.connection.redis.pipeline(transaction=False)
+        # Notes first: what is accepted in between has no note any more, but a record by then.
+        pipeline.zmscore(keys.index(queue, "arriving"), [keys.file_note(one) for one in ids])
         for one in ids:
             pipeline.hmget(keys.record(queue, one), "state", "erased")
         return list(await pipeline.execute())
 
-    found = await store.connection.attempt(call) if ids else []
-    return {one for one, (state, erased) in zip(ids, found, strict=True) if state is None or erased is not None}
+    notes, *found = await store.connection.attempt(call) if ids else [[]]
+    return {
+        one
+        for one, note, (state, erased) in zip(ids, notes, found, strict=True)
+        if (state is None and note is None) or erased is not None
+    }

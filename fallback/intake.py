@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from fallback import keys, records
-from fallback.blobs import REDIS, Reference
+from fallback.blobs import FOLDER, REDIS, Reference
 from fallback.config import QueueSettings
 from fallback.connection import Argument, Reply, script
 from fallback.deferral import Parking, deferral_name
@@ -95,6 +95,10 @@ async def _send_large(store: Store, limits: Limits, parking: Parking) -> list[Pa
     try:
         # Known first: a queue's orphans are swept by those who know it.
         await store.connection.attempt(lambda: redis.sadd(keys.QUEUES, parking.queue))
+        if store.blobs.needs_note:
+            # Once: a repeat of what follows must not renew a note by whose end the sweep may go already.
+            note = {keys.file_note(one): 0}
+            await store.connection.attempt(lambda: redis.zadd(keys.index(parking.queue, "arriving"), note, nx=True))
         large = await store.blobs.put(one, parking, orphan_seconds=seconds)
         (verdict,) = await _send(store, limits, [parking], large=(one, large))
         if not _perhaps_made(verdict) and not _made(verdict, parking, one):
@@ -180,7 +184,8 @@ def _prepare(
         brought = records.content_keys(queue, one, parking, large)
         content += brought.values()
         names = (*brought, *(f"{what}.up" for what in large if large[what].place == REDIS))
-        arguments.append(_words(one, parking, task[0], names, settings))
+        file = any(reference.place == FOLDER for reference in large.values())
+        arguments.append(_words(one, parking, task[0], names, settings, file=file))
         arguments.append(records.encode_body(parking, expiry_of(parking, settings), places, large))
     before: list[Command] = [
         ("SADD", keys.QUEUES, queue),
@@ -194,13 +199,16 @@ def _prepare(
     return before, tuple(arguments)
 
 
-def _words(one: str, parking: Parking, task: str, content: Iterable[str], settings: QueueSettings) -> str:
+def _words(
+    one: str, parking: Parking, task: str, content: Iterable[str], settings: QueueSettings, *, file: bool
+) -> str:
     """Return what the script is told of a request beside its body, in one text: many short arguments cost more."""
     idempotency = keys.digest(parking.client, parking.idempotency_key) if parking.idempotency_key else "-"
     seconds = parking.review_seconds if parking.review_seconds is not None else settings.review_seconds
     length_ms = max(1, int(seconds * MS))
     digest = keys.digest(parking.input_digest)
-    facts = f"{len(parking.subject) + len(parking.inputs)}{'a' * parking.audit}{'c' * (parking.callback is not None)}"
+    marks = f"{'a' * parking.audit}{'c' * (parking.callback is not None)}{'f' * file}"
+    facts = f"{len(parking.subject) + len(parking.inputs)}{marks}"
     boost = boost_ms(parking.priority, settings)
     times = f"{parking.priority} {boost} {length_ms}"
     whom = f"\n{_whom(parking, settings)}" if parking.tier or parking.excluded_reviewers else ""

@@ -28,7 +28,8 @@ In each queue, after `demur:1:{<queue>}:`
                     ZSET    id -> seq; deferrals that ended so; for the retention time
     ended           ZSET    id -> when it is purged, ms
     flagged         ZSET    id -> seq; what review managers should look at; lives as its record
-    arriving        ZSET    id -> when the reaper first saw it, ms, 0 before: ids whose small content may be there
+    arriving        ZSET    id -> when the reaper first saw it, ms, 0 before: ids whose small content may be there;
+                            <id>.file where a file may
                             without a record; until their script ran, at most the orphan time
     erased          HASH    id -> sha256 of inputs that were erased; until the trainer has erased its copy
     load            HASH    how much there is to do; see `fallback.load`. For ever, with few fields:
@@ -156,6 +157,11 @@ def content(queue: str, deferral_id: str, what: str) -> str:
 def upload(queue: str, deferral_id: str, what: str) -> str:
     """Return the key of large content whose record is not accepted yet."""
     return f"{content(queue, deferral_id, what)}.up"
+
+
+def file_note(deferral_id: str) -> str:
+    """Return what stands in `arriving` while a file of this deferral may be on its way."""
+    return f"{deferral_id}.file"
 
 
 def drafts(queue: str, deferral_id: str) -> str:

@@ -6,6 +6,7 @@ or budget is never silent about it: who asked is told, the log says so now and t
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -26,6 +27,8 @@ FULL_RETRY_SECONDS: Final = 5.0
 QUEUES_RETRY_SECONDS: Final = 3_600.0
 # What was read of a queue's load is good for this long.
 LOAD_SECONDS: Final = 1.0
+# Who was parked waits no longer to hear how long it will take; after that nothing is said of it.
+LOAD_READ_SECONDS: Final = 0.5
 WARN_SECONDS: Final = 60.0
 _SENTENCES: Final = {
     "depth_max": "holds {0} open deferrals, as many as it may (setting depth_max)",
@@ -45,19 +48,21 @@ class Limits:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._loads: dict[str, tuple[float, Load]] = {}
+        self._loads: dict[str, tuple[float, Load | None]] = {}
         self._known: set[str] = set()
         self._warned: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def load(self, queue: str) -> Load | None:
-        """Return a queue's load, at most LOAD_SECONDS old; None while the server is away."""
-        read_at, known = self._loads.get(queue, (0.0, None))
-        if known is not None and time.monotonic() - read_at < LOAD_SECONDS:
+        """Return a queue's load, at most LOAD_SECONDS old; None where it cannot be read at once, for as long."""
+        read_at, known = self._loads.get(queue, (float("-inf"), None))
+        if time.monotonic() - read_at < LOAD_SECONDS:
             return known
+        fresh = None
         try:
-            fresh = await self._read(queue)
-        except DemurError:
-            return None
+            async with asyncio.timeout(LOAD_READ_SECONDS):
+                fresh = await self._read(queue)
+        except (DemurError, TimeoutError) as error:
+            log.info("cannot say how long a queue's deferrals wait", queue=queue, error=str(error))
         self._loads[queue] = time.monotonic(), fresh
         return fresh
 
@@ -148,8 +153,8 @@ class Limits:
             return list(await pipeline.execute())
 
         # Asked for by itself: a cluster's pipelines take nothing that has no key.
-        now = await self._store.clock(queue)
-        fields, held = await self._store.connection.attempt(call)
+        now = await self._store.clock(queue, once=True)
+        fields, held = await self._store.connection.attempt(call, once=True)
         return read(fields, now=now, held=held)
 
 

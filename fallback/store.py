@@ -138,9 +138,9 @@ class Store:
         """Return the names of queues, sorted: those configured and `members`, what the server knows."""
         return sorted({*self.config.queue_names(), *(member.decode() for member in members)})
 
-    async def clock(self, queue: str) -> float:
-        """Return the time of the server that holds `queue`, Unix seconds."""
-        seconds, microseconds = await self.connection.time(keys.prefix(queue))
+    async def clock(self, queue: str, *, once: bool = False) -> float:
+        """Return the time of the server that holds `queue`, Unix seconds; `once`: it is asked no second time."""
+        seconds, microseconds = await self.connection.time(keys.prefix(queue), once=once)
         return float(seconds) + float(microseconds) / 1e6
 
     async def get(self, name: str) -> Record:

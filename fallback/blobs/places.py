@@ -27,6 +27,8 @@ class BlobStore:
         settings = config.table("fallback", FallbackSettings)
         self.bytes_min = settings.blob_bytes_min
         self._chosen = settings.blobs
+        # A file has no time to live: a note says that it is on its way, and the sweep spares it.
+        self.needs_note = settings.blobs == FOLDER
         self._places: dict[str, Blobs] = {
             REDIS: Chunks(connection),
             FOLDER: Folder(Path(settings.blob_folder) if settings.blob_folder else config.data_folder / FOLDER_NAME),

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- orphans: forgets the content of up to ARGV[5] deferrals that were not accepted within ARGV[6] ms of when this first saw
--- that they were on their way. A repeat finds the next ones: no request id.
+-- that they were on their way. <id>.file notes a file: without the note it is not accepted, and the sweep deletes it. A repeat finds the next ones: no request id.
 -- -> {'ok', how many, new ones or forgotten, whichever are more}
 local time, limit = clock(), tonumber(ARGV[5])
 -- Who announces content has no clock: the server's begins here.

@@ -8,7 +8,7 @@
 --   then for each deferral two: the words
 --     id, made by the caller: what tells a repeat   digest of client and idempotency key, or -   digest of the input
 --     digest of the task   priority, 0 to 9   its boost, ms   time to review, ms   bytes of content, then 'a' for an audit, then 'c' where
---     there is a callback   subject, inputs, both or none: the content that must
+--     there is a callback, then 'f' where content lies in a file: accepted only while the note <id>.file stands   subject, inputs, both or none: the content that must
 --     be there; large content on its way has .up behind its name, and gets its own name here; after an end of line,
 --     where it is not for everybody, the number of its tier and who is never asked, JSON: a list of texts
 --   and its body: what never changes, JSON
@@ -17,7 +17,7 @@
 --    ['refused', 'over', limit, how much there is, ms until there may be room or 0] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
 local FIRST, EACH = 12, 2
-local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) (%d+) (%d+)(a?)(c?) ?([^\n]*)\n?(.*)$'
+local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) (%d+) (%d+)(a?)(c?)(f?) ?([^\n]*)\n?(.*)$'
 local slots, depth_max, budget, keep = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == 'keep'
 local open_max, bytes_max, untold_max = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local time, depth = clock(), call('ZCARD', K.open)
@@ -35,9 +35,12 @@ local asked, ids, records, contents, tasks, keys = {}, {}, {}, {}, {}, {}
 for at = FIRST, #ARGV, EACH do
   local one = { body = ARGV[at + 1] }
   one.id, one.idempotency, one.input, one.task, one.priority, one.boost, one.length, one.bytes, one.audit, one.called,
-    one.contents, one.whom = string.match(ARGV[at], WORDS)
+    one.file, one.contents, one.whom = string.match(ARGV[at], WORDS)
   one.key = record(one.id)
   asked[#asked + 1], ids[#ids + 1], records[#records + 1], tasks[one.task] = one, one.id, one.key, P .. 't:' .. one.task
+  if one.file ~= '' then
+    ids[#ids + 1] = one.id .. '.file'
+  end
   for what in string.gmatch(one.contents, '%S+') do
     contents[#contents + 1] = content(one.id, what)
   end
@@ -140,6 +143,10 @@ local function judge_new(one)
     if not stored(content(one.id, what)) then
       return { 'refused', 'lost', what }
     end
+  end
+  -- Without its note the sweep may be deleting the file now.
+  if one.file ~= '' and not call('ZSCORE', K.arriving, one.id .. '.file') then
+    return { 'refused', 'lost', 'file' }
   end
   if not tasks[one.task] then
     return { 'refused', 'lost', 'task' }
@@ -254,7 +261,7 @@ if #refused > 0 then
   call('UNLINK', unpack(refused))
 end
 -- From here on content lives as its record does.
-if #contents > 0 then
+if #contents > 0 or #ids > #asked then
   call('ZREM', K.arriving, unpack(ids))
 end
 if #made > 0 then

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fallback import keys
+from fallback import intake, keys
 from fallback.answer import CantTell, Identity
 from fallback.blobs import Blob
 from fallback.blobs.chunks import CHUNK_BYTES, Chunks
@@ -268,6 +268,47 @@ async def test_the_sweep_leaves_what_belongs_to_somebody(
     for _ in range(3):
         await queue.reap()
     assert await queue.subject(name) == SUBJECT
+
+
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
+@pytest.mark.parametrize("looks", [1, 2])
+@pytest.mark.parametrize("inputs", [b"", b"small", INPUTS])
+async def test_a_slow_request_never_stands_without_its_file(
+    open_queue: Callable[..., Queue],
+    parking: MakeParking,
+    files: Callable[[], list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    looks: int,
+    inputs: bytes,
+) -> None:
+    """Stopped between file and record: the sweep spares the file while it is noted; without its note it is refused."""
+    queue, reaper = open_queue(orphan_seconds=1), open_queue(orphan_seconds=1)
+    send = intake._send
+
+    async def late(*given: Any, **named: Any) -> Any:
+        for path in files():
+            os.utime(path, (1, 1))
+        for look in range(looks):
+            await asyncio.sleep(1.1 * bool(look))
+            await reaper.reap()
+        return await send(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "_send", late)
+        (verdict,) = await queue.park([parking(subject=SUBJECT, inputs=inputs)])
+    if looks == 1:
+        assert isinstance(verdict, Parked)
+    else:
+        assert isinstance(verdict, UnavailableError)
+        assert (await queue.list_deferrals("digits"), files()) == (([], ""), [])
+        (verdict,) = await queue.park([parking(subject=SUBJECT, inputs=inputs)])
+        assert isinstance(verdict, Parked)
+    for path in files():
+        os.utime(path, (1, 1))
+    await asyncio.sleep(1.1)
+    await reaper.reap()
+    assert (await queue.subject(verdict.name), await queue.inputs(verdict.name)) == (SUBJECT, inputs)
+    assert not await queue._store.connection.redis.exists(keys.index("digits", "arriving"))
 
 
 async def test_when_retention_is_over_content_goes(

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from fallback import keys, limits, load
 from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings, RedisSettings
+from fallback.connection import Connection
 from fallback.deferral import Parking
 from fallback.errors import DemurError, FullError, OverError
 from fallback.queue import Parked, Queue
@@ -374,3 +375,31 @@ async def test_a_recount_finds_nothing_wrong_with_a_queue_at_work(
     found = await recount(config)
     assert found.problems == []
     assert not [name for name in found.lasting if name.endswith(":load")]
+
+
+async def test_who_was_parked_does_not_wait_for_how_long_it_takes(
+    queue: Queue, open_queue: OpenQueue, parking: MakeParking, ann: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the load cannot be read at once, the reply has no expected wait, and it is not tried again for a while."""
+    await queue.park([parking(), parking()])
+    await _answer(queue, ann)
+    other = open_queue()
+    monkeypatch.setattr(limits, "LOAD_SECONDS", 60.0)
+    monkeypatch.setattr(limits, "LOAD_READ_SECONDS", 0.05)
+    asked = 0
+
+    async def silent(*_: Any, **__: Any) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "time", silent)
+        async with asyncio.timeout(3):
+            verdicts = [*await other.park([parking()]), *await other.park([parking()])]
+    assert [isinstance(one, Parked) and one.expected_wait is None for one in verdicts] == [True, True]
+    assert asked == 1
+    monkeypatch.setattr(limits, "LOAD_SECONDS", 0.0)
+    (parked,) = await other.park([parking()])
+    assert isinstance(parked, Parked)
+    assert parked.expected_wait is not None
