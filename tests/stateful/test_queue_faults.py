@@ -92,10 +92,10 @@ class Faulty(Connection):
         self.verb = ""
         self.gentle = False
 
-    async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def attempt(self, call: Callable[[], Awaitable[T]], *, once: bool = False) -> T:
         fault = self._strike()
         if fault is None:
-            return await super().attempt(call)
+            return await super().attempt(call, once=once)
         attempts = 0
 
         async def struck() -> T:
@@ -103,7 +103,7 @@ class Faulty(Connection):
             attempts += 1
             return await (self._suffer(fault, call) if attempts == 1 or fault is Fault.LOST_FOR_GOOD else call())
 
-        return await super().attempt(struck)
+        return await super().attempt(struck, once=once)
 
     def arm(self, verb: str) -> None:
         """A caller calls: something strikes, or not."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from fallback import keys
 from fallback.answer import Answer, CantTell, Identity, Label
@@ -156,3 +157,31 @@ async def test_claims_are_bounded_and_shared(queue: Queue, parking: MakeParking)
     rest = await asyncio.gather(*(queue.due(limit=8) for _ in range(4)))
     ids = [delivery.id for batch in (first, second, *rest) for delivery in batch]
     assert len(ids) == len(set(ids)) == 20
+
+
+@pytest.mark.parametrize("broken", ["outbox", "record"])
+async def test_a_queue_whose_outcomes_cannot_be_claimed_keeps_no_other_waiting(
+    queue: Queue, parking: MakeParking, redis_url: str, broken: str
+) -> None:
+    """The others are told; it is said once, and the queue goes on when it is repaired."""
+    ann = Identity(name="ann")
+    names = {}
+    for each in ("a", "b", "c"):
+        (parked,) = await queue.park([parking(queue=each)])
+        assert isinstance(parked, Parked)
+        (lease,) = await queue.lease(each, reviewer=ann)
+        await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+        names[each] = parked.name
+    key = keys.index("b", "outbox") if broken == "outbox" else keys.record("b", names["b"].rpartition("/")[2])
+    with redis.Redis.from_url(redis_url) as client, capture_logs() as said:
+        client.rename(key, key + ".away")
+        client.set(key, "of another kind")
+        found = [delivery for _ in range(3) for delivery in await queue.due(limit=10)]
+        assert {delivery.deferral.name for delivery in found} == {names["a"], names["c"]}
+        assert [(one["queue"], one["log_level"]) for one in said if "going on" in one["event"]] == [("b", "error")]
+        client.rename(key + ".away", key)
+        # As if the time for which it was claimed were over.
+        client.zadd(keys.index("b", "outbox"), {names["b"].rpartition("/")[2]: 1})
+        await asyncio.sleep(1.1)
+        (delivery,) = await queue.due(limit=10)
+    assert delivery.deferral.name == names["b"]
