@@ -12,7 +12,9 @@ from structlog.testing import capture_logs
 from fallback import keys
 from fallback.answer import Answer, CantTell, Identity, Label
 from fallback.config import Config
+from fallback.connection import Connection
 from fallback.deferral import Callback, Parking
+from fallback.errors import UnavailableError
 from fallback.outbox import Outbox, Untold
 from fallback.queue import Delivery, Parked, Queue
 from fallback.store import Store
@@ -185,3 +187,27 @@ async def test_a_queue_whose_outcomes_cannot_be_claimed_keeps_no_other_waiting(
         await asyncio.sleep(1.1)
         (delivery,) = await queue.due(limit=10)
     assert delivery.deferral.name == names["b"]
+
+
+async def test_while_the_server_is_away_nothing_is_claimed_and_it_is_said(
+    queue: Queue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no queue's trouble: who asks is told, and tries again later."""
+    await _resolve(queue, parking(), Label("7"))
+
+    async def away(*_: object, **__: object) -> None:
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_run", away)
+        patch.setattr(Connection, "_verdict", away)
+        with pytest.raises(UnavailableError):
+            await queue.due(limit=10)
+
+
+async def test_a_queue_that_cannot_park_keeps_no_other_from_it(queue: Queue, parking: MakeParking) -> None:
+    """Of a call for several queues, those of the broken one fail."""
+    await queue._store.connection.redis.set(keys.index("b", "open"), "of another kind")
+    verdicts = await queue.park([parking(queue=each) for each in ("a", "b", "c")])
+    assert [isinstance(one, Parked) for one in verdicts] == [True, False, True]
+    assert isinstance(verdicts[1], UnavailableError)
