@@ -88,6 +88,19 @@ def _used(shared: str, body: str) -> str:
     return "\n\n".join([first, *reversed(kept)])
 
 
+def passing(error: Exception) -> bool:
+    """Say whether the server is only away for a moment, or becomes another; else it refused this one command."""
+    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_REPLIES)
+
+
+def apart(replies: list[Any]) -> list[Any]:
+    """Return the replies of a pipeline, some of which may be errors; raises where the server is away."""
+    for reply in replies:
+        if isinstance(reply, Exception) and passing(reply):
+            raise reply
+    return replies
+
+
 @cache
 def script(name: str) -> Script:
     """Return one of the queue's scripts, read once."""
@@ -125,7 +138,7 @@ class Connection:
             except exceptions.OutOfMemoryError as error:
                 raise FullError("the queue's server has no memory left", retry_after_seconds=10.0) from error
             except (*_PASSING, exceptions.RedisError) as error:
-                if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_REPLIES):
+                if not passing(error):
                     log.exception("the queue's server refused a command")
                     raise self._unavailable(error) from error
                 if pause is None or time.monotonic() - started > self._timeout_seconds:
@@ -143,7 +156,10 @@ class Connection:
         what: Script,
         calls: Sequence[tuple[Sequence[str], Sequence[Argument]]],
     ) -> list[Reply | DemurError]:
-        """Send `before`, then a run of the script for each of `calls`, in one pipeline; return each run's verdict."""
+        """Send `before`, then a run of the script for each of `calls`, in one pipeline; return each run's verdict.
+
+        One that the server refuses, as it does where a key is of the wrong kind, keeps the others from nothing.
+        """
 
         async def send() -> list[Any]:
             runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
@@ -222,9 +238,17 @@ class Connection:
     ) -> Reply | DemurError:
         match reply:
             case exceptions.NoScriptError():
-                return await self._run(what, *sent)
+                try:
+                    return await self._run(what, *sent)
+                except exceptions.ResponseError as error:
+                    return await self._verdict(error, what, sent)
             case exceptions.OutOfMemoryError():
                 return FullError("the queue's server has no memory left", retry_after_seconds=10.0)
+            case exceptions.ResponseError() if not passing(reply):
+                log.error("the queue's server refused a script", script=what.name, error=str(reply))
+                return UnavailableError(
+                    "the queue's server refused a command; try again", retry_after_seconds=RETRY_AFTER_SECONDS
+                )
             case Exception():
                 raise reply
             case list():

@@ -17,7 +17,7 @@ import structlog
 
 from fallback import keys
 from fallback.config import FallbackSettings
-from fallback.connection import Argument, script
+from fallback.connection import Argument, apart, script
 from fallback.deferral import Callback, Deferral
 from fallback.errors import DemurError
 from fallback.records import MS, Record
@@ -28,6 +28,7 @@ REASON_CHARS_MAX: Final = 1_000
 UNREADABLE: Final = "its record cannot be read"
 # Rows that one run of a script writes at most: others are served between two runs.
 WRITE_MAX: Final = 256
+CLAIMING: Final = "claim outcomes to tell"
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,10 @@ class Outbox:
         self._visibility_ms = int(seconds * MS)
 
     async def due(self, *, limit: int) -> list[Delivery]:
-        """Claim up to `limit` outcomes that are due, of every queue a share."""
+        """Claim up to `limit` outcomes that are due, of every queue a share.
+
+        A queue at which that fails keeps no other waiting; raises where the server is away.
+        """
         queues = await self._waiting()
         if not queues:
             return []
@@ -95,9 +99,15 @@ class Outbox:
         ]
         found: list[Delivery] = []
         for queue, reply in zip(queues, await self._store.connection.run_all((), claim, calls), strict=True):
-            if isinstance(reply, DemurError):
-                raise reply
-            found += await self._claimed(queue, accepted(reply, queue))
+            try:
+                if isinstance(reply, DemurError):
+                    raise reply
+                found += await self._claimed(queue, accepted(reply, queue))
+                self._store.troubles.went_well(queue, CLAIMING)
+            except DemurError as error:
+                # Raises where the server is away.
+                await self._store.clock(queue)
+                self._store.troubles.failed(queue, CLAIMING, error)
         return found
 
     async def _waiting(self) -> list[str]:
@@ -108,15 +118,24 @@ class Outbox:
             pipeline.smembers(keys.QUEUES)
             for queue in self._queues:
                 pipeline.zcard(keys.index(queue, "outbox"))
-            return list(await pipeline.execute())
+            return apart(await pipeline.execute(raise_on_error=False))
 
         while True:
             asked = self._queues
             members, *counts = await self._store.connection.attempt(call)
+            if isinstance(members, Exception):
+                raise DemurError(f"the names of the queues cannot be read: {members}")
             self._queues = self._store.named(members)
             # With those that are new it is asked again, which is seldom: one step is enough nearly always.
             if self._queues == asked:
-                return [queue for queue, count in zip(asked, counts, strict=True) if count]
+                return [
+                    queue for queue, count in zip(asked, counts, strict=True) if count and self._usable(queue, count)
+                ]
+
+    def _usable(self, queue: str, count: int | Exception) -> bool:
+        if isinstance(count, Exception):
+            self._store.troubles.failed(queue, CLAIMING, count)
+        return not isinstance(count, Exception) and not self._store.troubles.resting(queue, CLAIMING)
 
     async def _claimed(self, queue: str, rows: Sequence[Sequence[str | None]]) -> list[Delivery]:
         texts = {str(one): text for one, text in rows}

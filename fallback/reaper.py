@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from fallback import keys
+from fallback.connection import apart
 from fallback.contents import strays
 from fallback.deferral import Event, State
 from fallback.errors import DemurError, UnavailableError
@@ -22,6 +23,7 @@ from fallback.store import Store, accepted
 BATCH: Final = 128
 # A round ends even where work comes in as fast as it is done.
 BATCHES_MAX: Final = 64
+CLOSING: Final = "close undo windows"
 
 log = structlog.get_logger(__name__)
 
@@ -90,21 +92,35 @@ async def sweep(store: Store, queue: str) -> Reaped:
 
 
 async def close_windows(store: Store, queues: Sequence[str]) -> tuple[int, float | None]:
-    """Close undo windows that are over; return of how many, and in how many seconds the next one is, None for none."""
+    """Close undo windows that are over; return of how many, and in how many seconds the next one is, None for none.
 
-    async def call() -> list[list[tuple[bytes, float]]]:
+    A queue at which that fails keeps no other waiting; raises where the server is away.
+    """
+    queues = [queue for queue in queues if not store.troubles.resting(queue, CLOSING)]
+
+    async def call() -> list[list[tuple[bytes, float]] | Exception]:
         pipeline = store.connection.redis.pipeline(transaction=False)
         for queue in queues:
             pipeline.zrange(keys.index(queue, "settling"), 0, BATCH, withscores=True)
-        return list(await pipeline.execute())
+        return apart(await pipeline.execute(raise_on_error=False))
 
-    closed, nearest = 0, []
+    closed, nearest = 0, list[float]()
     for queue, found in zip(queues, await store.connection.attempt(call) if queues else [], strict=True):
         if not found:
             continue
+        if isinstance(found, Exception):
+            store.troubles.failed(queue, CLOSING, found)
+            continue
         now_ms = await store.clock(queue) * MS
         over = [member.decode() for member, due in found if due <= now_ms]
-        done = await close_over(store, queue, over)
+        try:
+            done = await close_over(store, queue, over)
+        except DemurError as error:
+            # Raises where the server is away.
+            await store.clock(queue)
+            store.troubles.failed(queue, CLOSING, error)
+            continue
+        store.troubles.went_well(queue, CLOSING)
         closed += done
         # Of what stays although it is over, nothing is to be done: whoever repairs it is not in a hurry.
         nearest += [(due - now_ms) / MS for _, due in found if due > now_ms][:1]

@@ -27,6 +27,7 @@ from fallback.errors import (
     TakenOverError,
 )
 from fallback.records import Record
+from fallback.troubles import Troubles
 
 REQUEST_ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 256
@@ -104,6 +105,7 @@ class Store:
         self.config = config
         self.connection = Connection(config)
         self.blobs = BlobStore(config, self.connection)
+        self.troubles = Troubles()
         self._tasks: dict[str, Task] = {}
         self._held: dict[tuple[str, str], Record] = {}
         self._unreadable: dict[tuple[str, str], None] = {}

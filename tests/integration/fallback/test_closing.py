@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.closing import PAUSE_SECONDS_MIN, Closer, pause_seconds
-from fallback.connection import Connection, Script
+from fallback.connection import Argument, Connection, Reply, Script
 from fallback.deferral import Deferral, Parking, State
+from fallback.errors import UnavailableError
 from fallback.queue import Parked, Queue
 
 MakeParking = Callable[..., Parking]
@@ -138,3 +140,36 @@ def test_a_sleep_ends_with_the_next_window_or_the_shortest_that_may_begin(
 ) -> None:
     """And never lasts longer than a bound."""
     assert pause_seconds(next_seconds, windows) == expected
+
+
+@pytest.mark.parametrize("broken", ["index", "script"])
+async def test_a_queue_whose_windows_cannot_be_closed_keeps_no_other_waiting(
+    open_queue: OpenQueue, parking: MakeParking, ann: Identity, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """The others end in time; it is said once, and the queue goes on when it is repaired."""
+    queue = open_queue(undo_seconds=0.3)
+    for each in ("a", "b", "c"):
+        await queue.park([parking(queue=each)])
+        (lease,) = await queue.lease(each, reviewer=ann)
+        await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+    run, redis, key = Connection.run, queue._store.connection.redis, keys.index("b", "settling")
+
+    async def refused(self: Connection, what: Script, names: Sequence[str], *arguments: Argument) -> Reply:
+        if what.name == "close" and "{b}" in names[0]:
+            raise UnavailableError("refused", retry_after_seconds=1)
+        return await run(self, what, names, *arguments)
+
+    await asyncio.sleep(0.4)
+    with monkeypatch.context() as patch, capture_logs() as said:
+        if broken == "script":
+            patch.setattr(Connection, "run", refused)
+        else:
+            await redis.rename(key, f"{key}.away")
+            await redis.set(key, "of another kind")
+        found = [await queue.close_windows(["a", "b", "c"]) for _ in range(3)]
+    assert found == [(2, None), (0, None), (0, None)]
+    assert [one["queue"] for one in said if "going on" in one["event"]] == ["b"]
+    if broken == "index":
+        await redis.rename(f"{key}.away", key)
+    await asyncio.sleep(1.1)
+    assert await queue.close_windows(["a", "b", "c"]) == (1, None)

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from fallback import keys
 from fallback.answer import Answer, CantTell, Identity, Label
 from fallback.config import Config
+from fallback.connection import Connection
 from fallback.deferral import Callback, Parking
+from fallback.errors import UnavailableError
 from fallback.outbox import Outbox, Untold
 from fallback.queue import Delivery, Parked, Queue
 from fallback.store import Store
@@ -156,3 +159,55 @@ async def test_claims_are_bounded_and_shared(queue: Queue, parking: MakeParking)
     rest = await asyncio.gather(*(queue.due(limit=8) for _ in range(4)))
     ids = [delivery.id for batch in (first, second, *rest) for delivery in batch]
     assert len(ids) == len(set(ids)) == 20
+
+
+@pytest.mark.parametrize("broken", ["outbox", "record"])
+async def test_a_queue_whose_outcomes_cannot_be_claimed_keeps_no_other_waiting(
+    queue: Queue, parking: MakeParking, redis_url: str, broken: str
+) -> None:
+    """The others are told; it is said once, and the queue goes on when it is repaired."""
+    ann = Identity(name="ann")
+    names = {}
+    for each in ("a", "b", "c"):
+        (parked,) = await queue.park([parking(queue=each)])
+        assert isinstance(parked, Parked)
+        (lease,) = await queue.lease(each, reviewer=ann)
+        await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+        names[each] = parked.name
+    key = keys.index("b", "outbox") if broken == "outbox" else keys.record("b", names["b"].rpartition("/")[2])
+    with redis.Redis.from_url(redis_url) as client, capture_logs() as said:
+        client.rename(key, key + ".away")
+        client.set(key, "of another kind")
+        found = [delivery for _ in range(3) for delivery in await queue.due(limit=10)]
+        assert {delivery.deferral.name for delivery in found} == {names["a"], names["c"]}
+        assert [(one["queue"], one["log_level"]) for one in said if "going on" in one["event"]] == [("b", "error")]
+        client.rename(key + ".away", key)
+        # As if the time for which it was claimed were over.
+        client.zadd(keys.index("b", "outbox"), {names["b"].rpartition("/")[2]: 1})
+        await asyncio.sleep(1.1)
+        (delivery,) = await queue.due(limit=10)
+    assert delivery.deferral.name == names["b"]
+
+
+async def test_while_the_server_is_away_nothing_is_claimed_and_it_is_said(
+    queue: Queue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no queue's trouble: who asks is told, and tries again later."""
+    await _resolve(queue, parking(), Label("7"))
+
+    async def away(*_: object, **__: object) -> None:
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_run", away)
+        patch.setattr(Connection, "_verdict", away)
+        with pytest.raises(UnavailableError):
+            await queue.due(limit=10)
+
+
+async def test_a_queue_that_cannot_park_keeps_no_other_from_it(queue: Queue, parking: MakeParking) -> None:
+    """Of a call for several queues, those of the broken one fail."""
+    await queue._store.connection.redis.set(keys.index("b", "open"), "of another kind")
+    verdicts = await queue.park([parking(queue=each) for each in ("a", "b", "c")])
+    assert [isinstance(one, Parked) for one in verdicts] == [True, False, True]
+    assert isinstance(verdicts[1], UnavailableError)
