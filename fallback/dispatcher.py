@@ -26,7 +26,7 @@ from fallback.callback import Attempt, Caller, NotTold, Told, endpoint_of
 from fallback.config import FallbackSettings
 from fallback.errors import ConfigError, DemurError
 from fallback.outbox import Untold
-from fallback.patience import HOLD_SECONDS, POSTPONE_SECONDS_MAX, Pace, Strain, postponed, retry_after
+from fallback.patience import HOLD_SECONDS, Pace, Strain, postpone_max, postponed, retry_after
 from fallback.queue import Delivery, Queue
 
 HELD_PER_ATTEMPT: Final = 4
@@ -59,8 +59,10 @@ class _Endpoint:
         self.pace = Pace.fresh(at_once_max)
         # Before this moment none is started.
         self.not_before = 0.0
-        # When the last of those that were put back may fit.
+        # When the last of those that were put back may fit; how many they were since when.
         self.line_end = 0.0
+        self.line = 0
+        self.line_start = 0.0
 
     @property
     def idle(self) -> bool:
@@ -81,10 +83,14 @@ class _Endpoint:
             if self.pace.unhurt:
                 self.line_end = 0.0
             return
+        horizon = postpone_max(self.line)
+        if now - self.line_start > horizon:
+            self.line, self.line_start = 0, now
         self.line_end = max(self.line_end, now + wait + keep / self.pace.per_second)
         while len(self.waiting) > keep:
             delivery, _ = self.waiting.pop()
-            self.line_end = min(self.line_end + 1 / self.pace.per_second, now + POSTPONE_SECONDS_MAX)
+            self.line += 1
+            self.line_end = min(self.line_end + 1 / self.pace.per_second, now + horizon)
             yield Untold(delivery=delivery, retry_seconds=postponed(self.line_end - now, jitter()), reason="")
 
 

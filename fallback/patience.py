@@ -20,8 +20,10 @@ HOLD_SECONDS: Final = 0.25
 # How long an attempt is thought to take before there was one; how much the last one counts.
 ATTEMPT_SECONDS: Final = 0.05
 WEIGHT: Final = 0.25
-# What does not fit comes due again when it may fit, at most this much later.
-POSTPONE_SECONDS_MAX: Final = 300.0
+# What does not fit comes due again when it may fit. A pace is a guess from a bad moment, so it is at most the first of
+# these later, or as much as it takes that no more than so many a second come back, at most the second.
+POSTPONE_SECONDS: Final = (10.0, 300.0)
+POSTPONED_PER_SECOND: Final = 500.0
 
 
 class Strain(Enum):
@@ -87,6 +89,12 @@ class Pace:
         return max(self.at_once, int(self.per_second * HOLD_SECONDS))
 
 
+def postpone_max(count: int) -> float:
+    """Return the longest that any of `count` events of one receiver is put off, seconds."""
+    least, most = POSTPONE_SECONDS
+    return min(most, max(least, count / POSTPONED_PER_SECOND))
+
+
 def postponed(seconds: float, jitter: float) -> float:
     """Return when an event that may fit in so many seconds is looked at again: at its time or a share before it."""
-    return max(HOLD_SECONDS, min(seconds, POSTPONE_SECONDS_MAX) * (1.0 - JITTER * jitter))
+    return max(HOLD_SECONDS, seconds * (1.0 - JITTER * jitter))

@@ -147,9 +147,9 @@ async def _purge(store: Store, queue: str) -> int:
         if ids:
             await store.blobs.delete(queue, ids)
         if untold:
-            # Whoever was to be told did not take it in all the time that it was kept.
+            # Whoever was to be told did not take it, and nobody redelivered it in all the time that it was kept.
             log.error("outcomes purged that nobody took", queue=queue, count=len(untold), ids=untold)
-        total += count
+        total += len(ids)
         if count < BATCH:
             break
     return total

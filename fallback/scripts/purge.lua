@@ -1,12 +1,21 @@
 #!lua flags=allow-oom
--- purge: forgets up to ARGV[5] deferrals whose retention is over, and outcomes older than ARGV[6] ms.
+-- purge: forgets up to ARGV[5] deferrals whose retention is over, and outcomes older than ARGV[6] ms. One that is still to
+-- be told stays until it is, or is given up: whoever waits for it is promised to hear of it.
 -- A repeat finds the next ones: no request id.
--- -> {'ok', how many, their ids, ids of those whose outcome nobody took}
+-- -> {'ok', how many were looked at, ids of those that are forgotten, ids of those whose outcome was given up}
+local STAYS_MS = 10000
 local time = clock()
-local over = call('ZRANGE', K.ended, '-inf', text(time), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[5]))
-local untold, gone = {}, 0
+local found = call('ZRANGE', K.ended, '-inf', text(time), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[5]))
+local over, untold, gone = {}, {}, 0
+for _, id in ipairs(found) do
+  if call('ZSCORE', K.outbox, id) then
+    call('ZADD', K.ended, text(time + STAYS_MS), id)
+  else
+    over[#over + 1] = id
+  end
+end
 for _, id in ipairs(over) do
-  if call('ZSCORE', K.outbox, id) or call('ZSCORE', K.dead, id) then
+  if call('ZSCORE', K.dead, id) then
     untold[#untold + 1] = id
   end
   for _, index in ipairs({ K.ended, K.resolved, K.expired, K.cancelled, K.outbox, K.dead, K.flagged }) do
@@ -28,4 +37,4 @@ for _, field in ipairs(call('HKEYS', K.load)) do
     call('HDEL', K.load, field)
   end
 end
-return { 'ok', #over, over, untold }
+return { 'ok', #found, over, untold }

@@ -222,13 +222,13 @@ async def test_being_over_is_said_to_the_log_once_in_a_while(open_queue: OpenQue
 async def test_content_is_counted_while_it_is_stored(open_queue: OpenQueue, parking: MakeParking) -> None:
     """9 + 7 bytes each: three fit into 50; a repeat counts once; all is given back once the retention is over."""
     queue = open_queue(bytes_max=50, retention_seconds=1)
-    found = await queue.park([parking(idempotency_key=str(number)) for number in range(4)])
+    found = await queue.park([parking(idempotency_key=str(number), callback=None) for number in range(4)])
     assert _said(found) == ["parked", "parked", "parked", "bytes_max"]
     refused = found[3]
     assert isinstance(refused, OverError)
     assert "stores 48 bytes of content" in refused.message
     assert not refused.unreviewed
-    await queue.park([parking(idempotency_key="0")])
+    await queue.park([parking(idempotency_key="0", callback=None)])
     assert (await _state(queue)).content_bytes == 48
     assert await queue.reconcile() == []
     for verdict in found[:3]:
@@ -297,14 +297,20 @@ async def test_a_full_outbox_refuses_callbacks_and_nothing_else(
 async def test_an_outcome_that_nobody_took_is_never_lost_in_silence(
     open_queue: OpenQueue, parking: MakeParking
 ) -> None:
-    """When its retention is over the log names it."""
+    """It stays beyond its retention while it is still to be told; once it was given up, the log names it."""
     queue = open_queue(retention_seconds=1)
     (parked,) = await queue.park([parking()])
     assert isinstance(parked, Parked)
     await queue.cancel(parked.name, request_id="")
     await asyncio.sleep(1.1)
+    assert (await queue.reap()).purged == 0
+    (delivery,) = await queue.due(limit=1)
+    assert delivery.deferral.name == parked.name
+    await queue.failed(delivery, retry_seconds=None, reason="nobody there")
+    redis = queue._store.connection.redis
+    await redis.zadd(keys.index("digits", "ended"), {delivery.id: 1}, xx=True)
     with capture_logs() as said:
-        await queue.reap()
+        assert (await queue.reap()).purged == 1
     (entry,) = [entry for entry in said if entry["event"] == "outcomes purged that nobody took"]
     assert (entry["queue"], entry["ids"]) == ("digits", [parked.name.rpartition("/")[2]])
 

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from fallback.config import FallbackSettings
 from fallback.patience import (
     FAILING_PAUSE_SECONDS,
-    POSTPONE_SECONDS_MAX,
+    HOLD_SECONDS,
+    POSTPONE_SECONDS,
+    POSTPONED_PER_SECOND,
     RETRY_SECONDS,
     THROTTLED_PAUSE_SECONDS,
     Pace,
     Strain,
+    postpone_max,
     postponed,
     retry_after,
 )
@@ -79,6 +82,14 @@ def test_a_pace_stays_within_its_bounds(ends: list[tuple[Strain, float]], most: 
 
 
 @given(st.floats(0, 1e9), st.floats(0, 1, exclude_max=True))
-def test_what_does_not_fit_comes_again_within_minutes(seconds: float, jitter: float) -> None:
-    """Never at once, never later than the most."""
-    assert 0 < postponed(seconds, jitter) <= POSTPONE_SECONDS_MAX
+def test_what_does_not_fit_comes_again_when_it_may_fit(seconds: float, jitter: float) -> None:
+    """Never at once, never later than that."""
+    assert 0 < postponed(seconds, jitter) <= max(HOLD_SECONDS, seconds)
+
+
+@given(count=st.integers(0, 10_000_000))
+def test_what_is_put_off_comes_back_soon_and_no_more_at_once_than_can_be_looked_at(count: int) -> None:
+    """Few wait for seconds only, whatever the pace was; of many no more than so many come back in a second."""
+    seconds = postpone_max(count)
+    assert POSTPONE_SECONDS[0] <= seconds <= POSTPONE_SECONDS[1]
+    assert count / seconds <= 1.001 * max(POSTPONED_PER_SECOND, count / POSTPONE_SECONDS[1])
