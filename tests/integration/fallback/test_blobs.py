@@ -317,13 +317,13 @@ async def test_when_retention_is_over_content_goes(
     """With the record; what a reaper that died after the record left goes by the sweep."""
     queue = open_queue(retention_seconds=1, orphan_seconds=1)
     for _ in range(2):
-        name = await park(queue, parking(subject=SUBJECT, inputs=INPUTS))
+        name = await park(queue, parking(subject=SUBJECT, inputs=INPUTS, callback=None))
         await queue.cancel(name, request_id=name)
         assert await queue.subject(name) == SUBJECT
     await asyncio.sleep(1.1)
     assert (await queue.reap()).purged == 2
     assert (await contents_in_redis(queue), files()) == ([], [])
-    name = await park(queue, parking(subject=SUBJECT, inputs=INPUTS))
+    name = await park(queue, parking(subject=SUBJECT, inputs=INPUTS, callback=None))
     await queue.cancel(name, request_id=name)
     await asyncio.sleep(1.1)
     await queue._store.run("purge", "digits", 10, 1000)  # ... and dies before it deletes the files
