@@ -350,7 +350,7 @@ async def test_a_flag_is_refused_from_strangers_and_has_its_limits(
 async def test_flags_go_with_their_deferral(open_queue: OpenQueue, parking: MakeParking, ann: Identity) -> None:
     """When its retention is over, no listing remembers it."""
     queue = open_queue(retention_seconds=1)
-    name = await _parked(queue, parking())
+    name = await _parked(queue, parking(callback=None))
     lease = await _taken(queue, ann)
     await queue.flag(name, reviewer=ann, comment="!", request_id="")
     await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")

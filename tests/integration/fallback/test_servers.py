@@ -206,7 +206,7 @@ async def _let_go(queue: Queue, parking: MakeParking) -> None:
 
 async def _overdue(queue: Queue, parking: MakeParking) -> None:
     """A lease lapses, a deferral expires, what is old is purged."""
-    (held,) = await _parked(queue, parking(queue="brief"))
+    (held,) = await _parked(queue, parking(queue="brief", callback=None))
     await _taken(queue, ANN, "brief")
     (over,) = await _parked(queue, parking(queue="brief", review_seconds=0.05, callback=None))
     await asyncio.sleep(0.1)
