@@ -375,7 +375,8 @@ local function move(key, from, to)
       values[#values + 1] = value
     end
   end
-  call('HSET', key, target .. '.state', 'filled', source .. '.state', 'free', source .. '.last', 'submitted', unpack(values))
+  call('HSET', key, target .. '.state', 'filled', source .. '.state', 'free', source .. '.last', 'submitted',
+    unpack(values))
   call('HINCRBY', key, target .. '.generation', 1)
   call('HDEL', key, source .. '.answer', source .. '.comment', source .. '.create_ms', source .. '.tier')
 end
