@@ -84,6 +84,8 @@ class Limits:
         redis = self._store.connection.redis
         count = await self._store.connection.attempt(lambda: redis.scard(keys.QUEUES))
         if count + len(new) <= QUEUES_MAX:
+            # What is parked next makes them known: nobody asks again before each.
+            self._known.update(new)
             return {}
         return {
             queue: FullError(
