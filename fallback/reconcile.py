@@ -75,7 +75,7 @@ async def _members(store: Store, queue: str, name: str) -> list[str]:
     key, redis, cursor = keys.index(queue, name), store.connection.redis, 0
     scan = redis.hscan if name == "holding" else redis.zscan
     while True:
-        cursor, members = await store.connection.attempt(lambda: scan(key, cursor, count=1_000))  # noqa: B023
+        cursor, members = await store.connection.attempt(lambda: scan(key, cursor, count=1_000))  # noqa: B023 - awaited at once
         found = [(member if isinstance(member, bytes) else member[0]).decode() for member in members]
         # In `holds` the reviewer comes first.
         ids |= dict.fromkeys(member.rpartition("\0")[2].partition(":")[0] for member in found)
