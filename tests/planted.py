@@ -59,7 +59,8 @@ NO_REPLAY: Final = instead("replay", "return nil")
 # The outcome is written, its row in the outbox is not.
 NO_OUTBOX: Final = instead("finish", "local version = before(...)\ncall('ZREM', K.outbox, (...))\nreturn version")
 
-FLUSH_SECONDS: Final = 0.5
+# Long enough that whoever dies at work takes some with it, on a slow machine too.
+FLUSH_SECONDS: Final = 3.0
 
 
 @contextmanager

@@ -67,9 +67,9 @@ async def _broken(bug: str, seed: int, folder: Path) -> Results:
 
 
 def _telling(seed: int) -> bool:
-    """Whether the first round kills a replica at work and stops a reviewer past the lease."""
+    """Whether the first round kills a replica well into its work and stops a reviewer past the lease."""
     faults = draw(seed, 0)
-    killed = any(one.kind is Kind.KILL and one.target is Target.REVIEW and one.at > 0.5 for one in faults)
+    killed = any(one.kind is Kind.KILL and one.target is Target.REVIEW and one.at > 1.0 for one in faults)
     return killed and any(one.kind is Kind.STOP and one.target is Target.REVIEWER for one in faults)
 
 
