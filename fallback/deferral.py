@@ -183,11 +183,18 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Draw(msgspec.Struct, frozen=True, kw_only=True):
-    """How a request came to be sampled: its key, the probability `q` in (0, 1], and the number drawn in [0, 1)."""
+    """How a request came to be sampled: its key, the probability `q` in (0, 1], and the number drawn in [0, 1).
+
+    Where its model is under certification: `place`, that of its record (`gateway.samples.place_text`), the `epoch` of
+    the draw, and the `certificate` in force. Empty otherwise.
+    """
 
     request_key: str
     q: float
     xi: float
+    place: str = ""
+    epoch: str = ""
+    certificate: str = ""
 
 
 class Parking(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,10 @@ The shared documents (`fallback.documents`), after `demur:1:{documents}:`
     bodies          HASH    key -> "<revision> <body>"; for ever
     changes         STREAM  {key}; one entry for each write; the newest few
     r:<digest>      STRING  as above
+
+What gateways tell the certifier (`fallback.arrivals`), after `demur:1:{samples/<model>}:`
+
+    rows            STREAM  {row}; a row of evidence, JSON, in the order of arrival; until the certifier has it
 """
 
 from __future__ import annotations
@@ -109,6 +113,11 @@ _PAIRS: Final = 10
 _SHIFTS: Final = tuple(range(10 * (_PAIRS - 1), -1, -10))
 DOCUMENT_INDEXES: Final = ("bodies", "changes")
 DOCUMENTS: Final = f"{LAYOUT}:{{documents}}:"
+
+
+def arrivals(model: str) -> str:
+    """Return the key of the rows that gateways tell of `model`."""
+    return f"{LAYOUT}:{{samples/{model}}}:rows"
 
 
 def prefix(queue: str) -> str:

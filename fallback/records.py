@@ -76,6 +76,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     digests: tuple[str, str]
     # How many reviews at first, and at most.
     places: tuple[int, int]
+    # Of the draw, where its model is under certification: its place, epoch, certificate.
+    sample: tuple[str, str, str] | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +157,7 @@ def encode_body(
                 large[INPUTS].write() if INPUTS in large else _digest(parking.inputs),
             ),
             places=places,
+            sample=None if parking.draw is None else _sampled(parking.draw),
         )
     )
 
@@ -234,6 +237,10 @@ def _drawn(draw: Draw) -> tuple[str, float, float]:
     return draw.request_key, draw.q, draw.xi
 
 
+def _sampled(draw: Draw) -> tuple[str, str, str] | None:
+    return (draw.place, draw.epoch, draw.certificate) if draw.place else None
+
+
 def _called(callback: Callback) -> tuple[str, str]:
     return callback.webhook_url, callback.grpc_target
 
@@ -250,7 +257,8 @@ def _draw(body: Body) -> Draw | None:
     if body.draw is None:
         return None
     request_key, q, xi = body.draw
-    return Draw(request_key=request_key, q=q, xi=xi)
+    place, epoch, certificate = body.sample or ("", "", "")
+    return Draw(request_key=request_key, q=q, xi=xi, place=place, epoch=epoch, certificate=certificate)
 
 
 def _callback(body: Body) -> Callback | None:

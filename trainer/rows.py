@@ -14,61 +14,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from fallback.errors import InvalidError
-
-HISTOGRAM_BINS: Final = 20
-SECRET_BYTES: Final = 32
-Place: TypeAlias = tuple[int, str, int]
-
-
-class Scored(msgspec.Struct, frozen=True, kw_only=True):
-    """What one version said of a sampled request.
-
-    `prediction` is its answer as canonical JSON; `eligible`: no rule but the threshold would keep the answer back.
-    """
-
-    version: str
-    scorer: str
-    confidence: float
-    prediction: str
-    eligible: bool
-
-
-class SampledRecord(msgspec.Struct, frozen=True, kw_only=True, tag="sampled"):
-    """A request that was deferred or audited, as it was before anybody saw its label.
-
-    `counter` counts the sampled requests of its gateway. `q` in (0, 1] is the probability of a blind review by the rule
-    in force, `floor` <= q the lowest such probability that any request had at that moment (p in the mathematics);
-    `draw` in [0, 1) is HMAC(secret of `epoch`, model | epoch | request_key), and a blind review was due if draw < q.
-    `scored` has the version that served the request and every other that is under certification.
-    A request that was refused because a queue was full is recorded too; its label never comes.
-    """
-
-    second: int
-    gateway: str
-    counter: int
-    model: str
-    epoch: str
-    segment: str
-    request_key: str
-    q: float
-    floor: float
-    draw: float
-    scored: tuple[Scored, ...]
-
-    @property
-    def place(self) -> Place:
-        """Where it stands in the order that was fixed before any label was known."""
-        return self.second, self.gateway, self.counter
-
-    @property
-    def drawn(self) -> bool:
-        """Whether a blind review was due; the record has a factor other than 1 only then."""
-        return self.draw < self.q
+from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord
 
 
 class LabelRow(msgspec.Struct, frozen=True, kw_only=True, tag="label"):
@@ -88,29 +39,6 @@ class LabelRow(msgspec.Struct, frozen=True, kw_only=True, tag="label"):
     def place(self) -> Place:
         """Which record it is of."""
         return self.second, self.gateway, self.counter
-
-
-class ClosingRow(msgspec.Struct, frozen=True, kw_only=True, tag="closing"):
-    """A gateway will put nothing more into this second, nor into an earlier one; each that it skipped had nothing.
-
-    Counts are of this second: requests of the population (`eligible`), those answered automatically, sampled ones, and
-    all confidences by `HISTOGRAM_BINS` equal bins of [0, 1]. `final`: the gateway ended in good order.
-    """
-
-    second: int
-    gateway: str
-    eligible: int
-    answered: int
-    sampled: int
-    histogram: tuple[int, ...]
-    final: bool = False
-
-
-class JoinRow(msgspec.Struct, frozen=True, kw_only=True, tag="join"):
-    """A gateway (a name of this one start of it) will close every second from `second` on; others wait for it."""
-
-    second: int
-    gateway: str
 
 
 class LostRow(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
@@ -241,10 +169,3 @@ def first_break(first: str, links: Iterable[Link]) -> int | None:
         if first != kept.digest:
             return place
     return None
-
-
-def commit(secret: bytes) -> str:
-    """Return what an epoch's first row says of its secret; raises InvalidError for one short enough to be guessed."""
-    if len(secret) < SECRET_BYTES:
-        raise InvalidError(f"secret: expected {SECRET_BYTES} bytes or more, got {len(secret)}")
-    return hashlib.sha256(b"demur draw 1\0" + secret).hexdigest()

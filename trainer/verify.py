@@ -18,19 +18,16 @@ from typing import Final, assert_never
 
 from fallback.errors import InvalidError
 from gateway.policy import draw
+from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord
 from trainer.rows import (
     CertificateRow,
-    ClosingRow,
     EpochRow,
-    JoinRow,
     LabelRow,
     Link,
     LostRow,
-    Place,
     ProcessRow,
     RevealRow,
     Row,
-    SampledRecord,
     WatermarkRow,
     decode,
 )

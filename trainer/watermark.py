@@ -31,8 +31,9 @@ from math import inf
 import numpy as np
 
 from fallback.errors import InvalidError
+from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord
 from trainer.certificate import Evidence
-from trainer.rows import ClosingRow, JoinRow, LabelRow, LostRow, Place, ProcessRow, SampledRecord
+from trainer.rows import LabelRow, LostRow, ProcessRow
 
 Arrival = SampledRecord | LabelRow | ClosingRow | JoinRow | LostRow
 

@@ -5,21 +5,17 @@ import hashlib
 import pytest
 
 from fallback.errors import InvalidError
+from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, commit
 from trainer.rows import (
     CertificateRow,
-    ClosingRow,
     EpochRow,
-    JoinRow,
     LabelRow,
     LostRow,
     ProcessRow,
     RevealRow,
     Row,
-    SampledRecord,
-    Scored,
     WatermarkRow,
     chain,
-    commit,
     decode,
     encode,
     first_break,

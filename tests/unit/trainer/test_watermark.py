@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fallback.errors import InvalidError
-from trainer.rows import ClosingRow, JoinRow, LabelRow, LostRow, ProcessRow, SampledRecord, Scored
+from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored
+from trainer.rows import LabelRow, LostRow, ProcessRow
 from trainer.watermark import Arrival, Counted, Pending, arrive, count, evidence, forget
 
 SLA = 100

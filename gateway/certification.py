@@ -1,0 +1,86 @@
+"""What the certifier tells of a model: the threshold in force, and for people how its proof stands. Pure.
+
+Both are shared documents (`fallback.documents`), written by the certifier alone. `Certification` changes rarely, and
+every gateway follows it; `Standing` changes while evidence comes in, and is read when somebody asks.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+CERTIFICATIONS: Final = "certifications/"
+STANDINGS: Final = "standings/"
+
+
+class Certification(msgspec.Struct, frozen=True, kw_only=True):
+    """The rule by which gateways answer and draw while the policy of `model` has an alpha.
+
+    `epoch` names the draws. `tau` is the threshold proved for `version`, in the scale of `scorer`; None: nothing is
+    proved or an alarm took it back, and everything goes to a person. It answers from `begin_second` until
+    `expire_second`, exclusive; `certificate` is its name. `share` in (0, 1] of what is answered is audited, or the
+    policy's share where that is more. `versions`: all that are under certification, for whom records say what they
+    would have answered.
+    """
+
+    epoch: str
+    scorer: str
+    versions: tuple[str, ...] = ()
+    version: str = ""
+    tau: float | None = None
+    certificate: str = ""
+    begin_second: int = 0
+    expire_second: int = 0
+    share: float = 0.0
+    alarm: str = ""
+
+    def threshold(self, version: str, second: int) -> float | None:
+        """Return what `version` needs to answer at `second`; None: nothing is proved for it then."""
+        in_time = self.begin_second <= second < self.expire_second
+        return self.tau if in_time and version == self.version and not self.alarm else None
+
+
+class Stage(StrEnum):
+    """How far the proof is: no alpha is set, confidences are gathered for a grid, evidence is, tau is in force, or an
+    alarm took it back.
+    """  # noqa: D205 - one sentence needs two lines
+
+    OFF = "off"
+    SURVEYING = "surveying"
+    PROVING = "proving"
+    CERTIFIED = "certified"
+    ALARMED = "alarmed"
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How the proof of a model stands at the second `watermark`, in words and numbers.
+
+    `coverage` in [0, 1] is the share of the population that `tau` lets through, `error_bound` an upper bound on the
+    wrong ones among these; `audits` have been counted, `audits_needed` more are expected to certify or to loosen, None
+    where nobody can tell. `advice` is a sentence: what would change it. `miss` is the estimated share of wrong answers
+    that a single reviewer let pass, `reviewer_error` what gold items say; None where nothing is known.
+    `grid` and `log_peaks` are of the newest process, strictest first. `digest` is that of the newest row of the chain.
+    """
+
+    stage: Stage
+    alpha: float
+    delta: float
+    version: str = ""
+    epoch: str = ""
+    certificate: str = ""
+    tau: float | None = None
+    coverage: float | None = None
+    error_bound: float | None = None
+    audits: int = 0
+    audits_needed: int | None = None
+    requests: int = 0
+    watermark: int = 0
+    expire_second: int = 0
+    grid: tuple[float, ...] = ()
+    log_peaks: tuple[float, ...] = ()
+    advice: str = ""
+    miss: float | None = None
+    reviewer_error: float | None = None
+    digest: str = ""
