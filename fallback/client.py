@@ -77,7 +77,7 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewQueue:
-    """One queue's counts: items with a free slot, items that somebody holds, all open ones, reviewers at work.
+    """One queue's counts: items with a free slot, places that somebody holds, all open items, reviewers at work.
 
     `expected_wait_seconds`: for an item that came now; None where nobody answered lately. `over`: the limits that are
     reached, by the names of their settings.

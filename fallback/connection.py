@@ -146,9 +146,13 @@ class Connection:
             await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
-    async def run(self, what: Script, names: Sequence[str], *arguments: Argument) -> Reply:
-        """Run a script; loads it where the server does not know it (yet, or after a restart)."""
-        return await self.attempt(lambda: self._run(what, names, arguments))
+    async def run(self, what: Script, names: Sequence[str], *arguments: Argument, raw: bool = False) -> Reply:
+        """Run a script; loads it where the server does not know it (yet, or after a restart).
+
+        Its reply's bytes are read as text, unless it is to be left `raw`.
+        """
+        reply = await self.attempt(lambda: self._run(what, names, arguments))
+        return reply if raw else _texts(reply)
 
     async def run_all(
         self,
@@ -206,12 +210,12 @@ class Connection:
             (reply,) = await self._waited(what, [("EVALSHA", what.sha1, len(names), *names, *arguments)])
             if isinstance(reply, Exception):
                 raise reply
-            return _texts(reply)
+            return list(reply)
         try:
             reply = await self.redis.evalsha(what.sha1, len(names), *names, *arguments)
         except exceptions.NoScriptError:
             reply = await self.redis.eval(what.source, len(names), *names, *arguments)
-        return _texts(reply)
+        return list(reply)
 
     async def _waited(self, what: Script, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """Send commands, and return their replies once enough replicas have them; raises UnavailableError.
@@ -239,7 +243,7 @@ class Connection:
         match reply:
             case exceptions.NoScriptError():
                 try:
-                    return await self._run(what, *sent)
+                    return _texts(await self._run(what, *sent))
                 except exceptions.ResponseError as error:
                     return await self._verdict(error, what, sent)
             case exceptions.OutOfMemoryError():

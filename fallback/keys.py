@@ -17,8 +17,8 @@ In each queue, after `demur:1:{<queue>}:`
     settling        ZSET    id -> when its undo window closes, ms; every SETTLING deferral
     leases          ZSET    <id>:<slot> -> when the lease lapses, ms; every HELD slot
     expiry          ZSET    id -> when it expires, ms; every OPEN deferral
-    holding         HASH    id -> how many of its slots are HELD
-    holds           ZSET    <reviewer>, a zero byte, <id>:<slot>; every HELD slot, a reviewer's together
+    holds           ZSET    <reviewer>, a zero byte, <id>; every HELD slot, a reviewer's together
+    answered        ZSET    the same; every FILLED slot of what is OPEN or SETTLING
     tasks           HASH    digest of a task -> how many OPEN deferrals ask it
     outcomes        STREAM  {id}; one entry for each outcome, in order; until trimmed, at most the retention time
     changes         STREAM  {id}; wakes those who wait for work; the newest few
@@ -87,8 +87,8 @@ INDEXES: Final = (
     "settling",
     "leases",
     "expiry",
-    "holding",
     "holds",
+    "answered",
     "tasks",
     "outcomes",
     "changes",

@@ -79,16 +79,15 @@ async def lease(
     begin = at = ";".join(" ".join(f"{tier}:0" for tier in group) for group in tiers)
     while at:
         nonces = [secrets.token_hex(8) for _ in range(limit)]
-        reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, at, LOOK_MAX, *nonces)
-        at, *taken = accepted(reply, queue)
-        found = await _readable(store, queue, reviewer, taken)
-        if len(found) < len(taken):
+        reply = await store.run("lease", queue, reviewer.name, limit, length_ms, how, at, LOOK_MAX, *nonces, raw=True)
+        found, at = await _readable(store, queue, reviewer, reply[2:]), reply[1].decode()
+        if len(found) < len(reply) - 2:
             # Behind what cannot be read there may be what can, also where the script had looked to the end.
             at = begin
         if found:
-            count = _fitting([record for _, record in found])
-            await _give_back(store, queue, reviewer, [one for one, _ in found[count:]])
-            return await _leases(store, queue, [one for one, _ in found[:count]], [one for _, one in found[:count]])
+            count = _fitting([one.record for one in found])
+            await _give_back(store, queue, reviewer, [one.hold for one in found[count:]])
+            return await _leases(store, queue, found[:count])
     return []
 
 
@@ -96,29 +95,33 @@ async def resume(store: Store, queue: str, reviewer: Identity, limit: int) -> li
     """Go on with up to `limit` of what this reviewer holds, under new tokens; those they had are stale."""
     length_ms = max(1, int(store.config.queue(queue).lease_seconds * MS))
     nonces = [secrets.token_hex(8) for _ in range(limit)]
-    taken = accepted(await store.run("resume", queue, reviewer.name, limit, length_ms, *nonces), queue)
-    found = await _readable(store, queue, reviewer, taken)
+    reply = await store.run("resume", queue, reviewer.name, limit, length_ms, *nonces, raw=True)
+    found = await _readable(store, queue, reviewer, reply[1:])
     # What does not fit into one reply stays held, and is there for the next one.
-    found = found[: _fitting([record for _, record in found])]
-    leases = await _leases(store, queue, [one for one, _ in found], [record for _, record in found]) if found else []
-    return [msgspec.structs.replace(one, resumed=True) for one in leases]
+    found = found[: _fitting([one.record for one in found])]
+    return [msgspec.structs.replace(one, resumed=True) for one in await _leases(store, queue, found)]
 
 
-async def _readable(
-    store: Store, queue: str, reviewer: Identity, taken: Sequence[str]
-) -> list[tuple[Sequence[str | int], Record]]:
-    """Return what was leased with its records, as the scripts tell both; what cannot be read is set aside."""
+class _Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What was leased: the hold as a script tells it, its record, and its subject, None where it was not told."""
+
+    hold: Sequence[str | int]
+    record: Record | None
+    subject: bytes | None = None
+
+
+async def _readable(store: Store, queue: str, reviewer: Identity, taken: Sequence[Sequence[bytes]]) -> list[_Taken]:
+    """Return what was leased, as the scripts tell it; what cannot be read is set aside."""
     if not taken:
         return []
-    heads, texts = zip(*(text.split("\n", 1) for text in taken), strict=True)
-    holds = [msgspec.json.decode(head, type=list[str | int]) for head in heads]
-    records = await store.records(queue, [str(one[0]) for one in holds], texts)
-    found: list[tuple[Sequence[str | int], Record]] = []
-    for one, record in zip(holds, records, strict=True):
+    holds = [msgspec.json.decode(one[0], type=list[str | int]) for one in taken]
+    records = await store.records(queue, [str(one[0]) for one in holds], [one[1].decode() for one in taken])
+    found: list[_Taken] = []
+    for hold, record, (_, _, *subjects) in zip(holds, records, taken, strict=True):
         if isinstance(record, Record):
-            found.append((one, record))
+            found.append(_Taken(hold=hold, record=record, subject=subjects[0] if subjects else None))
         else:
-            await _set_aside(store, queue, reviewer, one)
+            await _set_aside(store, queue, reviewer, hold)
     return found
 
 
@@ -140,7 +143,7 @@ async def extend(store: Store, text: str, reviewer: Identity, request_id: str, *
     found = await store.fetch(hold.queue, [hold.id])
     if not content and found[0] is not None:
         return _leased(hold.queue, taken, found[0].deferral, b"", "")
-    (held,) = await _leases(store, hold.queue, [taken], found)
+    (held,) = await _leases(store, hold.queue, [_Taken(hold=taken, record=found[0])])
     return held
 
 
@@ -193,7 +196,8 @@ async def undo(store: Store, name: str, reviewer: Identity, request_id: str) -> 
         # Nobody closed the window on time: it is for whoever finds that.
         await close(store, queue, deferral_id)
     taken = (deferral_id, *accepted(reply, name), "")
-    (held,) = await _leases(store, queue, [taken], await store.fetch(queue, [deferral_id]))
+    (record,) = await store.fetch(queue, [deferral_id])
+    (held,) = await _leases(store, queue, [_Taken(hold=taken, record=record)])
     return held
 
 
@@ -229,25 +233,33 @@ async def _run(
     return accepted(reply, deferral_name(hold.queue, hold.id))
 
 
-async def _leases(
-    store: Store, queue: str, taken: Sequence[Sequence[str | int]], found: Sequence[Record | None]
-) -> list[Lease]:
-    names = [keys.subject(queue, str(one[0])) for one in taken]
-    subjects = await store.connection.attempt(lambda: store.connection.redis.mget(names))
-    drafts = await _drafts(store, queue, taken)
-    store.hold([record for record in found if record is not None])
-    return [
-        _leased(queue, hold, *await _subject(store, queue, hold, record, subject), drafts.get(str(hold[0]), ""))
-        for hold, record, subject in zip(taken, found, subjects, strict=True)
-    ]
+async def _leases(store: Store, queue: str, taken: Sequence[_Taken]) -> list[Lease]:
+    subjects = await _subjects(store, queue, [str(one.hold[0]) for one in taken if one.subject is None])
+    drafts = await _drafts(store, queue, [one.hold for one in taken])
+    store.hold([one.record for one in taken if one.record is not None])
+    leases = []
+    for one in taken:
+        deferral_id = str(one.hold[0])
+        small = subjects[deferral_id] if one.subject is None else one.subject or None
+        deferral, content = await _subject(store, queue, one, small)
+        leases.append(_leased(queue, one.hold, deferral, content, drafts.get(deferral_id, "")))
+    return leases
 
 
-async def _subject(
-    store: Store, queue: str, taken: Sequence[str | int], record: Record | None, small: bytes | None
-) -> tuple[Deferral, bytes]:
+async def _subjects(store: Store, queue: str, ids: Sequence[str]) -> dict[str, bytes | None]:
+    """Return what stands beside the records of `ids`, by id."""
+    if not ids:
+        return {}
+    names = [keys.subject(queue, one) for one in ids]
+    found = await store.connection.attempt(lambda: store.connection.redis.mget(names))
+    return dict(zip(ids, found, strict=True))
+
+
+async def _subject(store: Store, queue: str, taken: _Taken, small: bytes | None) -> tuple[Deferral, bytes]:
     """Return a deferral and its subject; `small` is what stands beside the record."""
+    record = taken.record
     if record is None:
-        raise missing(deferral_name(queue, str(taken[0])))
+        raise missing(deferral_name(queue, str(taken.hold[0])))
     deferral, large = record.deferral, reference(record, SUBJECT)
     looked = await check(record, SUBJECT, small) if large is None else await read_large(store, record, SUBJECT, large)
     if looked.state is Content.LOST:

@@ -23,7 +23,7 @@ PAGE_MAX: Final = 1_000
 REVIEWERS_MAX: Final = 1_000
 # What `states` asks of each queue.
 _COUNTED: Final = (*keys.FREE, "open", "leases", "outbox", "dead")
-_ASKED: Final = len(_COUNTED) + 3
+_ASKED: Final = len(_COUNTED) + 2
 _INDEXES: Final = {
     State.OPEN: ("open",),
     State.SETTLING: ("open",),
@@ -35,7 +35,7 @@ _INDEXES: Final = {
 
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
-    """How full a queue is: deferrals with a free slot, with a held one, OPEN ones; reviewers who hold something.
+    """How full a queue is: deferrals with a free slot, held places, OPEN deferrals, reviewers who hold something.
 
     `tiers` says how many wait at each, by name, none where the queue has none; `next_free_time` when the next lease
     lapses (Unix seconds), and `next_free_seconds` how long that is from now; None where nobody holds anything.
@@ -95,7 +95,6 @@ async def states(store: Store) -> list[QueueState]:
         for name in names:
             for index in _COUNTED:
                 pipeline.zcard(keys.index(name, index))
-            pipeline.hlen(keys.index(name, "holding"))
             pipeline.hgetall(keys.index(name, "load"))
             pipeline.zrange(keys.index(name, "leases"), 0, 0, withscores=True)
         return list(await pipeline.execute())
@@ -112,14 +111,14 @@ async def states(store: Store) -> list[QueueState]:
 
 async def _state(store: Store, name: str, now: float, found: list[Any]) -> QueueState:
     settings = store.config.queue(name)
-    waiting, (open_, leases, outbox, dead, held, fields, first) = found[: len(keys.FREE)], found[len(keys.FREE) :]
+    waiting, (open_, leases, outbox, dead, fields, first) = found[: len(keys.FREE)], found[len(keys.FREE) :]
     load = read(fields, now=now, held=leases)
     reviewers = accepted(await store.run("holders", name, REVIEWERS_MAX, request=NO_REQUEST), name) if first else [0]
     free_time = first[0][1] / MS if first else None
     return QueueState(
         name=name,
         waiting=sum(waiting),
-        held=held,
+        held=leases,
         open=open_,
         reviewers=reviewers[0],
         assisted=settings.assisted,

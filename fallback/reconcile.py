@@ -66,18 +66,16 @@ async def _bytes(store: Store, queue: str) -> list[str]:
 
 
 async def _ids(store: Store, queue: str) -> set[str]:
-    return {one for name in (*_SORTED, "holding", "holds") for one in await _members(store, queue, name)}
+    return {one for name in (*_SORTED, "holds", "answered") for one in await _members(store, queue, name)}
 
 
 async def _members(store: Store, queue: str, name: str) -> list[str]:
     """Return the ids that stand in an index, each once."""
     ids: dict[str, None] = {}
     key, redis, cursor = keys.index(queue, name), store.connection.redis, 0
-    scan = redis.hscan if name == "holding" else redis.zscan
     while True:
-        cursor, members = await store.connection.attempt(lambda: scan(key, cursor, count=1_000))  # noqa: B023 - awaited at once
-        found = [(member if isinstance(member, bytes) else member[0]).decode() for member in members]
-        # In `holds` the reviewer comes first.
-        ids |= dict.fromkeys(member.rpartition("\0")[2].partition(":")[0] for member in found)
+        cursor, members = await store.connection.attempt(lambda: redis.zscan(key, cursor, count=1_000))  # noqa: B023 - awaited at once
+        # In `holds` and `answered` the reviewer comes first, in `leases` the slot last.
+        ids |= dict.fromkeys(member.decode().rpartition("\0")[2].partition(":")[0] for member, _ in members)
         if cursor == 0:
             return list(ids)

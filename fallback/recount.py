@@ -73,13 +73,7 @@ async def _compare(
 ) -> list[str]:
     states = Counter(record[b"state"].decode() for record in records.values())
     tasks = Counter(record[b"task"].decode() for record in records.values() if _is_open(record))
-    holds = {
-        f"{record[f's{slot}.holder'.encode()].decode()}\0{one}:{slot}"
-        for one, record in records.items()
-        if _is_open(record)
-        for slot in range(int(record[b"slots"]))
-        if record.get(f"s{slot}.state".encode()) == b"held"
-    }
+    open_ = {one: record for one, record in records.items() if _is_open(record)}
     found = []
     for name, expected in {
         "open": states["open"] + states["settling"],
@@ -93,11 +87,24 @@ async def _compare(
     got = {field.decode(): int(count) for field, count in kept.items()}
     if got != dict(tasks):
         found.append(f"tasks: counted {dict(tasks)}, the hash says {got}")
-    members = await store.connection.attempt(lambda: store.connection.redis.zrange(keys.index(queue, "holds"), 0, -1))
-    held = {member.decode() for member in members}
-    if held != holds:
-        found.append(f"holds: counted {sorted(holds)}, the index holds {sorted(held)}")
+    for name, state in {"holds": b"held", "answered": b"filled"}.items():
+        people = _people(open_, state)
+        key = keys.index(queue, name)
+        members = await store.connection.attempt(lambda: store.connection.redis.zrange(key, 0, -1))  # noqa: B023 - awaited here
+        there = {member.decode() for member in members}
+        if there != people:
+            found.append(f"{name}: counted {sorted(people)}, the index holds {sorted(there)}")
     return found
+
+
+def _people(records: dict[str, dict[bytes, bytes]], state: bytes) -> set[str]:
+    """Return who stands in a slot that is in `state`, with the deferral's id, as the indexes have it."""
+    return {
+        f"{record[f's{slot}.holder'.encode()].decode()}\0{one}"
+        for one, record in records.items()
+        for slot in range(int(record[b"slots"]))
+        if record.get(f"s{slot}.state".encode()) == state
+    }
 
 
 def _is_open(record: dict[bytes, bytes]) -> bool:

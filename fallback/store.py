@@ -110,14 +110,17 @@ class Store:
         self._held: dict[tuple[str, str], Record] = {}
         self._unreadable: dict[tuple[str, str], None] = {}
 
-    async def run(self, event: str, queue: str, *arguments: Argument, request: Request | None = None) -> Reply:
-        """Run the script of an event; returns its reply, {'ok', ...} or {'refused', ...}."""
+    async def run(
+        self, event: str, queue: str, *arguments: Argument, request: Request | None = None, raw: bool = False
+    ) -> Reply:
+        """Run the script of an event; returns its reply, {'ok', ...} or {'refused', ...}; `raw`: as bytes."""
         what = script(event)
         return await self.connection.run(
             what,
             keys.indexes(queue, what.indexes),
             *frame(keys.prefix(queue), request or own_request()),
             *arguments,
+            raw=raw,
         )
 
     def request(self, queue: str, request_id: str, *call: str) -> Request:

@@ -51,8 +51,9 @@ def replaced(text: str, other: str) -> Change:
 # Who holds a lease no more, or never did, is believed.
 NO_FENCING: Final = instead(
     "judge",
-    f"local refusal, since = before(...)\nif refusal and ({_OVER})[refusal[2]] then return nil, 1 end\n"
-    "return refusal, since",
+    f"local refusal, since, version = before(...)\n"
+    f"if refusal and ({_OVER})[refusal[2]] then return nil, 1, tonumber(call('HGET', record((...)), 'version')) end\n"
+    "return refusal, since, version",
 )
 # A repeat is taken for a new call.
 NO_REPLAY: Final = instead("replay", "return nil")
@@ -103,10 +104,16 @@ class _Late:
         self._task: asyncio.Task[None] | None = None
 
     async def run(
-        self, store: Store, event: str, queue: str, *arguments: Argument, request: Request | None = None
+        self,
+        store: Store,
+        event: str,
+        queue: str,
+        *arguments: Argument,
+        request: Request | None = None,
+        raw: bool = False,
     ) -> Reply:
         """Stand in for `Store.run`."""
-        reply = await self._run(store, event, queue, *arguments, request=request)
+        reply = await self._run(store, event, queue, *arguments, request=request, raw=raw)
         if event in {"submit", "settle", "close", "expire", "cancel"} and reply[0] == "ok":
             ids = arguments[1:] if event == "close" else arguments[:1]
             self._rows += [(store, queue, str(one)) for one in ids]

@@ -31,9 +31,9 @@ local function order_of(expire, boost, seq)
   return text((expire - EPOCH - boost) * AGES + seq % AGES)
 end
 
--- The member of `holds` for a slot that somebody holds: all of theirs stand together.
-local function hold(reviewer, id, slot)
-  return reviewer .. '\0' .. id .. ':' .. slot
+-- The member of `holds` and `answered` for what a reviewer has to do with a deferral: all of theirs stand together.
+local function hold(reviewer, id)
+  return reviewer .. '\0' .. id
 end
 
 -- The reply that this request id got before; nil the first time.
@@ -59,13 +59,14 @@ local function remember(reply)
   return reply
 end
 
--- The record as JSON: one text is read faster than its many fields. False where there is none.
+-- The record as JSON: one text is read faster than its many fields; and how many bytes of content it brought. False where
+-- there is none.
 local function described(id)
   local flat, fields = call('HGETALL', record(id)), {}
   for at = 1, #flat, 2 do
     fields[flat[at]] = flat[at + 1]
   end
-  return #flat > 0 and cjson.encode(fields)
+  return #flat > 0 and cjson.encode(fields), fields.bytes
 end
 
 -- Counts `many` of `what` in this minute. The first of a minute takes away what is older than an hour.
@@ -92,15 +93,23 @@ end
 -- Adds to what is remembered of a reply what is not worth keeping: the record as it stands.
 local function with_record(reply, id)
   if reply[1] == 'ok' then
-    reply[#reply + 1] = described(id)
+    reply[#reply + 1] = (described(id))
   end
   return reply
 end
 
--- The same for a reply that lists leases from `first` on: JSON that begins with the id, then, after an end of line, the record.
+-- The same for a reply that lists leases from `first` on, JSON that begins with the id: each becomes a list of that, the
+-- record, and the subject where all content is small, '' where there is none.
 local function told(reply, first)
+  local SMALL_BYTES = 16384
   for at = first, #reply do
-    reply[at] = reply[at] .. '\n' .. (described(string.match(reply[at], '^%["(%w+)"')) or '')
+    local id = string.match(reply[at], '^%["(%w+)"')
+    local record, bytes = described(id)
+    reply[at] = { reply[at], record or '' }
+    if bytes and tonumber(bytes) <= SMALL_BYTES then
+      -- Of a key that holds no string, too, this one says nil.
+      reply[at][3] = call('MGET', P .. 'b:' .. id .. ':subject')[1] or ''
+    end
   end
   return reply
 end
@@ -169,21 +178,12 @@ local function place(id, key)
   call('ZADD', target, order, id)
 end
 
-local function count_down(index, member)
-  if tonumber(call('HGET', index, member) or 0) > 1 then
-    call('HINCRBY', index, member, -1)
-  else
-    call('HDEL', index, member)
-  end
-end
-
 -- HELD -> FREE. `why` is what the holder is told who comes later.
 local function free_slot(id, key, slot, why)
   local field = 's' .. slot
   call('HSET', key, field .. '.state', 'free', field .. '.last', why)
   call('ZREM', K.leases, id .. ':' .. slot)
-  count_down(K.holding, id)
-  call('ZREM', K.holds, hold(call('HGET', key, field .. '.holder'), id, slot))
+  call('ZREM', K.holds, hold(call('HGET', key, field .. '.holder'), id))
 end
 
 -- Lapses up to `limit` leases whose time is over: HELD -> FREE.
@@ -242,11 +242,12 @@ local function forget_drafts(id, reviewer)
   end
 end
 
--- Judges a holder's call: nil, and since when, when the reviewer holds the slot now, else the refusal.
+-- Judges a holder's call: nil, since when, and the deferral's version, when the reviewer holds the slot now; else the
+-- refusal.
 local function judge(id, slot, generation, nonce, reviewer, time)
   local field = 's' .. slot
   local found = call('HMGET', record(id), 'state', field .. '.state', field .. '.generation', field .. '.nonce',
-    field .. '.holder', field .. '.until', field .. '.last', field .. '.since', field .. '.resumed')
+    field .. '.holder', field .. '.until', field .. '.last', field .. '.since', field .. '.resumed', 'version')
   local state, slot_now, current, holder = found[1], found[2], tonumber(found[3]), found[5]
   if not state then
     return { 'refused', 'unknown' }
@@ -275,7 +276,7 @@ local function judge(id, slot, generation, nonce, reviewer, time)
   if tonumber(found[6]) <= time then
     return { 'refused', 'stale', 'lapsed' }
   end
-  return nil, tonumber(found[8])
+  return nil, tonumber(found[8]), tonumber(found[10])
 end
 
 -- nil when the deferral is in one of the states, else the refusal.
@@ -292,10 +293,11 @@ local function judge_state(id, ...)
   return { 'refused', 'ended', state }
 end
 
--- Everybody who still holds a slot loses it. `why` is what they are told.
-local function revoke(id, key, why)
-  for number, slot in ipairs((slots_of(key, { 'state' }))) do
-    if slot[1] == 'held' then
+-- Everybody who still holds one of these slots, whose first field is their state, loses it, but for the slot `mine`.
+-- `why` is what they are told.
+local function revoke(id, key, slots, why, mine)
+  for number, slot in ipairs(slots) do
+    if slot[1] == 'held' and number - 1 ~= mine then
       free_slot(id, key, number - 1, why)
     end
   end
@@ -313,17 +315,28 @@ end
 
 -- To `state`, one of the last: the outcome, its stream entry and, where `event` names one, its row in the outbox. Everybody who
 -- still holds a slot loses it. Everything about the deferral is kept for `retention` ms from here on, until `purge` takes it.
-local function finish(id, state, outcome, event, time, retention)
+-- `fields` are written with it, those of the slot `mine`, which is not HELD any more; its version goes on from `base`.
+local function finish(id, state, outcome, event, time, retention, mine, base, fields)
   local key = record(id)
-  revoke(id, key, state)
-  local known = call('HMGET', key, 'seq', 'tier', 'version', 'task')
-  for _, index in ipairs({ K.open, FREE[known[2]], K.held, K.full, K.settling, K.expiry }) do
-    call('ZREM', index, id)
+  local slots, seq, tier, version, task = slots_of(key, { 'state', 'holder' }, 'seq', 'tier', 'version', 'task')
+  revoke(id, key, slots, state, mine)
+  -- It stands in one of these.
+  for _, index in ipairs({ K.held, FREE[tier], K.full, K.settling }) do
+    if call('ZREM', index, id) == 1 then
+      break
+    end
   end
-  local version, task = known[3] + 1, known[4]
+  call('ZREM', K.open, id)
+  call('ZREM', K.expiry, id)
+  for number, slot in ipairs(slots) do
+    if slot[1] == 'filled' then
+      call('ZREM', K.answered, hold(slot[2], id))
+    end
+  end
+  version = (base or version) + 1
   call('HSET', key, 'version', version, 'state', state, 'outcome', outcome, 'outcome_ms', text(time), 'event', event,
-    'attempt', 0)
-  call('ZADD', ({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled })[state], known[1], id)
+    'attempt', 0, unpack(fields or {}))
+  call('ZADD', ({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled })[state], seq, id)
   call('ZADD', K.ended, text(time + retention), id)
   for _, field in ipairs(call('HKEYS', drafts(id))) do
     forget_draft(id, field)
@@ -339,22 +352,23 @@ local function finish(id, state, outcome, event, time, retention)
   return version
 end
 
--- OPEN -> RESOLVED, or SETTLING where there is an undo window; that never outlasts the deferral's own end. Returns the
--- version.
-local function settle(id, outcome, event, retention, window, time)
+-- OPEN -> RESOLVED, or SETTLING where there is an undo window; that never outlasts the deferral's own end. The last three as
+-- in `finish`. Returns the version, and whether it is over.
+local function settle(id, outcome, event, retention, window, time, mine, base, fields)
   local key = record(id)
-  local known = call('HMGET', key, 'expire_ms', 'tier')
-  local due = math.min(time + window, tonumber(known[1]))
+  local due = window > 0 and math.min(time + window, tonumber(call('HGET', key, 'expire_ms'))) or time
   if due <= time then
-    return finish(id, 'resolved', outcome, event, time, retention)
+    return finish(id, 'resolved', outcome, event, time, retention, mine, base, fields), true
   end
-  revoke(id, key, 'settling')
-  for _, index in ipairs({ FREE[known[2]], K.held, K.full, K.expiry }) do
+  local slots, tier, version = slots_of(key, { 'state' }, 'tier', 'version')
+  revoke(id, key, slots, 'settling', mine)
+  for _, index in ipairs({ FREE[tier], K.held, K.full, K.expiry }) do
     call('ZREM', index, id)
   end
   call('ZADD', K.settling, text(due), id)
-  call('HSET', key, 'state', 'settling', 'outcome', outcome, 'event', event)
-  return call('HINCRBY', key, 'version', 1)
+  version = (base or version) + 1
+  call('HSET', key, 'version', version, 'state', 'settling', 'outcome', outcome, 'event', event, unpack(fields or {}))
+  return version, false
 end
 
 -- nil when there is a tier above the deferral's, else the refusal.
@@ -385,8 +399,8 @@ end
 -- first places; after them come as many as are `wanted` of the next tier, `limit` at most. Returns the version.
 local function escalate(id, wanted, limit, length, boost, time)
   local key = record(id)
-  revoke(id, key, 'escalated')
   local places, before, seq = slots_of(key, { 'state' }, 'tier', 'seq')
+  revoke(id, key, places, 'escalated')
   local tier, filled = tonumber(before or 0), 0
   for number, place in ipairs(places) do
     if place[1] == 'filled' then

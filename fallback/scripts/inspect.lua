@@ -18,16 +18,21 @@ for at = 5, #ARGV do
   local key = record(id)
   local state = call('HGET', key, 'state')
   local open, settling = state == 'open', state == 'settling'
-  local free, held = 0, 0
-  if open then
-    free, held = count_slots(key)
-    for number, slot in ipairs((slots_of(key, { 'state', 'holder' }))) do
-      local member, is_held = id .. ':' .. number - 1, slot[1] == 'held'
-      expect(id, 'slot ' .. number - 1 .. ' in leases', is_held, stands(K.leases, member))
-      if slot[2] then
-        expect(id, 'slot ' .. number - 1 .. ' in holds', is_held, stands(K.holds, hold(slot[2], id, number - 1)))
-      end
+  local slots = slots_of(key, { 'state', 'holder' })
+  local free, held = count_states(open and slots or {})
+  -- By reviewer: a slot names the last one it had, who may have answered in another since.
+  local holds, answered = {}, {}
+  for number, slot in ipairs(slots) do
+    local is_held = open and slot[1] == 'held'
+    expect(id, 'slot ' .. number - 1 .. ' in leases', is_held, stands(K.leases, id .. ':' .. number - 1))
+    if slot[2] then
+      holds[slot[2]] = holds[slot[2]] or is_held
+      answered[slot[2]] = answered[slot[2]] or ((open or settling) and slot[1] == 'filled')
     end
+  end
+  for reviewer, is_held in pairs(holds) do
+    expect(id, reviewer .. ' in holds', is_held, stands(K.holds, hold(reviewer, id)))
+    expect(id, reviewer .. ' in answered', answered[reviewer], stands(K.answered, hold(reviewer, id)))
   end
   expect(id, 'in open', open or settling, stands(K.open, id))
   expect(id, 'in expiry', open, stands(K.expiry, id))
@@ -43,7 +48,6 @@ for at = 5, #ARGV do
   if not open and not settling then
     expect(id, 'drafts', 0, call('EXISTS', drafts(id)))
   end
-  expect(id, 'holding', held, tonumber(call('HGET', K.holding, id) or 0))
   for ended, index in pairs({ resolved = K.resolved, expired = K.expired, cancelled = K.cancelled }) do
     -- A record whose retention is over is gone a moment before its entry is.
     if state then

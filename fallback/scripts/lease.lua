@@ -4,12 +4,14 @@
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
 --   [9] the tiers, each with where in its index to begin: '0:0 1:0'; after a ';' those to look through if these have
 --   nothing   [10] how many entries to look at, at most   [11..] a nonce for each lease
--- -> {'ok', where to go on, as [9], or '' at the end, one text for each lease: JSON of [id, slot, generation, nonce, until,
---           how, field of their draft or ''], end of line, the record as JSON, ...}; a slot of -1 says that the record
---           is broken and was set aside
+-- -> {'ok', where to go on, as [9], or '' at the end, for each lease {JSON of [id, slot, generation, nonce, until, how,
+--           field of their draft or ''], the record as JSON, the subject or '' where it is known here}, ...}; a slot of
+--           -1 says that the record is broken and was set aside
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 -- Entries that are read at once: a few more than are wanted, then as many as it takes to get by what is not for them.
 local few, many, LAPSE_MAX = limit + 8, 64, 16
+-- What a record says of this reviewer.
+local mine = 'x.' .. reviewer
 
 local kept = replay()
 if kept then
@@ -30,13 +32,18 @@ end
 -- time is over.
 local function take(id, index, nonce)
   local key = record(id)
-  local slots, expire, before, order =
-    slots_of(key, { 'state', 'holder', 'generation' }, 'expire_ms', 'x.' .. reviewer, 'order')
-  if not (expire and order and slots[1]) then
+  local known = call('HMGET', key, 'slots', 'expire_ms', mine, 'order', 's0.state', 's0.holder', 's0.generation')
+  local count, expire, before, order = tonumber(known[1] or 0), known[2], known[3], known[4]
+  if not (expire and order) or count == 0 then
     return set_aside(id, index)
   end
   if tonumber(expire) <= time or (before and string.match(before, '^%a+') ~= 'undone') then
     return nil
+  end
+  -- Nearly all have one slot.
+  local slots = { { known[5] or 'free', known[6], known[7] } }
+  if count > 1 then
+    slots = slots_of(key, { 'state', 'holder', 'generation' })
   end
   local found, free
   for number, slot in ipairs(slots) do
@@ -54,8 +61,7 @@ local function take(id, index, nonce)
   call('HSET', key, field .. '.state', 'held', field .. '.holder', reviewer, field .. '.generation', generation,
     field .. '.nonce', nonce, field .. '.since', text(time), field .. '.until', till, field .. '.how', ARGV[8])
   call('ZADD', K.leases, till, id .. ':' .. found)
-  call('HINCRBY', K.holding, id, 1)
-  call('ZADD', K.holds, 0, hold(reviewer, id, found))
+  call('ZADD', K.holds, 0, hold(reviewer, id))
   if free == 1 then
     call('ZREM', index, id)
     call('ZADD', K.held, order, id)
@@ -76,12 +82,31 @@ local function begin(group)
 end
 begin(first)
 
+-- Marks those of a tier's entries that this reviewer holds or answered: cheaper than to look into the records of many.
+local function mark(tier)
+  local members = {}
+  for at = 1, #tier.ids, step do
+    members[#members + 1] = hold(reviewer, tier.ids[at])
+  end
+  for _, index in ipairs({ K.holds, K.answered }) do
+    for number, score in ipairs(call('ZMSCORE', index, unpack(members))) do
+      if score then
+        tier.theirs[tier.ids[(number - 1) * step + 1]] = true
+      end
+    end
+  end
+end
+
 local function fill(tier)
   local from, to = tier.at, tier.at + tier.chunk - 1
   if step == 1 then
     tier.ids = call('ZRANGE', tier.index, from, to)
   else
     tier.ids = call('ZRANGE', tier.index, from, to, 'WITHSCORES')
+  end
+  tier.theirs = {}
+  if tier.chunk == many and #tier.ids > 0 then
+    mark(tier)
   end
   tier.next, tier.more, tier.chunk = 1, #tier.ids == tier.chunk * step, many
 end
@@ -122,7 +147,10 @@ while #reply - 2 < limit do
     break
   end
   local id = tier.ids[tier.next]
-  local taken, stays = take(id, tier.index, ARGV[10 + #reply - 1])
+  local taken, stays
+  if not tier.theirs[id] then
+    taken, stays = take(id, tier.index, ARGV[10 + #reply - 1])
+  end
   reply[#reply + 1] = taken
   -- What left the index moved the rest up by one.
   if not taken or stays then

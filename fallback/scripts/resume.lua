@@ -2,7 +2,7 @@
 -- resume: HELD -> HELD by the same reviewer in another place: up to `limit` of what they hold, the longest held first,
 -- each for another lease time under a token of its own, so that the one they had for it is stale.
 --   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8..] a nonce for each lease
--- -> {'ok', one text for each lease, as `lease` tells it, ...}
+-- -> {'ok', for each lease what `lease` tells, ...}
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 -- Of somebody who holds more than this, some.
 local HOLDS_MAX = 256
@@ -16,13 +16,12 @@ local time = clock()
 local held = {}
 local from, to = '[' .. reviewer .. '\0', '(' .. reviewer .. '\1'
 for _, member in ipairs(call('ZRANGE', K.holds, from, to, 'BYLEX', 'LIMIT', 0, HOLDS_MAX)) do
-  local id, slot = string.match(string.sub(member, #reviewer + 2), '^(%w+):(%d+)$')
-  if id then
-    local field = 's' .. slot
-    local found = call('HMGET', record(id), field .. '.since', field .. '.until', 'expire_ms')
+  local id = string.sub(member, #reviewer + 2)
+  local slots, expire = slots_of(record(id), { 'state', 'holder', 'since', 'until' }, 'expire_ms')
+  for number, slot in ipairs(slots) do
     -- What is overdue is the lapse's; so is what has no record.
-    if found[2] and tonumber(found[2]) > time then
-      held[#held + 1] = { id = id, slot = slot, since = tonumber(found[1]), expire = tonumber(found[3]) }
+    if slot[1] == 'held' and slot[2] == reviewer and tonumber(slot[4]) > time then
+      held[#held + 1] = { id = id, slot = number - 1, since = tonumber(slot[3]), expire = tonumber(expire) }
     end
   end
 end
@@ -43,7 +42,7 @@ local function take(one, nonce)
     first .. '-' .. generation)
   call('ZADD', K.leases, text(till), one.id .. ':' .. one.slot)
   local how = call('HGET', key, field .. '.how')
-  return cjson.encode({ one.id, tonumber(one.slot), generation, nonce, text(till), how, draft_of(one.id, reviewer) })
+  return cjson.encode({ one.id, one.slot, generation, nonce, text(till), how, draft_of(one.id, reviewer) })
 end
 
 local reply = { 'ok' }

@@ -16,4 +16,5 @@ local version = call('HGET', record(id), 'version')
 if version ~= ARGV[6] then
   return { 'refused', 'changed', version }
 end
-return with_record(remember({ 'ok', settle(id, ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), time) }), id)
+version = settle(id, ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), time)
+return with_record(remember({ 'ok', version }), id)

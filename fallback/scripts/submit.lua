@@ -13,22 +13,29 @@ if kept then
 end
 local id, field, time = ARGV[5], 's' .. ARGV[6], clock()
 local key = record(id)
-local refusal, since = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], time)
+local refusal, since, version = judge(id, ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], time)
 if refusal then
   return refusal
 end
-local version = call('HGET', key, 'version') + 1
-call('HSET', key, 'version', version, field .. '.state', 'filled', field .. '.answer', ARGV[10], field .. '.comment',
-  ARGV[11], field .. '.create_ms', text(time))
+local review = { field .. '.state', 'filled', field .. '.answer', ARGV[10], field .. '.comment', ARGV[11],
+  field .. '.create_ms', text(time) }
+local decides = version == tonumber(ARGV[12] or '')
+version = version + 1
 call('ZREM', K.leases, id .. ':' .. ARGV[6])
-forget_drafts(id, ARGV[9])
+call('ZREM', K.holds, hold(ARGV[9], id))
 tally('reviews', 1, time)
 tally('hold', math.max(1, time - since), time)
-count_down(K.holding, id)
-call('ZREM', K.holds, hold(ARGV[9], id, ARGV[6]))
-if version - 1 == tonumber(ARGV[12] or '') then
-  version = settle(id, ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16]), time)
+local ended = false
+if decides then
+  version, ended = settle(id, ARGV[13], ARGV[14], tonumber(ARGV[15]), tonumber(ARGV[16]), time, tonumber(ARGV[6]),
+    version, review)
 else
+  call('HSET', key, 'version', version, unpack(review))
   place(id, key)
+end
+-- Where all is over, all drafts are.
+if not ended then
+  call('ZADD', K.answered, 0, hold(ARGV[9], id))
+  forget_drafts(id, ARGV[9])
 end
 return with_record(remember({ 'ok', version }), id)

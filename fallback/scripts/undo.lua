@@ -50,8 +50,8 @@ call('HSET', key, field .. '.state', 'held', field .. '.nonce', ARGV[8], field .
   field .. '.until', text(till), 'x.' .. reviewer, 'undone ' .. text(time))
 call('HDEL', key, field .. '.answer', field .. '.comment', field .. '.create_ms')
 call('ZADD', K.leases, text(till), id .. ':' .. slot)
-call('HINCRBY', K.holding, id, 1)
-call('ZADD', K.holds, 0, hold(reviewer, id, slot))
+call('ZADD', K.holds, 0, hold(reviewer, id))
+call('ZREM', K.answered, hold(reviewer, id))
 if state == 'settling' then
   call('HSET', key, 'state', 'open')
   call('HDEL', key, 'outcome', 'event')

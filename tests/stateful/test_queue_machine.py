@@ -131,7 +131,7 @@ class Machine(People):
             assert (state.open, state.waiting) == (len(opened), len(waiting))
             counts = ((name, sum(item.tier == number for item in waiting)) for number, name in enumerate(self.tiers))
             assert state.tiers == tuple(counts)
-            assert state.held == sum(bool(item.held()) for item in opened)
+            assert state.held == sum(len(item.held()) for item in opened)
             assert (state.next_free_time is None) == (state.held == 0)
             assert state.reviewers == len({slot.holder for item in opened for slot in item.held()})
 

@@ -70,10 +70,10 @@ async def test_many_windows_end_in_few_steps_and_each_once(
     steps = 0
     run = Connection.run
 
-    async def counted(self: Connection, what: Script, *arguments: object) -> object:
+    async def counted(self: Connection, what: Script, *arguments: object, **options: bool) -> object:
         nonlocal steps
         steps += what.name == "close"
-        return await run(self, what, *arguments)  # type: ignore[arg-type]  # as they came
+        return await run(self, what, *arguments, **options)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(Connection, "run", counted)
     closed, left = await queue.close_windows(["digits"])
@@ -154,10 +154,12 @@ async def test_a_queue_whose_windows_cannot_be_closed_keeps_no_other_waiting(
         await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
     run, redis, key = Connection.run, queue._store.connection.redis, keys.index("b", "settling")
 
-    async def refused(self: Connection, what: Script, names: Sequence[str], *arguments: Argument) -> Reply:
+    async def refused(
+        self: Connection, what: Script, names: Sequence[str], *arguments: Argument, raw: bool = False
+    ) -> Reply:
         if what.name == "close" and "{b}" in names[0]:
             raise UnavailableError("refused", retry_after_seconds=1)
-        return await run(self, what, names, *arguments)
+        return await run(self, what, names, *arguments, raw=raw)
 
     await asyncio.sleep(0.4)
     with monkeypatch.context() as patch, capture_logs() as said:

@@ -88,9 +88,11 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     names: set[str] = set()
     run, run_all = Connection.run, Connection.run_all
 
-    async def noted(self: Connection, what: Script, where: Sequence[str], *arguments: Argument) -> Reply:
+    async def noted(
+        self: Connection, what: Script, where: Sequence[str], *arguments: Argument, raw: bool = False
+    ) -> Reply:
         names.add(what.name)
-        return await run(self, what, where, *arguments)
+        return await run(self, what, where, *arguments, raw=raw)
 
     async def all_noted(self: Connection, before: Any, what: Script, calls: Any) -> list[Reply | DemurError]:
         names.add(what.name)
