@@ -212,7 +212,7 @@ class Connection:
                 raise reply
             return list(reply)
         try:
-            reply = await self.redis.evalsha(what.sha1, len(names), *names, *arguments)
+            reply = await self.redis.execute_command("EVALSHA", *self.client.head(what.sha1, names), *arguments)
         except exceptions.NoScriptError:
             reply = await self.redis.eval(what.source, len(names), *names, *arguments)
         return list(reply)

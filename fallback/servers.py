@@ -28,10 +28,11 @@ from redis.backoff import NoBackoff
 
 from fallback import keys
 from fallback.errors import ConfigError
-from fallback.packing import Packing
+from fallback.packing import Head, Packing, script_head
 from fallback.redis_settings import RedisSettings
 
 Command = Sequence[str | bytes | int | float]
+Word = str | int | Head
 SENTINEL_PASSWORD: Final = "DEMUR_SENTINEL_PASSWORD"  # noqa: S105 - the name of a variable
 # Makes sure that WAIT has something to wait for: after a repeat that only read what an earlier call wrote, on another
 # connection, it would return at once. Allowed out of memory, as the scripts are that it follows.
@@ -59,6 +60,9 @@ class Client(Protocol):
 
     def room(self) -> AbstractAsyncContextManager[None]:
         """Return a context in which one more call may be under way."""
+
+    def head(self, sha1: str, names: Sequence[str]) -> Sequence[Word]:
+        """Return what the run of a script begins with, after EVALSHA."""
 
     async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
         """Send `commands` and wait until `replicas` have them; return the replies and how many replicas do."""
@@ -91,8 +95,13 @@ def client(settings: RedisSettings, url: str) -> Client:
         pool = BlockingConnectionPool.from_url(url, timeout=settings.command_timeout_seconds, **shared)
     except (ValueError, exceptions.RedisClusterException) as error:
         raise ConfigError(f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}") from error
-    pool.connection_class = type("Connection", (Packing, pool.connection_class), {})
+    pool.connection_class = _packing(pool.connection_class)
     return _Single(Redis(connection_pool=pool))
+
+
+def _packing(connection: type) -> Any:
+    """Return a class of connections that packs commands as ours do."""
+    return type(connection.__name__, (Packing, connection), {})
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -124,7 +133,7 @@ def _watched(settings: RedisSettings, url: str, shared: dict[str, Any]) -> tuple
     redis = sentinel.master_for(
         settings.sentinel_service,
         connection_pool_class=_SentinelPool,
-        connection_class=SentinelManagedSSLConnection if secure else SentinelManagedConnection,
+        connection_class=_packing(SentinelManagedSSLConnection if secure else SentinelManagedConnection),
         timeout=settings.command_timeout_seconds,
         **{**given, **shared},
     )
@@ -170,6 +179,9 @@ class _Single:
     def room(self) -> AbstractAsyncContextManager[None]:
         return _NO_BOUND
 
+    def head(self, sha1: str, names: Sequence[str]) -> Sequence[Word]:
+        return (script_head(sha1, tuple(names)),)
+
     async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
         pipeline = self.redis.pipeline(transaction=False)
         for command in (*commands, *_wait(commands, replicas, seconds)):
@@ -202,6 +214,10 @@ class _Cluster:
 
     def room(self) -> AbstractAsyncContextManager[None]:
         return self._room
+
+    def head(self, sha1: str, names: Sequence[str]) -> Sequence[Word]:
+        # From the keys its client knows the node.
+        return sha1, len(names), *names
 
     async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
         await self.redis.initialize()

