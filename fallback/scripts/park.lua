@@ -33,33 +33,37 @@ end
 -- What is asked for, and every key that it may stand on.
 local asked, ids, records, contents, tasks, keys = {}, {}, {}, {}, {}, {}
 for at = FIRST, #ARGV, EACH do
-  local one = { body = ARGV[at + 1] }
-  one.id, one.idempotency, one.input, one.task, one.priority, one.boost, one.length, one.bytes, one.audit, one.called,
-    one.file, one.contents, one.whom = string.match(ARGV[at], WORDS)
-  one.key = record(one.id)
-  asked[#asked + 1], ids[#ids + 1], records[#records + 1], tasks[one.task] = one, one.id, one.key, P .. 't:' .. one.task
-  if one.file ~= '' then
-    ids[#ids + 1] = one.id .. '.file'
-  end
-  for what in string.gmatch(one.contents, '%S+') do
-    contents[#contents + 1] = content(one.id, what)
-  end
-  if one.idempotency == '-' then
-    one.idempotency = ''
+  local id, idempotency, input, task, priority, boost, length, bytes, audit, called, file, brought, whom =
+    string.match(ARGV[at], WORDS)
+  local key = record(id)
+  if idempotency == '-' then
+    idempotency = ''
   else
-    keys[#keys + 1] = one.idempotency
+    keys[#keys + 1] = idempotency
+  end
+  -- One constructor: a table that grows field by field is made anew several times.
+  asked[#asked + 1] = { id = id, key = key, idempotency = idempotency, input = input, task = task, priority = priority,
+    boost = boost, length = length, bytes = bytes, audit = audit, called = called, file = file, contents = brought,
+    whom = whom, body = ARGV[at + 1], tier = false, verdict = false }
+  ids[#ids + 1], records[#records + 1], tasks[task] = id, key, P .. 't:' .. task
+  if file ~= '' then
+    ids[#ids + 1] = id .. '.file'
+  end
+  for what in string.gmatch(brought, '%S+') do
+    contents[#contents + 1] = content(id, what)
   end
 end
 
--- A test of which keys are there. As a rule all are or none: one call tells.
+-- A test of which keys are there, and whether all are. As a rule all are or none: one call tells.
 local function there(names)
   local count = #names == 0 and 0 or call('EXISTS', unpack(names))
   return function(name)
     return count == #names or (count > 0 and call('EXISTS', name) == 1)
-  end
+  end, count == #names
 end
 
-local made_before, stored = there(records), there(contents)
+local made_before = there(records)
+local stored, all_stored = there(contents)
 -- "<id> <digest of the input>" under each idempotency key that was used, in this run too.
 local used = {}
 if #keys > 0 then
@@ -139,7 +143,7 @@ local function judge_new(one)
   if beyond ~= '' and not kept then
     return { 'refused', 'over', beyond, much, room }
   end
-  for what in string.gmatch(one.contents, '%S+') do
+  for what in string.gmatch(all_stored and '' or one.contents, '%S+') do
     if not stored(content(one.id, what)) then
       return { 'refused', 'lost', what }
     end
@@ -231,9 +235,11 @@ local function make()
     if one.idempotency ~= '' then
       add(names, P .. 'k:' .. one.idempotency, used[one.idempotency])
     end
-    for what in string.gmatch(one.contents, '(%a+)%.up') do
-      call('RENAME', content(one.id, what .. '.up'), content(one.id, what))
-      call('PERSIST', content(one.id, what))
+    if string.find(one.contents, '.up', 1, true) then
+      for what in string.gmatch(one.contents, '(%a+)%.up') do
+        call('RENAME', content(one.id, what .. '.up'), content(one.id, what))
+        call('PERSIST', content(one.id, what))
+      end
     end
     add(open, seq, one.id)
     add(expiry, expire, one.id)

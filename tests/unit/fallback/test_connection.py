@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ WORDS = st.one_of(st.text(max_size=9), st.binary(max_size=9), st.integers(), st.
 
 
 # A connection as the queue makes it.
-Packed: type[Plain] = type("Packed", (Packing, Plain), {})
+Packed: Any = type("Packed", (Packing, Plain), {})
 
 
 @given(name=st.sampled_from(["GET", "SCRIPT LOAD", b"GET"]), arguments=st.lists(WORDS, max_size=5))
