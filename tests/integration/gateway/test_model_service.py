@@ -22,7 +22,6 @@ from fallback.errors import (
     StateError,
     UnauthenticatedError,
     UnavailableError,
-    UnimplementedError,
 )
 from fallback.identity import Credentials
 from gateway import manifest as manifests
@@ -270,7 +269,7 @@ async def test_unknown_models_and_versions_are_not_found(gateway: Gateway) -> No
     assert await gateway.states() == {}
     with pytest.raises(InvalidError, match=r"name: expected models/<model>/versions/<version>, got 'm/1'"):
         await gateway.call("PromoteModelVersion", pb.PromoteModelVersionRequest(name="m/1"))
-    with pytest.raises(UnimplementedError, match="GetCertificate"):
+    with pytest.raises(NotFoundError, match="model 'm' is not here"):
         await gateway.call("GetCertificate", pb.GetCertificateRequest(model="m"))
 
 
