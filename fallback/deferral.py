@@ -17,9 +17,8 @@ tier that gave them, and count no more: the word of the tier that is asked last 
 either, for the next tier is asked because of them; nor is anybody asked twice, at whatever tier. At the last tier what
 would escalate ends.
 
-Reviews that are evidence about a model ask for more: a deferral with a SecondOpinion is always reviewed blind, and
-three people answer it unless the first one agrees with what the model said. All three are waited for, though two may
-decide: what is evidence counts one review or three, whoever was quicker.
+A deferral with a SecondOpinion is evidence about a model: always reviewed blind, by three people unless the first one
+agrees with the model. All three are waited for, though two may decide: what counts is one review or three.
 """
 
 from __future__ import annotations
@@ -100,8 +99,7 @@ SLOT_TABLE: Final = MappingProxyType(
     }
 )
 AMENDED: Final = "answer.amended"
-# People whose majority is the truth where one is not enough; see `SecondOpinion`.
-PANEL: Final = 3
+PANEL: Final = 3  # people whose majority is the truth where one is not enough; see `SecondOpinion`
 TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
 
 
@@ -191,8 +189,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Draw(msgspec.Struct, frozen=True, kw_only=True):
     """How a request came to be sampled: its key, the probability `q` in (0, 1], and the number drawn in [0, 1).
 
-    Where its model is under certification: `place`, that of its record (`gateway.samples.place_text`), the `epoch` of
-    the draw, and the `certificate` in force. Empty otherwise.
+    Where its model is under certification: the `place` of its record (`gateway.samples.place_text`), the `epoch` of the
+    draw, and the `certificate` in force.
     """
 
     request_key: str
@@ -204,13 +202,15 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SecondOpinion(msgspec.Struct, frozen=True, kw_only=True):
-    """That one review settles only what it agrees with: else PANEL people of the tier that is asked decide, all blind.
-
-    `predictions` is what each version said that the reviews are evidence about; with `always` agreement is no matter.
-    """
+    """That one review settles only what it agrees with, all `predictions`, and never with `always`; else PANEL do."""
 
     predictions: tuple[Answer, ...]
     always: bool = False
+
+    def suffices(self, reviews: tuple[Review, ...]) -> bool:
+        """Return whether one review is all there are, and enough."""
+        said = {msgspec.json.encode(answer, order="sorted") for answer in (*self.predictions, reviews[0].answer)}
+        return len(said) == len(reviews) == 1 and not self.always
 
 
 class Parking(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,7 +288,6 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A reviewer's timed hold on one slot. `token` is opaque to its holder.
 
     `subject` is the content to look at, empty where it was erased or is lost: `deferral.content` says so.
-
     `draft` is the JSON text that this reviewer last saved of their work on it, empty where there is none. `resumed`:
     they held it already, and what they held it by is stale now.
     """
@@ -335,12 +334,11 @@ def consensus(
     `places` how many are asked for now, those whose review is in too. An answer that more than half of those gave
     decides: what is still to come cannot change it. While none does, one more review is asked for; at the limit
     without one the next tier is asked where there is a `higher` one, else nobody's word prevails: the answer is None.
-
-    With an `opinion` either the first review is enough, or PANEL are and no more, all of them to be in; where the queue
-    wants more than PANEL at first, as many as that. A panel that was asked once is asked to the end.
+    With an `opinion` the first review is enough, or PANEL are (as many as are wanted at first, if more), all to be in,
+    and nobody after them. A panel that was asked once is asked to the end.
     """
     reviews = tuple(review for review in reviews if review.tier == tier)
-    if opinion is not None and reviews and (places > 1 or wanted > 1 or not _suffices(reviews, opinion)):
+    if opinion is not None and reviews and (max(places, wanted) > 1 or not opinion.suffices(reviews)):
         wanted = limit = max(PANEL, wanted)
         if len(reviews) < wanted:
             return NeedMore(places=wanted)
@@ -359,13 +357,6 @@ def consensus(
     if len(reviews) < max(places, limit):
         return NeedMore()
     return Escalate() if higher else Settled(source=Source.CONSENSUS, answer=None)
-
-
-def _suffices(reviews: tuple[Review, ...], opinion: SecondOpinion) -> bool:
-    """Return whether the one review there is agrees with all predictions, and no hash chose it for a panel."""
-    said = {msgspec.json.encode(answer, order="sorted") for answer in opinion.predictions}
-    first = msgspec.json.encode(reviews[0].answer, order="sorted")
-    return len(reviews) == 1 and not opinion.always and said <= {first}
 
 
 def overdue(prediction: Prediction | None, on_expiry: OnExpiry) -> Answer | None:

@@ -42,6 +42,11 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
     call_seconds: float = 10.0
     stumble_every: int = 0
     ready: Path = Path()
+    # Of `demur demo stream`: arrays of what is streamed, the number of classes, the names of those who review.
+    scores: Path = Path()
+    labels: Path = Path()
+    classes: int = 0
+    people: tuple[str, ...] = ()
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):
