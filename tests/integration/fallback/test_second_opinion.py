@@ -98,7 +98,8 @@ async def test_it_is_blind_where_the_queue_is_not(open_queue: OpenQueue, parking
     first, second = await queue.lease("digits", reviewer=_who("ann"), limit=2)
     assert (first.blind, second.blind, second.deferral.name) == (True, False, name)
     assert (await queue.extend(first.token, reviewer=_who("ann"), request_id="1")).blind
-    (first, _) = await queue.lease("digits", reviewer=_who("ann"), limit=2, resume=True)
+    both = await queue.lease("digits", reviewer=_who("ann"), limit=2, resume=True)
+    (first,) = (lease for lease in both if lease.deferral.name != name)
     assert first.blind
     done = await queue.submit(first.token, reviewer=_who("ann"), answer=Label("3"), request_id="2")
     assert done.reviews[0].blind

@@ -79,7 +79,7 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path: Path) -> None:
     objects = tmp_path / "objects.npy"
     np.save(objects, np.array([{}], dtype=object), allow_pickle=True)
     for path in (tmp_path / "none.npy", text, objects):
-        with pytest.raises(InvalidError, match="--scores .*: expected an .npy file"):
+        with pytest.raises(InvalidError, match=r"--scores .*: expected an .npy file"):
             scores.load(path, good)
     np.save(tmp_path / "scores.npy", VALUES)
     assert scores.load(tmp_path / "scores.npy", good).oracle(0.0) == 0.4
