@@ -9,7 +9,7 @@ stands before its record, so that a write that was cut short leaves no record wi
 is not sampled, and who asked is refused.
 
 Seconds also end while nobody asks: the shipping loop calls `tick`. A gateway that was silent for long may have been
-declared lost; it ends its name and goes on under another (`rejoin`). A request that is tried again under its key, in
+declared lost; it ends its name and goes on under another. A request that is tried again under its key, in
 the same epoch, keeps the place that it had.
 """
 
@@ -30,8 +30,8 @@ import structlog
 from fallback.errors import DemurError, UnavailableError
 from gateway.sampler import Clock, Counts, Sampler
 from gateway.samples import ClosingRow, JoinRow, Place
-from gateway.shipment import Shipment
-from gateway.spool import About, Entry, Kind, Spool, boot
+from gateway.shipment import Rows, Shipment
+from gateway.spool import About, Entry, Kind, Position, Spool, boot
 
 _NAME_BYTES: Final = 6
 # Epoch and request key.
@@ -85,10 +85,11 @@ class Recorder:
                 trouble = error
             yield Turn(self, second, trouble)
 
-    def second(self) -> int:
-        """Return the second it is by the sampler's clock."""
+    def sent(self, shipment: Shipment, rows: Rows, after: Position) -> None:
+        """Hear that the certifier's stream has `rows` of a shipment, up to `after`."""
         with self._lock:
-            return self._clock.second()
+            second = self._clock.second()
+        shipment.sent(rows, after, second)
 
     def adopt(self, shipment: Shipment, recorded: Mapping[Key, Recorded]) -> None:
         """Take over what a dead gateway left, before anything of our own; who asked it may ask again."""
@@ -97,20 +98,23 @@ class Recorder:
             for key, each in recorded.items():
                 self._keep(key, each)
 
-    def tick(self) -> None:
-        """Close the seconds that are over. What cannot be written now waits for the next tick."""
+    def tick(self, *, rejoin_seconds: float) -> None:
+        """Close the seconds that are over; what cannot be written now waits for the next tick.
+
+        After a silence of more than `rejoin_seconds` the gateway may have been declared lost, and goes on under another
+        name. Raises DemurError where the old one cannot be ended; then nothing is changed.
+        """
         with self._lock:
             if self._sampler is None or self._current is None:
                 return
-            second = self._clock.second()
+            second, heard = self._clock.second(), self._current.heard
+            if heard is not None and second - heard > rejoin_seconds:
+                log.warning("was silent for long; goes on under another name", model=self.model, gateway=self.gateway)
+                self._end()
+                self._open(second)
+                return
             self._sampler.idle(second)
             self._close_seconds(self._sampler, self._current.spool, second)
-
-    def rejoin(self) -> None:
-        """Go on under another name; raises DemurError, and nothing is changed, where the old one cannot be ended."""
-        with self._lock:
-            self._end()
-            self._open(self._clock.second())
 
     def close(self) -> None:
         """End in good order: nothing is recorded any more. Raises DemurError where that cannot be written."""

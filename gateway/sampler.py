@@ -29,9 +29,7 @@ class Clock:
     Where the time of day is set back, the clock goes on at half its pace until that has caught up.
     """
 
-    def __init__(
-        self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._wall = wall
         self._steady = steady
         self._now = wall()

@@ -175,7 +175,7 @@ class Spool:
     def read(
         self, start: Position, kind: Kind, *, count: int, bytes_max: int
     ) -> tuple[list[tuple[bytes, Position]], Position]:
-        """Return up to `count` entries of one kind from `start` on, each with the position after it, and where to go on.
+        """Return up to `count` entries of one kind from `start` on, each with the place after it, and where to go on.
 
         Ends early once they weigh `bytes_max`. What was damaged is left out, to the end of its segment.
         """
@@ -217,14 +217,18 @@ class Spool:
         return read_json(self.folder / _MARK, Mark) or Mark()
 
     def set_mark(self, mark: Mark) -> None:
-        """Remember how far readers came, and delete what all of them have passed. Raises UnavailableError."""
+        """Remember how far readers came, and delete what all of them have passed.
+
+        Raises nothing: a mark that cannot be written has something read twice after a crash, no more.
+        """
         new = self.folder / f"{_MARK}.new"
         try:
+            # First of all room, which a full disk lacks.
+            self._delete(before=min(mark.closed, mark.parked)[0])
             new.write_bytes(msgspec.json.encode(mark))
             new.replace(self.folder / _MARK)
-            self._delete(before=min(mark.closed, mark.parked)[0])
         except OSError as error:
-            raise _trouble(self.folder, error) from error
+            log.warning("a spool's mark cannot be written", folder=str(self.folder), error=str(error))
 
     def close(self) -> None:
         """Let go of it; another gateway may take it over."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from fallback.errors import InvalidError
+from gateway.samples import AGREEMENT_SHARE
 from trainer.adjudicate import false_error
 from trainer.certificate import STAKES, Floats, Promise
 
