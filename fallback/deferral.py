@@ -16,6 +16,10 @@ them. Whoever still looks loses their hold, and there is a new deadline. Answers
 tier that gave them, and count no more: the word of the tier that is asked last is final. They cannot be taken back
 either, for the next tier is asked because of them; nor is anybody asked twice, at whatever tier. At the last tier what
 would escalate ends.
+
+Reviews that are evidence about a model ask for more: a deferral with a SecondOpinion is always reviewed blind, and
+three people answer it unless the first one agrees with what the model said. All three are waited for, though two may
+decide: what is evidence counts one review or three, whoever was quicker.
 """
 
 from __future__ import annotations
@@ -96,6 +100,8 @@ SLOT_TABLE: Final = MappingProxyType(
     }
 )
 AMENDED: Final = "answer.amended"
+# People whose majority is the truth where one is not enough; see `SecondOpinion`.
+PANEL: Final = 3
 TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
 
 
@@ -197,6 +203,16 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str = ""
 
 
+class SecondOpinion(msgspec.Struct, frozen=True, kw_only=True):
+    """That one review settles only what it agrees with: else PANEL people of the tier that is asked decide, all blind.
+
+    `predictions` is what each version said that the reviews are evidence about; with `always` agreement is no matter.
+    """
+
+    predictions: tuple[Answer, ...]
+    always: bool = False
+
+
 class Parking(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a request when it is parked.
 
@@ -224,6 +240,7 @@ class Parking(msgspec.Struct, frozen=True, kw_only=True):
     on_expiry: OnExpiry | None = None
     tier: str = ""
     excluded_reviewers: tuple[str, ...] = ()
+    second_opinion: SecondOpinion | None = None
 
 
 class Deferral(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,6 +276,7 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[Flag, ...] = ()
     content: Content = Content.NONE
     tier: str = ""
+    second_opinion: SecondOpinion | None = None
 
     @property
     def name(self) -> str:
@@ -285,7 +303,9 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NeedMore(msgspec.Struct, frozen=True):
-    """More reviews are needed."""
+    """More reviews are needed: one, or as many as it takes until there are `places` of this tier."""
+
+    places: int = 0
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,7 +320,14 @@ class Escalate(msgspec.Struct, frozen=True):
 
 
 def consensus(
-    reviews: tuple[Review, ...], *, wanted: int, limit: int, places: int = 0, tier: str = "", higher: bool = False
+    reviews: tuple[Review, ...],
+    *,
+    wanted: int,
+    limit: int,
+    places: int = 0,
+    tier: str = "",
+    higher: bool = False,
+    opinion: SecondOpinion | None = None,
 ) -> NeedMore | Settled | Escalate:
     """Say what the `reviews` by distinct people of the current `tier` add up to; those of other tiers do not count.
 
@@ -308,8 +335,15 @@ def consensus(
     `places` how many are asked for now, those whose review is in too. An answer that more than half of those gave
     decides: what is still to come cannot change it. While none does, one more review is asked for; at the limit
     without one the next tier is asked where there is a `higher` one, else nobody's word prevails: the answer is None.
+
+    With an `opinion` either the first review is enough, or PANEL are and no more, all of them to be in; where the queue
+    wants more than PANEL at first, as many as that. A panel that was asked once is asked to the end.
     """
     reviews = tuple(review for review in reviews if review.tier == tier)
+    if opinion is not None and reviews and (places > 1 or wanted > 1 or not _suffices(reviews, opinion)):
+        wanted = limit = max(PANEL, wanted)
+        if len(reviews) < wanted:
+            return NeedMore(places=wanted)
     if len(reviews) < wanted:
         return NeedMore()
     places = max(places, len(reviews))
@@ -325,6 +359,13 @@ def consensus(
     if len(reviews) < max(places, limit):
         return NeedMore()
     return Escalate() if higher else Settled(source=Source.CONSENSUS, answer=None)
+
+
+def _suffices(reviews: tuple[Review, ...], opinion: SecondOpinion) -> bool:
+    """Return whether the one review there is agrees with all predictions, and no hash chose it for a panel."""
+    said = {msgspec.json.encode(answer, order="sorted") for answer in opinion.predictions}
+    first = msgspec.json.encode(reviews[0].answer, order="sorted")
+    return len(reviews) == 1 and not opinion.always and said <= {first}
 
 
 def overdue(prediction: Prediction | None, on_expiry: OnExpiry) -> Answer | None:

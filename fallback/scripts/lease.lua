@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- lease: FREE -> HELD for up to `limit` deferrals of some tiers, the most urgent first, none that this reviewer holds,
 -- answered or skipped, or is excluded from.
---   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
+--   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted': how the queue has it, and what
+--   has no `how` of its own
 --   [9] the tiers, each with where in its index to begin: '0:0 1:0'; after a ';' those to look through if these have
 --   nothing   [10] how many entries to look at, at most   [11..] a nonce for each lease
 -- -> {'ok', where to go on, as [9], or '' at the end, one text for each lease: JSON of [id, slot, generation, nonce, until,
@@ -10,6 +11,8 @@
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 -- Entries that are read at once: a few more than are wanted, then as many as it takes to get by what is not for them.
 local few, many, LAPSE_MAX = limit + 8, 64, 16
+-- An item's own word is blind: where all are, nobody needs to look for it.
+local asked_how = ARGV[8] ~= 'blind' and 'how' or nil
 
 local kept = replay()
 if kept then
@@ -30,8 +33,8 @@ end
 -- time is over.
 local function take(id, index, nonce)
   local key = record(id)
-  local slots, expire, before, order =
-    slots_of(key, { 'state', 'holder', 'generation' }, 'expire_ms', 'x.' .. reviewer, 'order')
+  local slots, expire, before, order, own =
+    slots_of(key, { 'state', 'holder', 'generation' }, 'expire_ms', 'x.' .. reviewer, 'order', asked_how)
   if not (expire and order and slots[1]) then
     return set_aside(id, index)
   end
@@ -50,9 +53,9 @@ local function take(id, index, nonce)
     return nil
   end
   local field, till = 's' .. found, text(math.min(time + length, tonumber(expire)))
-  local generation = tonumber(slots[found + 1][3] or 0) + 1
+  local generation, how = tonumber(slots[found + 1][3] or 0) + 1, own or ARGV[8]
   call('HSET', key, field .. '.state', 'held', field .. '.holder', reviewer, field .. '.generation', generation,
-    field .. '.nonce', nonce, field .. '.since', text(time), field .. '.until', till, field .. '.how', ARGV[8])
+    field .. '.nonce', nonce, field .. '.since', text(time), field .. '.until', till, field .. '.how', how)
   call('ZADD', K.leases, till, id .. ':' .. found)
   call('HINCRBY', K.holding, id, 1)
   call('ZADD', K.holds, 0, hold(reviewer, id, found))
@@ -60,7 +63,7 @@ local function take(id, index, nonce)
     call('ZREM', index, id)
     call('ZADD', K.held, order, id)
   end
-  return cjson.encode({ id, found, generation, nonce, till, ARGV[8], draft_of(id, reviewer) }), free > 1
+  return cjson.encode({ id, found, generation, nonce, till, how, draft_of(id, reviewer) }), free > 1
 end
 
 local first, rest = string.match(ARGV[9], '^([^;]*);?(.*)$')
