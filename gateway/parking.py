@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from fallback.answer import Label, Subject
-from fallback.deferral import Draw, Parking, Prediction
+from fallback.deferral import Draw, Parking, Prediction, SecondOpinion
 from gateway import tensor
 from gateway.champion import Live
 from gateway.intake import Prepared
@@ -102,6 +102,7 @@ def parking(
         on_expiry=request.on_expiry,
         tier=request.tier,
         excluded_reviewers=request.excluded_reviewers,
+        second_opinion=None if sampling is None else SecondOpinion(predictions=(answer,), always=sampling.always),
     )
 
 
