@@ -12,7 +12,7 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Protocol
 
 import structlog
@@ -24,7 +24,7 @@ from gateway.champion import Live
 from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
-from gateway.parking import parking
+from gateway.parking import Sampling, parking
 from gateway.policy import Verdict
 from gateway.remembered import conflict
 from gateway.request import Request, Result
@@ -130,12 +130,17 @@ class Asker(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Declined:
-    """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer."""
+    """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer.
+
+    `samplings`: how rows were recorded whose model is under certification. Their audits are not here: these are parked
+    from the spool (`gateway.shipping`).
+    """
 
     asker: Asker
     result: Result
     deferred: tuple[int, ...]
     audited: tuple[int, ...]
+    samplings: Mapping[int, Sampling] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -305,7 +310,8 @@ def _notes(parked: Mapping[int, Parked], failed: Mapping[int, DemurError]) -> di
 def _parking(declined: Declined, row: int, live: Live) -> Parking:
     asker, decisions = declined.asker, declined.result.decisions
     assert decisions is not None, "what nothing judged is never declined"
-    return parking(asker.request, asker.prepared, live, decisions, first=declined.result.first, row=row)
+    first, sampling = declined.result.first, declined.samplings.get(row)
+    return parking(asker.request, asker.prepared, live, decisions, first=first, row=row, sampling=sampling)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:
