@@ -27,6 +27,7 @@ class LabelRow(msgspec.Struct, frozen=True, kw_only=True, tag="label"):
 
     `truth` is the adjudicated answer as canonical JSON; None: skipped, expired, cancelled or without a majority, which
     counts as an error of every version. `wrong` has the versions whose prediction was wrong by the task's rule.
+    `reviewed`: at least one person looked; where nobody did, that says nothing of the model, so no alarm counts it.
     """
 
     second: int
@@ -34,6 +35,7 @@ class LabelRow(msgspec.Struct, frozen=True, kw_only=True, tag="label"):
     counter: int
     truth: str | None
     wrong: tuple[str, ...]
+    reviewed: bool = True
 
     @property
     def place(self) -> Place:
