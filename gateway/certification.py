@@ -22,7 +22,8 @@ class Certification(msgspec.Struct, frozen=True, kw_only=True):
     proved or an alarm took it back, and everything goes to a person. It answers from `begin_second` until
     `expire_second`, exclusive; `certificate` is its name. `share` in (0, 1] of what is answered is audited, or the
     policy's share where that is more. `versions`: all that are under certification, for whom records say what they
-    would have answered.
+    would have answered. `alpha`, `delta` and `eligibility` (`Policy.eligibility`) are what `tau` was proved for: a
+    gateway whose policy by now promises more, or lets other requests through, does not use it. 0 and empty: not said.
     """
 
     epoch: str
@@ -35,6 +36,9 @@ class Certification(msgspec.Struct, frozen=True, kw_only=True):
     expire_second: int = 0
     share: float = 0.0
     alarm: str = ""
+    alpha: float = 0.0
+    delta: float = 0.0
+    eligibility: str = ""
 
     def threshold(self, version: str, second: int) -> float | None:
         """Return what `version` needs to answer at `second`; None: nothing is proved for it then."""

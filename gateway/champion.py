@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 
+from gateway.certification import Certification
 from gateway.intake import Intake
-from gateway.manifest import Manifest
+from gateway.manifest import Manifest, check_scorer
 from gateway.model import Device, Model
 from gateway.policy import Policy, Rules
 from gateway.preprocess import known_shapes
@@ -94,7 +95,7 @@ class Hold:
 
 
 class Champion:
-    """The live version of one model. `acquire` from any thread; `swap`, `set_policy` and `close` one at a time."""
+    """The live version of one model. `acquire` from any thread; what changes it one at a time."""
 
     def __init__(self, *, device: Device = "auto", threads: int = 0) -> None:
         self._device = device
@@ -108,8 +109,9 @@ class Champion:
         current = self._current
         return None if current is None else current[0]
 
-    def swap(self, version: ModelVersion, policy: Policy) -> Live:
+    def swap(self, version: ModelVersion, policy: Policy, certification: Certification | None = None) -> Live:
         """Load, warm and put in place `version`; blocks. Raises a DemurError and leaves all as it was if it fails."""
+        rules = _rules(version, policy, certification)
         model = Model.load(version.artefact, device=self._device, threads=self._threads)
         try:
             manifest = version.manifest
@@ -123,7 +125,7 @@ class Champion:
                 rows_max=rows_max(manifest),
             )
             model.warm_up(buckets(intake.rows_max), known_shapes(manifest.preprocess))
-            live = Live(version=version, model=model, rules=Rules.compile(policy, manifest.labels), intake=intake)
+            live = Live(version=version, model=model, rules=rules, intake=intake)
         except BaseException:
             model.close()
             raise
@@ -136,10 +138,23 @@ class Champion:
     def set_policy(self, policy: Policy) -> None:
         """Judge by `policy` from the next batch on."""
         with self._policy_lock:
-            if self._current is None:
-                return
-            live, users = self._current
-            self._current = replace(live, rules=Rules.compile(policy, live.manifest.labels)), users
+            if self._current is not None:
+                live, users = self._current
+                rules = _rules(live.version, policy, live.rules.certification)
+                self._current = replace(live, rules=rules), users
+
+    def set_certification(self, certification: Certification | None) -> None:
+        """Answer by what is proved, from the next batch on."""
+        with self._policy_lock:
+            if self._current is not None:
+                live, users = self._current
+                rules = _rules(live.version, live.rules.policy, certification)
+                self._current = replace(live, rules=rules), users
+
+    def renewed(self, live: Live) -> Live:
+        """Return `live`, which somebody holds, with the rules that are in force for it by now."""
+        current = self.live
+        return current if current is not None and current.model is live.model else live
 
     def hold(self) -> Hold | None:
         """Hold what is live; None where nothing is."""
@@ -166,6 +181,11 @@ class Champion:
             before, self._current = self._current, None
         if before is not None:
             before[1].replace()
+
+
+def _rules(version: ModelVersion, policy: Policy, certification: Certification | None) -> Rules:
+    check_scorer(policy, version.manifest.output.activation)
+    return Rules.compile(policy, version.manifest.labels, certification=certification, version=version.version)
 
 
 def rows_max(manifest: Manifest) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from fallback.errors import NotFoundError
+from gateway.certification import Certification
 from gateway.champion import Champion
 from gateway.metrics import Metrics
 from gateway.model import Device
@@ -32,6 +33,7 @@ class Champions:
         self._metrics = metrics
         self._pipelines: dict[str, Pipeline] = {}
         self._policies: dict[str, Policy] = {}
+        self._certifications: dict[str, Certification] = {}
         self._provider = ""
 
     @property
@@ -61,12 +63,15 @@ class Champions:
         pipeline = self._pipelines.get(version.model)
         champion = Champion(device=self._device, threads=self._threads) if pipeline is None else pipeline.champion
         policy = self._policies.get(version.model, version.manifest.policy)
-        live = await asyncio.to_thread(champion.swap, version, policy)
+        certification = self._certifications.get(version.model)
+        live = await asyncio.to_thread(champion.swap, version, policy, certification)
         if pipeline is None:
             pipeline = self._pipelines[version.model] = self._make(version.model, champion)
         pipeline.swapped(live)
         if (changed := self._policies.get(version.model, policy)) is not policy:
             pipeline.champion.set_policy(changed)  # it came while this one was loading
+        if (proved := self._certifications.get(version.model)) is not certification:
+            pipeline.champion.set_certification(proved)
         self._provider = live.model.provider
         self._metrics.set_champion(version.model, version.version, live.model.provider)
         log.info("swapped", model=version.model, version=version.version, provider=live.model.provider)
@@ -84,6 +89,13 @@ class Champions:
         pipeline = self._pipelines.get(model)
         if pipeline is not None:
             pipeline.champion.set_policy(policy)
+
+    def set_certification(self, model: str, certification: Certification) -> None:
+        """Answer by what is proved, from the next batch on; it counts where the policy has an alpha."""
+        self._certifications[model] = certification
+        pipeline = self._pipelines.get(model)
+        if pipeline is not None:
+            pipeline.champion.set_certification(certification)
 
     def close(self, grace_seconds: float) -> None:
         """Run what waits for up to `grace_seconds`, then free all models."""

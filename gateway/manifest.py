@@ -17,6 +17,7 @@ import msgspec
 from fallback.answer import AnswerKind, LabelOption, Task, check_task
 from fallback.errors import InvalidError
 from gateway import toml
+from gateway.confidence import Activation, Scorer
 from gateway.policy import Policy
 
 ARTEFACT: Final = "model.onnx"
@@ -166,15 +167,28 @@ def check(manifest: Manifest) -> None:
         raise InvalidError(f"golden: expected at most {GOLDEN_MAX}, got {len(manifest.golden)}")
     _check_task(manifest)
     _check_preprocess(manifest.preprocess)
-    check_policy(manifest.policy, manifest.labels)
+    check_policy(manifest.policy, manifest)
 
 
-def check_policy(policy: Policy, labels: tuple[str, ...]) -> None:
-    """Raise InvalidError where `policy` names a label the model does not know."""
-    unknown = sorted({*policy.class_thresholds, *policy.always_person} - set(labels))
+def check_policy(policy: Policy, manifest: Manifest) -> None:
+    """Raise InvalidError where `policy` names a label the model does not know, or promises what cannot be proved."""
+    unknown = sorted({*policy.class_thresholds, *policy.always_person} - set(manifest.labels))
     if unknown:
-        offered = ", ".join(labels[:20]) or "none"
+        offered = ", ".join(manifest.labels[:20]) or "none"
         raise InvalidError(f"policy: expected labels of the model ({offered}), got {unknown[0][:100]!r}")
+    if policy.alpha is None:
+        return
+    if manifest.task is None:
+        raise InvalidError("policy.alpha: expected a model with labels and a task; without people nothing is proved")
+    if policy.audit_share <= 0:
+        raise InvalidError("policy.audit_share: expected above 0 where alpha is set; without audits nothing is proved")
+    check_scorer(policy, manifest.output.activation)
+
+
+def check_scorer(policy: Policy, activation: Activation) -> None:
+    """Raise InvalidError where a model whose output is made probabilities by `activation` has no such score."""
+    if policy.scored_by is Scorer.ENERGY and activation == "none":
+        raise InvalidError("policy.scorer: expected margin or max_softmax for a model that gives probabilities")
 
 
 def _explain(message: str) -> str:

@@ -286,7 +286,7 @@ class ModelService:
         wire = _read(call.payload, pb.UpdatePolicyRequest).policy
         version = await self._judged(wire.model)
         policy = _policy_from_wire(wire)
-        check_policy(policy, version.manifest.labels)
+        check_policy(policy, version.manifest)
         key = POLICIES + wire.model
         document = await self._documents.read(key)
         stored = document.revision if document else 0

@@ -17,7 +17,7 @@ from fallback.errors import DemurError, InvalidError, NotFoundError, StateError
 from gateway import policy
 from gateway.batcher import Batcher
 from gateway.champion import Champion, Hold, Live
-from gateway.confidence import confidence
+from gateway.confidence import Scorer, confidence, score
 from gateway.deferring import Declined, Deferring
 from gateway.intake import Prepared, join, prepare
 from gateway.internal import told
@@ -185,7 +185,7 @@ class Pipeline:
         """Run one batch of jobs that fit together, and reply to each."""
         pinned = jobs[0].pinned
         if pinned is not None:
-            self._run(jobs, pinned.live)
+            self._run(jobs, self.champion.renewed(pinned.live))
             return
         with self.champion.acquire() as live:
             if live is None:
@@ -258,10 +258,14 @@ class Pipeline:
         if not live.manifest.labels:
             return None
         scores = _scores(outputs, rows, live)
-        sure, predicted = confidence(scores, live.manifest.output.activation)
+        activation, scorer = live.manifest.output.activation, live.rules.scorer
+        sure, predicted = confidence(scores, activation)
+        ranked = sure if scorer is Scorer.MAX_SOFTMAX else score(scores, activation, scorer)[0]
         return live.rules.decide(
             confidence=sure,
             predicted=predicted,
+            scores=ranked,
+            second=int(time.time()),
             wishes=np.repeat(np.array([job.request.wish for job in jobs], np.int8), [job.rows for job in jobs]),
             draws=self._draws(jobs, live, rows),
             earlier=_earlier(jobs, rows),

@@ -6,6 +6,12 @@ whole batch at once with arrays. What each rule said of a row is put into words 
 The rules: `threshold` (by predicted label where the policy says so), `always_person` (labels that no confidence
 excuses), `wish` (the client's), `retry` (the same request was deferred before), `audit` (a share of what is answered
 also goes to a person). A wish for the model's answer overrides the threshold where the policy allows it, nothing else.
+
+Where the policy has an `alpha`, the operator says how many of the answers may be wrong, and the threshold is the one
+that was proved (`gateway.certification`): `threshold` compares the scorer's score with it, and all that the operator
+set beside (`class_threshold`, `always_person`, `wish` for a person, `retry`) only says which requests are *eligible*.
+A row is answered if it is eligible and reaches the proved threshold; while there is none, everything goes to a person,
+a wish for the model's answer too: the probability of a review, of which the proof is made, is then 1 for all.
 """
 
 from __future__ import annotations
@@ -13,15 +19,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fallback.errors import InvalidError
+from gateway.certification import Certification
+from gateway.confidence import Scorer
+
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+# What a promise may say; more than a half wrong is none.
+Risk = Annotated[float, msgspec.Meta(gt=0.0, le=0.5)]
+EXPIRE_DAYS_MAX: Final = 3_650
+REVIEWS_PER_HOUR_MAX: Final = 1_000_000
 _DRAW_BITS: Final = 53
 
 
@@ -31,6 +45,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `class_thresholds` override `threshold` by predicted label; `always_person` are labels that always go to a person;
     `audit_share` of the answered requests are also checked by one; `allow_model_wish`: a client may have the model's
     answer whatever its confidence, marked as unreviewed.
+
+    `alpha`: at most this share of the automatic answers wrong, with confidence 1 - `delta`; None: no promise, and
+    `threshold` answers. All that follows counts only beside an alpha. `scorer`: what the proved threshold is compared
+    with, empty for the margin. `reviews_per_hour_max` is what people manage, None where nobody said. A certificate
+    ends after `expire_days`. `lifetime`: delta is shared out over all certificates that the model will ever have.
     """
 
     threshold: Share = 0.9
@@ -38,6 +57,25 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     always_person: tuple[str, ...] = ()
     audit_share: Share = 0.1
     allow_model_wish: bool = False
+    alpha: Risk | None = None
+    delta: Risk = 0.05
+    scorer: Literal["", "margin", "max_softmax", "energy"] = ""
+    reviews_per_hour_max: Annotated[float, msgspec.Meta(gt=0.0, le=REVIEWS_PER_HOUR_MAX)] | None = None
+    expire_days: Annotated[float, msgspec.Meta(gt=0.0, le=EXPIRE_DAYS_MAX)] = 30.0
+    lifetime: bool = False
+
+    @property
+    def scored_by(self) -> Scorer:
+        """What is compared with the threshold that answers: without an alpha always the largest probability."""
+        if self.alpha is None:
+            return Scorer.MAX_SOFTMAX
+        return Scorer(self.scorer) if self.scorer else Scorer.MARGIN
+
+    @property
+    def eligibility(self) -> str:
+        """Return a digest of what says which requests may be answered at all: of these alone a proof says anything."""
+        parts = sorted(self.class_thresholds.items()), sorted(set(self.always_person))
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
 class Decision(StrEnum):
@@ -50,6 +88,7 @@ class Decision(StrEnum):
     DEFERRED = "deferred"
 
 
+_SAID: Final = {Scorer.MAX_SOFTMAX: "confidence", Scorer.MARGIN: "margin", Scorer.ENERGY: "energy"}
 STRENGTH: Final = {decision: rank for rank, decision in enumerate(Decision)}
 
 
@@ -75,18 +114,31 @@ class Decisions:
     """The decisions over one batch: an array of one entry a row for each question, and the words on demand.
 
     `deferred`: goes to a person instead of an answer. `unreviewed`: answered against the threshold, by wish.
-    `audited`: answered, and a person also checks it. No row is both deferred and one of the other two.
+    `audited`: answered, and a person also checks it. No row is both deferred and one of the other two; one that is
+    unreviewed is audited only where an alpha is set.
+
+    `scores` are what was compared with the threshold, `eligible` whether nothing but the threshold kept a row back. `q`
+    is the probability with which each row was to get a review, `floor` the lowest that any row had under the rules in
+    force, `share` that of what is answered. `tau` is the proved threshold in force and `certificate` its name; None and
+    empty where there is none.
     """
 
     rules: Rules
     confidence: NDArray[np.float64]
+    scores: NDArray[np.float64]
     predicted: NDArray[np.intp]
     wishes: NDArray[np.int8]
     draws: NDArray[np.float64]
     earlier: NDArray[np.bool_]
+    eligible: NDArray[np.bool_]
     deferred: NDArray[np.bool_]
     unreviewed: NDArray[np.bool_]
     audited: NDArray[np.bool_]
+    q: NDArray[np.float64]
+    floor: float
+    share: float
+    tau: float | None
+    certificate: str
 
     def decision(self, row: int) -> Decision:
         """Return what the reply for one row is worth."""
@@ -104,8 +156,29 @@ class Decisions:
 
     def verdicts(self, row: int) -> tuple[Verdict, ...]:
         """Return what every rule that has a say said of one row."""
-        said = [self._threshold(row), self._always_person(row), self._wish(row), self._retry(row), self._audit(row)]
+        said = [
+            self._threshold(row) if self.rules.policy.alpha is None else self._proved(row),
+            self._class_threshold(row),
+            self._always_person(row),
+            self._wish(row),
+            self._retry(row),
+            self._audit(row),
+        ]
         return tuple(verdict for verdict in said if verdict is not None)
+
+    def _proved(self, row: int) -> Verdict:
+        if self.tau is None:
+            return Verdict(rule="threshold", defers=True, evaluation=self.rules.unproved())
+        score, below = float(self.scores[row]), not self.scores[row] >= self.tau
+        shown = _apart(score, self.tau)
+        comparison = f"{_SAID[self.rules.scorer]} {shown[0]} {'<' if below else '>='} {shown[1]}"
+        return Verdict(rule="threshold", defers=below, evaluation=f"{comparison}, proved by {self.certificate}")
+
+    def _class_threshold(self, row: int) -> Verdict | None:
+        label = self.rules.labels[self.predicted[row]]
+        if self.rules.policy.alpha is None or label not in self.rules.policy.class_thresholds:
+            return None
+        return replace(self._threshold(row), rule="class_threshold")
 
     def _threshold(self, row: int) -> Verdict:
         confidence, threshold = float(self.confidence[row]), float(self.rules.thresholds[self.predicted[row]])
@@ -133,6 +206,8 @@ class Decisions:
                     said = "ignored: the policy does not allow it"
                 elif self.rules.always[self.predicted[row]]:
                     said = "ignored: always_person stands above it"
+                elif self.rules.policy.alpha is not None and self.tau is None:
+                    said = "ignored: while nothing is proved everything goes to a person"
                 return Verdict(rule="wish", defers=False, evaluation=f"the client asked for the model; {said}")
             case _:
                 return None
@@ -143,9 +218,9 @@ class Decisions:
         return Verdict(rule="retry", defers=True, evaluation="the same request was deferred before")
 
     def _audit(self, row: int) -> Verdict | None:
-        if self.deferred[row] or self.unreviewed[row]:
+        if self.deferred[row] or (self.unreviewed[row] and self.rules.policy.alpha is None):
             return None
-        share, draw, drawn = self.rules.policy.audit_share, float(self.draws[row]), bool(self.audited[row])
+        share, draw, drawn = self.share, float(self.draws[row]), bool(self.audited[row])
         sign = "<" if drawn else ">="
         shown = _apart(draw, share)
         return Verdict(rule="audit", defers=drawn, evaluation=f"draw {shown[0]} {sign} share {shown[1]}")
@@ -153,55 +228,151 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """A policy made ready for one version's labels; `thresholds` and `always` have one entry a label."""
+    """A policy made ready for one version's labels; `thresholds` and `always` have one entry a label.
+
+    With an alpha, `thresholds` are those of single labels, 0 for the others, and `certification` says what is proved.
+    """
 
     policy: Policy
     labels: tuple[str, ...]
     thresholds: NDArray[np.float64]
     always: NDArray[np.bool_]
+    certification: Certification | None
+    version: str
+    # Why the proof is none for this policy; empty where it is one.
+    unfit: str
 
     @classmethod
-    def compile(cls, policy: Policy, labels: Sequence[str]) -> Rules:
-        """Make `policy` ready for `labels`; what it says of other labels has no effect."""
-        thresholds = [policy.class_thresholds.get(label, policy.threshold) for label in labels]
+    def compile(
+        cls,
+        policy: Policy,
+        labels: Sequence[str],
+        *,
+        certification: Certification | None = None,
+        version: str = "",
+    ) -> Rules:
+        """Make `policy` ready for the `labels` of `version`; what it says of other labels has no effect."""
+        rest = policy.threshold if policy.alpha is None else 0.0
+        thresholds = [policy.class_thresholds.get(label, rest) for label in labels]
         always = [label in policy.always_person for label in labels]
-        return cls(policy, tuple(labels), np.array(thresholds, np.float64), np.array(always, np.bool_))
+        return cls(
+            policy,
+            tuple(labels),
+            np.array(thresholds, np.float64),
+            np.array(always, np.bool_),
+            certification,
+            version,
+            _unfit(policy, certification),
+        )
+
+    @property
+    def scorer(self) -> Scorer:
+        """What `decide` is to be given as `scores`."""
+        return self.policy.scored_by
+
+    @property
+    def share(self) -> float:
+        """The share of what is answered that a person also checks."""
+        share = self.policy.audit_share
+        if self.policy.alpha is not None and self.certification is not None:
+            share = max(share, self.certification.share)
+        return share
+
+    def tau(self, second: int) -> float | None:
+        """Return the proved threshold in force at `second`; None: there is none, or not for what the policy asks."""
+        proved = self.certification
+        # Without audits nothing would keep what was proved true.
+        if proved is None or self.unfit or self.share <= 0:
+            return None
+        return proved.threshold(self.version, second)
+
+    def unproved(self) -> str:
+        """Return why there is no threshold: a sentence."""
+        proved = self.certification
+        if proved is None:
+            return "nothing is proved yet: all go to a person"
+        if proved.alarm:
+            return f"an alarm took the certificate back: all go to a person ({proved.alarm})"
+        why = self.unfit or "nothing is proved for this version now"
+        return f"{why}: all go to a person"
 
     def decide(
         self,
         *,
         confidence: NDArray[np.float64],
         predicted: NDArray[np.intp],
+        scores: NDArray[np.float64] | None = None,
         wishes: NDArray[np.int8] | None = None,
         draws: NDArray[np.float64] | None = None,
         earlier: NDArray[np.bool_] | None = None,
+        second: int = 0,
     ) -> Decisions:
         """Judge a batch of n rows: confidence in [0, 1], index of the predicted label, `Wish`, draw in [0, 1).
 
-        No wishes: NONE for all. No draws: nothing is audited. `earlier`: rows that were deferred before, which stay so.
+        `scores` are those of `scorer`; None: the confidence, where that is the scorer. No wishes: NONE for all. No
+        draws: nothing is audited. `earlier`: rows that were deferred before, which stay so. `second` since 1970: when.
         """
+        if scores is None:
+            if self.scorer is not Scorer.MAX_SOFTMAX:
+                raise InvalidError(f"scores: expected those of {self.scorer}, got none")
+            scores = confidence
         wishes = np.zeros(len(confidence), np.int8) if wishes is None else wishes
         draws = np.ones(len(confidence), np.float64) if draws is None else draws
         earlier = np.zeros(len(confidence), np.bool_) if earlier is None else earlier
-        # Not >=, rather than <, so that a confidence that is no number goes to a person.
-        below = ~(confidence >= self.thresholds[predicted])
+        promised, tau, share = self.policy.alpha is not None, self.tau(second), self.share
         always = self.always[predicted]
-        person = wishes == Wish.PERSON
-        granted = (wishes == Wish.MODEL) & self.policy.allow_model_wish & ~always
-        deferred = (below & ~granted) | always | person | earlier
-        unreviewed = below & granted & ~earlier
-        audited = ~deferred & ~unreviewed & (draws < self.policy.audit_share)
+        eligible = ~(always | (wishes == Wish.PERSON) | earlier)
+        # >= and not its opposite, so that a confidence that is no number goes to a person.
+        sure = confidence >= self.thresholds[predicted]
+        if promised:
+            eligible &= sure
+            sure = np.zeros(len(scores), np.bool_) if tau is None else scores >= tau
+        answered = eligible & sure
+        granted = (wishes == Wish.MODEL) & ~always & ~earlier
+        if not self.policy.allow_model_wish or (promised and tau is None):
+            granted[:] = False
+        deferred, unreviewed = ~answered & ~granted, granted & ~answered
+        checked = ~deferred if promised else answered
         return Decisions(
             rules=self,
             confidence=confidence,
+            scores=scores,
             predicted=predicted,
             wishes=wishes,
             draws=draws,
             earlier=earlier,
+            eligible=eligible,
             deferred=deferred,
             unreviewed=unreviewed,
-            audited=audited,
+            audited=checked & (draws < share),
+            q=np.where(deferred, 1.0, np.where(checked, share, 0.0)),
+            floor=self._floor(tau),
+            share=share,
+            tau=tau,
+            certificate=self.certification.certificate if self.certification is not None and tau is not None else "",
         )
+
+    def _floor(self, tau: float | None) -> float:
+        """Return the lowest probability of a review that any request has."""
+        if self.policy.alpha is not None:
+            return 1.0 if tau is None else self.share
+        return 0.0 if self.policy.allow_model_wish else self.share
+
+
+def _unfit(policy: Policy, proved: Certification | None) -> str:
+    """Say why a proof is none for a policy; empty where it is one.
+
+    A changed promise is not kept by an old proof. What the certifier did not say is not compared.
+    """
+    if policy.alpha is None or proved is None:
+        return "no proof was asked for, or none is there"
+    if proved.scorer != policy.scored_by:
+        return f"the proof is of {proved.scorer}, the policy asks for {policy.scored_by}"
+    if proved.alpha > policy.alpha or proved.delta > policy.delta:
+        return "the policy promises more than what is proved"
+    if proved.eligibility not in {"", policy.eligibility}:
+        return "the policy lets through other requests than those of the proof"
+    return ""
 
 
 def draw(secret: bytes, *, model: str, epoch: str, request_key: str) -> float:

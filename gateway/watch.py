@@ -1,11 +1,11 @@
-"""Follows the shared documents: which version of each model is live, and by which policy its answers are judged.
+"""Follows the shared documents: which version of each model is live, by which policy, and by what proof, it answers.
 
-Theory of operation. `models/<model>` and `policies/<model>` are documents that any gateway may change; every gateway
-reads them when it starts and whenever one of them changes, and makes its own champions follow. What was last taken is
-copied to a folder of this machine, so that a gateway starts, and answers, while Redis is away; once it is back, the
-documents win. A change is applied under the model's lock, and a document that is older than what was taken is read
-again inside it: whoever promotes holds the same lock from loading to writing, so that a version that is live here but
-not yet written is not swapped back.
+Theory of operation. `models/<model>` and `policies/<model>` are documents that any gateway may change,
+`certifications/<model>` one that the certifier writes; every gateway reads them when it starts and whenever one of them
+changes, and makes its own champions follow. What was last taken is copied to a folder of this machine, so that a
+gateway starts, and answers, while Redis is away; once it is back, the documents win. A change is applied under the
+model's lock, and a document that is older than what was taken is read again inside it: whoever promotes holds the same
+lock from loading to writing, so that a version that is live here but not yet written is not swapped back.
 A version that does not load leaves the champion as it was and is tried again at the next look.
 """
 
@@ -23,6 +23,7 @@ from fallback.documents import Document, Documents
 from fallback.errors import DemurError, UnavailableError
 from fallback.presence import write_atomic
 from gateway import lifecycle
+from gateway.certification import CERTIFICATIONS, Certification
 from gateway.internal import told
 from gateway.lifecycle import ModelStates
 from gateway.metrics import Metrics
@@ -53,6 +54,9 @@ class Champions(Protocol):
 
         Without it a version is judged by the policy it was published with.
         """
+
+    def set_certification(self, model: str, certification: Certification) -> None:
+        """Answer by what is proved from the next batch on; for a model not live yet, once it is."""
 
 
 class Watch:
@@ -144,9 +148,13 @@ class Watch:
         self._champions.set_policy(model, msgspec.json.decode(document.body, type=Policy))
         self.keep(POLICIES + model, document)
 
+    def _take_certification(self, model: str, document: Document) -> None:
+        self._champions.set_certification(model, msgspec.json.decode(document.body, type=Certification))
+        self.keep(CERTIFICATIONS + model, document)
+
     async def _take(self, documents: dict[str, Document]) -> None:
         """Apply what changed; one model's trouble is logged and stays its own."""
-        # Policies first, so that a champion that is swapped in finds its own.
+        # Policies and proofs first, so that a champion that is swapped in finds its own.
         for key in sorted(documents, key=lambda key: key.startswith(MODELS)):
             document = documents[key]
             if self._taken.get(key) == document.revision:
@@ -154,6 +162,8 @@ class Watch:
             try:
                 if key.startswith(POLICIES):
                     self.take_policy(key.removeprefix(POLICIES), await self._newest(key, document))
+                elif key.startswith(CERTIFICATIONS):
+                    self._take_certification(key.removeprefix(CERTIFICATIONS), await self._newest(key, document))
                 elif key.startswith(MODELS):
                     await self._take_states(key, document)
             except (DemurError, msgspec.DecodeError) as error:
@@ -178,7 +188,7 @@ class Watch:
 
     def _copies(self) -> dict[str, Document]:
         copies = {}
-        for prefix in (MODELS, POLICIES):
+        for prefix in (MODELS, POLICIES, CERTIFICATIONS):
             for path in sorted((self._folder / prefix).glob("*.json")):
                 try:
                     copies[prefix + path.stem] = msgspec.json.decode(path.read_bytes(), type=Document)

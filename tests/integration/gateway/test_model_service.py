@@ -27,6 +27,7 @@ from fallback.errors import (
 from fallback.identity import Credentials
 from gateway import manifest as manifests
 from gateway.admission import AdmissionError, Limits
+from gateway.certification import Certification
 from gateway.champion import Champion
 from gateway.manifest import Manifest
 from gateway.metrics import Metrics
@@ -78,11 +79,12 @@ class Champions:
     def __init__(self) -> None:
         self.champions: dict[str, Champion] = {}
         self.policies: dict[str, Policy] = {}
+        self.certifications: dict[str, Certification] = {}
 
     async def ensure(self, version: ModelVersion) -> None:
         champion = self.champions.setdefault(version.model, Champion(device="cpu", threads=1))
         policy = self.policies.get(version.model, version.manifest.policy)
-        await asyncio.to_thread(champion.swap, version, policy)
+        await asyncio.to_thread(champion.swap, version, policy, self.certifications.get(version.model))
 
     def current(self, model: str) -> ModelVersion | None:
         champion = self.champions.get(model)
@@ -95,6 +97,11 @@ class Champions:
         self.policies[model] = policy
         if model in self.champions:
             self.champions[model].set_policy(policy)
+
+    def set_certification(self, model: str, certification: Certification) -> None:
+        self.certifications[model] = certification
+        if model in self.champions:
+            self.champions[model].set_certification(certification)
 
     def live(self, model: str) -> str:
         version = self.current(model)
