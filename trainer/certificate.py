@@ -233,9 +233,7 @@ def narrow(state: State, evidence: Evidence, tau: float, promise: Promise) -> St
             column[chosen][None, first : first + _STRIDE]
             for column in (evidence.confidence, evidence.weight, evidence.error)
         ]
-        state = advance(
-            state, Evidence(confidence=part[0], weight=part[1], error=part[2]), np.array([tau]), alphas
-        )
+        state = advance(state, Evidence(confidence=part[0], weight=part[1], error=part[2]), np.array([tau]), alphas)
     return state
 
 

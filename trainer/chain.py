@@ -24,7 +24,7 @@ import msgspec
 
 from fallback.errors import StateError
 from trainer.errors import disk
-from trainer.rows import Link, Row, chain, decode, genesis, link
+from trainer.rows import Link, Row, chain, decode, genesis
 
 FOLDER: Final = "chains"
 SUFFIX: Final = ".rows"
@@ -81,12 +81,11 @@ class Chain:
                     raise BrokenError(f"{segment}: after row {self.rows} comes something that is no whole batch")
                 _cut(segment, whole)
 
-    def append(self, rows: Sequence[Row], notes: Notes) -> None:
-        """Add `rows` and `notes` in one step; they are on the disk when this returns.
+    def append(self, links: Sequence[Link], notes: Notes) -> None:
+        """Add rows, linked to `digest`, and `notes` in one step; they are on the disk when this returns.
 
         After an error nobody knows what is there: `open` again.
         """
-        links = link(self.digest, rows)
         digest = links[-1].digest if links else self.digest
         mark = _Mark(rows=self.rows + len(links), digest=digest, notes=notes)
         body = b"".join(b"%b %b\n" % (each.digest.encode(), each.body) for each in links)

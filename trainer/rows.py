@@ -67,7 +67,8 @@ class ProcessRow(msgspec.Struct, frozen=True, kw_only=True, tag="process"):
     """One process begins: it counts records of `segment` ("": of all) from `first_second` to `last_second`.
 
     `epoch` names the process, not the draws: overlapping processes share these. `delta` is what this process has,
-    `grid` its thresholds from the strictest to the loosest.
+    `grid` its thresholds from the strictest to the loosest. `eligibility` (`gateway.policy.Policy`) says which requests
+    a rule lets through at all: with another one, another process.
     """
 
     epoch: str
@@ -79,6 +80,7 @@ class ProcessRow(msgspec.Struct, frozen=True, kw_only=True, tag="process"):
     grid: tuple[float, ...]
     first_second: int
     last_second: int
+    eligibility: str = ""
 
 
 class WatermarkRow(msgspec.Struct, frozen=True, kw_only=True, tag="watermark"):

@@ -68,9 +68,9 @@ class Counted:
 class Pending:
     """What has arrived and is not counted yet. `passed` is the watermark, `left_out` the records that never count.
 
-    `records`, `labels` and `closings` stand by second and gateway, the first two there by counter; `keys` are those counted so far, by
-    epoch (a key counts once in it), each as its hash; `agenda` is a heap of the seconds that hold anything. `over` has the closing rows
-    that the last count passed.
+    `records`, `labels` and `closings` stand by second and gateway, the first two there by counter; `seconds` says which
+    gateways have anything in a second, and `agenda` is a heap of these seconds. `keys` are those counted so far, by
+    epoch (a key counts once in it), each as its hash. `over` has the closing rows that the last count passed.
 
     The functions here take a Pending over and change it: who calls goes on with what they return. A copy for each
     second of a ledger of years would take longer than the counting.
