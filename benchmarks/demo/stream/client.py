@@ -10,10 +10,10 @@ import time
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.demo import worker
 from benchmarks.demo.journal import Failed, Journal, Replied, Stumbled
-from benchmarks.demo.stream.model import INPUT
 from benchmarks.demo.stream.people import show
 from fallback.errors import DemurError, FullError
 from gateway.client import Client, Result
@@ -27,7 +27,7 @@ STEP_SECONDS = 0.02
 
 async def converse(specification: worker.Specification, journal: Journal, orders: worker.Orders) -> None:
     """Send all, then wait to be told that there is nothing more."""
-    values = np.load(specification.scores, allow_pickle=False)
+    values = np.load(specification.values, allow_pickle=False)
     async with Client(specification.gateway, identity=specification.name) as client:
         await Sender(specification, journal, orders, client, values).send_all()
         await orders.finish.wait()
@@ -42,7 +42,7 @@ class Sender:
         journal: Journal,
         orders: worker.Orders,
         client: Client,
-        values: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+        values: NDArray[np.float32],
     ) -> None:
         self._given = specification
         self._journal = journal
@@ -93,7 +93,7 @@ class Sender:
             try:
                 return await self._client.predict(
                     given.model,
-                    inputs={INPUT: self._values[row : row + 1]},
+                    inputs={given.input: self._values[row : row + 1]},
                     subject=(show(request, row), "text/plain"),
                     idempotency_key=f"{given.run}-{request}",
                     timeout_seconds=given.call_seconds,

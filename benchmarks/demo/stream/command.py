@@ -19,9 +19,9 @@ from benchmarks import machine, stack
 from benchmarks.demo import report as demo_report
 from benchmarks.demo.journal import Replied
 from benchmarks.demo.receiver import SECRET
-from benchmarks.demo.stream import report, scores
+from benchmarks.demo.stream import model, report, scores
 from benchmarks.demo.stream.progress import Ticker
-from benchmarks.demo.stream.run import MODEL, Plan, Stream
+from benchmarks.demo.stream.run import Plan, Stream
 from gateway.up import demur
 
 # Everybody answers within seconds; a label that does not come counts as an error after this.
@@ -30,6 +30,7 @@ SETTINGS: Final = """
 lease_seconds = 30
 review_seconds = 120
 """
+MODEL: Final = "stream"
 SECRET_BYTES: Final = 32
 VERIFY_SECONDS_MAX: Final = 300.0
 
@@ -69,6 +70,10 @@ def run(wish: Wish) -> bool:
             plan = Plan(
                 stack=own,
                 folder=folder,
+                artefact=model.save(len(found.classes), folder / "stream.onnx"),
+                manifest=model.manifest(MODEL, found),
+                input=model.INPUT,
+                values=found.values,
                 scores=found,
                 rows=rows,
                 alpha=wish.alpha,

@@ -18,22 +18,22 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.demo.counts import Tally
 from benchmarks.demo.journal import Failed, Replied
 from benchmarks.demo.processes import Crew
-from benchmarks.demo.stream import model as identity
 from benchmarks.demo.stream.report import Proofs, Standing
 from benchmarks.demo.stream.scores import Rows, Scores
 from benchmarks.demo.worker import Order, Specification
 from demur.v1 import model_pb2 as pb
 from fallback.client import ReviewClient
 from fallback.errors import DemurError
-from gateway.manifest import render
+from gateway.manifest import Manifest, render
 from gateway.model_client import ModelClient
 from gateway.stack import Stack
 
-MODEL: Final = "stream"
+REASON: Final = "to be certified"
 # So many items may be open; from half of it on the pace falls.
 OPEN_MAX: Final = 400
 PEOPLE_EACH: Final = 3
@@ -47,10 +47,19 @@ _TICK_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One run: what is streamed where, the promise, and who reviews."""
+    """One run: what is streamed where, the promise, and who reviews.
+
+    `artefact` is published under the manifest's name. Each of `rows` is a request: a row of `values`, which are for the
+    model's `input`. `scores` is what the model says of each row, and the truth; none but the orchestrator looks there.
+    `folder` takes what the processes read and write.
+    """
 
     stack: Stack
     folder: Path
+    artefact: Path
+    manifest: Manifest
+    input: str
+    values: NDArray[np.float32]
     scores: Scores
     rows: Rows
     alpha: float
@@ -75,6 +84,7 @@ class Stream:
 
     def __init__(self, plan: Plan, show: Callable[[Stream], None]) -> None:
         self._plan = plan
+        self._model = plan.manifest.model
         self._show = show
         self._crew = Crew()
         self.tally = Tally()
@@ -82,6 +92,11 @@ class Stream:
         self.standing = Standing()
         self.watermark = 0.0
         self.open = -1
+
+    @property
+    def requests(self) -> int:
+        """How many there are."""
+        return len(self._plan.rows)
 
     @property
     def sent(self) -> int:
@@ -108,17 +123,16 @@ class Stream:
     async def _publish(self, models: ModelClient) -> None:
         """Publish the model and ask for the promise."""
         plan = self._plan
-        path = identity.save(len(plan.scores.classes), plan.folder / "stream.onnx")
-        manifest = render(identity.manifest(MODEL, plan.scores))
-        await models.publish(MODEL, path, manifest, promote=True, reason="a stream of scores")
-        policy = await models.get_policy(MODEL)
+        await models.publish(self._model, plan.artefact, render(plan.manifest), promote=True, reason=REASON)
+        policy = await models.get_policy(self._model)
         policy.alpha, policy.delta, policy.audit_share = plan.alpha, plan.delta, plan.audit_share
         await models.update_policy(policy)
 
     def _start(self) -> None:
         plan, journals = self._plan, self._plan.folder / "journals"
+        journals.mkdir(parents=True, exist_ok=True)
         values, labels = plan.folder / "values.npy", plan.folder / "labels.npy"
-        np.save(values, plan.scores.values)
+        np.save(values, plan.values)
         np.save(labels, plan.scores.labels)
         names = [f"person-{number + 1}" for number in range(plan.people)]
         common = Specification(
@@ -126,14 +140,15 @@ class Stream:
             journal=journals,
             gateway=plan.stack.gateway,
             review=plan.stack.review,
-            model=MODEL,
-            queue=MODEL,
+            model=self._model,
+            queue=self._model,
             run="stream",
             seed=plan.seed,
             error_share=plan.error_rate,
             call_seconds=CALL_SECONDS,
-            scores=values,
+            values=values,
             labels=labels,
+            input=plan.input,
             classes=len(plan.scores.classes),
         )
 
@@ -187,7 +202,7 @@ class Stream:
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _look(self, models: ModelClient, reviews: ReviewClient) -> None:
-        found = await models.certificate(MODEL)
+        found = await models.certificate(self._model)
         tau = found.tau if found.HasField("tau") else None
         if tau is not None:
             self.proofs.add(found.certificate, tau, self.sent)
@@ -200,4 +215,4 @@ class Stream:
             alarm=found.alarm,
         )
         self.watermark = found.watermark_time.ToSeconds() if found.HasField("watermark_time") else 0.0
-        self.open = sum(queue.open for queue in await reviews.queues() if queue.name == MODEL)
+        self.open = sum(queue.open for queue in await reviews.queues() if queue.name == self._model)

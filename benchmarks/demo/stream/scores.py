@@ -65,8 +65,11 @@ class Scores:
         return np.random.default_rng(seed).integers(len(self.labels), size=requests).astype(np.intp)
 
 
-def make(values: NDArray[Any], labels: NDArray[Any]) -> Scores:
-    """Judge what two files hold; raises InvalidError naming the option, what was expected and got."""
+def make(values: NDArray[Any], labels: NDArray[Any], activation: Activation | None = None) -> Scores:
+    """Judge what two files hold; raises InvalidError naming the option, what was expected and got.
+
+    No activation: "none" where the values are probabilities, else "softmax".
+    """
     if values.ndim != 2 or not (1 <= len(values) <= ROWS_MAX and 2 <= values.shape[1] <= CLASSES_MAX):  # noqa: PLR2004 - rows, classes
         raise InvalidError(
             f"--scores: expected an array (1 to {ROWS_MAX} rows, 2 to {CLASSES_MAX} classes), got one of shape "
@@ -85,7 +88,8 @@ def make(values: NDArray[Any], labels: NDArray[Any]) -> Scores:
         )
     # As they go over the wire and through the model.
     given = values.astype(np.float32)
-    activation: Activation = "none" if _probabilities(given) else "softmax"
+    if activation is None:
+        activation = "none" if _probabilities(given) else "softmax"
     margins, predicted = score(given, activation)
     truth = labels.astype(np.intp)
     return Scores(values=given, labels=truth, activation=activation, margins=margins, wrong=predicted != truth)
