@@ -43,8 +43,9 @@ class Step:
 class Course:
     """A process and what came of it; `number` counts the model's processes from 1.
 
-    `audits` and `errors` are by threshold (counted once each, whatever their weight), `requests` all of the population
-    in its seconds. `revoked`: an alarm ended it.
+    `audits` and `errors` are by threshold (counted once each, whatever their weight), `weights` and `wrong` the same by
+    weight: what is reviewed more often than other requests weighs less. `requests` are all of the population in its
+    seconds. `revoked`: an alarm ended it.
     """
 
     row: ProcessRow
@@ -52,6 +53,8 @@ class Course:
     state: State
     audits: NDArray[np.int64]
     errors: NDArray[np.int64]
+    weights: Floats
+    wrong: Floats
     steps: list[Step] = field(default_factory=list)
     shown: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
     requests: int = 0
@@ -111,6 +114,8 @@ class Course:
         above = found.confidence[:, np.newaxis] >= self.grid
         self.audits += above.sum(axis=0)
         self.errors += (above & (found.error[:, np.newaxis] > 0)).sum(axis=0)
+        self.weights += found.weight @ above
+        self.wrong += (found.weight * found.error) @ above
         chosen = found.confidence >= self.row.grid[-1]
         for kept, column in zip(self._kept, (found.confidence, found.weight, found.error), strict=True):
             kept.extend(column[chosen].tolist())
@@ -198,4 +203,6 @@ def set_out(row: ProcessRow, number: int) -> Course:
         state=begin(size),
         audits=np.zeros(size, np.int64),
         errors=np.zeros(size, np.int64),
+        weights=np.zeros(size),
+        wrong=np.zeros(size),
     )

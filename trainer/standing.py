@@ -96,9 +96,12 @@ def coverage(book: Book, course: Course, threshold: float) -> float | None:
 
 
 def expected_error(course: Course, place: int) -> float:
-    """Return what share of the answers from one threshold on is thought wrong, by its audits so far."""
-    errors = int(course.errors[place]) + _PRIOR_AUDITS * _PRIOR_SHARE * course.row.alpha
-    return errors / (int(course.audits[place]) + _PRIOR_AUDITS)
+    """Return what share of the answers from one threshold on is thought wrong, by its audits so far.
+
+    By their weights: below the threshold in force all are reviewed, above it a share, and the unsure ones err more.
+    """
+    wrong = float(course.wrong[place]) + _PRIOR_AUDITS * _PRIOR_SHARE * course.row.alpha
+    return wrong / (float(course.weights[place]) + _PRIOR_AUDITS)
 
 
 def _before(book: Book, terms: Terms, now: int) -> Course | None:
@@ -148,9 +151,10 @@ def _advice(book: Book, course: Course, needed: int | None) -> str:
     let = coverage(book, course, threshold)
     share = "" if let is None else f", which lets {let:.0%} of the requests through"
     if needed is None:
-        seen = f"{int(course.errors[place])} of {int(course.audits[place])} audits"
+        error = expected_error(course, place)
         return (
-            f"{alarm}from {threshold:.4g} on{share}, {seen} were wrong, which is no less than {alpha:.3g}: a better "
-            f"model or a larger alpha would let more through{waiting}"
+            f"{alarm}from {threshold:.4g} on{share}, {error:.2%} seem to be wrong, by {int(course.audits[place])} "
+            f"audits, which is no less than {alpha:.3g}: a better model or a larger alpha would let more through"
+            f"{waiting}"
         )
     return f"{alarm}about {needed} more audits are expected to prove {threshold:.4g}{share}{waiting}"

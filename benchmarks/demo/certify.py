@@ -30,9 +30,9 @@ ALPHA: Final = 0.05
 DELTA: Final = 0.05
 AUDIT_SHARE: Final = 0.2
 ERROR_RATE: Final = 0.02
-REQUESTS: Final = 1_200
+REQUESTS: Final = 1_000
 PEOPLE: Final = 6
-PER_SECOND: Final = 60.0
+PER_SECOND: Final = 35.0
 PLACES: Final = 4
 
 
@@ -168,9 +168,9 @@ def sentence(found: Certified) -> str:
         return (
             f"version {found.version} is not certified ({promise}): {missing} more audits are missing; {found.advice}"
         )
-    error = "no answer yet" if found.realised_error is None else f"{found.realised_error:.1%} of them wrong"
+    error = "none yet" if found.realised_error is None else f"{found.realised_error:.1%} of them wrong"
     return (
-        f"version {found.version} is certified ({promise}) after {found.audits} audits: it answers "
-        f"{found.coverage:.0%} of all requests by itself; of {found.requests} it answered "
-        f"{found.coverage_stream:.0%}, {error}"
+        f"version {found.version} is certified ({promise}) after {found.audits} audits: from now on it answers "
+        f"{found.coverage:.0%} of the requests by itself, {found.risk or 0:.1%} of them wrong in truth; while this "
+        f"was proved it answered {found.coverage_stream:.0%} of {found.requests}, {error}"
     )
