@@ -20,6 +20,7 @@ from fallback import embedded
 from fallback.config import Config, RedisSettings
 from fallback.documents import Documents
 from fallback.errors import InvalidError, UnavailableError
+from gateway import policy_commands
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
 from gateway.client import Client, Result
 from gateway.model_client import ModelClient
@@ -218,6 +219,31 @@ def test_a_promise_that_is_made_stronger_is_not_kept_by_the_old_proof(laid: Conf
         ):
             with pytest.raises(InvalidError, match=sentence):
                 asyncio.run(update(gateway, **wrong))
+
+
+def test_the_command_sets_and_shows_what_is_promised(laid: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words; a number that may be absent is taken back with 0."""
+    with running(laid) as gateway:
+        address = gateway.address
+
+        def said(**fields: Any) -> str:
+            capsys.readouterr()
+            policy_commands.policy_set("m", **fields, gateway=address)
+            return " ".join(capsys.readouterr().out.split())
+
+        shown = said(
+            alpha=0.01, delta=0.1, scorer="max_softmax", reviews_per_hour_max=30.0, expire_days=7.0, lifetime=True
+        )
+        assert "promise at most 1 % of the answers wrong with confidence 90 % over all certificates ever" in shown
+        assert "compared with max_softmax, at the threshold that is proved" in shown
+        assert "certificates end after 7 days reviews an hour 30" in shown
+        assert "threshold 0 (counts for nothing beside a promise)" in shown
+        shown = said(reviews_per_hour_max=0.0, lifetime=False)
+        assert "for each certificate" in shown
+        assert "reviews an hour nobody said" in shown
+        assert "promise" not in said(alpha=0.0)
+        with pytest.raises(InvalidError, match="--scorer: expected margin, max_softmax, energy; got 'luck'"):
+            said(scorer="luck")
 
 
 def test_how_the_proof_stands_is_told(laid: Config) -> None:

@@ -83,7 +83,8 @@ class Champions:
     async def ensure(self, version: ModelVersion) -> None:
         champion = self.champions.setdefault(version.model, Champion(device="cpu", threads=1))
         policy = self.policies.get(version.model, version.manifest.policy)
-        await asyncio.to_thread(champion.swap, version, policy, self.certifications.get(version.model))
+        champion.set_certification(self.certifications.get(version.model))
+        await asyncio.to_thread(champion.swap, version, policy)
 
     def current(self, model: str) -> ModelVersion | None:
         champion = self.champions.get(model)
