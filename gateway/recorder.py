@@ -63,6 +63,8 @@ class Recorder:
         self._current: Shipment | None = None
         self._recorded: OrderedDict[Key, Recorded] = OrderedDict()
         self._closed = False
+        # A name joins after the last second of the one before, which others may have passed by then.
+        self._first = 0
 
     @property
     def gateway(self) -> str:
@@ -78,7 +80,7 @@ class Recorder:
     def turn(self) -> Iterator[Turn]:
         """Have the recorder for one batch."""
         with self._lock:
-            second, trouble = self._clock.second(), None
+            second, trouble = self._second(), None
             try:
                 self._open(second)
             except DemurError as error:
@@ -88,13 +90,14 @@ class Recorder:
     def sent(self, shipment: Shipment, rows: Rows, after: Position) -> None:
         """Hear that the certifier's stream has `rows` of a shipment, up to `after`."""
         with self._lock:
-            second = self._clock.second()
+            second = self._second()
         shipment.sent(rows, after, second)
 
     def adopt(self, shipment: Shipment, recorded: Mapping[Key, Recorded]) -> None:
-        """Take over what a dead gateway left, before anything of our own; who asked it may ask again."""
+        """Take over what a dead gateway left; who asked it may ask again."""
         with self._lock:
-            self.shipments = (shipment, *self.shipments)
+            # The oldest first: what is later than seconds that others have closed by then is left out.
+            self.shipments = tuple(sorted((*self.shipments, shipment), key=lambda each: each.spool.about.second))
             for key, each in recorded.items():
                 self._keep(key, each)
 
@@ -107,11 +110,11 @@ class Recorder:
         with self._lock:
             if self._sampler is None or self._current is None:
                 return
-            second, heard = self._clock.second(), self._current.heard
+            second, heard = self._second(), self._current.heard
             if heard is not None and second - heard > rejoin_seconds:
                 log.warning("was silent for long; goes on under another name", model=self.model, gateway=self.gateway)
                 self._end()
-                self._open(second)
+                self._open(self._second())
                 return
             self._sampler.idle(second)
             self._close_seconds(self._sampler, self._current.spool, second)
@@ -128,13 +131,16 @@ class Recorder:
             self.shipments = tuple(each for each in self.shipments if each is not shipment)
         shipment.spool.remove()
 
+    def _second(self) -> int:
+        return max(self._clock.second(), self._first)
+
     def _open(self, second: int) -> None:
         if self._closed:
             raise UnavailableError("the gateway is stopping", retry_after_seconds=1.0)
         if self._current is not None:
             return
         sampler = Sampler(secrets.token_hex(_NAME_BYTES), second)
-        about = About(model=self.model, gateway=sampler.gateway, boot=boot())
+        about = About(model=self.model, gateway=sampler.gateway, second=second, boot=boot())
         spool = Spool.create(self._root, about, bytes_max=self._bytes_max)
         try:
             spool.append([row_entry(sampler.join)], spare=True)
@@ -148,8 +154,10 @@ class Recorder:
     def _end(self) -> None:
         if self._sampler is None or self._current is None:
             return
-        self._current.spool.append([row_entry(row) for row in self._sampler.end()], spare=True)
+        rows = self._sampler.end()
+        self._current.spool.append([row_entry(row) for row in rows], spare=True)
         self._current.ended = True
+        self._first = rows[-1].second + 1
         self._sampler = self._current = None
 
     def _close_seconds(self, sampler: Sampler, spool: Spool, second: int) -> None:

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from threading import Lock
-from typing import IO, Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import msgspec
 import structlog
@@ -64,10 +64,14 @@ _KINDS: Final = frozenset(Kind)
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose spool it is; `boot` is that of the machine it was written on, empty where that is not known."""
+    """Whose spool it is, and the second it was made in.
+
+    `boot` is that of the machine it was written on, empty where that is not known.
+    """
 
     model: str
     gateway: str
+    second: int = 0
     boot: str = ""
 
 
@@ -103,10 +107,10 @@ def locked(root: Path) -> Iterator[None]:
 class Spool:
     """One gateway's, of one model. One thread appends at a time; others read meanwhile."""
 
-    def __init__(self, folder: Path, about: About, lock: IO[str], *, bytes_max: int) -> None:
+    def __init__(self, folder: Path, about: About, lock: int, *, bytes_max: int) -> None:
         self.folder = folder
         self.about = about
-        self._lock_file = lock
+        self._locking: int | None = lock
         self._bytes_max = bytes_max
         self._segment_bytes_max = max(1, min(SEGMENT_BYTES_MAX, bytes_max // SEGMENTS_MIN))
         self._sizes_lock = Lock()
@@ -142,7 +146,7 @@ class Spool:
             return None
         about = read_json(folder / _ABOUT, About)
         if about is None:
-            lock.close()
+            os.close(lock)
             shutil.rmtree(folder, ignore_errors=True)
             return None
         return cls(folder, about, lock, bytes_max=bytes_max)
@@ -235,7 +239,9 @@ class Spool:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        self._lock_file.close()
+        if self._locking is not None:
+            os.close(self._locking)
+            self._locking = None
 
     def remove(self) -> None:
         """Delete it, once everything in it is done; raises nothing."""
@@ -347,13 +353,13 @@ def frame(kind: Kind, payload: bytes) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
 
 
-def _lock(folder: Path) -> IO[str] | None:
-    """Take the lock of a spool; None where somebody has it."""
-    file = (folder / _LOCK).open("a")
+def _lock(folder: Path) -> int | None:
+    """Take the lock of a spool and return its open file; None where somebody has it."""
+    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(file)
         return None
     return file
 
