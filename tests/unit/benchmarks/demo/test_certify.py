@@ -45,8 +45,8 @@ def test_what_came_of_it_is_said_in_a_sentence() -> None:
     """A certificate with what it is worth, or how many audits are missing."""
     assert certify.sentence(FOUND) == (
         "version 3 is certified (at most 5% wrong, with 95% confidence) after 300 audits: from now on it answers 90% "
-        "of the requests by itself, 1.1% of them wrong in truth; while this was proved it answered 50% of 1000, 1.0% of "
-        "them wrong"
+        "of the requests by itself, 1.1% of them wrong in truth; while this was proved it answered 50% of 1000, 1.0% "
+        "of them wrong"
     )
     missing = msgspec.structs.replace(FOUND, tau=None, advice="more of it")
     assert "version 3 is not certified" in certify.sentence(missing)
