@@ -168,7 +168,7 @@ class World:
             for confidence in confidences:
                 tau = rule.threshold(gateway.version, second)
                 wrong = bool(self.rng.random() < self.risk[int(confidence * len(self.risk))])
-                automatic = tau is not None and confidence >= tau
+                automatic = tau is not None and bool(confidence >= tau)
                 sampled += self._decide(gateway, rule, second, float(confidence), wrong, automatic, tau is not None)
                 answered += automatic
                 self.answered += automatic
