@@ -119,11 +119,14 @@ class Certifier:
         Without `terms` (the policy promises nothing) what came is kept and nothing is begun.
         """
         self.links, self.notices = [], []
-        if self.book.epoch is not None:
-            self._arrive(news)
-            self._label(news)
-            self._give_up(news.now)
-            self._move(news)
+        if self.book.epoch is None:
+            if terms is None:
+                return []
+            self._begin_epoch(news.now)
+        self._arrive(news)
+        self._label(news)
+        self._give_up(news.now)
+        self._move(news)
         if terms is not None:
             self._draw(news.now)
             self._begin(news.now, terms)
@@ -260,7 +263,7 @@ class Certifier:
         )
 
     def _draw(self, now: int) -> None:
-        """Begin an epoch where there is none, or an alarm or other labelling times ask for one; end those before."""
+        """Begin an epoch where an alarm or other labelling times ask for one, and end those before."""
         newest = self.book.epoch
         if newest is None or not self.book.renewed or newest.sla_seconds != self.ground.sla_seconds:
             self._begin_epoch(now)
