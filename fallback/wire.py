@@ -292,8 +292,8 @@ def deferral_to_wire(
     """Return `deferral` as it stands on the wire, with the content of its subject where it is given.
 
     Without `show_prediction` everything that hints at the model's guess stays out: the prediction, the reasons (which
-    tell an unsure model from a class that always goes to a person), and whether it is an audit. With `show_notes` it
-    says what reviewers flagged and skipped it for.
+    tell an unsure model from a class that always goes to a person), whether it is an audit, and the certificate.
+    With `show_notes` it says what reviewers flagged and skipped it for.
     """
     wire = pb.Deferral(
         name=deferral.name,
@@ -320,6 +320,7 @@ def deferral_to_wire(
     if show_prediction:
         wire.reasons.extend(deferral.reasons)
         wire.audit = deferral.audit
+        wire.certificate = "" if deferral.draw is None else deferral.draw.certificate
         if deferral.prediction is not None:
             wire.prediction.CopyFrom(prediction_to_wire(deferral.prediction))
     return wire

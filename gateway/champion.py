@@ -101,6 +101,7 @@ class Champion:
         self._device = device
         self._threads = threads
         self._current: tuple[Live, _Users] | None = None
+        self._certification: Certification | None = None
         self._policy_lock = Lock()
 
     @property
@@ -109,9 +110,9 @@ class Champion:
         current = self._current
         return None if current is None else current[0]
 
-    def swap(self, version: ModelVersion, policy: Policy, certification: Certification | None = None) -> Live:
+    def swap(self, version: ModelVersion, policy: Policy) -> Live:
         """Load, warm and put in place `version`; blocks. Raises a DemurError and leaves all as it was if it fails."""
-        rules = _rules(version, policy, certification)
+        check_scorer(policy, version.manifest.output.activation)
         model = Model.load(version.artefact, device=self._device, threads=self._threads)
         try:
             manifest = version.manifest
@@ -125,11 +126,14 @@ class Champion:
                 rows_max=rows_max(manifest),
             )
             model.warm_up(buckets(intake.rows_max), known_shapes(manifest.preprocess))
+            rules = Rules.compile(policy, manifest.labels, version=version.version)
             live = Live(version=version, model=model, rules=rules, intake=intake)
         except BaseException:
             model.close()
             raise
         with self._policy_lock:
+            # Not what was proved when it began to load: an alarm may have come since.
+            live = replace(live, rules=_rules(version, policy, self._certification))
             before, self._current = self._current, (live, _Users(model))
         if before is not None:
             before[1].replace()
@@ -140,12 +144,13 @@ class Champion:
         with self._policy_lock:
             if self._current is not None:
                 live, users = self._current
-                rules = _rules(live.version, policy, live.rules.certification)
+                rules = _rules(live.version, policy, self._certification)
                 self._current = replace(live, rules=rules), users
 
     def set_certification(self, certification: Certification | None) -> None:
-        """Answer by what is proved, from the next batch on."""
+        """Answer by what is proved, from the next batch on; kept for versions that are swapped in later."""
         with self._policy_lock:
+            self._certification = certification
             if self._current is not None:
                 live, users = self._current
                 rules = _rules(live.version, live.rules.policy, certification)

@@ -63,15 +63,15 @@ class Champions:
         pipeline = self._pipelines.get(version.model)
         champion = Champion(device=self._device, threads=self._threads) if pipeline is None else pipeline.champion
         policy = self._policies.get(version.model, version.manifest.policy)
-        certification = self._certifications.get(version.model)
-        live = await asyncio.to_thread(champion.swap, version, policy, certification)
+        champion.set_certification(self._certifications.get(version.model))
+        live = await asyncio.to_thread(champion.swap, version, policy)
         if pipeline is None:
             pipeline = self._pipelines[version.model] = self._make(version.model, champion)
         pipeline.swapped(live)
         if (changed := self._policies.get(version.model, policy)) is not policy:
             pipeline.champion.set_policy(changed)  # it came while this one was loading
-        if (proved := self._certifications.get(version.model)) is not certification:
-            pipeline.champion.set_certification(proved)
+        # Of a model that is loaded for the first time the champion is told of changes only from now on.
+        champion.set_certification(self._certifications.get(version.model))
         self._provider = live.model.provider
         self._metrics.set_champion(version.model, version.version, live.model.provider)
         log.info("swapped", model=version.model, version=version.version, provider=live.model.provider)

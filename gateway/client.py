@@ -121,7 +121,8 @@ class Result:
     """What Predict replied. `deferral` is set where a person will answer; the label is then the model's guess.
 
     `confidence` in [0, 1]; `label` is empty and `confidence` 0 where the model says neither.
-    `expected_wait_seconds`: how long the person will take, where that can be said.
+    `expected_wait_seconds`: how long the person will take, where that can be said. `certificate`: the name of the one
+    in force, empty for none.
     """
 
     model: str
@@ -135,6 +136,7 @@ class Result:
     queue_seconds: float
     compute_seconds: float
     expected_wait_seconds: float | None = None
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +338,7 @@ class Client:
             queue_seconds=_seconds(reply.queue_duration),
             compute_seconds=_seconds(reply.compute_duration),
             expected_wait_seconds=wire.expected_wait_from_wire(reply),
+            certificate=reply.certificate,
         )
 
 

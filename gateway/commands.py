@@ -1,4 +1,6 @@
-"""The gateway's own commands: up, serve, predict, config; `demur models` stands in `gateway.models_commands`."""
+"""The gateway's own commands: up, serve, predict, config; `demur models` stands in `gateway.models_commands`, its
+policy in `gateway.policy_commands`.
+"""  # noqa: D205 - one sentence needs two lines
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.models_commands import models
+from gateway.policy_commands import policy
 from gateway.predict_command import predict
 
 if TYPE_CHECKING:
     from fallback.config import Config
 
 __all__ = ["config", "models", "predict", "serve", "up"]
+
+models.add_typer(policy, name="policy")
 
 ConfigFile = Annotated[
     Path | None,

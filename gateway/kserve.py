@@ -293,6 +293,8 @@ def _describe(parameters: Any, result: Result, *, provisional: bool, outcomes: s
         parameters["demur_confidence"].double_param = min(known)
     if result.deferrals:
         parameters["demur_deferral"].string_param = _names(result)
+    if result.certificate:
+        parameters["demur_certificate"].string_param = result.certificate
     if result.expected_waits and not outcomes:
         parameters["demur_expected_wait"].double_param = max(result.expected_waits.values())
     if result.notes:

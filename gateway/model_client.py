@@ -101,6 +101,11 @@ class ModelClient:
         request = pb.UpdatePolicyRequest(policy=policy)
         return await self._told(self._stub.UpdatePolicy(request, timeout=CALL_SECONDS, metadata=self._metadata))
 
+    async def certificate(self, model: str) -> pb.Certificate:
+        """Return how the proof of a model stands."""
+        request = pb.GetCertificateRequest(model=model)
+        return await self._told(self._stub.GetCertificate(request, timeout=CALL_SECONDS, metadata=self._metadata))
+
     async def _told(self, call: Awaitable[T]) -> T:
         try:
             return await call

@@ -7,7 +7,6 @@ that a version that does not load changes nothing anywhere; if the states then c
 from __future__ import annotations
 
 import asyncio
-import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -19,7 +18,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from demur.v1 import model_pb2 as pb
-from fallback.documents import Documents
+from fallback.documents import Document, Documents
 from fallback.errors import (
     AbortedError,
     DemurError,
@@ -28,14 +27,15 @@ from fallback.errors import (
     NotFoundError,
     OverdueError,
     StateError,
-    UnimplementedError,
 )
 from fallback.identity import OPERATOR, Credentials
 from gateway import admission, lifecycle
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Standing
 from gateway.lifecycle import ModelStates
-from gateway.manifest import MANIFEST_BYTES_MAX, Manifest, check_name, check_policy, parse, render
+from gateway.manifest import MANIFEST_BYTES_MAX, Manifest, check_name, check_policy, parse
+from gateway.model_wire import certificate_to_wire, policy_from_wire, policy_to_wire, version_to_wire
 from gateway.policy import Policy
-from gateway.registry import ModelVersion, Registry, parse_name, version_name
+from gateway.registry import ModelVersion, Registry, parse_name
 from gateway.transport import Call, Slow
 from gateway.watch import MODELS, POLICIES, Watch, states_of
 
@@ -51,6 +51,7 @@ _WRITE_ATTEMPTS_MAX: Final = 8
 
 log = structlog.get_logger(__name__)
 M = TypeVar("M", bound=Message)
+S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
@@ -156,7 +157,7 @@ class ModelService:
         log.info("published", model=version.model, version=version.version, sha256=version.sha256)
         if header.promote:
             states = await self._make_champion(version.model, version.version, reason)
-        return _to_wire(version, states)
+        return version_to_wire(version, states)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` to its end though its caller may leave: what is half done would be live and nowhere written."""
@@ -198,7 +199,7 @@ class ModelService:
         for model in [wanted] if wanted else await asyncio.to_thread(self._registry.models):
             states = states_of(await self._documents.read(MODELS + model))
             versions = await asyncio.to_thread(self._registry.versions, model)
-            reply.versions.extend(_to_wire(version, states) for version in versions)
+            reply.versions.extend(version_to_wire(version, states) for version in versions)
         return reply
 
     async def _promote(self, call: Call) -> Message:
@@ -206,7 +207,7 @@ class ModelService:
         model, number = parse_name(request.name)
         version = await asyncio.to_thread(self._registry.get, model, number)
         states = await self._make_champion(model, number, request.reason or "promoted")
-        return _to_wire(version, states)
+        return version_to_wire(version, states)
 
     async def _make_champion(self, model: str, version: str, reason: str) -> ModelStates:
         def promoted(states: ModelStates) -> ModelStates:
@@ -225,7 +226,7 @@ class ModelService:
         )
         states = await self._to_its_end(change)
         version = await asyncio.to_thread(self._registry.get, request.model, states.champion)
-        return _to_wire(version, states)
+        return version_to_wire(version, states)
 
     def _known(self, model: str) -> None:
         if not self._registry.versions(model):
@@ -276,16 +277,20 @@ class ModelService:
 
     async def _get_policy(self, call: Call) -> Message:
         model = _read(call.payload, pb.GetPolicyRequest).model
+        return policy_to_wire(model, *await self._policy(model))
+
+    async def _policy(self, model: str) -> tuple[Policy, int]:
+        """Return the policy in force and its revision, 0 for the one that the version was published with."""
         version = await self._judged(model)
         document = await self._documents.read(POLICIES + model)
         if document is None:
-            return _policy_to_wire(model, version.manifest.policy, 0)
-        return _policy_to_wire(model, msgspec.json.decode(document.body, type=Policy), document.revision)
+            return version.manifest.policy, 0
+        return msgspec.json.decode(document.body, type=Policy), document.revision
 
     async def _update_policy(self, call: Call) -> Message:
         wire = _read(call.payload, pb.UpdatePolicyRequest).policy
         version = await self._judged(wire.model)
-        policy = _policy_from_wire(wire)
+        policy = policy_from_wire(wire)
         check_policy(policy, version.manifest)
         key = POLICIES + wire.model
         document = await self._documents.read(key)
@@ -295,7 +300,7 @@ class ModelService:
         written = await self._documents.write(key, msgspec.json.encode(policy), expected_revision=stored)
         self._watch.take_policy(wire.model, written)
         log.info("policy", model=wire.model, revision=written.revision, policy=msgspec.to_builtins(policy))
-        return _policy_to_wire(wire.model, policy, written.revision)
+        return policy_to_wire(wire.model, policy, written.revision)
 
     async def _judged(self, model: str) -> ModelVersion:
         """Return the version whose labels a policy of `model` must know: the champion, else the newest."""
@@ -308,7 +313,20 @@ class ModelService:
 
     async def _get_certificate(self, call: Call) -> Message:
         model = _read(call.payload, pb.GetCertificateRequest).model
-        raise UnimplementedError(f"GetCertificate: there are no certificates yet, for {model[:100]!r} or any model")
+        policy, _ = await self._policy(model)
+        certification = await self._documents.read(CERTIFICATIONS + model)
+        standing = await self._documents.read(STANDINGS + model)
+        return certificate_to_wire(
+            model,
+            policy,
+            certification=None if certification is None else _decode(certification, Certification),
+            standing=None if standing is None else _decode(standing, Standing),
+            second=int(time.time()),
+        )
+
+
+def _decode(document: Document, type_: type[S]) -> S:
+    return msgspec.json.decode(document.body, type=type_)
 
 
 def _read(payload: bytes, type_: type[M]) -> M:
@@ -318,49 +336,3 @@ def _read(payload: bytes, type_: type[M]) -> M:
     except DecodeError as error:
         raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
     return message
-
-
-def _to_wire(version: ModelVersion, states: ModelStates) -> pb.ModelVersion:
-    standing = lifecycle.shown(states, version.version, time=version.create_time.timestamp())
-    wire = pb.ModelVersion(
-        name=version_name(version.model, version.version),
-        state=standing.state.name,
-        reason=standing.reason,
-        sha256=version.sha256,
-        manifest=render(version.manifest),
-    )
-    wire.create_time.FromDatetime(version.create_time)
-    return wire
-
-
-def _policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
-    return pb.Policy(
-        model=model,
-        revision=revision,
-        threshold=policy.threshold,
-        class_thresholds=policy.class_thresholds,
-        always_person=policy.always_person,
-        audit_share=policy.audit_share,
-        allow_model_wish=policy.allow_model_wish,
-    )
-
-
-def _policy_from_wire(wire: pb.Policy) -> Policy:
-    for field in ("threshold", "audit_share"):
-        if not wire.HasField(field):
-            raise InvalidError(
-                f"policy.{field}: expected a number in [0, 1], got none; an update replaces the whole policy, "
-                "so change what GetPolicy returned",
-            )
-    shares = {"threshold": wire.threshold, "audit_share": wire.audit_share}
-    shares |= {f"class_thresholds[{label}]": share for label, share in wire.class_thresholds.items()}
-    for field, share in shares.items():
-        if not (math.isfinite(share) and 0 <= share <= 1):
-            raise InvalidError(f"policy.{field}: expected a number in [0, 1], got {share}")
-    return Policy(
-        threshold=wire.threshold,
-        class_thresholds=dict(wire.class_thresholds),
-        always_person=tuple(wire.always_person),
-        audit_share=wire.audit_share,
-        allow_model_wish=wire.allow_model_wish,
-    )

@@ -1,4 +1,4 @@
-"""`demur models ...`: publish, import, list, show, promote, roll back, and the policy of a model."""
+"""`demur models ...`: publish, import, list, show, promote, roll back; the policy is in `gateway.policy_commands`."""
 
 from __future__ import annotations
 
@@ -40,13 +40,6 @@ models = typer.Typer(
     help="Publish, promote and roll back versions of models; read and set policies.",
     epilog="Example: demur models publish mine.onnx --promote",
 )
-policy = typer.Typer(
-    rich_markup_mode="markdown",
-    no_args_is_help=True,
-    help="Read and set when a model's answers go to a person.",
-    epilog="Example: demur models policy set digits --threshold 0.95",
-)
-models.add_typer(policy, name="policy")
 
 
 @models.command(
@@ -107,7 +100,7 @@ def publish(
     )
     filled = draft_screen.ask(filled, outlined, reviewed=review, activation=activation or None)
     name = model or filled.model or artefact.stem
-    published = _call(
+    published = call(
         gateway, lambda client: client.publish(name, artefact, render(filled), promote=promote, reason=reason)
     )
     _say(published, "is live" if promote else f"is a candidate; make it live: demur models promote {_of(published)}")
@@ -134,7 +127,7 @@ def import_(
         raise InvalidError(f"{folder / MANIFEST}: names no model; name it with --model")
     # The next number is the registry's to give, and the files' digests are its own to take.
     fresh = msgspec.structs.replace(manifest, model=name, version="", create_time=None, files={})
-    published = _call(
+    published = call(
         gateway, lambda client: client.publish(name, folder / ARTEFACT, render(fresh), promote=promote, reason=reason)
     )
     _say(published, "is live" if promote else f"is a candidate; make it live: demur models promote {_of(published)}")
@@ -152,7 +145,7 @@ def list_(
 
     from demur.v1 import model_pb2 as pb
 
-    versions = _call(gateway, lambda client: client.list(model))
+    versions = call(gateway, lambda client: client.list(model))
     if not versions:
         what = f"no model {model!r}; see: demur models list" if model else "no models yet"
         _write(f"{what}, or publish one: demur models publish ANY.onnx")
@@ -181,7 +174,7 @@ def show(
     from demur.v1 import model_pb2 as pb
     from fallback.errors import NotFoundError
 
-    versions = _call(gateway, lambda client: client.list(model))
+    versions = call(gateway, lambda client: client.list(model))
     live = [found for found in versions if found.state == pb.ModelVersion.CHAMPION]
     chosen = [found for found in versions if _split(found)[1] == version] if version else live or versions[-1:]
     if not versions:
@@ -189,86 +182,22 @@ def show(
     if not chosen:
         raise NotFoundError(f"model {model!r} has no version {version!r}; see: demur models list {model}")
     found = chosen[0]
-    console = _console()
-    console.print(f"{found.name}: {pb.ModelVersion.State.Name(found.state).lower()}", style="bold", highlight=False)
-    console.print(f"reason: {found.reason or '-'}\nsha256: {found.sha256}\n", markup=False, highlight=False)
-    console.print(found.manifest, markup=False, highlight=False)
+    screen = console()
+    screen.print(f"{found.name}: {pb.ModelVersion.State.Name(found.state).lower()}", style="bold", highlight=False)
+    screen.print(f"reason: {found.reason or '-'}\nsha256: {found.sha256}\n", markup=False, highlight=False)
+    screen.print(found.manifest, markup=False, highlight=False)
 
 
 @models.command(epilog="Example: demur models promote digits 2 --reason 'better on the hold-out'")
 def promote(model: Model, version: Version, *, reason: Reason = "", gateway: Gateway = "") -> None:
     """Make a version live: loaded beside the old one, warmed, swapped in without dropping a request."""
-    _say(_call(gateway, lambda client: client.promote(model, version, reason=reason)), "is live")
+    _say(call(gateway, lambda client: client.promote(model, version, reason=reason)), "is live")
 
 
 @models.command(epilog="Example: demur models rollback digits --reason 'worse at night'")
 def rollback(model: Model, *, reason: Reason = "", gateway: Gateway = "") -> None:
     """Go back to the version that was live before this one."""
-    _say(_call(gateway, lambda client: client.roll_back(model, reason=reason)), "is live again")
-
-
-@policy.command("get", epilog="Example: demur models policy get digits")
-def policy_get(model: Model, *, gateway: Gateway = "") -> None:
-    """Show the policy in force."""
-    _show_policy(_call(gateway, lambda client: client.get_policy(model)))
-
-
-@policy.command("set", epilog="Example: demur models policy set digits --threshold 0.95 --always-person 8,9")
-def policy_set(
-    model: Model,
-    *,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", min=0, max=1, help="Confidence below this goes to a person.")
-    ] = None,
-    class_threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class-threshold", metavar="LABEL=N", help="Another threshold for one label, '' for none; repeatable."
-        ),
-    ] = None,
-    always_person: Annotated[
-        str | None,
-        typer.Option("--always-person", metavar="A,B", help="Labels that always go to a person; '' for none."),
-    ] = None,
-    audit_share: Annotated[
-        float | None, typer.Option("--audit-share", min=0, max=1, help="Share of answers a person also checks.")
-    ] = None,
-    allow_model_wish: Annotated[
-        bool | None,
-        typer.Option(
-            "--allow-model-wish/--refuse-model-wish", help="Whether a client may wish for the model's answer."
-        ),
-    ] = None,
-    gateway: Gateway = "",
-) -> None:
-    """Change the policy; what is not named stays as it is."""
-    from fallback.errors import InvalidError
-
-    if (threshold, class_threshold, always_person, audit_share, allow_model_wish) == (None,) * 5:
-        raise InvalidError(
-            "expected something to change, e.g. --threshold 0.95, got nothing; "
-            f"what is in force: demur models policy get {model}"
-        )
-    thresholds = [_assignment(item) for item in class_threshold or ()]
-
-    async def change(client: ModelClient) -> pb.Policy:
-        found = await client.get_policy(model)
-        if threshold is not None:
-            found.threshold = threshold
-        for label, share in thresholds:
-            if share is None:
-                found.class_thresholds.pop(label, None)
-            else:
-                found.class_thresholds[label] = share
-        if always_person is not None:
-            found.always_person[:] = [label.strip() for label in always_person.split(",") if label.strip()]
-        if audit_share is not None:
-            found.audit_share = audit_share
-        if allow_model_wish is not None:
-            found.allow_model_wish = allow_model_wish
-        return await client.update_policy(found)
-
-    _show_policy(_call(gateway, change))
+    _say(call(gateway, lambda client: client.roll_back(model, reason=reason)), "is live again")
 
 
 def address_of(gateway: str) -> str:
@@ -284,7 +213,8 @@ def caller() -> tuple[str, str]:
     return getpass.getuser(), os.environ.get(TOKEN, "")
 
 
-def _call(gateway: str, use: Callable[[ModelClient], Awaitable[T]]) -> T:
+def call(gateway: str, use: Callable[[ModelClient], Awaitable[T]]) -> T:
+    """Return what `use` makes of the gateway that was named, or of the one that runs here."""
     from gateway.model_client import ModelClient
 
     async def run() -> T:
@@ -314,32 +244,6 @@ def _text(path: Path) -> str:
         raise InvalidError(f"{path}: expected UTF-8 text, got something else") from error
 
 
-def _assignment(item: str) -> tuple[str, float | None]:
-    """Read LABEL=NUMBER, or LABEL= for none."""
-    from fallback.errors import InvalidError
-
-    label, _, share = item.rpartition("=")
-    try:
-        return label, float(share) if share or not label else None
-    except ValueError as error:
-        raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, or LABEL= for none, got {item!r}") from error
-
-
-def _show_policy(found: pb.Policy) -> None:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_row("model", found.model)
-    table.add_row("revision", str(found.revision) if found.revision else "0 (as published)")
-    table.add_row("threshold", f"{found.threshold:g}")
-    for label, share in sorted(found.class_thresholds.items()):
-        table.add_row(f"  of {label}", f"{share:g}")
-    table.add_row("always a person", ", ".join(found.always_person) or "-")
-    table.add_row("audit share", f"{found.audit_share:g}")
-    table.add_row("model wish", "allowed" if found.allow_model_wish else "refused")
-    _console().print(table)
-
-
 def _short(reason: str) -> str:
     """Return it cut to one line; `demur models show` has the whole."""
     return reason if len(reason) <= _WHY_CHARS_MAX else reason[: _WHY_CHARS_MAX - 1] + "…"
@@ -361,18 +265,19 @@ def _say(version: pb.ModelVersion, what: str) -> None:
 
 def _write(text: str) -> None:
     """Print a line that may hold a command to copy: the terminal wraps it, not we."""
-    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_wide(table: Table) -> None:
     """Print a table whose last column alone gives way on a narrow terminal."""
-    console = _console()
-    names = console.measure(table, options=console.options.update_width(_WIDTH_MAX)).minimum
-    console.width = max(console.width, names + _WHY_WIDTH_MIN)
-    console.print(table, crop=False)
+    screen = console()
+    names = screen.measure(table, options=screen.options.update_width(_WIDTH_MAX)).minimum
+    screen.width = max(screen.width, names + _WHY_WIDTH_MIN)
+    screen.print(table, crop=False)
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Return the terminal."""
     from rich.console import Console
 
     return Console()

@@ -33,7 +33,8 @@ from gateway.confidence import Scorer
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 # What a promise may say; more than a half wrong is none.
-Risk = Annotated[float, msgspec.Meta(gt=0.0, le=0.5)]
+RISK_MAX: Final = 0.5
+Risk = Annotated[float, msgspec.Meta(gt=0.0, le=RISK_MAX)]
 EXPIRE_DAYS_MAX: Final = 3_650
 REVIEWS_PER_HOUR_MAX: Final = 1_000_000
 _DRAW_BITS: Final = 53

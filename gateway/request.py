@@ -90,6 +90,11 @@ class Result:
         """Return the predicted label of one row; empty where the model has none."""
         return "" if self.decisions is None else self.labels[self.decisions.predicted[self.first + row]]
 
+    @property
+    def certificate(self) -> str:
+        """Return the name of the certificate that was in force; empty where there was none."""
+        return self.decisions.certificate if self.decisions is not None and self.judged else ""
+
     def verdicts(self, row: int) -> tuple[Verdict, ...]:
         """Return what every rule said of one row."""
         if self.decisions is None or not self.judged:

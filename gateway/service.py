@@ -303,6 +303,7 @@ def _response(result: Result) -> pb.PredictResponse:
         deferral=result.deferrals.get(0, ""),
         queue_duration=wire.duration_to_wire(result.queue_seconds),
         compute_duration=wire.duration_to_wire(result.compute_seconds),
+        certificate=result.certificate,
     )
     if 0 in result.expected_waits:
         response.expected_wait.CopyFrom(wire.duration_to_wire(result.expected_waits[0]))

@@ -26,10 +26,11 @@ from starlette.routing import Route
 from fallback.answer import Identity
 from fallback.config import Config, FallbackSettings
 from fallback.deferral import Deferral, Lease
+from fallback.documents import Documents
 from fallback.errors import DemurError, InvalidError, NotFoundError, StateError, UnauthenticatedError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY, REVIEWER, Credentials
 from fallback.queue import Queue, QueueState
-from fallback.workbench import assets, wire
+from fallback.workbench import assets, certificates, wire
 from fallback.workbench.departures import Departures
 from fallback.workbench.guard import Guard, check_same_origin, host_name, read_body
 
@@ -53,6 +54,7 @@ def build(queue: Queue, credentials: Credentials, config: Config) -> Starlette:
             *assets.routes(),
             Route("/api/session", endpoint(workbench.session)),
             Route("/api/queues", endpoint(workbench.queues)),
+            Route("/api/certificates", endpoint(workbench.certificates)),
             Route("/api/lease", endpoint(workbench.lease), methods=["POST"]),
             Route("/api/extend", endpoint(workbench.extend), methods=["POST"]),
             Route("/api/release", endpoint(workbench.release), methods=["POST"]),
@@ -80,6 +82,7 @@ class Workbench:
         self._config = config
         self._draining = False
         self._departures = Departures(queue)
+        self._documents = Documents.connect(config)
 
     def drain(self) -> None:
         """Let nobody wait any longer."""
@@ -91,6 +94,7 @@ class Workbench:
         """End with nothing under way."""
         yield
         await self._departures.close()
+        await self._documents.close()
 
     async def session(self, request: Request) -> wire.SessionView:
         """Say who calls, or how to say it."""
@@ -106,6 +110,12 @@ class Workbench:
         """List the queues."""
         self._reviewer(request)
         return {"queues": sorted(await self._queue.states(), key=lambda state: state.name)}
+
+    async def certificates(self, request: Request) -> dict[str, list[certificates.CertificateView]]:
+        """Say how the proofs of the models stand."""
+        self._reviewer(request)
+        found = await self._documents.read_all("")
+        return {"certificates": certificates.views(found, second=int(time.time()))}
 
     async def lease(self, request: Request) -> dict[str, list[wire.LeaseView]]:
         """Take items for the caller, first those they hold where they ask to go on."""

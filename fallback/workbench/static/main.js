@@ -392,7 +392,7 @@ document.addEventListener("keydown", (event) => {
 });
 byId("help").addEventListener("click", help);
 byId("queue").addEventListener("change", () => { if (byId("queue").value !== "") choose(byId("queue").value); });
-byId("person").addEventListener("click", () => openSettings(byId("person-name").textContent, leave, help));
+byId("person").addEventListener("click", () => openSettings(byId("person-name").textContent, leave, help, api));
 
 void start();
 void refreshForEver();

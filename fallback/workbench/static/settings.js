@@ -1,6 +1,7 @@
 // What this browser remembers besides who sits here, and the dialog behind the reviewer's name: whether single keys are
-// on, and leaving.
+// on, what is proved of the models, and leaving.
 
+import { openCertificates } from "./certificates.js";
 import { h } from "./dom.js";
 
 const KEYS_OFF = "demur.keys.off";
@@ -32,8 +33,9 @@ export function keysOn() {
  * @param {string} name
  * @param {() => void} leave
  * @param {() => void} help
+ * @param {import("./api.js").Api} api
  */
-export function openSettings(name, leave, help) {
+export function openSettings(name, leave, help, api) {
   const toggle = h("input", {
     type: "checkbox", id: "keys-on", checked: keysOn(),
     onchange: () => {
@@ -44,6 +46,7 @@ export function openSettings(name, leave, help) {
     h("h2", { id: "settings-title" }, name),
     h("label", { class: "switch", for: "keys-on" }, toggle, "Answer by single keys"),
     h("button", { type: "button", class: "button wide", onclick: () => { dialog.close(); help(); } }, "All keys"),
+    h("button", { type: "button", class: "button wide", onclick: () => { dialog.close(); void openCertificates(api); } }, "What is proved"),
     h("div", { class: "actions" },
       h("button", { type: "button", class: "quiet", onclick: () => { dialog.close(); leave(); } }, "Not you? Leave"),
       h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close")));

@@ -25,4 +25,11 @@
  *   prediction: Prediction | null, undo_seconds: number}} Submitted undo_seconds: how long the answer can still be taken back
  */
 
+/**
+ * @typedef {{model: string, stage: string, alpha: number, delta: number, version: string, certificate: string, tau: number | null,
+ *   coverage: number | null, error_bound: number | null, audits: number, audits_needed: number | null, requests: number,
+ *   watermark: number, expire_second: number, thresholds: [number, number][], advice: string, miss: number | null,
+ *   reviewer_error: number | null, alarm: string}} Certificate thresholds: each with the share of the way to its proof
+ */
+
 export {};

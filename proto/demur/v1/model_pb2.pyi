@@ -92,7 +92,7 @@ class RollBackModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish")
+    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish", "alpha", "delta", "scorer", "reviews_per_hour_max", "expire_days", "lifetime")
     class ClassThresholdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,12 @@ class Policy(_message.Message):
     ALWAYS_PERSON_FIELD_NUMBER: _ClassVar[int]
     AUDIT_SHARE_FIELD_NUMBER: _ClassVar[int]
     ALLOW_MODEL_WISH_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    SCORER_FIELD_NUMBER: _ClassVar[int]
+    REVIEWS_PER_HOUR_MAX_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_DAYS_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     threshold: float
@@ -114,7 +120,13 @@ class Policy(_message.Message):
     always_person: _containers.RepeatedScalarFieldContainer[str]
     audit_share: float
     allow_model_wish: bool
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ...) -> None: ...
+    alpha: float
+    delta: float
+    scorer: str
+    reviews_per_hour_max: float
+    expire_days: float
+    lifetime: bool
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., scorer: _Optional[str] = ..., reviews_per_hour_max: _Optional[float] = ..., expire_days: _Optional[float] = ..., lifetime: _Optional[bool] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("model",)
@@ -135,7 +147,68 @@ class GetCertificateRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class Certificate(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "stage", "alpha", "delta", "version", "epoch", "certificate", "tau", "coverage", "error_bound", "audits", "audits_needed", "requests", "watermark_time", "expire_time", "advice", "miss", "reviewer_error", "digest", "thresholds", "alarm")
+    class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STAGE_UNSPECIFIED: _ClassVar[Certificate.Stage]
+        OFF: _ClassVar[Certificate.Stage]
+        SURVEYING: _ClassVar[Certificate.Stage]
+        PROVING: _ClassVar[Certificate.Stage]
+        CERTIFIED: _ClassVar[Certificate.Stage]
+        ALARMED: _ClassVar[Certificate.Stage]
+    STAGE_UNSPECIFIED: Certificate.Stage
+    OFF: Certificate.Stage
+    SURVEYING: Certificate.Stage
+    PROVING: Certificate.Stage
+    CERTIFIED: Certificate.Stage
+    ALARMED: Certificate.Stage
+    class Threshold(_message.Message):
+        __slots__ = ("threshold", "evidence")
+        THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+        EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+        threshold: float
+        evidence: float
+        def __init__(self, threshold: _Optional[float] = ..., evidence: _Optional[float] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    TAU_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
+    AUDITS_FIELD_NUMBER: _ClassVar[int]
+    AUDITS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    MISS_FIELD_NUMBER: _ClassVar[int]
+    REVIEWER_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    stage: Certificate.Stage
+    alpha: float
+    delta: float
+    version: str
+    epoch: str
+    certificate: str
+    tau: float
+    coverage: float
+    error_bound: float
+    audits: int
+    audits_needed: int
+    requests: int
+    watermark_time: _timestamp_pb2.Timestamp
+    expire_time: _timestamp_pb2.Timestamp
+    advice: str
+    miss: float
+    reviewer_error: float
+    digest: str
+    thresholds: _containers.RepeatedCompositeFieldContainer[Certificate.Threshold]
+    alarm: str
+    def __init__(self, model: _Optional[str] = ..., stage: _Optional[_Union[Certificate.Stage, str]] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., version: _Optional[str] = ..., epoch: _Optional[str] = ..., certificate: _Optional[str] = ..., tau: _Optional[float] = ..., coverage: _Optional[float] = ..., error_bound: _Optional[float] = ..., audits: _Optional[int] = ..., audits_needed: _Optional[int] = ..., requests: _Optional[int] = ..., watermark_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., advice: _Optional[str] = ..., miss: _Optional[float] = ..., reviewer_error: _Optional[float] = ..., digest: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[Certificate.Threshold, _Mapping]]] = ..., alarm: _Optional[str] = ...) -> None: ...

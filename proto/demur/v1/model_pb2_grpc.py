@@ -116,7 +116,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCertificate(self, request, context):
-        """Not served yet.
+        """How the proof that the policy's alpha asks for stands. Stage OFF where it asks for none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

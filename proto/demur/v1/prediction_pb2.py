@@ -26,7 +26,7 @@ from demur.v1 import types_pb2 as demur_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x65mur/v1/prediction.proto\x12\x08\x64\x65mur.v1\x1a\x14\x64\x65mur/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xdb\x03\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12 \n\x06inputs\x18\x03 \x03(\x0b\x32\x10.demur.v1.Tensor\x12\"\n\x07subject\x18\x04 \x01(\x0b\x32\x11.demur.v1.Subject\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12$\n\x08\x63\x61llback\x18\x06 \x01(\x0b\x32\x12.demur.v1.Callback\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x32\n\x0freview_deadline\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\ton_expiry\x18\t \x01(\x0e\x32\x12.demur.v1.OnExpiry\x12\x1c\n\x04wish\x18\n \x01(\x0e\x32\x0e.demur.v1.Wish\x12<\n\nattributes\x18\x0b \x03(\x0b\x32(.demur.v1.PredictRequest.AttributesEntry\x12\x1a\n\x12\x65xcluded_reviewers\x18\x0c \x03(\t\x12\x0c\n\x04tier\x18\r \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bRuleVerdict\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65\x66\x65rs\x18\x02 \x01(\x08\x12\x12\n\nevaluation\x18\x03 \x01(\t\"\xd6\x02\n\x0fPredictResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x12.demur.v1.Decision\x12(\n\nprediction\x18\x02 \x01(\x0b\x32\x14.demur.v1.Prediction\x12!\n\x07outputs\x18\x03 \x03(\x0b\x32\x10.demur.v1.Tensor\x12\x10\n\x08\x64\x65\x66\x65rral\x18\x04 \x01(\t\x12$\n\x05rules\x18\x05 \x03(\x0b\x32\x15.demur.v1.RuleVerdict\x12\x31\n\x0equeue_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10\x63ompute_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rexpected_wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb4\x03\n\x14RequestReviewRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\"\n\x07subject\x18\x02 \x01(\x0b\x32\x11.demur.v1.Subject\x12\x1c\n\x04task\x18\x03 \x01(\x0b\x32\x0e.demur.v1.Task\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12$\n\x08\x63\x61llback\x18\x05 \x01(\x0b\x32\x12.demur.v1.Callback\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x32\n\x0freview_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\ton_expiry\x18\x08 \x01(\x0e\x32\x12.demur.v1.OnExpiry\x12\x42\n\nattributes\x18\t \x03(\x0b\x32..demur.v1.RequestReviewRequest.AttributesEntry\x12\x1a\n\x12\x65xcluded_reviewers\x18\n \x03(\t\x12\x0c\n\x04tier\x18\x0b \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\"\n\x12GetDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x13WaitDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x15\x43\x61ncelDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x14WatchOutcomesRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"M\n\x15WatchOutcomesResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x66\x65rral\x18\x02 \x01(\x0b\x32\x12.demur.v1.Deferral*3\n\x04Wish\x12\x14\n\x10WISH_UNSPECIFIED\x10\x00\x12\n\n\x06PERSON\x10\x01\x12\t\n\x05MODEL\x10\x02*r\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41NSWERED\x10\x01\x12\x0c\n\x08\x44\x45\x46\x45RRED\x10\x02\x12\x0f\n\x0bPROVISIONAL\x10\x03\x12\x0e\n\nUNREVIEWED\x10\x04\x12\x0f\n\x0bUNCERTIFIED\x10\x05\x32\xb7\x03\n\x11PredictionService\x12>\n\x07Predict\x12\x18.demur.v1.PredictRequest\x1a\x19.demur.v1.PredictResponse\x12\x43\n\rRequestReview\x12\x1e.demur.v1.RequestReviewRequest\x1a\x12.demur.v1.Deferral\x12?\n\x0bGetDeferral\x12\x1c.demur.v1.GetDeferralRequest\x1a\x12.demur.v1.Deferral\x12\x41\n\x0cWaitDeferral\x12\x1d.demur.v1.WaitDeferralRequest\x1a\x12.demur.v1.Deferral\x12\x45\n\x0e\x43\x61ncelDeferral\x12\x1f.demur.v1.CancelDeferralRequest\x1a\x12.demur.v1.Deferral\x12R\n\rWatchOutcomes\x12\x1e.demur.v1.WatchOutcomesRequest\x1a\x1f.demur.v1.WatchOutcomesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x65mur/v1/prediction.proto\x12\x08\x64\x65mur.v1\x1a\x14\x64\x65mur/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xdb\x03\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12 \n\x06inputs\x18\x03 \x03(\x0b\x32\x10.demur.v1.Tensor\x12\"\n\x07subject\x18\x04 \x01(\x0b\x32\x11.demur.v1.Subject\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\x12$\n\x08\x63\x61llback\x18\x06 \x01(\x0b\x32\x12.demur.v1.Callback\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x32\n\x0freview_deadline\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\ton_expiry\x18\t \x01(\x0e\x32\x12.demur.v1.OnExpiry\x12\x1c\n\x04wish\x18\n \x01(\x0e\x32\x0e.demur.v1.Wish\x12<\n\nattributes\x18\x0b \x03(\x0b\x32(.demur.v1.PredictRequest.AttributesEntry\x12\x1a\n\x12\x65xcluded_reviewers\x18\x0c \x03(\t\x12\x0c\n\x04tier\x18\r \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bRuleVerdict\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65\x66\x65rs\x18\x02 \x01(\x08\x12\x12\n\nevaluation\x18\x03 \x01(\t\"\xeb\x02\n\x0fPredictResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x12.demur.v1.Decision\x12(\n\nprediction\x18\x02 \x01(\x0b\x32\x14.demur.v1.Prediction\x12!\n\x07outputs\x18\x03 \x03(\x0b\x32\x10.demur.v1.Tensor\x12\x10\n\x08\x64\x65\x66\x65rral\x18\x04 \x01(\t\x12$\n\x05rules\x18\x05 \x03(\x0b\x32\x15.demur.v1.RuleVerdict\x12\x31\n\x0equeue_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10\x63ompute_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rexpected_wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63\x65rtificate\x18\t \x01(\t\"\xb4\x03\n\x14RequestReviewRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\"\n\x07subject\x18\x02 \x01(\x0b\x32\x11.demur.v1.Subject\x12\x1c\n\x04task\x18\x03 \x01(\x0b\x32\x0e.demur.v1.Task\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12$\n\x08\x63\x61llback\x18\x05 \x01(\x0b\x32\x12.demur.v1.Callback\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x32\n\x0freview_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\ton_expiry\x18\x08 \x01(\x0e\x32\x12.demur.v1.OnExpiry\x12\x42\n\nattributes\x18\t \x03(\x0b\x32..demur.v1.RequestReviewRequest.AttributesEntry\x12\x1a\n\x12\x65xcluded_reviewers\x18\n \x03(\t\x12\x0c\n\x04tier\x18\x0b \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\"\n\x12GetDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x13WaitDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"9\n\x15\x43\x61ncelDeferralRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"5\n\x14WatchOutcomesRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"M\n\x15WatchOutcomesResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x66\x65rral\x18\x02 \x01(\x0b\x32\x12.demur.v1.Deferral*3\n\x04Wish\x12\x14\n\x10WISH_UNSPECIFIED\x10\x00\x12\n\n\x06PERSON\x10\x01\x12\t\n\x05MODEL\x10\x02*r\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41NSWERED\x10\x01\x12\x0c\n\x08\x44\x45\x46\x45RRED\x10\x02\x12\x0f\n\x0bPROVISIONAL\x10\x03\x12\x0e\n\nUNREVIEWED\x10\x04\x12\x0f\n\x0bUNCERTIFIED\x10\x05\x32\xb7\x03\n\x11PredictionService\x12>\n\x07Predict\x12\x18.demur.v1.PredictRequest\x1a\x19.demur.v1.PredictResponse\x12\x43\n\rRequestReview\x12\x1e.demur.v1.RequestReviewRequest\x1a\x12.demur.v1.Deferral\x12?\n\x0bGetDeferral\x12\x1c.demur.v1.GetDeferralRequest\x1a\x12.demur.v1.Deferral\x12\x41\n\x0cWaitDeferral\x12\x1d.demur.v1.WaitDeferralRequest\x1a\x12.demur.v1.Deferral\x12\x45\n\x0e\x43\x61ncelDeferral\x12\x1f.demur.v1.CancelDeferralRequest\x1a\x12.demur.v1.Deferral\x12R\n\rWatchOutcomes\x12\x1e.demur.v1.WatchOutcomesRequest\x1a\x1f.demur.v1.WatchOutcomesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_REQUESTREVIEWREQUEST_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_REQUESTREVIEWREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_WISH']._serialized_start=1730
-  _globals['_WISH']._serialized_end=1781
-  _globals['_DECISION']._serialized_start=1783
-  _globals['_DECISION']._serialized_end=1897
+  _globals['_WISH']._serialized_start=1751
+  _globals['_WISH']._serialized_end=1802
+  _globals['_DECISION']._serialized_start=1804
+  _globals['_DECISION']._serialized_end=1918
   _globals['_PREDICTREQUEST']._serialized_start=94
   _globals['_PREDICTREQUEST']._serialized_end=569
   _globals['_PREDICTREQUEST_ATTRIBUTESENTRY']._serialized_start=520
@@ -48,21 +48,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RULEVERDICT']._serialized_start=571
   _globals['_RULEVERDICT']._serialized_end=634
   _globals['_PREDICTRESPONSE']._serialized_start=637
-  _globals['_PREDICTRESPONSE']._serialized_end=979
-  _globals['_REQUESTREVIEWREQUEST']._serialized_start=982
-  _globals['_REQUESTREVIEWREQUEST']._serialized_end=1418
+  _globals['_PREDICTRESPONSE']._serialized_end=1000
+  _globals['_REQUESTREVIEWREQUEST']._serialized_start=1003
+  _globals['_REQUESTREVIEWREQUEST']._serialized_end=1439
   _globals['_REQUESTREVIEWREQUEST_ATTRIBUTESENTRY']._serialized_start=520
   _globals['_REQUESTREVIEWREQUEST_ATTRIBUTESENTRY']._serialized_end=569
-  _globals['_GETDEFERRALREQUEST']._serialized_start=1420
-  _globals['_GETDEFERRALREQUEST']._serialized_end=1454
-  _globals['_WAITDEFERRALREQUEST']._serialized_start=1456
-  _globals['_WAITDEFERRALREQUEST']._serialized_end=1535
-  _globals['_CANCELDEFERRALREQUEST']._serialized_start=1537
-  _globals['_CANCELDEFERRALREQUEST']._serialized_end=1594
-  _globals['_WATCHOUTCOMESREQUEST']._serialized_start=1596
-  _globals['_WATCHOUTCOMESREQUEST']._serialized_end=1649
-  _globals['_WATCHOUTCOMESRESPONSE']._serialized_start=1651
-  _globals['_WATCHOUTCOMESRESPONSE']._serialized_end=1728
-  _globals['_PREDICTIONSERVICE']._serialized_start=1900
-  _globals['_PREDICTIONSERVICE']._serialized_end=2339
+  _globals['_GETDEFERRALREQUEST']._serialized_start=1441
+  _globals['_GETDEFERRALREQUEST']._serialized_end=1475
+  _globals['_WAITDEFERRALREQUEST']._serialized_start=1477
+  _globals['_WAITDEFERRALREQUEST']._serialized_end=1556
+  _globals['_CANCELDEFERRALREQUEST']._serialized_start=1558
+  _globals['_CANCELDEFERRALREQUEST']._serialized_end=1615
+  _globals['_WATCHOUTCOMESREQUEST']._serialized_start=1617
+  _globals['_WATCHOUTCOMESREQUEST']._serialized_end=1670
+  _globals['_WATCHOUTCOMESRESPONSE']._serialized_start=1672
+  _globals['_WATCHOUTCOMESRESPONSE']._serialized_end=1749
+  _globals['_PREDICTIONSERVICE']._serialized_start=1921
+  _globals['_PREDICTIONSERVICE']._serialized_end=2360
 # @@protoc_insertion_point(module_scope)

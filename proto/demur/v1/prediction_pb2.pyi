@@ -83,7 +83,7 @@ class RuleVerdict(_message.Message):
     def __init__(self, rule: _Optional[str] = ..., defers: _Optional[bool] = ..., evaluation: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("decision", "prediction", "outputs", "deferral", "rules", "queue_duration", "compute_duration", "expected_wait")
+    __slots__ = ("decision", "prediction", "outputs", "deferral", "rules", "queue_duration", "compute_duration", "expected_wait", "certificate")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class PredictResponse(_message.Message):
     QUEUE_DURATION_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_DURATION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_WAIT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     prediction: _types_pb2.Prediction
     outputs: _containers.RepeatedCompositeFieldContainer[_types_pb2.Tensor]
@@ -100,7 +101,8 @@ class PredictResponse(_message.Message):
     queue_duration: _duration_pb2.Duration
     compute_duration: _duration_pb2.Duration
     expected_wait: _duration_pb2.Duration
-    def __init__(self, decision: _Optional[_Union[Decision, str]] = ..., prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[_types_pb2.Tensor, _Mapping]]] = ..., deferral: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[RuleVerdict, _Mapping]]] = ..., queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., compute_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    certificate: str
+    def __init__(self, decision: _Optional[_Union[Decision, str]] = ..., prediction: _Optional[_Union[_types_pb2.Prediction, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[_types_pb2.Tensor, _Mapping]]] = ..., deferral: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[RuleVerdict, _Mapping]]] = ..., queue_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., compute_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., certificate: _Optional[str] = ...) -> None: ...
 
 class RequestReviewRequest(_message.Message):
     __slots__ = ("queue", "subject", "task", "idempotency_key", "callback", "priority", "review_deadline", "on_expiry", "attributes", "excluded_reviewers", "tier")

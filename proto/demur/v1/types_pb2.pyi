@@ -236,7 +236,7 @@ class Outcome(_message.Message):
     def __init__(self, source: _Optional[_Union[Outcome.Source, str]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., reviewed: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Deferral(_message.Message):
-    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject", "flags", "skips", "tier", "expected_wait", "content")
+    __slots__ = ("name", "state", "version", "task", "prediction", "outcome", "create_time", "expire_time", "priority", "attributes", "reasons", "audit", "reviews_done", "reviews_wanted", "subject", "flags", "skips", "tier", "expected_wait", "content", "certificate")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Deferral.State]
@@ -276,6 +276,7 @@ class Deferral(_message.Message):
     TIER_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_WAIT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: Deferral.State
     version: int
@@ -296,4 +297,5 @@ class Deferral(_message.Message):
     tier: str
     expected_wait: _duration_pb2.Duration
     content: ContentState
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., skips: _Optional[_Iterable[_Union[Skip, _Mapping]]] = ..., tier: _Optional[str] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., content: _Optional[_Union[ContentState, str]] = ...) -> None: ...
+    certificate: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[Deferral.State, str]] = ..., version: _Optional[int] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[int] = ..., attributes: _Optional[_Mapping[str, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., audit: _Optional[bool] = ..., reviews_done: _Optional[int] = ..., reviews_wanted: _Optional[int] = ..., subject: _Optional[_Union[Subject, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., skips: _Optional[_Iterable[_Union[Skip, _Mapping]]] = ..., tier: _Optional[str] = ..., expected_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., content: _Optional[_Union[ContentState, str]] = ..., certificate: _Optional[str] = ...) -> None: ...

@@ -22,7 +22,6 @@ from fallback.errors import (
     StateError,
     UnauthenticatedError,
     UnavailableError,
-    UnimplementedError,
 )
 from fallback.identity import Credentials
 from gateway import manifest as manifests
@@ -84,7 +83,8 @@ class Champions:
     async def ensure(self, version: ModelVersion) -> None:
         champion = self.champions.setdefault(version.model, Champion(device="cpu", threads=1))
         policy = self.policies.get(version.model, version.manifest.policy)
-        await asyncio.to_thread(champion.swap, version, policy, self.certifications.get(version.model))
+        champion.set_certification(self.certifications.get(version.model))
+        await asyncio.to_thread(champion.swap, version, policy)
 
     def current(self, model: str) -> ModelVersion | None:
         champion = self.champions.get(model)
@@ -270,7 +270,7 @@ async def test_unknown_models_and_versions_are_not_found(gateway: Gateway) -> No
     assert await gateway.states() == {}
     with pytest.raises(InvalidError, match=r"name: expected models/<model>/versions/<version>, got 'm/1'"):
         await gateway.call("PromoteModelVersion", pb.PromoteModelVersionRequest(name="m/1"))
-    with pytest.raises(UnimplementedError, match="GetCertificate"):
+    with pytest.raises(NotFoundError, match="model 'm' is not here"):
         await gateway.call("GetCertificate", pb.GetCertificateRequest(model="m"))
 
 

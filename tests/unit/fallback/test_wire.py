@@ -28,6 +28,7 @@ from fallback.deferral import (
     Callback,
     Content,
     Deferral,
+    Draw,
     Flag,
     OnExpiry,
     Outcome,
@@ -154,6 +155,14 @@ def test_a_blind_view_hides_all_that_hints_at_the_guess() -> None:
     shown = wire.deferral_to_wire(deferral(), show_prediction=True)
     assert (shown.prediction.confidence, list(shown.reasons), shown.audit) == (0.75, ["audit"], True)
     assert shown.subject.content == b""
+
+
+def test_the_certificate_in_force_is_told_beside_the_prediction() -> None:
+    """Empty where there was none; hidden with the guess."""
+    drawn = deferral(draw=Draw(request_key="k", q=1.0, xi=0.5, place="1-g-1", epoch="1", certificate="m/1"))
+    assert wire.deferral_to_wire(drawn, show_prediction=True).certificate == "m/1"
+    assert wire.deferral_to_wire(drawn, show_prediction=False).certificate == ""
+    assert wire.deferral_to_wire(deferral(), show_prediction=True).certificate == ""
 
 
 def test_the_undo_window_shows_nowhere() -> None:

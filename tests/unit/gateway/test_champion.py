@@ -6,11 +6,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from fallback.errors import ConfigError, InvalidError, StateError
+from gateway.certification import Certification
 from gateway.champion import Champion, buckets
+from gateway.model import Model
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry
 from tests.live_gateway import JUDGED, POLICY, SURE, install, told
@@ -100,6 +103,53 @@ def test_a_new_policy_judges_from_the_next_batch_on(registry: Registry, champion
     champion.swap(_version(registry, 2), POLICY)
     with pytest.raises(StateError, match="closed"):
         _says(before)
+
+
+def test_what_is_proved_is_in_force_from_the_next_batch_on(registry: Registry, champion: Champion) -> None:
+    """Also for a version that loads when it comes, and for whoever has held the version since before."""
+    promised = Policy(alpha=0.05)
+    proved = Certification(epoch="1", scorer="margin", version="2", tau=0.5, expire_second=10)
+    champion.set_certification(proved)
+    champion.swap(_version(registry, 1), promised)
+    assert champion.live is not None
+    assert champion.live.rules.tau(5) is None, "it is of another version"
+    live = champion.swap(_version(registry, 2), promised)
+    assert live.rules.tau(5) == 0.5
+    with champion.acquire() as held:
+        assert held is not None
+        champion.set_certification(msgspec.structs.replace(proved, alarm="drift"))
+        assert held.rules.tau(5) == 0.5
+        renewed = champion.renewed(held)
+        assert renewed.model is held.model
+        assert renewed.rules.tau(5) is None
+        champion.swap(_version(registry, 3), promised)
+        assert champion.renewed(held) is held, "the rules of another version are none of its own"
+    champion.set_policy(POLICY)
+    champion.set_policy(promised)
+    assert champion.live.rules.certification is not None, "a policy leaves what is proved"
+
+
+def test_an_alarm_that_comes_while_a_version_loads_is_kept(
+    registry: Registry, champion: Champion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was proved when the loading began is not in force for a moment."""
+    proved = Certification(epoch="1", scorer="margin", version="2", tau=0.5, expire_second=10)
+    champion.set_certification(proved)
+    warm_up = Model.warm_up
+
+    def alarmed(model: Model, *args: Any) -> None:
+        warm_up(model, *args)
+        champion.set_certification(msgspec.structs.replace(proved, alarm="drift"))
+
+    monkeypatch.setattr(Model, "warm_up", alarmed)
+    assert champion.swap(_version(registry, 2), Policy(alpha=0.05)).rules.tau(5) is None
+
+
+def test_a_version_without_the_policys_score_is_not_swapped_in(registry: Registry, champion: Champion) -> None:
+    """Every request of it would fail."""
+    with pytest.raises(InvalidError, match=r"policy.scorer: expected margin or max_softmax"):
+        champion.swap(_version(registry, 1), Policy(alpha=0.05, scorer="energy"))
+    assert champion.live is None
 
 
 def test_under_load_every_run_finds_its_model_open(registry: Registry, champion: Champion) -> None:

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from fallback.errors import InvalidError
-from gateway import draft_screen, models_commands
+from gateway import draft_screen, models_commands, policy_commands
 from gateway.draft import Outline
 from gateway.manifest import Manifest, TensorSpec
 
@@ -23,14 +23,14 @@ OUTLINED = Outline(
 def test_a_change_of_nothing_is_refused() -> None:
     """It would be a revision that says nothing."""
     with pytest.raises(InvalidError, match="demur models policy get fraud"):
-        models_commands.policy_set("fraud")
+        policy_commands.policy_set("fraud")
 
 
 @pytest.mark.parametrize("item", ["fraud", "=", "=0.5x", "fraud=much"])
 def test_a_threshold_of_a_class_names_class_and_number(item: str) -> None:
     """Or nothing after the sign, for none."""
     with pytest.raises(InvalidError, match="--class-threshold: expected LABEL=NUMBER, or LABEL= for none"):
-        models_commands.policy_set("fraud", class_threshold=[item])
+        policy_commands.policy_set("fraud", class_threshold=[item])
 
 
 def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""How the proofs of the models stand, for the page; from the documents that the certifier writes.
+
+The certifier's own words for what stands there are in packages above this one. Here is what the page shows of them,
+and what it does not know is left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import structlog
+
+from fallback.documents import Document
+
+CERTIFICATIONS: Final = "certifications/"
+STANDINGS: Final = "standings/"
+
+log = structlog.get_logger(__name__)
+
+
+class _Certification(msgspec.Struct, frozen=True, kw_only=True):
+    """What gateways answer by."""
+
+    tau: float | None = None
+    certificate: str = ""
+    version: str = ""
+    begin_second: int = 0
+    expire_second: int = 0
+    alarm: str = ""
+
+
+class _Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted so far."""
+
+    stage: str
+    alpha: float
+    delta: float
+    version: str = ""
+    certificate: str = ""
+    coverage: float | None = None
+    error_bound: float | None = None
+    audits: int = 0
+    audits_needed: int | None = None
+    requests: int = 0
+    watermark: int = 0
+    grid: tuple[float, ...] = ()
+    log_peaks: tuple[float, ...] = ()
+    advice: str = ""
+    miss: float | None = None
+    reviewer_error: float | None = None
+
+
+class CertificateView(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's. `tau`, `coverage` and `error_bound` only where a certificate is in force; times in seconds.
+
+    `thresholds`: each with the share of the way to its proof, in [0, 1], the strictest first.
+    """
+
+    model: str
+    stage: str
+    alpha: float
+    delta: float
+    version: str
+    certificate: str
+    tau: float | None
+    coverage: float | None
+    error_bound: float | None
+    audits: int
+    audits_needed: int | None
+    requests: int
+    watermark: int
+    expire_second: int
+    thresholds: tuple[tuple[float, float], ...]
+    advice: str
+    miss: float | None
+    reviewer_error: float | None
+    alarm: str
+
+
+def views(documents: Mapping[str, Document], *, second: int) -> list[CertificateView]:
+    """Return what stands in `documents` at `second`, by model; what cannot be read is left out, and logged."""
+    found = []
+    for key, document in sorted(documents.items()):
+        if not key.startswith(STANDINGS):
+            continue
+        model = key.removeprefix(STANDINGS)
+        try:
+            standing = msgspec.json.decode(document.body, type=_Standing)
+            written = documents.get(CERTIFICATIONS + model)
+            proved = _Certification() if written is None else msgspec.json.decode(written.body, type=_Certification)
+        except msgspec.DecodeError as error:
+            log.warning("a proof's standing cannot be read; not shown", model=model, error=str(error))
+            continue
+        if standing.stage != "off":
+            found.append(_view(model, standing, proved, second))
+    return found
+
+
+def _view(model: str, standing: _Standing, proved: _Certification, second: int) -> CertificateView:
+    in_time = proved.begin_second <= second < proved.expire_second
+    in_force = in_time and proved.tau is not None and not proved.alarm
+    # Numbers that were counted for another certificate than the one in force say nothing of it.
+    counted = in_force and standing.certificate == proved.certificate
+    stage = "certified" if in_force else "proving" if standing.stage == "certified" else standing.stage
+    needed = math.log(1 / standing.delta)
+    return CertificateView(
+        model=model,
+        stage="alarmed" if proved.alarm else stage,
+        alpha=standing.alpha,
+        delta=standing.delta,
+        version=proved.version if in_force else standing.version,
+        certificate=proved.certificate if in_force else "",
+        tau=proved.tau if in_force else None,
+        coverage=standing.coverage if counted else None,
+        error_bound=standing.error_bound if counted else None,
+        audits=standing.audits,
+        audits_needed=standing.audits_needed,
+        requests=standing.requests,
+        watermark=standing.watermark,
+        expire_second=proved.expire_second if in_force else 0,
+        thresholds=tuple(
+            (threshold, min(1.0, max(0.0, peak / needed)))
+            for threshold, peak in zip(standing.grid, standing.log_peaks, strict=False)
+        ),
+        advice=standing.advice,
+        miss=standing.miss,
+        reviewer_error=standing.reviewer_error,
+        alarm=proved.alarm,
+    )

@@ -1,0 +1,95 @@
+// What is promised of each model's own answers, and how far the proof is: the numbers, and a bar for each threshold that
+// is to be proved. A modal dialog behind the reviewer's name.
+
+import { toApiError } from "./api.js";
+import { h, svg } from "./dom.js";
+
+/** @typedef {import("./types.js").Certificate} Certificate */
+
+const BAR = { width: 360, row: 16, label: 46 };
+/** @type {Record<string, string>} by stage */
+const STAGES = {
+  surveying: "Getting to know the model’s scores. Everything goes to people.",
+  proving: "Not proved yet. Everything goes to people.",
+  certified: "Proved, and in force.",
+  alarmed: "Taken back: answers went wrong. Everything goes to people.",
+};
+
+/**
+ * @param {number} share
+ * @returns {string} in percent, as exact as it is small
+ */
+export function percent(share) {
+  return `${(100 * share).toLocaleString(undefined, { maximumSignificantDigits: 3 })} %`;
+}
+
+/** @param {import("./api.js").Api} api */
+export async function openCertificates(api) {
+  const place = h("div", { class: "certificates" }, h("p", { class: "muted" }, "One moment…"));
+  const dialog = h("dialog", { class: "settings certificate-dialog", "aria-labelledby": "certificates-title", onclose: () => dialog.remove() },
+    h("h2", { id: "certificates-title", tabIndex: -1, autofocus: true }, "What is proved"), place,
+    h("div", { class: "actions" }, h("span"), h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close", h("kbd", {}, "Esc"))));
+  document.body.append(dialog);
+  dialog.showModal();
+  try {
+    /** @type {{certificates: Certificate[]}} */
+    const { certificates } = await api.call("certificates");
+    place.replaceChildren(...(certificates.length > 0 ? certificates.map(section) : [h("p", {}, "No model promises an error rate. An operator sets one with “demur certificate promise”.")]));
+  } catch (error) {
+    place.replaceChildren(h("p", { class: "fault", role: "alert" }, toApiError(error).message));
+  }
+}
+
+/** @param {Certificate} certificate */
+function section(certificate) {
+  const { model, stage, alpha, delta, alarm, advice, thresholds } = certificate;
+  return h("section", { class: "certificate", "data-model": model, "data-stage": stage },
+    h("h3", { dir: "auto" }, model),
+    h("p", {}, `At most ${percent(alpha)} of the automatic answers wrong, with ${percent(1 - delta)} confidence.`),
+    h("p", { class: stage === "alarmed" ? "fault" : "muted" }, STAGES[stage] ?? stage, alarm === "" ? "" : ` (${alarm})`),
+    h("dl", { class: "facts" }, ...rows(certificate).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { dir: "auto" }, value)))),
+    thresholds.length > 0 && bars(certificate),
+    advice !== "" && h("p", { class: "advice" }, advice));
+}
+
+/**
+ * @param {Certificate} certificate
+ * @returns {[string, string][]} what is known
+ */
+function rows(certificate) {
+  const { version, certificate: name, tau, coverage, error_bound, audits, audits_needed, requests, expire_second, miss, reviewer_error } = certificate;
+  /** @type {[string, string | null][]} */
+  const all = [
+    ["Certificate", name === "" ? null : name],
+    ["Version", version === "" ? null : version],
+    ["Answers from a score of", tau === null ? null : tau.toLocaleString(undefined, { maximumSignificantDigits: 4 })],
+    ["Requests answered", coverage === null ? null : percent(coverage)],
+    ["Of these wrong, at most", error_bound === null ? null : percent(error_bound)],
+    ["Requests counted", requests.toLocaleString()],
+    ["Audits counted", audits.toLocaleString()],
+    ["Audits still needed", audits_needed === null ? "nobody can tell yet" : `about ${audits_needed.toLocaleString()}`],
+    ["Missed by one reviewer", miss === null ? null : percent(miss)],
+    ["Reviewers wrong", reviewer_error === null ? null : percent(reviewer_error)],
+    ["Ends", expire_second === 0 ? null : new Date(expire_second * 1000).toLocaleString()],
+  ];
+  return all.flatMap(([label, value]) => (value === null ? [] : [/** @type {[string, string]} */ ([label, value])]));
+}
+
+/**
+ * How far each threshold's proof is: a bar that is full where it is proved.
+ * @param {Certificate} certificate
+ */
+function bars({ thresholds, tau }) {
+  const { width, row, label } = BAR;
+  const proved = thresholds.filter(([, evidence]) => evidence >= 1).length;
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${row * thresholds.length}`, class: "evidence", role: "img", "aria-label": `Evidence: ${proved} of ${thresholds.length} thresholds proved` });
+  thresholds.forEach(([threshold, evidence], index) => {
+    const y = index * row;
+    const text = svg("text", { x: label - 6, y: y + row - 4, "text-anchor": "end" });
+    text.textContent = threshold.toFixed(2);
+    const full = width - label;
+    picture.append(text, svg("rect", { x: label, y: y + 3, width: full, height: row - 6, class: "way" }),
+      svg("rect", { x: label, y: y + 3, width: full * evidence, height: row - 6, class: threshold === tau ? "gone tau" : evidence >= 1 ? "gone whole" : "gone" }));
+  });
+  return h("figure", {}, picture, h("figcaption", { class: "muted" }, "The way to the proof, for each score that could be enough."));
+}

@@ -1,0 +1,170 @@
+"""What ModelService says and is told, on the wire: versions, policies, certificates. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+from demur.v1 import model_pb2 as pb
+from fallback.errors import InvalidError
+from gateway import lifecycle
+from gateway.certification import Certification, Stage, Standing
+from gateway.confidence import Scorer
+from gateway.lifecycle import ModelStates
+from gateway.manifest import render
+from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, RISK_MAX, Policy, Rules
+from gateway.registry import ModelVersion, version_name
+
+_Optional = Literal["alpha", "delta", "reviews_per_hour_max", "expire_days"]
+_NOT_BEGUN: Final = (
+    "the certifier has not begun with this model, or not yet with this policy; is `demur train --watch` running?"
+)
+
+
+def version_to_wire(version: ModelVersion, states: ModelStates) -> pb.ModelVersion:
+    """Return a version and where it stands."""
+    standing = lifecycle.shown(states, version.version, time=version.create_time.timestamp())
+    wire = pb.ModelVersion(
+        name=version_name(version.model, version.version),
+        state=standing.state.name,
+        reason=standing.reason,
+        sha256=version.sha256,
+        manifest=render(version.manifest),
+    )
+    wire.create_time.FromDatetime(version.create_time)
+    return wire
+
+
+def policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
+    """Return a policy as it is in force, every field said."""
+    return pb.Policy(
+        model=model,
+        revision=revision,
+        threshold=policy.threshold,
+        class_thresholds=policy.class_thresholds,
+        always_person=policy.always_person,
+        audit_share=policy.audit_share,
+        allow_model_wish=policy.allow_model_wish,
+        alpha=policy.alpha,
+        delta=policy.delta,
+        scorer=policy.scorer,
+        reviews_per_hour_max=policy.reviews_per_hour_max,
+        expire_days=policy.expire_days,
+        lifetime=policy.lifetime,
+    )
+
+
+def policy_from_wire(wire: pb.Policy) -> Policy:
+    """Read a policy; raises InvalidError naming the field, what was expected and got."""
+    for field in ("threshold", "audit_share"):
+        if not wire.HasField(field):
+            raise InvalidError(
+                f"policy.{field}: expected a number in [0, 1], got none; an update replaces the whole policy, "
+                "so change what GetPolicy returned",
+            )
+    shares = {"threshold": wire.threshold, "audit_share": wire.audit_share}
+    shares |= {f"class_thresholds[{label}]": share for label, share in wire.class_thresholds.items()}
+    for field, share in shares.items():
+        if not (math.isfinite(share) and 0 <= share <= 1):
+            raise InvalidError(f"policy.{field}: expected a number in [0, 1], got {share}")
+    scorers = {"", *(scorer.value for scorer in Scorer)}
+    if wire.scorer not in scorers:
+        raise InvalidError(
+            f"policy.scorer: expected {', '.join(sorted(scorers - {''}))} or none, got {wire.scorer[:40]!r}"
+        )
+    blank = Policy()
+    return Policy(
+        threshold=wire.threshold,
+        class_thresholds=dict(wire.class_thresholds),
+        always_person=tuple(wire.always_person),
+        audit_share=wire.audit_share,
+        allow_model_wish=wire.allow_model_wish,
+        alpha=_positive(wire, "alpha", RISK_MAX),
+        delta=_positive(wire, "delta", RISK_MAX) or blank.delta,
+        scorer=wire.scorer,  # type: ignore[arg-type]  # one of them, as was looked after above
+        reviews_per_hour_max=_positive(wire, "reviews_per_hour_max", REVIEWS_PER_HOUR_MAX),
+        expire_days=_positive(wire, "expire_days", EXPIRE_DAYS_MAX) or blank.expire_days,
+        lifetime=wire.lifetime,
+    )
+
+
+def _positive(wire: pb.Policy, field: _Optional, most: float) -> float | None:
+    """Return a number above 0; None where it is not said."""
+    if not wire.HasField(field):
+        return None
+    value: float = getattr(wire, field)
+    if not 0 < value <= most:
+        raise InvalidError(f"policy.{field}: expected a number above 0 and at most {most:g}, got {value}")
+    return value
+
+
+def certificate_to_wire(
+    model: str,
+    policy: Policy,
+    *,
+    certification: Certification | None,
+    standing: Standing | None,
+    second: int,
+) -> pb.Certificate:
+    """Return how the proof that `policy` asks for stands at `second`; stage OFF where it asks for none.
+
+    What gateways answer by counts: a threshold is told only where `certification` has it in force for this policy, so
+    that what `standing` said a moment before an alarm, an end or a change of the policy is not told any more.
+    """
+    if policy.alpha is None:
+        return pb.Certificate(model=model, stage=pb.Certificate.OFF)
+    rules = Rules.compile(
+        policy, (), certification=certification, version="" if certification is None else certification.version
+    )
+    alarm = "" if certification is None else certification.alarm
+    tau = rules.tau(second)
+    if standing is not None and standing.alpha != policy.alpha:
+        standing = None  # of another promise
+    wire = pb.Certificate(
+        model=model,
+        alpha=policy.alpha,
+        delta=policy.delta,
+        stage=_stage(standing, tau, alarm).name,
+        alarm=alarm,
+        advice=_NOT_BEGUN,
+    )
+    if standing is not None:
+        _tell_standing(wire, model, standing)
+    if certification is not None:
+        wire.epoch = certification.epoch
+    if certification is None or tau is None:
+        return wire
+    wire.version = version_name(model, certification.version)
+    wire.tau, wire.certificate = tau, certification.certificate
+    wire.expire_time.FromSeconds(certification.expire_second)
+    if standing is not None and standing.certificate == certification.certificate:
+        for field in ("coverage", "error_bound"):
+            if (value := getattr(standing, field)) is not None:
+                setattr(wire, field, value)
+    return wire
+
+
+def _stage(standing: Standing | None, tau: float | None, alarm: str) -> Stage:
+    if alarm:
+        return Stage.ALARMED
+    if tau is not None:
+        return Stage.CERTIFIED
+    if standing is None:
+        return Stage.SURVEYING
+    return Stage.PROVING if standing.stage in {Stage.CERTIFIED, Stage.OFF} else standing.stage
+
+
+def _tell_standing(wire: pb.Certificate, model: str, standing: Standing) -> None:
+    """Say what was counted so far."""
+    wire.version = version_name(model, standing.version) if standing.version else ""
+    wire.epoch = standing.epoch
+    wire.audits, wire.requests = standing.audits, standing.requests
+    for field in ("audits_needed", "miss", "reviewer_error"):
+        if (value := getattr(standing, field)) is not None:
+            setattr(wire, field, value)
+    if standing.watermark:
+        wire.watermark_time.FromSeconds(standing.watermark)
+    wire.advice, wire.digest = standing.advice, standing.digest
+    needed = math.log(1 / standing.delta)
+    for threshold, peak in zip(standing.grid, standing.log_peaks, strict=False):
+        wire.thresholds.add(threshold=threshold, evidence=min(1.0, max(0.0, peak / needed)))

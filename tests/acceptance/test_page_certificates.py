@@ -1,0 +1,70 @@
+"""What is proved of the models, in a headless Chromium."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+from playwright.async_api import expect
+
+from fallback.config import Config
+from fallback.documents import Documents
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
+from tests.serving import Site
+
+# The browser lives on one event loop for all tests.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Site, config: Config) -> None:
+    """Behind the name: the promise in words, numbers, a bar for each threshold; an alarm is said loudly."""
+    page = await site.open()
+    await page.locator("#person").click()
+    await page.get_by_role("button", name="What is proved").click()
+    await expect(page.locator(".certificates")).to_contain_text("No model promises an error rate.")
+    await page.keyboard.press("Escape")
+    now = int(time.time())
+    proved = Certification(
+        epoch="1", scorer="margin", version="3", tau=0.5, certificate="m/1", begin_second=now, expire_second=now + 900
+    )
+    standing = Standing(
+        stage=Stage.CERTIFIED,
+        alpha=0.01,
+        delta=0.05,
+        certificate="m/1",
+        coverage=0.71,
+        error_bound=0.0093,
+        audits=912,
+        audits_needed=140,
+        requests=20_000,
+        grid=(0.9, 0.5, 0.1),
+        log_peaks=(4.0, 3.0, 1.5),
+        advice="140 more audits would loosen it.",
+    )
+    documents = Documents.connect(config)
+    try:
+        await documents.write(CERTIFICATIONS + "m", msgspec.json.encode(proved), expected_revision=None)
+        await documents.write(STANDINGS + "m", msgspec.json.encode(standing), expected_revision=None)
+        await page.locator("#person").click()
+        await page.get_by_role("button", name="What is proved").click()
+        shown = page.locator('.certificate[data-model="m"]')
+        await expect(shown).to_have_attribute("data-stage", "certified")
+        for text in (
+            "At most 1 % of the automatic answers wrong, with 95 % confidence.",
+            "71 %",
+            "0.93 %",
+            "about 140",
+        ):
+            await expect(shown).to_contain_text(text)
+        await expect(shown.locator("svg")).to_have_attribute("aria-label", "Evidence: 2 of 3 thresholds proved")
+        await expect(shown.locator(".tau")).to_have_count(1)
+        await page.keyboard.press("Escape")
+        alarmed = msgspec.structs.replace(proved, alarm="10 % were wrong")
+        await documents.write(CERTIFICATIONS + "m", msgspec.json.encode(alarmed), expected_revision=None)
+    finally:
+        await documents.close()
+    await page.locator("#person").click()
+    await page.get_by_role("button", name="What is proved").click()
+    await expect(shown.locator(".fault")).to_contain_text("Everything goes to people. (10 % were wrong)")
+    await expect(shown).not_to_contain_text("71 %")

@@ -1,0 +1,103 @@
+"""How proofs stand, on the page: what the certifier wrote, and nothing that is not in force any more."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+import msgspec
+import pytest
+
+from fallback.config import Config
+from fallback.documents import Document, Documents
+from fallback.workbench.certificates import CertificateView, views
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
+from tests.unit.fallback.workbench.calls import Page
+
+PROVED = Certification(
+    epoch="7", scorer="margin", version="3", tau=0.625, certificate="m/7/1", begin_second=100, expire_second=200
+)
+STANDING = Standing(
+    stage=Stage.CERTIFIED,
+    alpha=0.01,
+    delta=0.05,
+    version="3",
+    certificate="m/7/1",
+    tau=0.625,
+    coverage=0.75,
+    error_bound=0.009,
+    audits=900,
+    audits_needed=120,
+    requests=4_000,
+    grid=(0.75, 0.625, 0.5),
+    log_peaks=(9.0, log(20), -1.0),
+    advice="120 more audits loosen it",
+)
+
+
+def _documents(standing: Standing = STANDING, proved: Certification | None = PROVED) -> dict[str, Document]:
+    bodies: dict[str, Any] = {STANDINGS + "m": standing, "policies/m": {}, "models/m": {}}
+    if proved is not None:
+        bodies[CERTIFICATIONS + "m"] = proved
+    return {key: Document(revision=1, body=msgspec.json.encode(body)) for key, body in bodies.items()}
+
+
+def _view(second: int = 150, **documents: Any) -> CertificateView:
+    [found] = views(_documents(**documents), second=second)
+    return found
+
+
+def test_what_the_certifier_wrote_is_shown() -> None:
+    """Numbers as they stand, and how far each threshold's proof is."""
+    found = _view()
+    assert (found.model, found.stage, found.certificate, found.tau) == ("m", "certified", "m/7/1", 0.625)
+    assert (found.coverage, found.error_bound, found.audits, found.audits_needed) == (0.75, 0.009, 900, 120)
+    assert (found.expire_second, found.advice) == (200, "120 more audits loosen it")
+    assert found.thresholds == ((0.75, 1.0), (0.625, 1.0), (0.5, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage"),
+    [
+        ({"second": 200}, "proving"),
+        ({"proved": msgspec.structs.replace(PROVED, tau=None)}, "proving"),
+        ({"proved": msgspec.structs.replace(PROVED, alarm="10 % wrong")}, "alarmed"),
+        ({"proved": None, "standing": msgspec.structs.replace(STANDING, stage=Stage.SURVEYING)}, "surveying"),
+    ],
+)
+def test_what_is_not_in_force_any_more_is_not_shown(changes: dict[str, Any], stage: str) -> None:
+    """After its end and after an alarm, whatever was counted a moment ago."""
+    found = _view(**changes)
+    assert found.stage == stage
+    assert (found.tau, found.coverage, found.error_bound, found.certificate) == (None, None, None, "")
+
+
+def test_numbers_of_another_certificate_are_not_shown_for_this_one() -> None:
+    """The one in force may be newer than what was counted."""
+    found = _view(proved=msgspec.structs.replace(PROVED, certificate="m/7/2"))
+    assert (found.certificate, found.tau, found.coverage) == ("m/7/2", 0.625, None)
+
+
+def test_a_model_without_a_promise_and_one_that_cannot_be_read_are_left_out() -> None:
+    """The others are shown all the same."""
+    found = _documents()
+    found[STANDINGS + "none"] = Document(
+        revision=1, body=msgspec.json.encode(msgspec.structs.replace(STANDING, stage=Stage.OFF))
+    )
+    found[STANDINGS + "odd"] = Document(revision=1, body=b"{")
+    assert [view.model for view in views(found, second=150)] == ["m"]
+
+
+async def test_the_page_asks_for_them(page: Page, config: Config) -> None:
+    """As JSON, whoever reviews; not without saying who."""
+    documents = Documents.connect(config)
+    try:
+        await documents.write(STANDINGS + "m", msgspec.json.encode(STANDING), expected_revision=0)
+    finally:
+        await documents.close()
+    status, reply = await page.call("certificates")
+    assert status == 200
+    [shown] = reply["certificates"]
+    assert (shown["model"], shown["stage"], shown["thresholds"][2]) == ("m", "proving", [0.5, 0.0])
+    status, error = await page.call("certificates", headers={"X-Demur-Identity": None})
+    assert (status, error["code"]) == (401, "UNAUTHENTICATED")

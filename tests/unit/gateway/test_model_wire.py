@@ -1,0 +1,141 @@
+"""Policies and certificates on the wire: nothing is lost, nothing is told that is not in force."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+import msgspec
+import pytest
+
+from demur.v1 import model_pb2 as pb
+from fallback.errors import InvalidError
+from gateway.certification import Certification, Stage, Standing
+from gateway.model_wire import certificate_to_wire, policy_from_wire, policy_to_wire
+from gateway.policy import Policy
+
+POLICY = Policy(alpha=0.01, delta=0.05, audit_share=0.2)
+PROVED = Certification(
+    epoch="7",
+    scorer="margin",
+    versions=("3",),
+    version="3",
+    tau=0.625,
+    certificate="m/7/1",
+    begin_second=100,
+    expire_second=200,
+    alpha=0.01,
+    delta=0.05,
+)
+STANDING = Standing(
+    stage=Stage.CERTIFIED,
+    alpha=0.01,
+    delta=0.05,
+    version="3",
+    epoch="7",
+    certificate="m/7/1",
+    tau=0.625,
+    coverage=0.75,
+    error_bound=0.009,
+    audits=900,
+    audits_needed=120,
+    requests=4_000,
+    watermark=140,
+    expire_second=200,
+    grid=(0.75, 0.625, 0.5),
+    log_peaks=(2 * log(20), log(20), -1.0),
+    advice="120 more audits loosen it",
+    miss=0.001,
+    digest="ab",
+)
+
+
+def _told(second: int = 150, policy: Policy = POLICY, **changes: Any) -> pb.Certificate:
+    proved = changes.pop("proved", PROVED)
+    standing = changes.pop("standing", STANDING)
+    return certificate_to_wire("m", policy, certification=proved, standing=standing, second=second)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(),
+        Policy(threshold=0.5, class_thresholds={"a": 0.75}, always_person=("b",), allow_model_wish=True),
+        Policy(alpha=0.01, delta=0.1, scorer="energy", reviews_per_hour_max=30, expire_days=7, lifetime=True),
+    ],
+)
+def test_a_policy_comes_back_equal(policy: Policy) -> None:
+    """Every field, said or not."""
+    wire = policy_to_wire("m", policy, 4)
+    assert (wire.model, wire.revision) == ("m", 4)
+    assert wire.HasField("alpha") == (policy.alpha is not None)
+    assert policy_from_wire(pb.Policy.FromString(wire.SerializeToString())) == policy
+
+
+def test_an_update_of_an_older_client_leaves_the_defaults() -> None:
+    """Fields that it does not know are absent."""
+    assert policy_from_wire(pb.Policy(threshold=0.5, audit_share=0.2)) == Policy(threshold=0.5, audit_share=0.2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"alpha": 0.0}, "policy.alpha: expected a number above 0 and at most 0.5, got 0"),
+        ({"alpha": 0.6}, "policy.alpha: expected a number above 0 and at most 0.5, got 0.6"),
+        ({"alpha": float("nan")}, "policy.alpha: expected a number above 0"),
+        ({"delta": -0.1}, "policy.delta: expected a number above 0"),
+        ({"scorer": "luck"}, "policy.scorer: expected energy, margin, max_softmax or none, got 'luck'"),
+        ({"reviews_per_hour_max": float("inf")}, "policy.reviews_per_hour_max: expected a number above 0 and at most"),
+        ({"expire_days": 4_000.0}, "policy.expire_days: expected a number above 0 and at most 3650, got 4000"),
+    ],
+)
+def test_a_promise_that_cannot_be_kept_is_refused(fields: dict[str, Any], sentence: str) -> None:
+    """Field, expected and got."""
+    with pytest.raises(InvalidError) as caught:
+        policy_from_wire(pb.Policy(threshold=0.5, audit_share=0.2, **fields))
+    assert sentence in caught.value.message
+
+
+def test_without_an_alpha_the_stage_is_off() -> None:
+    """And nothing else is told."""
+    assert _told(policy=Policy()) == pb.Certificate(model="m", stage=pb.Certificate.OFF)
+
+
+def test_a_certificate_in_force_is_told_whole() -> None:
+    """Numbers, times, and how far the proof of each threshold is."""
+    told = _told()
+    assert told.stage == pb.Certificate.CERTIFIED
+    assert (told.alpha, told.delta, told.version, told.epoch) == (0.01, 0.05, "models/m/versions/3", "7")
+    assert (told.certificate, told.tau, told.coverage, told.error_bound) == ("m/7/1", 0.625, 0.75, 0.009)
+    assert (told.audits, told.audits_needed, told.requests) == (900, 120, 4_000)
+    assert (told.watermark_time.seconds, told.expire_time.seconds) == (140, 200)
+    assert (told.miss, told.HasField("reviewer_error"), told.digest, told.alarm) == (0.001, False, "ab", "")
+    assert told.advice == "120 more audits loosen it"
+    assert [(each.threshold, each.evidence) for each in told.thresholds] == [(0.75, 1.0), (0.625, 1.0), (0.5, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage"),
+    [
+        ({"second": 200}, pb.Certificate.PROVING),
+        ({"policy": msgspec.structs.replace(POLICY, scorer="max_softmax")}, pb.Certificate.PROVING),
+        ({"policy": msgspec.structs.replace(POLICY, alpha=0.005)}, pb.Certificate.SURVEYING),
+        ({"proved": msgspec.structs.replace(PROVED, alarm="10 % wrong")}, pb.Certificate.ALARMED),
+        ({"proved": msgspec.structs.replace(PROVED, tau=None)}, pb.Certificate.PROVING),
+        ({"proved": None}, pb.Certificate.PROVING),
+    ],
+)
+def test_what_is_not_in_force_any_more_is_not_told(changes: dict[str, Any], stage: int) -> None:
+    """After its end, after an alarm, after a change of the policy, whatever was counted a moment ago."""
+    told = _told(**changes)
+    assert told.stage == stage
+    assert not any(told.HasField(field) for field in ("tau", "coverage", "error_bound", "expire_time"))
+    assert told.certificate == ""
+
+
+def test_before_the_certifier_began_it_is_said_what_to_look_at() -> None:
+    """The promise stands in the policy, and nobody counts."""
+    told = _told(proved=None, standing=None)
+    assert told.stage == pb.Certificate.SURVEYING
+    assert "is `demur train --watch` running?" in told.advice
+    assert (told.alpha, told.audits, told.HasField("audits_needed")) == (0.01, 0, False)
