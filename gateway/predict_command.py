@@ -183,6 +183,8 @@ def _show(result: Result) -> None:
     grid.add_row("model", Text(f"{result.model} version {result.version}"))
     for rule in result.rules:
         grid.add_row(f"rule {rule.rule}", Text(f"{rule.evaluation}{' -> a person' if rule.defers else ''}"))
+    if result.certificate:
+        grid.add_row("certificate", Text(result.certificate))
     if result.deferral is not None:
         grid.add_row("deferral", Text(result.deferral.name))
         wait = result.expected_wait_seconds

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -125,6 +125,11 @@ Row: TypeAlias = (
 )
 
 
+# Made once: to look at the union of all rows takes ten times as long as to read one.
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final[msgspec.json.Decoder[Row]] = msgspec.json.Decoder(Row)
+
+
 class Link(msgspec.Struct, frozen=True, kw_only=True):
     """One row as it is kept: its bytes and its digest (hex)."""
 
@@ -134,16 +139,15 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(row: Row) -> bytes:
     """Return a row's bytes: JSON in the order of the fields, numbers as short as they read back the same."""
-    return msgspec.json.encode(row)
+    return _ENCODER.encode(row)
 
 
 def decode(body: bytes) -> Row:
     """Return the row of `body`; raises InvalidError where it is none."""
     try:
-        row: Row = msgspec.json.decode(body, type=Row)
+        return _DECODER.decode(body)
     except msgspec.DecodeError as error:
         raise InvalidError(f"ledger: expected a row, got {body[:100]!r}: {error}") from error
-    return row
 
 
 def genesis(model: str) -> str:
