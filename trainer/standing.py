@@ -10,7 +10,7 @@ from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certifier import Ground, Terms, fits, in_force
 from trainer.course import Course
-from trainer.quote import audits_needed
+from trainer.quote import Work, audits_needed
 
 # By how much more is audited where inputs are not what they were.
 _RAISED: Final = 3.0
@@ -102,6 +102,24 @@ def expected_error(course: Course, place: int) -> float:
     """
     wrong = float(course.wrong[place]) + _PRIOR_AUDITS * _PRIOR_SHARE * course.row.alpha
     return wrong / (float(course.weights[place]) + _PRIOR_AUDITS)
+
+
+def known_work(book: Book, alpha: float) -> Work | None:
+    """Return what there is to decide, as the evidence says, were `alpha` to be promised; None where it says nothing.
+
+    The wanted threshold is the loosest of the newest process that is thought to have at most half of alpha wrong.
+    """
+    if not book.courses or not book.requests_per_hour:
+        return None
+    course = book.courses[-1]
+    errors = [expected_error(course, place) for place in range(len(course.row.grid))]
+    place = max((place for place, error in enumerate(errors) if error <= alpha / 2), default=0)
+    share = coverage(book, course, course.row.grid[place])
+    if not share:
+        return None
+    return Work(
+        requests_per_hour=book.requests_per_hour, coverage=share, true_error=errors[place], model_error=errors[-1]
+    )
 
 
 def _before(book: Book, terms: Terms, now: int) -> Course | None:

@@ -55,7 +55,9 @@ def test_from_the_first_request_to_a_certificate(tmp_path: Path) -> None:
     world.run(1)
     assert world.rule is not None
     assert (world.rule.tau, world.rule.versions) == (None, ("1",))
-    assert standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0)).stage is Stage.SURVEYING
+    assert (
+        standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0)).stage is Stage.SURVEYING
+    )
     world.run(20)
     assert len(_of(ProcessRow, world)) == 1
     world.run(240)
@@ -120,7 +122,12 @@ def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactor
     known = world.book
     world.kill()
     again = world.book
-    assert (again.rows, again.digest, again.passed, again.alarm) == (known.rows, known.digest, known.passed, known.alarm)
+    assert (again.rows, again.digest, again.passed, again.alarm) == (
+        known.rows,
+        known.digest,
+        known.passed,
+        known.alarm,
+    )
     for course, before in zip(again.courses, known.courses, strict=True):
         np.testing.assert_allclose(course.state.peaks, before.state.peaks)
         assert course.steps == before.steps
@@ -130,7 +137,9 @@ def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactor
     assert finding.records == world.sent
     written = _written(world)
     for kind in (SampledRecord, LabelRow, ClosingRow):
-        places = [(kind, row.second, row.gateway, getattr(row, "counter", 0)) for row in written if isinstance(row, kind)]  # type: ignore[attr-defined] # all three have both
+        places = [
+            (kind, row.second, row.gateway, getattr(row, "counter", 0)) for row in written if isinstance(row, kind)
+        ]
         assert len(places) == len(set(places))
 
 
@@ -271,7 +280,9 @@ def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None
     assert (world.rule.version, world.rule.tau) == ("1", proved)
     world.run(60)
     processes = [row for row in _of(ProcessRow, world) if isinstance(row, ProcessRow)]
-    assert [row.version for row in processes] == ["1", "2", "1"], "for the first one counted the other's answers as errors"
+    assert [row.version for row in processes] == ["1", "2", "1"], (
+        "for the first one counted the other's answers as errors"
+    )
     assert _verified(world).agrees
 
 

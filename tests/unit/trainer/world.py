@@ -204,9 +204,7 @@ class World:
         if number >= q:
             return False
         gateway.counter += 1
-        scored = Scored(
-            version=gateway.version, scorer="margin", confidence=confidence, prediction=TRUE, eligible=True
-        )
+        scored = Scored(version=gateway.version, scorer="margin", confidence=confidence, prediction=TRUE, eligible=True)
         record = SampledRecord(
             second=second,
             gateway=gateway.name,
