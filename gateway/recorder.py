@@ -28,7 +28,7 @@ import msgspec
 import structlog
 
 from fallback.errors import DemurError, UnavailableError
-from gateway.sampler import Clock, Counts, Sampler
+from gateway.sampler import Clock, Counts, Sampler, Seen
 from gateway.samples import ClosingRow, JoinRow, Place
 from gateway.shipment import Rows, Shipment
 from gateway.spool import About, Entry, Kind, Position, Spool, boot
@@ -171,7 +171,7 @@ class Recorder:
         else:
             sampler.wrote()
 
-    def _write(self, second: int, entries: Sequence[Entry], counts: Counts) -> None:
+    def _write(self, second: int, entries: Sequence[Entry], seen: Seen | Counts) -> None:
         """Write a batch's entries, after what closes the seconds before."""
         sampler, current = self._sampler, self._current
         assert sampler is not None, "a turn that has no trouble has a sampler"
@@ -182,7 +182,7 @@ class Recorder:
             sampler.wrote()
         else:
             self._close_seconds(sampler, current.spool, second)
-        sampler.add(second, counts)
+        sampler.add(second, seen)
 
     def _keep(self, key: Key, recorded: Recorded) -> None:
         self._recorded[key] = recorded
@@ -208,18 +208,18 @@ class Turn:
         """Return what was recorded under a key before."""
         return self._recorder._recorded.get(key)  # noqa: SLF001 - as above
 
-    def write(self, entries: Sequence[Entry], counts: Counts, keys: Mapping[Key, Recorded]) -> None:
+    def write(self, entries: Sequence[Entry], seen: Seen | Counts, keys: Mapping[Key, Recorded]) -> None:
         """Put `entries` into the spool, in one write, and remember `keys`; raises DemurError, and nothing happened."""
         if self.trouble is not None:
             raise self.trouble
-        self._recorder._write(self.second, entries, counts)  # noqa: SLF001 - as above
+        self._recorder._write(self.second, entries, seen)  # noqa: SLF001 - as above
         for key, recorded in keys.items():
             self._recorder._keep(key, recorded)  # noqa: SLF001 - as above
 
-    def count(self, counts: Counts) -> None:
+    def count(self, seen: Seen | Counts) -> None:
         """Count what needs no record."""
         if self.trouble is None:
-            self._recorder._write(self.second, (), counts)  # noqa: SLF001 - as above
+            self._recorder._write(self.second, (), seen)  # noqa: SLF001 - as above
 
 
 def row_entry(row: ClosingRow | JoinRow) -> Entry:
