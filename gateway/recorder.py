@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import msgspec
 import structlog
@@ -76,16 +75,9 @@ class Recorder:
         """What waits on this machine's disk."""
         return sum(shipment.spool.size for shipment in self.shipments)
 
-    @contextmanager
-    def turn(self) -> Iterator[Turn]:
-        """Have the recorder for one batch."""
-        with self._lock:
-            second, trouble = self._second(), None
-            try:
-                self._open(second)
-            except DemurError as error:
-                trouble = error
-            yield Turn(self, second, trouble)
+    def turn(self) -> Turn:
+        """Return a batch's use of the recorder; a context manager, which holds the lock."""
+        return Turn(self)
 
     def sent(self, shipment: Shipment, rows: Rows, after: Position) -> None:
         """Hear that the certifier's stream has `rows` of a shipment, up to `after`."""
@@ -194,14 +186,32 @@ class Recorder:
 class Turn:
     """A batch's use of the recorder. All of it is in `second`. `trouble`: why nothing can be recorded."""
 
-    def __init__(self, recorder: Recorder, second: int, trouble: DemurError | None) -> None:
-        self.second = second
-        self.trouble = trouble
+    __slots__ = ("_recorder", "second", "trouble")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.second = 0
+        self.trouble: DemurError | None = None
         self._recorder = recorder
+
+    def __enter__(self) -> Self:
+        recorder = self._recorder
+        recorder._lock.acquire()  # noqa: SLF001 - a turn is a part of its recorder
+        try:
+            self.second = recorder._second()  # noqa: SLF001 - as above
+            recorder._open(self.second)  # noqa: SLF001 - as above
+        except DemurError as error:
+            self.trouble = error
+        except BaseException:
+            recorder._lock.release()  # noqa: SLF001 - as above
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._recorder._lock.release()  # noqa: SLF001 - as above
 
     def place(self) -> Place:
         """Return where the next sampled request stands."""
-        sampler = self._recorder._sampler  # noqa: SLF001 - a turn is a part of its recorder
+        sampler = self._recorder._sampler  # noqa: SLF001 - as above
         return (self.second, "", 0) if sampler is None else sampler.place(self.second)
 
     def recorded(self, key: Key) -> Recorded | None:
