@@ -19,7 +19,7 @@ import structlog
 
 from fallback.errors import DemurError
 from gateway.recorder import Key, Recorded, row_entry
-from gateway.sampler import NOTHING, Counts, Sampler, count
+from gateway.sampler import Sampler, Seen
 from gateway.samples import ClosingRow, JoinRow, SampledRecord
 from gateway.shipment import Shipment
 from gateway.spool import Kind, Spool, boot, locked
@@ -88,17 +88,16 @@ def _end(gateway: str, closed: int, records: list[SampledRecord]) -> list[Closin
     """Return what closes the last second; of requests that were not sampled nothing is known there."""
     sampler = Sampler(gateway, closed + 1)
     for second in sorted({record.second for record in records}):
-        sampler.add(second, _counts([record for record in records if record.second == second]))
+        sampler.add(second, _seen([record for record in records if record.second == second]))
     return sampler.end()
 
 
-def _counts(records: list[SampledRecord]) -> Counts:
-    scored = [(record, record.scored[0]) for record in records if record.scored]
-    if not scored:
-        return NOTHING
-    return count(
-        np.array([each.confidence for _, each in scored]),
-        eligible=np.array([each.eligible for _, each in scored]),
-        answered=np.array([each.eligible and record.q < 1 for record, each in scored]),
+def _seen(records: list[SampledRecord]) -> Seen:
+    scored = [record.scored[0] for record in records]
+    return Seen(
+        scores=np.array([each.confidence for each in scored]),
+        eligible=np.array([each.eligible for each in scored]),
+        deferred=np.array([record.q == 1 for record in records]),
+        unreviewed=np.zeros(len(records), np.bool_),
         sampled=len(records),
     )

@@ -23,6 +23,8 @@ from gateway.wire import serialise
 # Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
 _SHOWN_ELEMENTS_MAX: Final = 1_000
 _DOUBLE_BYTES: Final = 8
+# Of what is answered without a doubt nothing but the audit speaks for a person.
+_AUDITED: Final = "audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ def parking(
             confidence=float(decisions.confidence[place]),
         ),
         draw=sampling.draw if sampling is not None else _draw(request, prepared, decisions, row, place),
-        reasons=decisions.reasons(place),
+        reasons=(_AUDITED,) if audit and not decisions.unreviewed[place] else decisions.reasons(place),
         audit=audit,
         callback=request.callback,
         priority=request.priority,

@@ -17,18 +17,17 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import msgspec
 import structlog
 
 from fallback.errors import DemurError, UnavailableError
-from gateway.sampler import Clock, Counts, Sampler
+from gateway.sampler import Clock, Counts, Sampler, Seen
 from gateway.samples import ClosingRow, JoinRow, Place
 from gateway.shipment import Rows, Shipment
 from gateway.spool import About, Entry, Kind, Position, Spool, boot
@@ -76,16 +75,9 @@ class Recorder:
         """What waits on this machine's disk."""
         return sum(shipment.spool.size for shipment in self.shipments)
 
-    @contextmanager
-    def turn(self) -> Iterator[Turn]:
-        """Have the recorder for one batch."""
-        with self._lock:
-            second, trouble = self._second(), None
-            try:
-                self._open(second)
-            except DemurError as error:
-                trouble = error
-            yield Turn(self, second, trouble)
+    def turn(self) -> Turn:
+        """Return a batch's use of the recorder; a context manager, which holds the lock."""
+        return Turn(self)
 
     def sent(self, shipment: Shipment, rows: Rows, after: Position) -> None:
         """Hear that the certifier's stream has `rows` of a shipment, up to `after`."""
@@ -171,7 +163,7 @@ class Recorder:
         else:
             sampler.wrote()
 
-    def _write(self, second: int, entries: Sequence[Entry], counts: Counts) -> None:
+    def _write(self, second: int, entries: Sequence[Entry], seen: Seen | Counts) -> None:
         """Write a batch's entries, after what closes the seconds before."""
         sampler, current = self._sampler, self._current
         assert sampler is not None, "a turn that has no trouble has a sampler"
@@ -182,7 +174,7 @@ class Recorder:
             sampler.wrote()
         else:
             self._close_seconds(sampler, current.spool, second)
-        sampler.add(second, counts)
+        sampler.add(second, seen)
 
     def _keep(self, key: Key, recorded: Recorded) -> None:
         self._recorded[key] = recorded
@@ -194,32 +186,50 @@ class Recorder:
 class Turn:
     """A batch's use of the recorder. All of it is in `second`. `trouble`: why nothing can be recorded."""
 
-    def __init__(self, recorder: Recorder, second: int, trouble: DemurError | None) -> None:
-        self.second = second
-        self.trouble = trouble
+    __slots__ = ("_recorder", "second", "trouble")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.second = 0
+        self.trouble: DemurError | None = None
         self._recorder = recorder
+
+    def __enter__(self) -> Self:
+        recorder = self._recorder
+        recorder._lock.acquire()  # noqa: SLF001 - a turn is a part of its recorder
+        try:
+            self.second = recorder._second()  # noqa: SLF001 - as above
+            recorder._open(self.second)  # noqa: SLF001 - as above
+        except DemurError as error:
+            self.trouble = error
+        except BaseException:
+            recorder._lock.release()  # noqa: SLF001 - as above
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._recorder._lock.release()  # noqa: SLF001 - as above
 
     def place(self) -> Place:
         """Return where the next sampled request stands."""
-        sampler = self._recorder._sampler  # noqa: SLF001 - a turn is a part of its recorder
+        sampler = self._recorder._sampler  # noqa: SLF001 - as above
         return (self.second, "", 0) if sampler is None else sampler.place(self.second)
 
     def recorded(self, key: Key) -> Recorded | None:
         """Return what was recorded under a key before."""
         return self._recorder._recorded.get(key)  # noqa: SLF001 - as above
 
-    def write(self, entries: Sequence[Entry], counts: Counts, keys: Mapping[Key, Recorded]) -> None:
+    def write(self, entries: Sequence[Entry], seen: Seen | Counts, keys: Mapping[Key, Recorded]) -> None:
         """Put `entries` into the spool, in one write, and remember `keys`; raises DemurError, and nothing happened."""
         if self.trouble is not None:
             raise self.trouble
-        self._recorder._write(self.second, entries, counts)  # noqa: SLF001 - as above
+        self._recorder._write(self.second, entries, seen)  # noqa: SLF001 - as above
         for key, recorded in keys.items():
             self._recorder._keep(key, recorded)  # noqa: SLF001 - as above
 
-    def count(self, counts: Counts) -> None:
+    def count(self, seen: Seen | Counts) -> None:
         """Count what needs no record."""
         if self.trouble is None:
-            self._recorder._write(self.second, (), counts)  # noqa: SLF001 - as above
+            self._recorder._write(self.second, (), seen)  # noqa: SLF001 - as above
 
 
 def row_entry(row: ClosingRow | JoinRow) -> Entry:

@@ -8,7 +8,7 @@ that sampled nothing are put together: a closing row says that nothing more come
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from gateway.samples import HISTOGRAM_BINS, ClosingRow, JoinRow, Place
 IDLE_SECONDS: Final = 10
 # After a step back the clock runs at this share of its pace until the time of day has caught up.
 _SLOWED: Final = 0.5
+_SEEN_MAX: Final = 512
 
 
 class Clock:
@@ -65,15 +66,33 @@ class Counts:
 NOTHING: Final = Counts()
 
 
-def count(
-    scores: NDArray[np.float64], *, eligible: NDArray[np.bool_], answered: NDArray[np.bool_], sampled: int
-) -> Counts:
-    """Return the counts of requests with these `scores` in [0, 1]; the histogram is that of the eligible ones."""
-    bins = np.minimum((scores[eligible] * HISTOGRAM_BINS).astype(np.intp), HISTOGRAM_BINS - 1)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """A batch of requests, to be counted: what was decided of each, and how many records there are of them.
+
+    `which` of them are counted; None: all. Counting many batches at once costs little more than counting one.
+    """
+
+    scores: NDArray[np.float64]
+    eligible: NDArray[np.bool_]
+    deferred: NDArray[np.bool_]
+    unreviewed: NDArray[np.bool_]
+    which: NDArray[np.bool_] | None = None
+    sampled: int = 0
+
+
+def count(batches: Sequence[Seen]) -> Counts:
+    """Return the counts of all `batches` together; scores in [0, 1], the histogram is that of the eligible ones."""
+    if not batches:
+        return NOTHING
+    columns = [(seen.scores, seen.eligible, seen.deferred | seen.unreviewed, seen.which) for seen in batches]
+    chosen = [each if each[3] is None else tuple(column[each[3]] for column in each[:3]) for each in columns]
+    scores, eligible, unanswered = (np.concatenate([each[place] for each in chosen]) for place in range(3))
+    bins = np.clip((scores[eligible] * HISTOGRAM_BINS).astype(np.intp), 0, HISTOGRAM_BINS - 1)
     return Counts(
         eligible=int(np.count_nonzero(eligible)),
-        answered=int(np.count_nonzero(answered)),
-        sampled=sampled,
+        answered=int(np.count_nonzero(~unanswered)),
+        sampled=sum(seen.sampled for seen in batches),
         histogram=tuple(np.bincount(bins, minlength=HISTOGRAM_BINS).tolist()),
     )
 
@@ -86,7 +105,10 @@ class Sampler:
         self.join = JoinRow(second=second, gateway=gateway)
         self._counter = 0
         self._closed = second - 1
-        self._open: tuple[int, Counts] | None = None
+        self._open: int | None = None
+        self._counts = NOTHING
+        # Of the open second too; counted when they are many, or it is over.
+        self._seen: list[Seen] = []
         self._due: list[tuple[int, Counts]] = []
 
     def place(self, second: int) -> Place:
@@ -94,11 +116,16 @@ class Sampler:
         self._counter += 1
         return second, self.gateway, self._counter
 
-    def add(self, second: int, counts: Counts) -> None:
+    def add(self, second: int, more: Seen | Counts) -> None:
         """Count requests of `second`, which is now or was the last that anything was counted in."""
         self._turn(second)
-        before = self._open[1] if self._open is not None else NOTHING
-        self._open = second, before + counts
+        self._open = second
+        if isinstance(more, Counts):
+            self._counts += more
+            return
+        self._seen.append(more)
+        if len(self._seen) >= _SEEN_MAX:
+            self._total()
 
     def due(self, second: int) -> list[ClosingRow]:
         """Return what closes the seconds before `second`, to be written before anything of it; see `wrote`."""
@@ -119,20 +146,25 @@ class Sampler:
     def end(self) -> list[ClosingRow]:
         """Return what closes everything, for good; nothing may be added any more."""
         if self._open is None:
-            after = self._due[-1][0] if self._due else self._closed
-            self._open = after + 1, NOTHING
-        second, counts = self._open
-        return [*(self._closing(*each) for each in self._due), self._closing(second, counts, final=True)]
+            self._open = (self._due[-1][0] if self._due else self._closed) + 1
+        last = self._closing(self._open, self._total(), final=True)
+        return [*(self._closing(*each) for each in self._due), last]
 
     def _turn(self, second: int) -> None:
         """Let an open second that is over be due."""
-        if self._open is None or self._open[0] >= second:
+        if self._open is None or self._open >= second:
             return
-        over, counts = self._open
-        self._open = None
+        over, counts = self._open, self._total()
+        self._open, self._counts = None, NOTHING
         if self._due and not counts.sampled and not self._due[-1][1].sampled:
             counts += self._due.pop()[1]
         self._due.append((over, counts))
+
+    def _total(self) -> Counts:
+        """Return the counts of the open second."""
+        self._counts += count(self._seen)
+        self._seen.clear()
+        return self._counts
 
     def _closing(self, second: int, counts: Counts, *, final: bool = False) -> ClosingRow:
         return ClosingRow(

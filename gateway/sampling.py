@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -19,7 +19,7 @@ from gateway.parking import Sampling, parking
 from gateway.policy import Decisions, draw
 from gateway.recorder import Key, Recorded, Turn
 from gateway.request import Request, row_key
-from gateway.sampler import Counts, count
+from gateway.sampler import Seen
 from gateway.samples import AGREEMENT_SHARE, SampledRecord, Scored, agreement_epoch, place_text
 from gateway.spool import Entry, Kind
 
@@ -85,20 +85,29 @@ def record(turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, 
     """Record the sampled rows of a batch before anybody is answered."""
     chosen = decisions.deferred | decisions.audited
     sampled, drawn = Sampled(), _Drawn()
-    first = 0
-    for job in jobs:
-        for row in np.flatnonzero(chosen[first : first + job.rows]).tolist() if chosen.any() else ():
-            sampled.samplings[first + row] = _row(turn, job, live, decisions, epoch, first, row, drawn)
-        first += job.rows
+    for job, first, row in _rows(jobs, np.flatnonzero(chosen).tolist()):
+        sampled.samplings[first + row] = _row(turn, job, live, decisions, epoch, first, row, drawn)
     sampled.records = len(drawn.records)
+    seen = _seen(decisions, _except(len(chosen), drawn.again), sampled.records)
     try:
         # An audit before its record: what a write that is cut short leaves has no record without its audit.
-        counts = _counts(decisions, _except(len(chosen), drawn.again), sampled.records)
-        turn.write([*drawn.audits, *drawn.records], counts, drawn.keys)
+        turn.write([*drawn.audits, *drawn.records], seen, drawn.keys)
     except DemurError as error:
         sampled.refusal = error
-        turn.count(_counts(decisions, _answerable(jobs, chosen), 0))
+        turn.count(_seen(decisions, _answerable(jobs, chosen), 0))
     return sampled
+
+
+def _rows(jobs: Sequence[Asked], places: Sequence[int]) -> Iterator[tuple[Asked, int, int]]:
+    """Find rows of the batch, in order: each one's request, the request's first row there, and which row of it."""
+    waiting = iter(jobs)
+    job, first, end = None, 0, 0
+    for place in places:
+        while place >= end:
+            job = next(waiting)
+            first, end = end, end + job.rows
+        assert job is not None, "a batch has a request for each row"
+        yield job, first, place - first
 
 
 def _row(
@@ -160,11 +169,15 @@ def _record(place: tuple[int, str, int], drawn: Draw, live: Live, decisions: Dec
     )
 
 
-def _counts(decisions: Decisions, which: NDArray[np.bool_] | None, sampled: int) -> Counts:
-    answered = ~(decisions.deferred | decisions.unreviewed)
-    if which is None:
-        return count(decisions.scores, eligible=decisions.eligible, answered=answered, sampled=sampled)
-    return count(decisions.scores[which], eligible=decisions.eligible[which], answered=answered[which], sampled=sampled)
+def _seen(decisions: Decisions, which: NDArray[np.bool_] | None, sampled: int) -> Seen:
+    return Seen(
+        scores=decisions.scores,
+        eligible=decisions.eligible,
+        deferred=decisions.deferred,
+        unreviewed=decisions.unreviewed,
+        which=which,
+        sampled=sampled,
+    )
 
 
 def _except(rows: int, left_out: Sequence[int]) -> NDArray[np.bool_] | None:

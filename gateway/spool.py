@@ -43,6 +43,8 @@ _HEAD: Final = struct.Struct("<IIB")
 _LOCK: Final = "lock"
 _ABOUT: Final = "about.json"
 _MARK: Final = "mark.json"
+# Always as many, in one write of less than a page: a process that is killed leaves the old mark or the new one.
+_MARK_BYTES: Final = 256
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -119,6 +121,7 @@ class Spool:
         self.end: Position = last, self._sizes.setdefault(last, 0)
         self.damaged = False
         self._file: int | None = None
+        self._mark_file: int | None = None
         self._torn = False
 
     @classmethod
@@ -225,20 +228,22 @@ class Spool:
 
         Raises nothing: a mark that cannot be written has something read twice after a crash, no more.
         """
-        new = self.folder / f"{_MARK}.new"
         try:
             # First of all room, which a full disk lacks.
             self._delete(before=min(mark.closed, mark.parked)[0])
-            new.write_bytes(msgspec.json.encode(mark))
-            new.replace(self.folder / _MARK)
+            if self._mark_file is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+                self._mark_file = os.open(self.folder / _MARK, flags, 0o600)
+            os.pwrite(self._mark_file, msgspec.json.encode(mark).ljust(_MARK_BYTES), 0)
         except OSError as error:
             log.warning("a spool's mark cannot be written", folder=str(self.folder), error=str(error))
 
     def close(self) -> None:
         """Let go of it; another gateway may take it over."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        for file in (self._file, self._mark_file):
+            if file is not None:
+                os.close(file)
+        self._file = self._mark_file = None
         if self._locking is not None:
             os.close(self._locking)
             self._locking = None

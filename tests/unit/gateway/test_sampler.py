@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sampler import IDLE_SECONDS, Clock, Counts, Sampler, count
+from gateway.sampler import IDLE_SECONDS, NOTHING, Clock, Counts, Sampler, Seen, count
 from gateway.samples import HISTOGRAM_BINS
 
 
@@ -61,11 +61,45 @@ def test_counts_are_of_the_eligible() -> None:
     """The histogram holds each eligible score once, 1.0 in the last bin."""
     scores = np.array([0.0, 0.049, 0.05, 0.5, 1.0, 0.7])
     eligible = np.array([True, True, True, True, True, False])
-    found = count(scores, eligible=eligible, answered=np.array([False] * 5 + [False]), sampled=6)
-    assert (found.eligible, found.answered, found.sampled) == (5, 0, 6)
+    seen = Seen(
+        scores=scores,
+        eligible=eligible,
+        deferred=np.array([True, True, False, False, False, True]),
+        unreviewed=np.array([False, False, True, False, False, False]),
+        sampled=3,
+    )
+    found = count([seen])
+    assert (found.eligible, found.answered, found.sampled) == (5, 2, 3)
     assert sum(found.histogram) == 5
     assert (found.histogram[0], found.histogram[1], found.histogram[10], found.histogram[-1]) == (2, 1, 1, 1)
     assert len(found.histogram) == HISTOGRAM_BINS
+
+
+@given(st.lists(st.lists(st.tuples(st.floats(0, 1), *[st.booleans()] * 4), max_size=5), max_size=5))
+def test_batches_are_counted_together_as_one_by_one(batches: list[list[tuple[float, bool, bool, bool, bool]]]) -> None:
+    """Batches of which some rows are left out give the same counts at once, one after the other, and in a sampler."""
+    seen = [_seen(rows) for rows in batches]
+    alone = sum((count([each]) for each in seen), NOTHING)
+    assert count(seen) == alone
+    sampler = Sampler("g", 100)
+    for each in seen:
+        sampler.add(100, each)
+    (row,) = sampler.end()
+    assert (row.eligible, row.answered, row.sampled) == (alone.eligible, alone.answered, alone.sampled)
+    assert row.histogram == alone.histogram
+
+
+def _seen(rows: list[tuple[float, bool, bool, bool, bool]]) -> Seen:
+    scores, *flags = zip(*rows, strict=True) if rows else ([],) * 5
+    eligible, deferred, unreviewed, which = (np.array(column, np.bool_) for column in flags)
+    return Seen(
+        scores=np.array(scores, np.float64),
+        eligible=eligible,
+        deferred=deferred,
+        unreviewed=unreviewed,
+        which=None if which.all() else which,
+        sampled=len(rows),
+    )
 
 
 def test_a_second_is_closed_before_anything_of_a_later_one() -> None:
