@@ -1,6 +1,7 @@
 """The stream's client: sends each request once, at the rate of the orders, and writes down what came back.
 
-A call that is refused because there is no room is made again with the same key; any other failure is one.
+A call that is refused because there is no room, or that a gateway did not answer that is away, is made again with the
+same key; any other failure is one.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Sender:
                     subject=(show(request, row), "text/plain"),
                     idempotency_key=f"{given.run}-{request}",
                     timeout_seconds=given.call_seconds,
+                    attempts=ATTEMPTS_MAX,
                 )
             except FullError as error:
                 if not left:
