@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +19,35 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
+from gateway import stack
+
 SECONDS_MAX = 240
 REQUESTS = 1500
+# After the stack is up: by then most that is to come is still to come.
+KILL_SECONDS = 15.0
 pytestmark = pytest.mark.timeout(SECONDS_MAX + 20)
 
 
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("DEMUR_")}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "gateway.cli", "demo", "stream", *arguments],
         cwd=folder,
         env=env,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=SECONDS_MAX,
     )
+
+
+def _kill(data: Path, name: str) -> None:
+    """Kill one process of the run's stack, which its supervisor starts again."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while (found := stack.read(data)) is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert found is not None
+    time.sleep(KILL_SECONDS)
+    os.kill(found.pids[name], signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +65,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def ran(
     files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    """The stream, run once for all tests of this module, and the object on the last line of its output."""
+    """The stream, run once for all tests of this module, and the object on the last line of its output.
+
+    Its gateway is killed on the way, with audits that may not be parked yet.
+    """
     scores, labels = map(str, files)
     wishes = ("--alpha", "0.05", "--requests", str(REQUESTS), "--rate", "50", "--error-rate", "0.02")
-    done = _run(tmp_path_factory.mktemp("run"), "--scores", scores, "--labels", labels, *wishes, "--json")
-    assert done.stdout, done.stderr
-    return done, json.loads(done.stdout.splitlines()[-1])
+    folder = tmp_path_factory.mktemp("run")
+    run = ("--scores", scores, "--labels", labels, *wishes, "--json", "--keep", str(folder / "kept"))
+    with _start(folder, *run) as process:
+        _kill(folder / "kept" / "data", "serve")
+        out, err = process.communicate(timeout=SECONDS_MAX)
+    assert out, err
+    return subprocess.CompletedProcess(run, process.returncode, out, err), json.loads(out.splitlines()[-1])
 
 
 def test_every_promise_but_the_one_of_chance_is_kept(ran: tuple[Any, dict[str, Any]]) -> None:
-    """Each request came back, nothing is left open, and the certificate computes again from the ledger alone."""
+    """Though a gateway was killed: each request came back, nothing is left open, and the ledger alone proves it."""
     done, got = ran
     # That a true risk is above alpha may happen in one run of twenty.
     chance = {"thresholds in force whose true risk is above alpha", "error among answers under a certificate"}
@@ -83,9 +105,8 @@ def test_the_promise_is_proved_and_kept(ran: tuple[Any, dict[str, Any]]) -> None
 def test_what_cannot_be_streamed_is_refused_at_once(files: tuple[Path, Path], tmp_path: Path) -> None:
     """Before anything is started, by the option's name."""
     scores, labels = map(str, files)
-    done = _run(tmp_path, "--scores", labels, "--labels", labels, "--alpha", "0.05")
-    assert done.returncode != 0
-    assert "--scores: expected an array" in done.stderr + done.stdout
-    done = _run(tmp_path, "--scores", scores, "--labels", labels, "--alpha", "0.9")
-    assert done.returncode != 0
-    assert "--alpha" in done.stderr
+    for given, alpha, said in ((labels, "0.05", "--scores: expected an array"), (scores, "0.9", "--alpha")):
+        with _start(tmp_path, "--scores", given, "--labels", labels, "--alpha", alpha) as process:
+            _, err = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert said in err
