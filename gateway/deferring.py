@@ -21,6 +21,7 @@ from fallback.deferral import Parking
 from fallback.errors import ConflictError, DemurError, FullError, OverdueError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
+from gateway.hold_off import HoldOff
 from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
@@ -152,8 +153,16 @@ class Deferring:
     """Parks. `parkings_max` bounds the rows on their way; `redis_away` says what a client gets while Redis is."""
 
     def __init__(
-        self, *, queue: Queue, slow: SlowLoop, metrics: Metrics, parkings_max: int, redis_away: RedisAway
+        self,
+        *,
+        queue: Queue,
+        slow: SlowLoop,
+        metrics: Metrics,
+        parkings_max: int,
+        redis_away: RedisAway,
+        hold_off: HoldOff | None = None,
     ) -> None:
+        self.hold_off = hold_off or HoldOff()
         self._queue = queue
         self._slow = slow
         self._metrics = metrics
@@ -211,6 +220,7 @@ class Deferring:
             parked: dict[int, dict[int, Parked | DemurError]] = {}
             for (declined, row), verdict in zip(rows, verdicts, strict=True):
                 parked.setdefault(id(declined), {})[row] = verdict
+                self._note(live, verdict)
             for declined in wanted:
                 self._tell(declined, parked[id(declined)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
@@ -220,6 +230,13 @@ class Deferring:
         finally:
             self._leave(batch)
             self._metrics.stage_seconds.labels(live.version.model, "park").observe(time.monotonic() - start)
+
+    def _note(self, live: Live, verdict: Parked | DemurError) -> None:
+        """Remember whether the queue takes anything now."""
+        if isinstance(verdict, Parked):
+            self.hold_off.heard()
+        elif self._redis_away == "refuse" or not isinstance(verdict, UnavailableError):
+            self.hold_off.failed(live.manifest.review_queue, verdict)
 
     async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:
         if not parkings:

@@ -285,14 +285,17 @@ class Pipeline:
         with self._recorder.turn() as turn:
             decisions = self._judge(jobs, live, outputs, rows, epoch, second=turn.second)
             assert decisions is not None, "only models with labels are under certification"
-            sampled = record(turn, jobs, live, decisions, epoch)
-        if sampled.refusal is not None:
-            self._metrics.unsampled.labels(self.model).inc(len(sampled.samplings))
+            hold_off = self._deferring.hold_off.why(live.manifest.review_queue) if decisions.tau is None else None
+            sampled = record(turn, jobs, live, decisions, epoch, hold_off)
+        refusing = sampled.refusal is not None and sampled.due > 0
+        if sampled.refusal is not None and refusing:
+            self._metrics.unsampled.labels(self.model).inc(sampled.due)
             if not self._refusing:
                 log.error("what would be sampled is refused", model=self.model, error=sampled.refusal.message)
         elif sampled.records:
             self._metrics.sampled.labels(self.model).inc(sampled.records)
-        self._refusing = sampled.refusal is not None
+        if sampled.due:
+            self._refusing = refusing
         return decisions, sampled
 
     def _judge(

@@ -6,7 +6,8 @@ second, what closes it, the records of the next one. Whoever reads it in order c
 
 A batch is one write: what closes earlier seconds, the audits with all that is to be parked, the records. An audit
 stands before its record, so that a write that was cut short leaves no record without its audit. What cannot be written
-is not sampled, and who asked is refused.
+is not sampled, and who asked is refused. Whether anything is recorded is known before a batch is looked at: were
+sure and unsure requests left out by different rules, what is left would be no sample.
 
 Seconds also end while nobody asks: the shipping loop calls `tick`. A gateway that was silent for long may have been
 declared lost; it ends its name and goes on under another. A request that is tried again under its key, in
@@ -33,6 +34,9 @@ from gateway.shipment import Rows, Shipment
 from gateway.spool import About, Entry, Kind, Position, Spool, boot
 
 _NAME_BYTES: Final = 6
+# After a write that failed nothing is recorded for so long: a disk that is full to the brim may have room for what is
+# small, and what is evidence must not depend on that.
+_FAILED_SECONDS: Final = 5
 # Epoch and request key.
 Key: TypeAlias = tuple[str, str]
 
@@ -62,6 +66,8 @@ class Recorder:
         self._current: Shipment | None = None
         self._recorded: OrderedDict[Key, Recorded] = OrderedDict()
         self._closed = False
+        # When a write last failed, and why.
+        self._failed = -_FAILED_SECONDS, DemurError("nothing failed yet")
         # A name joins after the last second of the one before, which others may have passed by then.
         self._first = 0
 
@@ -126,6 +132,14 @@ class Recorder:
     def _second(self) -> int:
         return max(self._clock.second(), self._first)
 
+    def _ready(self, second: int) -> None:
+        """Raise DemurError where nothing may be recorded now: that is known before anybody looks at what is asked."""
+        if second < self._failed[0] + _FAILED_SECONDS:
+            raise self._failed[1]
+        self._open(second)
+        if self._current is not None:
+            self._current.spool.check()
+
     def _open(self, second: int) -> None:
         if self._closed:
             raise UnavailableError("the gateway is stopping", retry_after_seconds=1.0)
@@ -170,7 +184,11 @@ class Recorder:
         assert current is not None, "and its spool"
         if entries:
             due = sampler.due(second)
-            current.spool.append([*map(row_entry, due), *entries])
+            try:
+                current.spool.append([*map(row_entry, due), *entries])
+            except DemurError as error:
+                self._failed = second, error
+                raise
             sampler.wrote()
         else:
             self._close_seconds(sampler, current.spool, second)
@@ -198,7 +216,7 @@ class Turn:
         recorder._lock.acquire()  # noqa: SLF001 - a turn is a part of its recorder
         try:
             self.second = recorder._second()  # noqa: SLF001 - as above
-            recorder._open(self.second)  # noqa: SLF001 - as above
+            recorder._ready(self.second)  # noqa: SLF001 - as above
         except DemurError as error:
             self.trouble = error
         except BaseException:
@@ -228,7 +246,7 @@ class Turn:
 
     def count(self, seen: Seen | Counts) -> None:
         """Count what needs no record."""
-        if self.trouble is None:
+        if self._recorder._sampler is not None:  # noqa: SLF001 - as above
             self._recorder._write(self.second, (), seen)  # noqa: SLF001 - as above
 
 

@@ -64,8 +64,12 @@ class Epoch:
 
 @dataclass(slots=True, kw_only=True)
 class Sampled:
-    """What was recorded of a batch, by row of the batch. `refusal`: why it could not be; then nobody is sampled."""
+    """What was recorded of a batch, by row of the batch. `refusal`: why it could not be; then nobody is sampled.
 
+    `due` rows were to be sampled, `records` of them are new records.
+    """
+
+    due: int = 0
     samplings: dict[int, Sampling] = field(default_factory=dict)
     records: int = 0
     refusal: DemurError | None = None
@@ -81,11 +85,17 @@ class _Drawn:
     again: list[int] = field(default_factory=list)
 
 
-def record(turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, epoch: Epoch) -> Sampled:
-    """Record the sampled rows of a batch before anybody is answered."""
+def record(
+    turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, epoch: Epoch, refusal: DemurError | None
+) -> Sampled:
+    """Record the sampled rows of a batch before anybody is answered; with a `refusal` nothing is."""
     chosen = decisions.deferred | decisions.audited
-    sampled, drawn = Sampled(), _Drawn()
-    for job, first, row in _rows(jobs, np.flatnonzero(chosen).tolist()):
+    places = np.flatnonzero(chosen).tolist()
+    sampled, drawn = Sampled(due=len(places), refusal=refusal or turn.trouble), _Drawn()
+    if sampled.refusal is not None:
+        turn.count(_seen(decisions, _answerable(jobs, chosen), 0))
+        return sampled
+    for job, first, row in _rows(jobs, places):
         sampled.samplings[first + row] = _row(turn, job, live, decisions, epoch, first, row, drawn)
     sampled.records = len(drawn.records)
     seen = _seen(decisions, _except(len(chosen), drawn.again), sampled.records)

@@ -29,6 +29,7 @@ from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
 from gateway.deferring import Deferring, SlowLoop, end_all
+from gateway.hold_off import HoldOff
 from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage
 from gateway.model import probe
@@ -145,12 +146,14 @@ class Gateway:
         self.queue = Queue.connect(self._config)
         self.documents = Documents.connect(self._config)
         self.arrivals = Arrivals.connect(self._config)
+        hold_off = HoldOff()
         self.shipping = Shipping(
             recorders=self._recorders,
             arrivals=self.arrivals,
             queue=self.queue,
             metrics=self.metrics,
             rejoin_seconds=self.settings.rejoin_seconds,
+            hold_off=hold_off,
         )
         self.watch = Watch(
             documents=self.documents,
@@ -166,6 +169,7 @@ class Gateway:
             metrics=self.metrics,
             parkings_max=self.settings.parkings_max,
             redis_away=self.settings.redis_away,
+            hold_off=hold_off,
         )
         # A server that forgets is refused; one that is away is not waited for.
         with contextlib.suppress(UnavailableError):

@@ -16,12 +16,13 @@ from typing import Final
 
 import structlog
 
-from fallback.arrivals import Arrivals
+from fallback.arrivals import START, Arrivals
 from fallback.deferral import Parking
 from fallback.errors import DemurError, FullError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.adoption import adopt
 from gateway.deferring import end_all
+from gateway.hold_off import HoldOff
 from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
@@ -34,6 +35,8 @@ _PAUSE_SECONDS_MAX: Final = 5.0
 _PARK_PAUSE_SECONDS_MAX: Final = 60.0
 # With these pauses about an hour.
 _TRIES_MAX: Final = 70
+# No model is called so: its stream is empty.
+_NOBODY: Final = "-"
 
 log = structlog.get_logger(__name__)
 
@@ -61,8 +64,16 @@ class Shipping:
     """The tasks; belongs to one event loop. `rejoin_seconds`: after how long a silence a gateway takes another name."""
 
     def __init__(
-        self, *, recorders: Recorders, arrivals: Arrivals, queue: Queue, metrics: Metrics, rejoin_seconds: float
+        self,
+        *,
+        recorders: Recorders,
+        arrivals: Arrivals,
+        queue: Queue,
+        metrics: Metrics,
+        rejoin_seconds: float,
+        hold_off: HoldOff,
     ) -> None:
+        self._hold_off = hold_off
         self._recorders = recorders
         self._arrivals = arrivals
         self._queue = queue
@@ -85,9 +96,17 @@ class Shipping:
                 if recorder.shipments and recorder.model not in self._tasks:
                     self._begin(recorder)
             await asyncio.sleep(LOOK_SECONDS)
+            if self._hold_off.away:
+                await self._knock()
             if loop.time() >= looked + ADOPT_SECONDS:
                 looked = loop.time()
                 await self.adopt()
+
+    async def _knock(self) -> None:
+        """Find out whether the server is back, without a request that would count as an error if it is not."""
+        with contextlib.suppress(DemurError):
+            await self._arrivals.read(_NOBODY, START, count=1)
+            self._hold_off.heard()
 
     async def close(self) -> None:
         """End every name in good order, and send and park what can be, for a few seconds at most."""

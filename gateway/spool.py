@@ -166,18 +166,24 @@ class Spool:
         `spare`: may take what is kept back for small rows. Raises FullError where the spool or the disk is full,
         UnavailableError where the disk cannot be written.
         """
-        content = b"".join(frame(kind, payload) for kind, payload in entries)
-        room = self._bytes_max + (SPARE_BYTES if spare else 0)
-        if (size := self.size) + len(content) > room:
+        self.check(spare=spare)
+        try:
+            self._write(b"".join(frame(kind, payload) for kind, payload in entries))
+        except OSError as error:
+            raise _trouble(self.folder, error) from error
+
+    def check(self, *, spare: bool = False) -> None:
+        """Raise FullError where the spool is full.
+
+        Where it is not, one write more has room, whatever it weighs: did a large one not fit where a small one does, it
+        would depend on what was asked whether it is evidence.
+        """
+        if (size := self.size) >= self._bytes_max + (SPARE_BYTES if spare else 0):
             raise FullError(
                 f"spool of model {self.about.model!r}: {size} bytes wait for Redis, at most {self._bytes_max} may "
                 "(gateway.spool_bytes_max)",
                 retry_after_seconds=FULL_RETRY_SECONDS,
             )
-        try:
-            self._write(content)
-        except OSError as error:
-            raise _trouble(self.folder, error) from error
 
     def read(
         self, start: Position, kind: Kind, *, count: int, bytes_max: int

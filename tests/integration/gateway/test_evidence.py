@@ -49,6 +49,7 @@ PROVED: Final = Certification(
     begin_second=0,
     expire_second=2**40,
 )
+UNPROVED: Final = msgspec.structs.replace(PROVED, tau=None, certificate="", version="")
 REQUESTS: Final = 30
 SECONDS: Final = 20.0
 # Serves until it is killed; the configuration is in the environment and in demur.toml.
@@ -186,7 +187,7 @@ def test_what_is_sampled_is_recorded_with_its_place_and_comes_to_the_certifier(c
 def test_before_anything_is_proved_everybody_is_recorded(config: Config) -> None:
     """With an epoch and no threshold every request is a record with q 1, and none is answered."""
     config = settings(config)
-    _lay_down(config, certification=msgspec.structs.replace(PROVED, tau=None, certificate="", version=""))
+    _lay_down(config, certification=UNPROVED)
     with running(config) as gateway:
         assert _ask(gateway.address, SURE).decision is not Decision.ANSWERED
     (record,) = _evidence(config).records
@@ -303,6 +304,31 @@ def test_while_redis_is_away_evidence_waits_on_the_disk(own_server: embedded.Ser
             assert deferral.draw
             assert deferral.draw.place == place_text(record.place), "the record of the first try"
             gateway.drain()
+        finally:
+            back.stop()
+
+
+def test_an_outage_before_the_first_proof_leaves_few_errors(own_server: embedded.Server, tmp_path: Path) -> None:
+    """While nothing is proved and Redis is known to be away, who is refused is not recorded; afterwards all are again.
+
+    One that was recorded and not parked would count as an error.
+    """
+    config = _config(tmp_path, own_server.url)
+    _lay_down(config, certification=UNPROVED)
+    with running(config) as gateway:
+        assert _ask(gateway.address, SURE, idempotency_key="before").deferral
+        own_server.stop()
+        for number in range(REQUESTS):
+            with pytest.raises(UnavailableError):
+                _ask(gateway.address, SURE, idempotency_key=f"away{number}")
+        back = embedded.Server.start(own_server.folder)
+        try:
+            back.wait_ready()
+            _until(lambda: not gateway._deferring.hold_off.away)
+            assert _ask(gateway.address, SURE, idempotency_key="after").deferral
+            gateway.drain()
+            keys = [record.request_key for record in _evidence(config).records]
+            assert keys == [request_key("shop", key) for key in ("before", "away0", "after")]
         finally:
             back.stop()
 

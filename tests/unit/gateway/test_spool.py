@@ -113,13 +113,14 @@ def test_a_damaged_end_does_not_keep_a_reader_for_ever(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_takes_small_rows_only(tmp_path: Path) -> None:
-    """Beyond its limit a spool refuses what is sampled; what closes seconds still goes in."""
+    """A spool that is not full takes whatever comes; then nothing, large or small, but what closes seconds."""
     spool = make(tmp_path, bytes_max=1000)
-    spool.append(rows(b"x" * 900))
+    spool.append(rows(b"w" * 900))
+    spool.append(rows(b"x" * 300))
     with pytest.raises(FullError, match="spool_bytes_max"):
-        spool.append(rows(b"y" * 200))
+        spool.append(rows(b"y"))
     spool.append(rows(b"z" * 200), spare=True)
-    assert everything(spool, Kind.ROW) == [b"x" * 900, b"z" * 200]
+    assert everything(spool, Kind.ROW) == [b"w" * 900, b"x" * 300, b"z" * 200]
 
 
 def test_what_all_readers_have_passed_is_deleted(tmp_path: Path) -> None:
