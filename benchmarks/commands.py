@@ -53,6 +53,51 @@ def digits(
     raise typer.Exit(0 if ok else 1)
 
 
+@demo.command()
+def stream(
+    *,
+    scores: Annotated[
+        Path, typer.Option(help="An .npy file (rows, classes): what a model says, probabilities or logits.")
+    ],
+    labels: Annotated[Path, typer.Option(help="An .npy file (rows): the true class of each.")],
+    alpha: Annotated[float, typer.Option(min=1e-6, max=0.5, help="At most this share of the answers wrong.")],
+    delta: Annotated[float, typer.Option(min=1e-9, max=0.5, help="The promise may fail with this probability.")] = 0.05,
+    audit_share: Annotated[float, typer.Option(min=1e-3, max=1, help="Share of the answers that people check.")] = 0.2,
+    requests: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="How many rows to draw, with replacement.")
+    ] = 5000,
+    error_rate: Annotated[float, typer.Option(min=0, max=1, help="How often each reviewer is wrong.")] = 0.01,
+    people: Annotated[int, typer.Option(min=4, max=60, help="How many people review.")] = 6,
+    rate: Annotated[float, typer.Option(min=1, max=10_000, help="Requests a second at most.")] = 150.0,
+    seed: Seed = 1,
+    keep: Keep = None,
+    json: Json = False,
+) -> None:
+    """Replay any model's scores through the real gateway, queue, ledger and certificate, with simulated people.
+
+    A stack of its own is started for it and ended. What is asked for is alpha; which requests are answered is the
+    certificate's business. Every threshold that comes into force is compared with the truth that only the files know.
+    Ends with 1 unless every promise holds.
+    """
+    from benchmarks.demo.stream import command
+
+    wish = command.Wish(
+        scores=scores,
+        labels=labels,
+        alpha=alpha,
+        delta=delta,
+        audit_share=audit_share,
+        requests=requests,
+        error_rate=error_rate,
+        people=people,
+        per_second=rate,
+        seed=seed,
+        as_json=json,
+        keep=keep,
+    )
+    raise typer.Exit(0 if command.run(wish) else 1)
+
+
 @bench.command()
 def predict(
     *,

@@ -62,6 +62,15 @@ class Arrivals:
         found = await self._connection.attempt(lambda: self._redis.xrange(key, after, "+", min(count, READ_MAX)))
         return [(place.decode(), fields[b"row"]) for place, fields in found]
 
+    async def newest(self, model: str) -> str:
+        """Return the cursor of the newest row that ever came, trimmed or not; "0-0" where none did."""
+        return await self._connection.newest(keys.arrivals(model))
+
+    async def time(self, model: str) -> int:
+        """Return the time of the server that holds the stream, Unix seconds."""
+        seconds, _ = await self._connection.time(keys.arrivals(model))
+        return seconds
+
     async def trim(self, model: str, cursor: str) -> None:
         """Forget the rows before the one of `cursor`."""
         await self._connection.attempt(lambda: self._redis.xtrim(keys.arrivals(model), minid=cursor, approximate=False))

@@ -16,6 +16,9 @@ them. Whoever still looks loses their hold, and there is a new deadline. Answers
 tier that gave them, and count no more: the word of the tier that is asked last is final. They cannot be taken back
 either, for the next tier is asked because of them; nor is anybody asked twice, at whatever tier. At the last tier what
 would escalate ends.
+
+A deferral with a SecondOpinion is evidence about a model: always reviewed blind, by three people unless the first one
+agrees with the model. All three are waited for, though two may decide: what counts is one review or three.
 """
 
 from __future__ import annotations
@@ -96,6 +99,7 @@ SLOT_TABLE: Final = MappingProxyType(
     }
 )
 AMENDED: Final = "answer.amended"
+PANEL: Final = 3  # people whose majority is the truth where one is not enough; see `SecondOpinion`
 TERMINAL: Final = frozenset({State.RESOLVED, State.EXPIRED, State.CANCELLED})
 
 
@@ -185,8 +189,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Draw(msgspec.Struct, frozen=True, kw_only=True):
     """How a request came to be sampled: its key, the probability `q` in (0, 1], and the number drawn in [0, 1).
 
-    Where its model is under certification: `place`, that of its record (`gateway.samples.place_text`), the `epoch` of
-    the draw, and the `certificate` in force. Empty otherwise.
+    Where its model is under certification: the `place` of its record (`gateway.samples.place_text`), the `epoch` of the
+    draw, and the `certificate` in force.
     """
 
     request_key: str
@@ -195,6 +199,18 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     place: str = ""
     epoch: str = ""
     certificate: str = ""
+
+
+class SecondOpinion(msgspec.Struct, frozen=True, kw_only=True):
+    """That one review settles only what it agrees with, all `predictions`, and never with `always`; else PANEL do."""
+
+    predictions: tuple[Answer, ...]
+    always: bool = False
+
+    def suffices(self, reviews: tuple[Review, ...]) -> bool:
+        """Return whether one review is all there are, and enough."""
+        said = {msgspec.json.encode(answer, order="sorted") for answer in (*self.predictions, reviews[0].answer)}
+        return len(said) == len(reviews) == 1 and not self.always
 
 
 class Parking(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +240,7 @@ class Parking(msgspec.Struct, frozen=True, kw_only=True):
     on_expiry: OnExpiry | None = None
     tier: str = ""
     excluded_reviewers: tuple[str, ...] = ()
+    second_opinion: SecondOpinion | None = None
 
 
 class Deferral(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,6 +276,7 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[Flag, ...] = ()
     content: Content = Content.NONE
     tier: str = ""
+    second_opinion: SecondOpinion | None = None
 
     @property
     def name(self) -> str:
@@ -270,7 +288,6 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A reviewer's timed hold on one slot. `token` is opaque to its holder.
 
     `subject` is the content to look at, empty where it was erased or is lost: `deferral.content` says so.
-
     `draft` is the JSON text that this reviewer last saved of their work on it, empty where there is none. `resumed`:
     they held it already, and what they held it by is stale now.
     """
@@ -285,7 +302,9 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NeedMore(msgspec.Struct, frozen=True):
-    """More reviews are needed."""
+    """More reviews are needed: one, or as many as it takes until there are `places` of this tier."""
+
+    places: int = 0
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,7 +319,14 @@ class Escalate(msgspec.Struct, frozen=True):
 
 
 def consensus(
-    reviews: tuple[Review, ...], *, wanted: int, limit: int, places: int = 0, tier: str = "", higher: bool = False
+    reviews: tuple[Review, ...],
+    *,
+    wanted: int,
+    limit: int,
+    places: int = 0,
+    tier: str = "",
+    higher: bool = False,
+    opinion: SecondOpinion | None = None,
 ) -> NeedMore | Settled | Escalate:
     """Say what the `reviews` by distinct people of the current `tier` add up to; those of other tiers do not count.
 
@@ -308,8 +334,14 @@ def consensus(
     `places` how many are asked for now, those whose review is in too. An answer that more than half of those gave
     decides: what is still to come cannot change it. While none does, one more review is asked for; at the limit
     without one the next tier is asked where there is a `higher` one, else nobody's word prevails: the answer is None.
+    With an `opinion` the first review is enough, or PANEL are (as many as are wanted at first, if more), all to be in,
+    and nobody after them. A panel that was asked once is asked to the end.
     """
     reviews = tuple(review for review in reviews if review.tier == tier)
+    if opinion is not None and reviews and (max(places, wanted) > 1 or not opinion.suffices(reviews)):
+        wanted = limit = max(PANEL, wanted)
+        if len(reviews) < wanted:
+            return NeedMore(places=wanted)
     if len(reviews) < wanted:
         return NeedMore()
     places = max(places, len(reviews))

@@ -211,14 +211,16 @@ def _words(
     facts = f"{len(parking.subject) + len(parking.inputs)}{marks}"
     boost = boost_ms(parking.priority, settings)
     times = f"{parking.priority} {boost} {length_ms}"
-    whom = f"\n{_whom(parking, settings)}" if parking.tier or parking.excluded_reviewers else ""
+    narrow = parking.tier or parking.excluded_reviewers or parking.second_opinion is not None
+    whom = f"\n{_whom(parking, settings)}" if narrow else ""
     return " ".join([one, idempotency, digest, task, times, facts, *content]) + whom
 
 
 def _whom(parking: Parking, settings: QueueSettings) -> str:
-    """Return the number of the tier to begin at, and who is never asked, as the script takes it."""
+    """Return the number of the tier to begin at, how it is reviewed, and who is never asked, as the script takes it."""
     tier = settings.tiers.index(parking.tier) if parking.tier else 0
-    return msgspec.json.encode([str(tier), *parking.excluded_reviewers]).decode()
+    how = "blind" if parking.second_opinion is not None else ""
+    return msgspec.json.encode([str(tier), how, *parking.excluded_reviewers]).decode()
 
 
 def _stored(content: Sequence[tuple[str, bytes]]) -> list[Command]:

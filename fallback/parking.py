@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Final
 
-from fallback.answer import Number, check_task
+from fallback.answer import Answer, Number, check_task
 from fallback.config import QueueSettings, check_queue_name
 from fallback.deferral import OnExpiry, Parking
 from fallback.errors import InvalidError
@@ -17,6 +17,7 @@ MEDIA_TYPE_CHARS_MAX: Final = 128
 ATTRIBUTES_MAX: Final = 64
 ATTRIBUTE_CHARS_MAX: Final = 1_024
 REASONS_MAX: Final = 16
+PREDICTIONS_MAX: Final = 16
 TARGET_CHARS_MAX: Final = 2_048
 REVIEW_SECONDS_MAX: Final = 365 * 86_400.0
 EXCLUDED_MAX: Final = 32
@@ -96,10 +97,20 @@ def _check_prediction(parking: Parking) -> None:
     if prediction is not None:
         if not 0 <= prediction.confidence <= 1:
             raise InvalidError(f"prediction.confidence: expected 0 to 1, got {prediction.confidence}")
-        if isinstance(prediction.answer, Number) and not isfinite(prediction.answer.number):
-            raise InvalidError(f"prediction.answer.number: expected a finite number, got {prediction.answer.number}")
+        _check_said("prediction.answer", prediction.answer)
+    if parking.second_opinion is not None:
+        said = parking.second_opinion.predictions
+        if len(said) > PREDICTIONS_MAX:
+            raise InvalidError(f"second_opinion.predictions: expected at most {PREDICTIONS_MAX}, got {len(said)}")
+        for answer in said:
+            _check_said("second_opinion.predictions", answer)
     if draw is not None and not (0 < draw.q <= 1 and 0 <= draw.xi < 1):
         raise InvalidError(f"draw: expected q in (0, 1] and xi in [0, 1), got q {draw.q}, xi {draw.xi}")
+
+
+def _check_said(field: str, answer: Answer) -> None:
+    if isinstance(answer, Number) and not isfinite(answer.number):
+        raise InvalidError(f"{field}.number: expected a finite number, got {answer.number}")
 
 
 def _check_end(parking: Parking) -> None:

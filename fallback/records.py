@@ -10,6 +10,7 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
                                           tier), "answered <ms>" (took an answer back, then let go), "excluded <ms>" (by
                                           the client): never asked; "undone <ms>" (took it back): may be asked again
     skips                                 how many of those are skips, escalated ones too
+    how                                   blind where it is whatever the queue says; none where the queue says it
     tier                                  the number of the tier that is asked; none at the first, 0
     wanted, limit                         reviews at first and at most, of this tier and (limit) all those before; from
                                           the first escalation on, until then the body says them
@@ -48,6 +49,7 @@ from fallback.deferral import (
     Parking,
     Prediction,
     Review,
+    SecondOpinion,
     Skip,
     Source,
     State,
@@ -58,8 +60,8 @@ MS: Final = 1000.0
 _NOTHING_LARGE: Final[Mapping[str, Reference]] = MappingProxyType({})
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What never changes of a deferral. Stored without names, once for each that waits: what comes later goes last."""
+class Facts(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What never changes of any deferral. Stored without names, once for each that waits."""
 
     client: str
     priority: int
@@ -76,8 +78,15 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     digests: tuple[str, str]
     # How many reviews at first, and at most.
     places: tuple[int, int]
+
+
+class Body(Facts, frozen=True, kw_only=True, array_like=True):
+    """What never changes of a deferral; stored with these only where there is one. What comes later goes last."""
+
     # Of the draw, where its model is under certification: its place, epoch, certificate.
     sample: tuple[str, str, str] | None = None
+    # Its predictions, a label for itself, and whether it is always asked for.
+    opinion: tuple[tuple[Answer | str, ...], bool] | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,26 +149,28 @@ def encode_body(
 
     `places` is how many reviews at first, and at most; `large` says where its large contents lie.
     """
-    return msgspec.json.encode(
-        Body(
-            client=parking.client,
-            priority=parking.priority,
-            attributes=parking.attributes,
-            media_type=parking.media_type,
-            prediction=None if parking.prediction is None else _told(parking.prediction),
-            draw=None if parking.draw is None else _drawn(parking.draw),
-            reasons=parking.reasons,
-            audit=parking.audit,
-            callback=None if parking.callback is None else _called(parking.callback),
-            on_expiry=on_expiry,
-            digests=(
-                large[SUBJECT].write() if SUBJECT in large else _digest(parking.subject),
-                large[INPUTS].write() if INPUTS in large else _digest(parking.inputs),
-            ),
-            places=places,
-            sample=None if parking.draw is None else _sampled(parking.draw),
-        )
+    facts = Facts(
+        client=parking.client,
+        priority=parking.priority,
+        attributes=parking.attributes,
+        media_type=parking.media_type,
+        prediction=None if parking.prediction is None else _told(parking.prediction),
+        draw=None if parking.draw is None else _drawn(parking.draw),
+        reasons=parking.reasons,
+        audit=parking.audit,
+        callback=None if parking.callback is None else _called(parking.callback),
+        on_expiry=on_expiry,
+        digests=(
+            large[SUBJECT].write() if SUBJECT in large else _digest(parking.subject),
+            large[INPUTS].write() if INPUTS in large else _digest(parking.inputs),
+        ),
+        places=places,
     )
+    sample = None if parking.draw is None else _sampled(parking.draw)
+    opinion = None if parking.second_opinion is None else _opined(parking.second_opinion)
+    if sample is None and opinion is None:
+        return msgspec.json.encode(facts)
+    return msgspec.json.encode((*msgspec.structs.astuple(facts), sample, opinion))
 
 
 def encode_verdict(verdict: Verdict) -> bytes:
@@ -201,6 +212,7 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task, 
         flags=tuple(_flag(fields[f"flag.{n}"]) for n in range(int(fields.get("flags", 0)))),
         content=_content(fields, body),
         tier=tier_name(tiers, tier),
+        second_opinion=_opinion(body),
     )
     return Record(
         deferral=deferral,
@@ -227,10 +239,16 @@ def content_keys(
     return {name: (key, content) for name, (key, content) in found.items() if content and name not in large}
 
 
+def _short(answer: Answer) -> Answer | str:
+    return answer.label if isinstance(answer, Label) else answer
+
+
+def _whole(short: Answer | str) -> Answer:
+    return Label(short) if isinstance(short, str) else short
+
+
 def _told(prediction: Prediction) -> tuple[str, str, Answer | str, float]:
-    answer = prediction.answer
-    short = answer.label if isinstance(answer, Label) else answer
-    return prediction.model, prediction.version, short, prediction.confidence
+    return prediction.model, prediction.version, _short(prediction.answer), prediction.confidence
 
 
 def _drawn(draw: Draw) -> tuple[str, float, float]:
@@ -241,6 +259,10 @@ def _sampled(draw: Draw) -> tuple[str, str, str] | None:
     return (draw.place, draw.epoch, draw.certificate) if draw.place else None
 
 
+def _opined(opinion: SecondOpinion) -> tuple[tuple[Answer | str, ...], bool]:
+    return tuple(map(_short, opinion.predictions)), opinion.always
+
+
 def _called(callback: Callback) -> tuple[str, str]:
     return callback.webhook_url, callback.grpc_target
 
@@ -249,8 +271,7 @@ def _prediction(body: Body) -> Prediction | None:
     if body.prediction is None:
         return None
     model, version, answer, confidence = body.prediction
-    whole = Label(answer) if isinstance(answer, str) else answer
-    return Prediction(model=model, version=version, answer=whole, confidence=confidence)
+    return Prediction(model=model, version=version, answer=_whole(answer), confidence=confidence)
 
 
 def _draw(body: Body) -> Draw | None:
@@ -259,6 +280,13 @@ def _draw(body: Body) -> Draw | None:
     request_key, q, xi = body.draw
     place, epoch, certificate = body.sample or ("", "", "")
     return Draw(request_key=request_key, q=q, xi=xi, place=place, epoch=epoch, certificate=certificate)
+
+
+def _opinion(body: Body) -> SecondOpinion | None:
+    if body.opinion is None:
+        return None
+    predictions, always = body.opinion
+    return SecondOpinion(predictions=tuple(map(_whole, predictions)), always=always)
 
 
 def _callback(body: Body) -> Callback | None:

@@ -214,7 +214,8 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
 
     def _may_show(self, deferral: Deferral) -> bool:
         """Whether the guess may be told: not while somebody may yet answer, or take an answer back and give another."""
-        return deferral.state in TERMINAL or self._config.queue(deferral.queue).assisted
+        assisted = deferral.second_opinion is None and self._config.queue(deferral.queue).assisted
+        return deferral.state in TERMINAL or assisted
 
     async def _lease(
         self,

@@ -59,8 +59,8 @@ async def conclude(store: Store, queue: str, one: str | Record) -> Record:
         match _weigh(store, record, record.deferral.reviews):
             case NeedMore() if not record.full:
                 return record
-            case NeedMore():
-                reply = await store.run("grow", queue, deferral_id, record.deferral.version, record.slots_max)
+            case NeedMore(places=places):
+                reply = await _grow(store, record, places)
             case Escalate():
                 reply = await _escalate(store, record, "split")
             case Settled(source=source, answer=answer):
@@ -162,11 +162,20 @@ def _weigh(store: Store, record: Record, reviews: tuple[Review, ...]) -> NeedMor
         places=record.places,
         tier=record.deferral.tier,
         higher=_has_higher(store, record),
+        opinion=record.deferral.second_opinion,
     )
 
 
 def _has_higher(store: Store, record: Record) -> bool:
     return record.tier + 1 < len(store.config.queue(record.deferral.queue).tiers)
+
+
+async def _grow(store: Store, record: Record, places: int) -> Reply:
+    """Ask one more person, or as many as it takes until there are `places` of this tier."""
+    deferral, most, more = record.deferral, record.slots_max, 1
+    if places:
+        most, more = places + record.slots_max - record.limit, places - record.places
+    return await store.run("grow", deferral.queue, deferral.id, deferral.version, most, more)
 
 
 async def _escalate(store: Store, record: Record, why: str) -> Reply:

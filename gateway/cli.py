@@ -31,6 +31,8 @@ _PANELS: Final[Mapping[str, str]] = {
     "predict": _USE,
     "models": _USE,
     "queue": _USE,
+    "certificate": _USE,
+    "verify": _USE,
     "demo": _SEE,
     "bench": _SEE,
 }

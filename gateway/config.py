@@ -66,6 +66,22 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keys_max: Annotated[
         int, Meta(ge=0, le=10_000_000, description="idempotency keys of answered requests that are remembered, keys")
     ] = 65_536
+    spool_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=64 * 1024,
+            le=2**46,
+            description="what a model's audits and evidence on their way to Redis may weigh on disk, bytes",
+        ),
+    ] = 1024 * MIB
+    rejoin_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="silence after which evidence goes on under a new name, less than trainer.lost_seconds",
+        ),
+    ] = 600.0
     wait_seconds_max: Annotated[
         float, Meta(gt=0, le=86_400, description="longest wait for a person within one call, seconds")
     ] = 3600.0

@@ -12,7 +12,7 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Protocol
 
 import structlog
@@ -21,10 +21,11 @@ from fallback.deferral import Parking
 from fallback.errors import ConflictError, DemurError, FullError, OverdueError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
+from gateway.hold_off import HoldOff
 from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
-from gateway.parking import parking
+from gateway.parking import Sampling, parking
 from gateway.policy import Verdict
 from gateway.remembered import conflict
 from gateway.request import Request, Result
@@ -130,12 +131,17 @@ class Asker(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Declined:
-    """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer."""
+    """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer.
+
+    `samplings`: how rows were recorded whose model is under certification. Their audits are not here: these are parked
+    from the spool (`gateway.shipping`).
+    """
 
     asker: Asker
     result: Result
     deferred: tuple[int, ...]
     audited: tuple[int, ...]
+    samplings: Mapping[int, Sampling] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -147,8 +153,16 @@ class Deferring:
     """Parks. `parkings_max` bounds the rows on their way; `redis_away` says what a client gets while Redis is."""
 
     def __init__(
-        self, *, queue: Queue, slow: SlowLoop, metrics: Metrics, parkings_max: int, redis_away: RedisAway
+        self,
+        *,
+        queue: Queue,
+        slow: SlowLoop,
+        metrics: Metrics,
+        parkings_max: int,
+        redis_away: RedisAway,
+        hold_off: HoldOff | None = None,
     ) -> None:
+        self.hold_off = hold_off or HoldOff()
         self._queue = queue
         self._slow = slow
         self._metrics = metrics
@@ -206,6 +220,7 @@ class Deferring:
             parked: dict[int, dict[int, Parked | DemurError]] = {}
             for (declined, row), verdict in zip(rows, verdicts, strict=True):
                 parked.setdefault(id(declined), {})[row] = verdict
+                self._note(live, verdict)
             for declined in wanted:
                 self._tell(declined, parked[id(declined)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
@@ -215,6 +230,13 @@ class Deferring:
         finally:
             self._leave(batch)
             self._metrics.stage_seconds.labels(live.version.model, "park").observe(time.monotonic() - start)
+
+    def _note(self, live: Live, verdict: Parked | DemurError) -> None:
+        """Remember whether the queue takes anything now."""
+        if isinstance(verdict, Parked):
+            self.hold_off.heard()
+        elif self._redis_away == "refuse" or not isinstance(verdict, UnavailableError):
+            self.hold_off.failed(live.manifest.review_queue, verdict)
 
     async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:
         if not parkings:
@@ -305,7 +327,8 @@ def _notes(parked: Mapping[int, Parked], failed: Mapping[int, DemurError]) -> di
 def _parking(declined: Declined, row: int, live: Live) -> Parking:
     asker, decisions = declined.asker, declined.result.decisions
     assert decisions is not None, "what nothing judged is never declined"
-    return parking(asker.request, asker.prepared, live, decisions, first=declined.result.first, row=row)
+    first, sampling = declined.result.first, declined.samplings.get(row)
+    return parking(asker.request, asker.prepared, live, decisions, first=first, row=row, sampling=sampling)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

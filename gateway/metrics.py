@@ -49,6 +49,14 @@ class Metrics:
         )
         self.parked = self._counter("parked", "Deferrals parked, audits left out", "model")
         self.audits = self._counter("audits", "Answered requests parked for a check", "model")
+        self.sampled = self._counter("sampled", "Requests recorded as evidence for a certificate", "model")
+        self.unsampled = self._counter(
+            "unsampled", "Rows refused because what would be evidence could not be recorded", "model"
+        )
+        self.audits_lost = self._counter("audits_lost", "Audits given up: no queue would take them", "model")
+        self.spool_bytes = Gauge(
+            "demur_spool_bytes", "Evidence and audits on this machine's disk", ["model"], registry=self.registry
+        )
         self.redis_errors = self._counter(
             "redis_errors", "Calls to Redis that failed, by what they were for", "operation"
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from fallback.answer import Label, Subject
-from fallback.deferral import Draw, Parking, Prediction
+from fallback.deferral import Draw, Parking, Prediction, SecondOpinion
 from gateway import tensor
 from gateway.champion import Live
 from gateway.intake import Prepared
@@ -22,6 +23,16 @@ from gateway.wire import serialise
 # Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
 _SHOWN_ELEMENTS_MAX: Final = 1_000
 _DOUBLE_BYTES: Final = 8
+# Of what is answered without a doubt nothing but the audit speaks for a person.
+_AUDITED: Final = "audit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a row of a model under certification was recorded. `always`: three people look at it in any case."""
+
+    draw: Draw
+    always: bool
 
 
 def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) -> str:
@@ -45,7 +56,16 @@ def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) ->
     return found.hexdigest()
 
 
-def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisions, *, first: int, row: int) -> Parking:
+def parking(
+    request: Request,
+    prepared: Prepared,
+    live: Live,
+    decisions: Decisions,
+    *,
+    first: int,
+    row: int,
+    sampling: Sampling | None = None,
+) -> Parking:
     """Return what is parked of one row. `first`: the row of the batch that the request's rows begin at."""
     manifest, place = live.manifest, first + row
     assert manifest.task is not None, "only models with a task are judged"
@@ -54,10 +74,15 @@ def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisio
     given = {name: array[row : row + 1] if batched else array for name, array in request.tensors.items()}
     audit = bool(decisions.audited[place])
     subject = request.subject or shown(inputs)
+    key = parking_key(request.idempotency_key, row, prepared.rows, audit=audit)
+    if sampling is not None and audit:
+        # An audit is parked from a spool, perhaps twice; it has a key even where the client gave none.
+        key = key or parking_key(sampling.draw.request_key, 0, 1, audit=True)
+    answer = Label(manifest.labels[decisions.predicted[place]])
     return Parking(
         queue=manifest.review_queue,
         client=request.client,
-        idempotency_key=parking_key(request.idempotency_key, row, prepared.rows, audit=audit),
+        idempotency_key=key,
         input_digest=digest(request.model, given, request.subject),
         task=manifest.task,
         subject=subject.content,
@@ -67,15 +92,11 @@ def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisio
         prediction=Prediction(
             model=request.model,
             version=live.version.version,
-            answer=Label(manifest.labels[decisions.predicted[place]]),
+            answer=answer,
             confidence=float(decisions.confidence[place]),
         ),
-        draw=Draw(
-            request_key=row_key(request.request_key, row, prepared.rows),
-            q=decisions.rules.policy.audit_share if audit else 1.0,
-            xi=float(decisions.draws[place]),
-        ),
-        reasons=decisions.reasons(place),
+        draw=sampling.draw if sampling is not None else _draw(request, prepared, decisions, row, place),
+        reasons=(_AUDITED,) if audit and not decisions.unreviewed[place] else decisions.reasons(place),
         audit=audit,
         callback=request.callback,
         priority=request.priority,
@@ -83,6 +104,15 @@ def parking(request: Request, prepared: Prepared, live: Live, decisions: Decisio
         on_expiry=request.on_expiry,
         tier=request.tier,
         excluded_reviewers=request.excluded_reviewers,
+        second_opinion=None if sampling is None else SecondOpinion(predictions=(answer,), always=sampling.always),
+    )
+
+
+def _draw(request: Request, prepared: Prepared, decisions: Decisions, row: int, place: int) -> Draw:
+    return Draw(
+        request_key=row_key(request.request_key, row, prepared.rows),
+        q=decisions.share if decisions.audited[place] else 1.0,
+        xi=float(decisions.draws[place]),
     )
 
 

@@ -11,10 +11,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from fallback.errors import DemurError, InvalidError, NotFoundError, StateError
-from gateway import policy
 from gateway.batcher import Batcher
 from gateway.champion import Champion, Hold, Live
 from gateway.confidence import Scorer, confidence, score
@@ -22,12 +22,17 @@ from gateway.deferring import Declined, Deferring
 from gateway.intake import Prepared, join, prepare
 from gateway.internal import told
 from gateway.metrics import Metrics
-from gateway.parking import digest
+from gateway.parking import Sampling, digest
 from gateway.policy import STRENGTH, Decisions, Wish
 from gateway.reader import Reader
+from gateway.recorder import Recorder
 from gateway.remembered import Remembered
 from gateway.request import Request, Result, Waiter, row_key
+from gateway.samples import epoch_secret
+from gateway.sampling import Epoch, Sampled, record
 from gateway.tensor import Array
+
+log = structlog.get_logger(__name__)
 
 
 class Job:
@@ -101,6 +106,7 @@ class Pipeline:
         deferring: Deferring,
         reader: Reader,
         remembered: Remembered,
+        recorder: Recorder,
         metrics: Metrics,
         secret: bytes,
         queue_rows_max: int,
@@ -112,8 +118,11 @@ class Pipeline:
         self._deferring = deferring
         self._reader = reader
         self._remembered = remembered
+        self._recorder = recorder
         self._metrics = metrics
         self._secret = secret
+        self._epoch: Epoch | None = None
+        self._refusing = False
         self._pixels_max = pixels_max
         self._batcher: Batcher[Job] = Batcher(
             model, self._execute, rows_max=1, queue_rows_max=queue_rows_max, linger_us=linger_us
@@ -209,7 +218,14 @@ class Pipeline:
         outputs = live.model.run(join([job.prepared for job in jobs]))
         compute = time.monotonic() - start
         _check_rows(outputs, rows, live)
-        decisions = self._judge(jobs, live, outputs, rows)
+        # What an alarm took back while the model ran is not answered by any more.
+        live = self.champion.renewed(live)
+        decisions: Decisions | None
+        sampled: Sampled | None = None
+        if live.judged and live.rules.sampled:
+            decisions, sampled = self._sample(jobs, live, outputs, rows)
+        else:
+            decisions = self._judge(jobs, live, outputs, rows, self._version_epoch(live))
         self._metrics.batch_rows.labels(self.model).observe(rows)
         self._metrics.stage_seconds.labels(self.model, "compute").observe(compute)
         queued = self._metrics.stage_seconds.labels(self.model, "queue")
@@ -236,25 +252,61 @@ class Pipeline:
                 first=first,
                 queue_seconds=start - job.since,
             )
-            self._settle(job, result, declined)
+            self._settle(job, result, declined, sampled)
             first += job.rows
         if declined:
             self._deferring.take(declined, live)
 
-    def _settle(self, job: Job, result: Result, declined: list[Declined]) -> None:
-        """Answer, or add to `declined` what goes to a person."""
+    def _settle(self, job: Job, result: Result, declined: list[Declined], sampled: Sampled | None) -> None:
+        """Answer, or add to `declined` what goes to a person; refuse what was to be sampled and could not be."""
         deferred: tuple[int, ...] = ()
         audited: tuple[int, ...] = ()
+        samplings: dict[int, Sampling] = {}
         if result.judged and result.decisions is not None:
             part = slice(result.first, result.first + result.rows)
             deferred = tuple(np.flatnonzero(result.decisions.deferred[part]).tolist())
             audited = tuple(np.flatnonzero(result.decisions.audited[part]).tolist())
+        if sampled is not None and (deferred or audited):
+            if sampled.refusal is not None:
+                job.fail(sampled.refusal)
+                return
+            # Its audits are in the spool.
+            audited, samplings = (), {row: sampled.samplings[result.first + row] for row in deferred}
         if not deferred:
             job.answer(result)
         if deferred or audited:
-            declined.append(Declined(asker=job, result=result, deferred=deferred, audited=audited))
+            declined.append(Declined(asker=job, result=result, deferred=deferred, audited=audited, samplings=samplings))
 
-    def _judge(self, jobs: Sequence[Job], live: Live, outputs: dict[str, Array], rows: int) -> Decisions | None:
+    def _sample(
+        self, jobs: Sequence[Job], live: Live, outputs: dict[str, Array], rows: int
+    ) -> tuple[Decisions, Sampled]:
+        """Judge a batch of a model under certification, and record what is sampled before anybody is answered."""
+        epoch = self._certified_epoch(live)
+        with self._recorder.turn() as turn:
+            decisions = self._judge(jobs, live, outputs, rows, epoch, second=turn.second)
+            assert decisions is not None, "only models with labels are under certification"
+            hold_off = self._deferring.hold_off.why(live.manifest.review_queue) if decisions.tau is None else None
+            sampled = record(turn, jobs, live, decisions, epoch, hold_off)
+        refusing = sampled.refusal is not None and sampled.due > 0
+        if sampled.refusal is not None and refusing:
+            self._metrics.unsampled.labels(self.model).inc(sampled.due)
+            if not self._refusing:
+                log.error("what would be sampled is refused", model=self.model, error=sampled.refusal.message)
+        elif sampled.records:
+            self._metrics.sampled.labels(self.model).inc(sampled.records)
+        if sampled.due:
+            self._refusing = refusing
+        return decisions, sampled
+
+    def _judge(
+        self,
+        jobs: Sequence[Job],
+        live: Live,
+        outputs: dict[str, Array],
+        rows: int,
+        epoch: Epoch,
+        second: int | None = None,
+    ) -> Decisions | None:
         if not live.manifest.labels:
             return None
         scores = _scores(outputs, rows, live)
@@ -265,24 +317,35 @@ class Pipeline:
             confidence=sure,
             predicted=predicted,
             scores=ranked,
-            second=int(time.time()),
+            second=int(time.time()) if second is None else second,
             wishes=np.repeat(np.array([job.request.wish for job in jobs], np.int8), [job.rows for job in jobs]),
-            draws=self._draws(jobs, live, rows),
+            draws=_draws(jobs, rows, epoch) if live.judged else np.ones(rows),
             earlier=_earlier(jobs, rows),
         )
 
-    def _draws(self, jobs: Sequence[Job], live: Live, rows: int) -> NDArray[np.float64]:
-        """Return each row's draw; a version is an epoch: what its audits prove says nothing of another's."""
-        if not live.judged:
-            return np.ones(rows)
-        version, draws = live.version.version, np.empty(rows)
-        place = 0
-        for job in jobs:
-            for row in range(job.rows):
-                key = row_key(job.request.request_key, row, job.rows)
-                draws[place] = policy.draw(self._secret, model=self.model, epoch=version, request_key=key)
-                place += 1
-        return draws
+    def _version_epoch(self, live: Live) -> Epoch:
+        """Return the epoch of draws that prove nothing: a version is one, for its audits say nothing of another's."""
+        return Epoch(model=self.model, name=live.version.version, secret=self._secret)
+
+    def _certified_epoch(self, live: Live) -> Epoch:
+        """Return the epoch that the certifier named; its secret is made once."""
+        proved = live.rules.certification
+        assert proved is not None, "what is sampled has a certification"
+        if self._epoch is None or self._epoch.name != proved.epoch:
+            secret = epoch_secret(self._secret, model=self.model, epoch=proved.epoch)
+            self._epoch = Epoch(model=self.model, name=proved.epoch, secret=secret)
+        return self._epoch
+
+
+def _draws(jobs: Sequence[Job], rows: int, epoch: Epoch) -> NDArray[np.float64]:
+    """Return each row's draw."""
+    draws = np.empty(rows)
+    place = 0
+    for job in jobs:
+        for row in range(job.rows):
+            draws[place] = epoch.draw(row_key(job.request.request_key, row, job.rows))
+            place += 1
+    return draws
 
 
 def _check_rows(outputs: dict[str, Array], rows: int, live: Live) -> None:

@@ -272,6 +272,11 @@ class Rules:
         return self.policy.scored_by
 
     @property
+    def sampled(self) -> bool:
+        """Whether what goes to a person or is audited is evidence, and recorded before the reply."""
+        return self.policy.alpha is not None and self.certification is not None
+
+    @property
     def share(self) -> float:
         """The share of what is answered that a person also checks."""
         share = self.policy.audit_share

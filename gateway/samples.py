@@ -16,6 +16,8 @@ import msgspec
 from fallback.errors import InvalidError
 
 HISTOGRAM_BINS: Final = 20
+# Of the requests where reviewer and model agree, those that two more people look at.
+AGREEMENT_SHARE: Final = 0.1
 SECRET_BYTES: Final = 32
 Place: TypeAlias = tuple[int, str, int]
 
@@ -104,6 +106,11 @@ def epoch_secret(secret: bytes, *, model: str, epoch: str) -> bytes:
     parts = (part.encode() for part in (model, epoch))
     message = b"demur epoch 1" + b"".join(len(part).to_bytes(4, "little") + part for part in parts)
     return hmac.digest(secret, message, hashlib.sha256)
+
+
+def agreement_epoch(epoch: str) -> str:
+    """Return the epoch that this share is drawn by; that of the audits is below their share for all that is audited."""
+    return f"{epoch}/agreement"
 
 
 def place_text(place: Place) -> str:

@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2
 from demur import kserve
 from demur.v1 import model_pb2, prediction_pb2
 from fallback import presence
+from fallback.arrivals import Arrivals
 from fallback.config import Config, FallbackSettings
 from fallback.documents import Documents
 from fallback.errors import UnavailableError
@@ -28,6 +29,7 @@ from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
 from gateway.deferring import Deferring, SlowLoop, end_all
+from gateway.hold_off import HoldOff
 from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage
 from gateway.model import probe
@@ -37,12 +39,14 @@ from gateway.reader import Reader, unburdened
 from gateway.registry import Registry
 from gateway.remembered import Remembered
 from gateway.service import PredictionService
+from gateway.shipping import Recorders, Shipping
 from gateway.transport import Routes, Transport
 from gateway.watch import Watch
 
 PROCESS: Final = "serve"
 MODELS_FOLDER: Final = "models"
 COPIES_FOLDER: Final = "gateway"
+SPOOLS_FOLDER: Final = "spools"
 _READERS: Final = 2
 _READING_MAX: Final = 1024
 # What the parts may take to end after the grace of the calls.
@@ -60,15 +64,22 @@ class Gateway:
         self._config = config
         self._credentials = Credentials.load(config.table("fallback", FallbackSettings).credentials_file)
         self._secret = secret(config, "audit").encode()
-        self._watching: asyncio.Task[None] | None = None
+        self._following: list[asyncio.Task[None]] = []
         self._page: MetricsPage | None = None
         self._transport: Transport | None = None
         self._provider = ""
         self._slow = SlowLoop()
         self._reader = Reader(threads=_READERS, waiting_max=_READING_MAX)
         self._remembered = Remembered(self.settings.keys_max)
+        self._recorders = Recorders(
+            config.data_folder / SPOOLS_FOLDER,
+            bytes_max=self.settings.spool_bytes_max,
+            keys_max=self.settings.keys_max,
+        )
         self.metrics = Metrics()
         self.queue: Queue
+        self.arrivals: Arrivals
+        self.shipping: Shipping
         self.documents: Documents
         self.watch: Watch
         self.champions = Champions(
@@ -134,6 +145,16 @@ class Gateway:
     async def _open(self) -> None:
         self.queue = Queue.connect(self._config)
         self.documents = Documents.connect(self._config)
+        self.arrivals = Arrivals.connect(self._config)
+        hold_off = HoldOff()
+        self.shipping = Shipping(
+            recorders=self._recorders,
+            arrivals=self.arrivals,
+            queue=self.queue,
+            metrics=self.metrics,
+            rejoin_seconds=self.settings.rejoin_seconds,
+            hold_off=hold_off,
+        )
         self.watch = Watch(
             documents=self.documents,
             registry=self.registry,
@@ -148,20 +169,22 @@ class Gateway:
             metrics=self.metrics,
             parkings_max=self.settings.parkings_max,
             redis_away=self.settings.redis_away,
+            hold_off=hold_off,
         )
         # A server that forgets is refused; one that is away is not waited for.
         with contextlib.suppress(UnavailableError):
             await self.queue.check()
+        # Before anybody asks: who asked a gateway that died may ask again, and is known.
+        await self.shipping.adopt()
         await self.watch.start()
 
     async def _follow(self) -> None:
-        self._watching = asyncio.create_task(self.watch.run())
+        self._following = [asyncio.create_task(work) for work in (self.watch.run(), self.shipping.run())]
 
     async def _close(self) -> None:
-        if self._watching is not None:
-            await end_all([self._watching])
+        await end_all(self._following)
         # What did not come to be opened is not there.
-        for opened in ("queue", "documents"):
+        for opened in ("shipping", "queue", "documents", "arrivals"):
             if hasattr(self, opened):
                 await getattr(self, opened).close()
 
@@ -172,6 +195,7 @@ class Gateway:
             deferring=self._deferring,
             reader=self._reader,
             remembered=self._remembered,
+            recorder=self._recorders.of(model),
             metrics=self.metrics,
             secret=self._secret,
             queue_rows_max=self.settings.queue_rows_max,

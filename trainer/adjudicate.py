@@ -24,8 +24,8 @@ from scipy.stats import beta
 
 from fallback.errors import InvalidError
 from gateway.policy import draw
+from gateway.samples import AGREEMENT_SHARE, agreement_epoch
 
-AGREEMENT_SHARE: Final = 0.1
 PANEL: Final = 3
 _CONFIDENCE: Final = 0.95
 
@@ -91,8 +91,7 @@ def panel_due(
 
 def panel_drawn(secret: bytes, *, model: str, epoch: str, request_key: str) -> bool:
     """Return whether the hash chose this request for three people whatever the first one says."""
-    # An epoch of its own: the draw of the audit is below the audit share for everything that is audited.
-    return draw(secret, model=model, epoch=f"{epoch}/agreement", request_key=request_key) < AGREEMENT_SHARE
+    return draw(secret, model=model, epoch=agreement_epoch(epoch), request_key=request_key) < AGREEMENT_SHARE
 
 
 def truth(blind: Sequence[str | None], *, same: Same = eq) -> str | None:

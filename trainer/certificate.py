@@ -216,8 +216,33 @@ def error_bound(evidence: Evidence, tau: float, promise: Promise) -> float:
     By turning the test round: the smallest alpha of a fine scale such that it and all above it are rejected at
     `promise.delta`. It holds at all times at once, for a `tau` that was fixed beforehand.
     """
-    alphas = np.geomspace(_SHARE_MAX, promise.alpha / 20, _BOUND_STEPS)
-    streams = Evidence(confidence=evidence.confidence[None], weight=evidence.weight[None], error=evidence.error[None])
-    state = advance(begin(1, (len(alphas),)), streams, np.array([tau]), alphas[:, np.newaxis])
+    return bound(narrow(begin_bound(), evidence, tau, promise), promise)
+
+
+def begin_bound() -> State:
+    """Return the state of an `error_bound` before the first record; `narrow` goes on from it."""
+    return begin(1, (_BOUND_STEPS,))
+
+
+def narrow(state: State, evidence: Evidence, tau: float, promise: Promise) -> State:
+    """Count `evidence` of one stream, which comes after all that `state` holds, against every alpha of the scale."""
+    alphas = _alphas(promise)[:, np.newaxis]
+    chosen = (evidence.confidence >= tau) & (evidence.weight > 0)
+    for first in range(0, int(chosen.sum()), _STRIDE):
+        part = [
+            column[chosen][None, first : first + _STRIDE]
+            for column in (evidence.confidence, evidence.weight, evidence.error)
+        ]
+        state = advance(state, Evidence(confidence=part[0], weight=part[1], error=part[2]), np.array([tau]), alphas)
+    return state
+
+
+def bound(state: State, promise: Promise) -> float:
+    """Return the bound that a state of `narrow` has come to."""
     rejected = int(np.logical_and.accumulate(state.peaks[:, 0] >= log(1 / promise.delta)).sum())
-    return float(alphas[rejected - 1]) if rejected else 1.0
+    return float(_alphas(promise)[rejected - 1]) if rejected else 1.0
+
+
+def _alphas(promise: Promise) -> Floats:
+    """Return the scale, from the largest."""
+    return np.geomspace(_SHARE_MAX, promise.alpha / 20, _BOUND_STEPS)

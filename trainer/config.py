@@ -82,3 +82,11 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         float,
         Meta(gt=0, lt=0.5, description="probability below which a drop is no longer taken for chance (sign test)"),
     ] = 0.05
+    survey_requests: Annotated[
+        int,
+        Meta(ge=20, le=2_000, description="scores of a version before the thresholds to prove are chosen, requests"),
+    ] = 200
+    lost_seconds: Annotated[
+        float,
+        Meta(ge=60, le=604_800, description="silence after which a gateway's unclosed seconds are left out, seconds"),
+    ] = 3_600.0

@@ -34,10 +34,11 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from fallback.answer import Answer
-from fallback.deferral import Deferral, Source
+from fallback.deferral import Deferral, Review, Source
 from fallback.errors import InvalidError, StateError
 from fallback.queue import OutcomeEvent
 from trainer.errors import disk
+from trainer.labels import Told
 
 FOLDER: Final = "ledger"
 LOCK: Final = "ledger.lock"
@@ -69,6 +70,9 @@ SCHEMA: Final = pa.schema(
         pa.field("prediction", pa.string()),
         pa.field("q", pa.float64()),
         pa.field("xi", pa.float64()),
+        pa.field("place", pa.string()),
+        pa.field("epoch", pa.string()),
+        pa.field("certificate", pa.string()),
         pa.field("reasons", pa.list_(pa.string()), nullable=False),
         pa.field("audit", pa.bool_(), nullable=False),
         pa.field("blind", pa.bool_()),
@@ -150,7 +154,14 @@ class Ledger:
             last = table.transaction_version(_ROWS) or 0
             rows = [record(event, last + number) for number, event in enumerate(fresh, start=1)]
             commit = CommitProperties(app_transactions=[place, Transaction(_ROWS, last + len(rows))])
-            write_deltalake(table, pa.Table.from_pylist(rows, SCHEMA), mode="append", commit_properties=commit)
+            # A table of before a column came gets it with the first row that has it.
+            write_deltalake(
+                table,
+                pa.Table.from_pylist(rows, SCHEMA),
+                mode="append",
+                schema_mode="merge",
+                commit_properties=commit,
+            )
             self._sync(table)
         return len(rows)
 
@@ -170,6 +181,12 @@ class Ledger:
                 chosen &= ds.field("row") >= int(np.partition(numbers, -limit)[-limit])
         table = self._read(list(Row.__struct_fields__), chosen).sort_by("row")
         return [_row(values) for values in table.to_pylist()]
+
+    def told(self, model: str, *, after: int) -> list[Told]:
+        """Return what is known of the sampled requests of `model` after row `after`, oldest first."""
+        chosen = (ds.field("model") == model) & (ds.field("row") > after) & ds.field("place").is_valid()
+        table = self._read(["row", "place", "epoch", "source", "reviews"], chosen).sort_by("row")
+        return [_told(values) for values in table.to_pylist()]
 
     def all(self) -> list[dict[str, Any]]:
         """Return every row with every column, oldest first: for reports and small ledgers."""
@@ -201,7 +218,11 @@ class Ledger:
             table = self._table()
             if table is None:
                 return SCHEMA.empty_table().select(fields)
-            return table.to_pyarrow_dataset().to_table(columns=fields, filter=chosen)
+            found = table.to_pyarrow_dataset()
+            if any(name not in found.schema.names for name in fields):
+                # Nothing was written since these columns came.
+                return SCHEMA.empty_table().select(fields) if chosen is not None else found.to_table()
+            return found.to_table(columns=fields, filter=chosen)
 
     def _unknown(
         self, table: DeltaTable, queue: str, history: int, events: Sequence[OutcomeEvent]
@@ -280,6 +301,9 @@ def record(event: OutcomeEvent, row: int) -> dict[str, Any]:
         "prediction": _json(prediction.answer) if prediction else None,
         "q": draw.q if draw else None,
         "xi": draw.xi if draw else None,
+        "place": (draw.place or None) if draw else None,
+        "epoch": (draw.epoch or None) if draw else None,
+        "certificate": (draw.certificate or None) if draw else None,
         "reasons": list(deferral.reasons),
         "audit": deferral.audit,
         "blind": _blind(deferral),
@@ -310,6 +334,11 @@ def _row(values: dict[str, Any]) -> Row:
         if values[field] is not None:
             values[field] = msgspec.json.decode(values[field])
     return msgspec.convert(values, Row)
+
+
+def _told(values: dict[str, Any]) -> Told:
+    values["reviews"] = msgspec.json.decode(values["reviews"], type=tuple[Review, ...])
+    return msgspec.convert(values, Told)
 
 
 def _history(table: DeltaTable, queue: str) -> int:

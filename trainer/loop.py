@@ -1,29 +1,35 @@
-"""`demur train --watch`: keeps the ledger, and retrains a model when enough people have said something new of it.
+"""`demur train --watch`: keeps the ledger and the certificates, and retrains a model when people said enough new of it.
 
-Two tasks that do not wait for each other: one follows the queues' outcomes into the ledger, the other retrains. Each
-has its own back-off, so that the ledger goes on while the gateway is away. What is left to do is read from the ledger
-and the reports each time; nothing is lost with the process.
+Three tasks that do not wait for each other: one follows the queues' outcomes into the ledger, one certifies, one
+retrains. Each has its own back-off, so that the ledger goes on while the gateway is away. What is left to do is read
+from the ledger, the chains and the reports each time; nothing is lost with the process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import structlog
 
+from fallback.arrivals import Arrivals
 from fallback.config import Config
+from fallback.documents import Documents
 from fallback.errors import DemurError, StateError
 from fallback.queue import Queue
 from gateway.model_client import ModelClient
 from trainer import dataset, ledger, retrain
+from trainer.certify import REACHED_SECONDS, Certify, Progress
 from trainer.config import TrainerSettings
 from trainer.follow import follow
 from trainer.retrain import FOLDER, Rooms
 
 _BACKOFF_SECONDS: Final = 0.5
+# Any key's server will do to ask for the time.
+_CLOCK: Final = "clock"
 
 log = structlog.get_logger(__name__)
 
@@ -35,18 +41,24 @@ async def watch(config: Config, stop: asyncio.Event, *, ready: Callable[[], None
     async with _writer(rooms, stop), contextlib.AsyncExitStack() as closing:
         if stop.is_set():
             return
-        queue = Queue.connect(config)
-        closing.push_async_callback(queue.close)
+        queue, arrivals, documents = Queue.connect(config), Arrivals.connect(config), Documents.connect(config)
+        for connected in (queue, arrivals, documents):
+            closing.push_async_callback(connected.close)
+        progress = Progress(last_row=await asyncio.to_thread(rooms.ledger.last_row))
+        certifiers = Certify(config=config, rooms=rooms, arrivals=arrivals, documents=documents, progress=progress)
         ready()
         grown = asyncio.Event()
         grown.set()
 
         async def take() -> bool:
+            began = await arrivals.time(_CLOCK)
             rows = await follow(queue, rooms.ledger, rooms.contents, settings)
+            whole = rows < settings.ledger_batch_rows_max
+            await _note(rooms, progress, rows=rows, reached=began - REACHED_SECONDS if whole else progress.reached)
             if rows:
                 grown.set()
             # A batch that was not full took all there was: a commit for each single outcome would help nobody.
-            return rows >= settings.ledger_batch_rows_max
+            return not whole
 
         async def learn() -> bool:
             if not grown.is_set():
@@ -54,17 +66,31 @@ async def watch(config: Config, stop: asyncio.Event, *, ready: Callable[[], None
             grown.clear()
             try:
                 async with retrain.client(config) as gateway:
-                    return await retrain_due(rooms, gateway)
+                    return await retrain_due(rooms, gateway, certifiers.alarms())
             except BaseException:
                 grown.set()
                 raise
 
+        async def certify() -> bool:
+            more = await certifiers.step()
+            if certifiers.rang():
+                grown.set()
+            return more
+
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(repeat("ledger", take, stop, settings))
+            tasks.create_task(repeat("certificates", certify, stop, settings))
             learning = tasks.create_task(repeat("retraining", learn, stop, settings))
             await stop.wait()
             # A batch of outcomes is finished; a retraining is begun again by the next start.
             learning.cancel()
+
+
+async def _note(rooms: Rooms, progress: Progress, *, rows: int, reached: int) -> None:
+    """Say how far the ledger is, once every queue was read to its end."""
+    if rows:
+        progress.last_row = await asyncio.to_thread(rooms.ledger.last_row)
+    progress.reached = reached
 
 
 async def repeat(
@@ -93,8 +119,8 @@ def backoff(failures: int, *, seconds_max: float) -> float:
     return min(seconds_max, _BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30))
 
 
-async def retrain_due(rooms: Rooms, gateway: ModelClient) -> bool:
-    """Retrain every model that has enough new labels; True where one was.
+async def retrain_due(rooms: Rooms, gateway: ModelClient, alarms: Mapping[str, int] = MappingProxyType({})) -> bool:
+    """Retrain every model that has enough new labels, or any since an alarm (its second, by model); True where one was.
 
     One model's trouble does not keep the others waiting: it is raised when all have had their turn.
     """
@@ -102,9 +128,11 @@ async def retrain_due(rooms: Rooms, gateway: ModelClient) -> bool:
     for model in await asyncio.to_thread(rooms.registry.models):
         try:
             labels = await asyncio.to_thread(new_labels, rooms, model)
-            if labels < rooms.settings.retrain_after_reviews:
+            rung = labels > 0 and alarm_due(rooms, model, alarms.get(model))
+            if labels < rooms.settings.retrain_after_reviews and not rung:
                 continue
-            await retrain.retrain(rooms, model, gateway, why=f"{labels} new labels")
+            why = f"{labels} new labels" + (" after an alarm" if rung else "")
+            await retrain.retrain(rooms, model, gateway, why=why)
             did = True
         except DemurError as error:
             problems.append(error)
@@ -115,6 +143,14 @@ async def retrain_due(rooms: Rooms, gateway: ModelClient) -> bool:
     if problems:
         raise problems[0]
     return did
+
+
+def alarm_due(rooms: Rooms, model: str, second: int | None) -> bool:
+    """Return whether an alarm rang (at `second`) after the model was last trained."""
+    if second is None:
+        return False
+    report = rooms.reports.last(model)
+    return report is None or report.create_time.timestamp() < second
 
 
 def new_labels(rooms: Rooms, model: str) -> int:

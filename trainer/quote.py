@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from fallback.errors import InvalidError
-from trainer.adjudicate import AGREEMENT_SHARE, false_error
+from gateway.samples import AGREEMENT_SHARE
+from trainer.adjudicate import false_error
 from trainer.certificate import STAKES, Floats, Promise
 
 AUDITS_MAX: Final = 200_000

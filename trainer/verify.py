@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from heapq import heappop, heappush
 from math import exp, inf, isfinite, log, log1p
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from fallback.errors import InvalidError
 from gateway.policy import draw
@@ -34,6 +35,8 @@ from trainer.rows import (
 
 _STAKES: Final = (0.1, 0.25, 0.45, 0.65, 0.8, 0.92)
 _LARGE: Final = 490.0
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 # Sums in another order differ by this much and no more.
 _TOLERANCE: Final = 1e-6
 
@@ -89,12 +92,14 @@ class _Pass:
     certificates: int = 0
     sla_seconds: int = 0
     epochs: dict[str, EpochRow] = field(default_factory=dict)
-    draws: dict[str, list[tuple[int, SampledRecord]]] = field(default_factory=dict)
+    draws: dict[str, list[tuple[int, str, float]]] = field(default_factory=dict)
     gateways: dict[str, _Gateway] = field(default_factory=dict)
-    waiting: dict[Place, SampledRecord] = field(default_factory=dict)
-    labels: dict[Place, LabelRow] = field(default_factory=dict)
-    closings: dict[tuple[int, str], ClosingRow] = field(default_factory=dict)
-    keys: set[tuple[str, str]] = field(default_factory=set)
+    # By second: what waits to be counted. `seconds` is a heap of those that hold anything.
+    waiting: dict[int, dict[Place, SampledRecord]] = field(default_factory=dict)
+    labels: dict[int, dict[Place, LabelRow]] = field(default_factory=dict)
+    closings: dict[int, dict[str, ClosingRow]] = field(default_factory=dict)
+    seconds: list[int] = field(default_factory=list)
+    keys: dict[str, set[str]] = field(default_factory=dict)
     processes: dict[tuple[str, str, str], _Process] = field(default_factory=dict)
 
     def take(self, place: int, row: Row) -> None:
@@ -103,7 +108,7 @@ class _Pass:
                 self._sampled(place, row)
             case LabelRow():
                 if row.second > self.passed:
-                    self.labels.setdefault(row.place, row)
+                    self._at(self.labels, row.second).setdefault(row.place, row)
             case ClosingRow() | JoinRow() | LostRow():
                 self._seconds(row)
             case WatermarkRow():
@@ -147,13 +152,13 @@ class _Pass:
         if not all(isfinite(scored.confidence) for scored in row.scored):
             raise _DiffersError("a confidence that is no number")
         self.records += 1
-        self.draws[row.epoch].append((place, row))
+        self.draws[row.epoch].append((place, row.request_key, row.draw))
         self.newest = max(self.newest, row.second)
         if row.second <= self.passed:
             return
         gateway = self._gateway(row.gateway)
         if row.second >= gateway.first and not (gateway.lost and row.second > gateway.closed):
-            self.waiting.setdefault(row.place, row)
+            self._at(self.waiting, row.second).setdefault(row.place, row)
 
     def _closing(self, row: ClosingRow) -> None:
         if row.second <= self.passed:
@@ -164,14 +169,14 @@ class _Pass:
         if row.second <= gateway.closed:
             raise _DiffersError(f"{row.gateway} closes second {row.second} after second {gateway.closed}")
         gateway.closed, gateway.live = row.second, not row.final
-        self.closings[row.second, row.gateway] = row
+        self._at(self.closings, row.second)[row.gateway] = row
 
     def _lost(self, row: LostRow) -> None:
         gateway = self._gateway(row.gateway)
         gateway.live, gateway.lost = False, True
-        for place in list(self.waiting):
-            if place[1] == row.gateway and place[0] > gateway.closed:
-                del self.waiting[place]
+        for second, here in self.waiting.items():
+            for place in [place for place in here if place[1] == row.gateway and second > gateway.closed]:
+                del here[place]
 
     def _process(self, row: ProcessRow) -> None:
         if row.first_second <= max(self.newest, self.passed):
@@ -190,43 +195,50 @@ class _Pass:
         last = min(closed) if closed else max(ended, default=-1)
         if not self.passed < row.second <= last:
             raise _DiffersError(f"the watermark goes from {self.passed} to {row.second}; gateways closed {last}")
-        arrived: dict[tuple[int, str], int] = {}
-        for place, record in self.waiting.items():
-            if place[0] <= row.second:
-                arrived[place[:2]] = arrived.get(place[:2], 0) + 1
-                early = row.reached <= place[0] + self.sla_seconds
-                if record.drawn and place not in self.labels and early:
-                    raise _DiffersError(f"the watermark passes {place}, whose label is still due")
-        expected = {place: closing.sampled for place, closing in self.closings.items() if place[0] <= row.second}
-        for second in sorted({*arrived, *expected}):
-            holes = expected.get(second, 0) - arrived.get(second, 0)
-            if holes < 0 or (holes > 0 and row.reached <= second[0] + self.sla_seconds):
-                raise _DiffersError(f"the watermark passes second {second}, which lacks {holes} records")
-            self._count(second, holes)
+        while self.seconds and self.seconds[0] <= row.second:
+            self._pass(heappop(self.seconds), row.reached)
         self.passed = row.second
-        self.labels = {place: label for place, label in self.labels.items() if place[0] > row.second}
-        self.closings = {place: closing for place, closing in self.closings.items() if place[0] > row.second}
 
-    def _count(self, second: tuple[int, str], holes: int) -> None:
-        for process in self.processes.values():
-            if process.row.first_second <= second[0] <= process.row.last_second:
-                for _ in range(holes):
-                    _multiply(process, inf, 1.0, 1.0)
-        for place in sorted(place for place in self.waiting if place[:2] == second):
-            record = self.waiting.pop(place)
-            if (record.epoch, record.request_key) in self.keys:
-                continue
-            self.keys.add((record.epoch, record.request_key))
-            label = self.labels.get(place)
-            if label is not None and label.truth is not None and self.epochs[record.epoch].exact:
-                wrong = sorted({scored.version for scored in record.scored if scored.prediction != label.truth})
-                if sorted(label.wrong) != wrong:
-                    raise _DiffersError(
-                        f"{place}: its label says that {label.wrong} were wrong, its truth that {wrong} were"
-                    )
-            if record.drawn:
-                for process in self.processes.values():
-                    _apply(process, record, label)
+    def _at(self, kept: dict[int, dict[_K, _V]], second: int) -> dict[_K, _V]:
+        """Return what is kept of a second, which from now on waits to be passed."""
+        if not any(second in each for each in (self.waiting, self.labels, self.closings)):
+            heappush(self.seconds, second)
+        return kept.setdefault(second, {})
+
+    def _pass(self, second: int, reached: int) -> None:
+        """Check that nothing of a second is still due, then count it, gateway by gateway."""
+        waiting, labels = self.waiting.pop(second, {}), self.labels.pop(second, {})
+        closings = self.closings.pop(second, {})
+        early = reached <= second + self.sla_seconds
+        for place, record in waiting.items():
+            if record.drawn and place not in labels and early:
+                raise _DiffersError(f"the watermark passes {place}, whose label is still due")
+        for gateway in sorted({*closings, *(place[1] for place in waiting)}):
+            here = sorted(place for place in waiting if place[1] == gateway)
+            holes = (closings[gateway].sampled if gateway in closings else 0) - len(here)
+            if holes < 0 or (holes > 0 and early):
+                raise _DiffersError(f"the watermark passes second {(second, gateway)}, which lacks {holes} records")
+            for process in self.processes.values():
+                if process.row.first_second <= second <= process.row.last_second:
+                    for _ in range(holes):
+                        _multiply(process, inf, 1.0, 1.0)
+            for place in here:
+                self._count(place, waiting[place], labels.get(place))
+
+    def _count(self, place: Place, record: SampledRecord, label: LabelRow | None) -> None:
+        keys = self.keys.setdefault(record.epoch, set())
+        if record.request_key in keys:
+            return
+        keys.add(record.request_key)
+        if label is not None and label.truth is not None and self.epochs[record.epoch].exact:
+            wrong = sorted({scored.version for scored in record.scored if scored.prediction != label.truth})
+            if sorted(label.wrong) != wrong:
+                raise _DiffersError(
+                    f"{place}: its label says that {label.wrong} were wrong, its truth that {wrong} were"
+                )
+        if record.drawn:
+            for process in self.processes.values():
+                _apply(process, record, label)
 
     def _certificate(self, row: CertificateRow) -> None:
         process = self.processes.get((row.epoch, row.version, row.segment))
@@ -254,10 +266,11 @@ class _Pass:
         secret = bytes.fromhex(row.secret)
         if sha256(b"demur draw 1\0" + secret).hexdigest() != self.epochs[row.epoch].commitment:
             raise _DiffersError(f"the secret of epoch {row.epoch} is not the one it was begun with")
-        for place, record in self.draws.pop(row.epoch):
-            due = draw(secret, model=self.model, epoch=row.epoch, request_key=record.request_key)
-            if record.draw != due:
-                raise _DiffersError(f"request {record.request_key!r} had draw {due}, the row says {record.draw}", place)
+        for place, key, said in self.draws.pop(row.epoch):
+            due = draw(secret, model=self.model, epoch=row.epoch, request_key=key)
+            if said != due:
+                raise _DiffersError(f"request {key!r} had draw {due}, the row says {said}", place)
+        self.keys.pop(row.epoch, None)
 
     def _gateway(self, name: str) -> _Gateway:
         if name not in self.gateways:

@@ -23,10 +23,11 @@ Time here is `reached`: the second up to which the stream of labels has been rea
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from math import inf
+from typing import TypeAlias
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord
 from trainer.certificate import Evidence
 from trainer.rows import LabelRow, LostRow, ProcessRow
 
+Moment: TypeAlias = tuple[int, str]
 Arrival = SampledRecord | LabelRow | ClosingRow | JoinRow | LostRow
 
 
@@ -62,20 +64,32 @@ class Counted:
         return self.label is None or self.label.truth is None or version in self.label.wrong
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Pending:
     """What has arrived and is not counted yet. `passed` is the watermark, `left_out` the records that never count.
 
-    `keys` are the epochs and request keys counted so far: in its epoch a key counts once.
+    `records`, `labels` and `closings` stand by second and gateway, the first two there by counter; `seconds` says which
+    gateways have anything in a second, and `agenda` is a heap of these seconds. `keys` are those counted so far, by
+    epoch (a key counts once in it), each as its hash. `over` has the closing rows that the last count passed.
+
+    The functions here take a Pending over and change it: who calls goes on with what they return. A copy for each
+    second of a ledger of years would take longer than the counting.
     """
 
     passed: int = -1
     left_out: int = 0
-    spans: Mapping[str, Span] = field(default_factory=dict)
-    records: Mapping[Place, SampledRecord] = field(default_factory=dict)
-    labels: Mapping[Place, LabelRow] = field(default_factory=dict)
-    closings: Mapping[tuple[int, str], ClosingRow] = field(default_factory=dict)
-    keys: frozenset[tuple[str, str]] = frozenset()
+    spans: dict[str, Span] = field(default_factory=dict)
+    records: dict[Moment, dict[int, SampledRecord]] = field(default_factory=dict)
+    labels: dict[Moment, dict[int, LabelRow]] = field(default_factory=dict)
+    closings: dict[Moment, ClosingRow] = field(default_factory=dict)
+    keys: dict[str, set[int]] = field(default_factory=dict)
+    seconds: dict[int, set[str]] = field(default_factory=dict)
+    agenda: list[int] = field(default_factory=list)
+    over: list[ClosingRow] = field(default_factory=list)
+
+    def record(self, place: Place) -> SampledRecord | None:
+        """Return the record of a place that is not counted yet."""
+        return self.records.get((place[0], place[1]), {}).get(place[2])
 
 
 def arrive(pending: Pending, rows: Iterable[Arrival]) -> Pending:
@@ -84,29 +98,31 @@ def arrive(pending: Pending, rows: Iterable[Arrival]) -> Pending:
     What comes twice, after its second was passed, or from a gateway that was declared lost changes nothing. Raises
     InvalidError for a gateway that closes what it never joined or goes back in time.
     """
-    spans, records, labels = dict(pending.spans), dict(pending.records), dict(pending.labels)
-    closings, left_out = dict(pending.closings), pending.left_out
+    spans = pending.spans
     for row in rows:
         match row:
             case SampledRecord():
                 if row.second <= pending.passed or _never_counts(_span(spans, row.gateway), row.second):
-                    left_out += 1
+                    pending.left_out += 1
                 else:
-                    records.setdefault(row.place, row)
+                    _note(pending, row.second, row.gateway)
+                    pending.records.setdefault((row.second, row.gateway), {}).setdefault(row.counter, row)
             case LabelRow():
                 if row.second > pending.passed:
-                    labels.setdefault(row.place, row)
+                    _note(pending, row.second, row.gateway)
+                    pending.labels.setdefault((row.second, row.gateway), {}).setdefault(row.counter, row)
             case ClosingRow():
                 if row.second > pending.passed and not _span(spans, row.gateway).lost:
                     spans[row.gateway] = _close(spans, row)
-                    closings[row.second, row.gateway] = row
+                    _note(pending, row.second, row.gateway)
+                    pending.closings[row.second, row.gateway] = row
             case JoinRow():
                 first = max(row.second, pending.passed + 1)
                 spans.setdefault(row.gateway, Span(first=first, closed=first - 1, live=True))
             case LostRow():
                 spans[row.gateway] = replace(_span(spans, row.gateway), live=False, lost=True)
-                left_out += _leave_out(records, row.gateway, after=spans[row.gateway].closed)
-    return replace(pending, spans=spans, records=records, labels=labels, closings=closings, left_out=left_out)
+                pending.left_out += _leave_out(pending.records, row.gateway, after=spans[row.gateway].closed)
+    return pending
 
 
 def count(pending: Pending, *, reached: int, sla_seconds: int) -> tuple[Pending, tuple[Counted, ...]]:
@@ -114,32 +130,33 @@ def count(pending: Pending, *, reached: int, sla_seconds: int) -> tuple[Pending,
 
     Raises InvalidError where a second holds more records than its gateway counted.
     """
-    passed = _frontier(pending)
-    here: dict[tuple[int, str], int] = defaultdict(int)
-    for place, record in pending.records.items():
-        here[place[:2]] += 1
-        if record.drawn and place not in pending.labels and reached <= place[0] + sla_seconds:
-            passed = min(passed, place[0] - 1)
-    # A second that a gateway skipped when it closed a later one had nothing.
-    expected = {place: 0 for place in here if place[0] <= pending.spans[place[1]].closed}
-    expected |= {place: row.sampled for place, row in pending.closings.items()}
-    holes = {place: sampled - here[place] for place, sampled in expected.items()}
-    for (second, gateway), missing in holes.items():
-        if missing < 0:
-            raise InvalidError(
-                f"ledger: {gateway} closed second {second} and counted {-missing} records fewer than came"
-            )
-        if missing and reached <= second + sla_seconds:
-            passed = min(passed, second - 1)
-    if passed <= pending.passed:
-        return pending, ()
-    counted, keys = _pass(pending, holes, passed)
-    return _after(pending, passed, keys), counted
+    last = frontier(pending)
+    counted: list[Counted] = []
+    pending.over.clear()
+    while pending.agenda and pending.agenda[0] <= last:
+        second = pending.agenda[0]
+        if not _over(pending, second, reached=reached, sla_seconds=sla_seconds):
+            last = second - 1
+            break
+        counted.extend(_pass(pending, second))
+    _move(pending, last)
+    return pending, tuple(counted)
+
+
+def count_up_to(pending: Pending, second: int) -> tuple[Pending, tuple[Counted, ...]]:
+    """Move the watermark to `second` whatever is missing: it did pass it once; returns what it passed, in order."""
+    counted: list[Counted] = []
+    pending.over.clear()
+    while pending.agenda and pending.agenda[0] <= second:
+        counted.extend(_pass(pending, pending.agenda[0]))
+    _move(pending, second)
+    return pending, tuple(counted)
 
 
 def forget(pending: Pending, epoch: str) -> Pending:
     """Let go of the keys of an epoch whose secret is revealed: no record of it is still to come."""
-    return replace(pending, keys=frozenset(key for key in pending.keys if key[0] != epoch))
+    pending.keys.pop(epoch, None)
+    return pending
 
 
 def evidence(counted: Sequence[Counted], process: ProcessRow) -> Evidence:
@@ -167,42 +184,70 @@ def _factor(counted: Counted, process: ProcessRow) -> tuple[float, float, float]
     return inf, 1.0, 1.0
 
 
-def _frontier(pending: Pending) -> int:
+def frontier(pending: Pending) -> int:
     """Return the last second that no gateway can add to any more."""
     live = [span.closed for span in pending.spans.values() if span.live]
     return min(live) if live else max((span.closed for span in pending.spans.values()), default=pending.passed)
 
 
-def _pass(
-    pending: Pending, holes: Mapping[tuple[int, str], int], passed: int
-) -> tuple[tuple[Counted, ...], frozenset[tuple[str, str]]]:
+def _note(pending: Pending, second: int, gateway: str) -> None:
+    """Remember that a second has something of a gateway."""
+    if second not in pending.seconds:
+        pending.seconds[second] = set()
+        heappush(pending.agenda, second)
+    pending.seconds[second].add(gateway)
+
+
+def _over(pending: Pending, second: int, *, reached: int, sla_seconds: int) -> bool:
+    """Return whether nothing about a second that all gateways have closed can change any more."""
+    late = reached > second + sla_seconds
+    for gateway in pending.seconds[second]:
+        here = pending.records.get((second, gateway), {})
+        holes = _expected(pending, second, gateway) - len(here)
+        if holes < 0:
+            raise InvalidError(f"ledger: {gateway} closed second {second} and counted {-holes} records fewer than came")
+        if late:
+            continue
+        labels = pending.labels.get((second, gateway), {})
+        if holes or any(record.drawn and counter not in labels for counter, record in here.items()):
+            return False
+    return True
+
+
+def _expected(pending: Pending, second: int, gateway: str) -> int:
+    # A second that a gateway skipped when it closed a later one had nothing; of one that ended unclosed (its gateway
+    # was lost) everything was left out.
+    row = pending.closings.get((second, gateway))
+    return row.sampled if row is not None else 0
+
+
+def _pass(pending: Pending, second: int) -> list[Counted]:
     counted: list[Counted] = []
-    keys = set(pending.keys)
-    records: dict[tuple[int, str], list[SampledRecord]] = defaultdict(list)
-    for place in sorted(place for place in pending.records if place[0] <= passed):
-        records[place[:2]].append(pending.records[place])
-    for second, gateway in sorted({*records, *(place for place in holes if place[0] <= passed)}):
-        never_came = Counted(second=second, gateway=gateway, record=None, label=None)
-        counted.extend([never_came] * holes.get((second, gateway), 0))
-        for record in records[second, gateway]:
-            if (record.epoch, record.request_key) not in keys:
-                keys.add((record.epoch, record.request_key))
-                label = pending.labels.get(record.place)
-                counted.append(Counted(second=second, gateway=gateway, record=record, label=label))
-    return tuple(counted), frozenset(keys)
+    heappop(pending.agenda)
+    for gateway in sorted(pending.seconds.pop(second)):
+        here, labels = pending.records.pop((second, gateway), {}), pending.labels.pop((second, gateway), {})
+        holes = _expected(pending, second, gateway) - len(here)
+        closing = pending.closings.pop((second, gateway), None)
+        if closing is not None:
+            pending.over.append(closing)
+        counted.extend([Counted(second=second, gateway=gateway, record=None, label=None)] * holes)
+        for counter in sorted(here):
+            record = here[counter]
+            keys, key = pending.keys.setdefault(record.epoch, set()), hash(record.request_key)
+            if key not in keys:
+                keys.add(key)
+                counted.append(Counted(second=second, gateway=gateway, record=record, label=labels.get(counter)))
+    return counted
 
 
-def _after(pending: Pending, passed: int, keys: frozenset[tuple[str, str]]) -> Pending:
-    """Return what still waits once the watermark stands at `passed`."""
-    return replace(
-        pending,
-        passed=passed,
-        keys=keys,
-        spans={name: span for name, span in pending.spans.items() if span.live or span.lost or span.closed > passed},
-        records={place: record for place, record in pending.records.items() if place[0] > passed},
-        labels={place: label for place, label in pending.labels.items() if place[0] > passed},
-        closings={place: row for place, row in pending.closings.items() if place[0] > passed},
-    )
+def _move(pending: Pending, passed: int) -> None:
+    """Put the watermark at `passed`, which may be where it stands."""
+    if passed <= pending.passed:
+        return
+    pending.passed = passed
+    for name in [name for name, span in pending.spans.items() if not span.live and not span.lost]:
+        if pending.spans[name].closed <= passed:
+            del pending.spans[name]
 
 
 def _span(spans: Mapping[str, Span], gateway: str) -> Span:
@@ -216,12 +261,10 @@ def _never_counts(span: Span, second: int) -> bool:
     return second < span.first or (span.lost and second > span.closed)
 
 
-def _leave_out(records: dict[Place, SampledRecord], gateway: str, *, after: int) -> int:
+def _leave_out(records: dict[Moment, dict[int, SampledRecord]], gateway: str, *, after: int) -> int:
     """Take out a gateway's records of later seconds than `after`; returns how many."""
-    gone = [place for place in records if place[1] == gateway and place[0] > after]
-    for place in gone:
-        records.pop(place)
-    return len(gone)
+    gone = [moment for moment in records if moment[1] == gateway and moment[0] > after]
+    return sum(len(records.pop(moment)) for moment in gone)
 
 
 def _close(spans: Mapping[str, Span], row: ClosingRow) -> Span:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks import machine, stack
-from benchmarks.demo import counts, evaluate, picture, report
+from benchmarks.demo import certify, counts, evaluate, picture, report
 from benchmarks.demo.counts import Check, Tally, Version
 from benchmarks.demo.journal import Replied
 from benchmarks.demo.orchestrator import Orchestration, Plan, lay_down
@@ -87,6 +87,15 @@ def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | 
             tally = orchestration.tally
             display.phase("measuring each version on the hold-out")
             versions = asyncio.run(evaluate.measure_all(ground.stack, ground.model, tally, truth))
+            display.phase(f"certifying the last version on fresh requests: at most {certify.ALPHA:.0%} wrong")
+            certified = certify.run(
+                ground.stack,
+                folder / "certified",
+                model=ground.model,
+                version=versions[-1].version,
+                seed=seed,
+                show=display.show_stream,
+            )
     path = to or (keep or config.data_folder) / "demo" / f"digits-{run_id}.png"
     facts = {
         "seconds": round(time.monotonic() - start, 1),
@@ -96,8 +105,13 @@ def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | 
         "seed": seed,
         "versions_on": f"{digits.HOLDOUT_COUNT} held-out digits at the live policy; stream_*: what clients saw",
         "picture": str(path),
+        "certified": msgspec.to_builtins(certified),
+        "certificate": certify.sentence(certified),
     }
-    checks = counts.judge(tally, versions, requests=requests, swaps_goal=SWAPS_GOAL, left_open=orchestration.left_open)
+    checks = [
+        *counts.judge(tally, versions, requests=requests, swaps_goal=SWAPS_GOAL, left_open=orchestration.left_open),
+        *certify.judge(certified),
+    ]
     _tell(console, tally, versions, checks, facts=facts, as_json=as_json)
     return all(check.ok for check in checks)
 
@@ -115,6 +129,7 @@ def _tell(
     console.print(report.render(summary, versions, checks))
     path = Path(str(facts["picture"]))
     picture.draw(path, versions, tally.of(Replied), caption=report.caption(summary))
+    console.print(Text(f"  {facts['certificate']}"))
     console.print(Text(f"  picture: {path}"))
     for entry in report.complaints(tally):
         console.print(Text(f"  {entry}", style="red"))

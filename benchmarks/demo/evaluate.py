@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.demo import counts
 from benchmarks.demo.counts import Served, Tally, Version
@@ -75,6 +76,16 @@ def on_holdout(version: ModelVersion, policy: Policy) -> tuple[float, float, flo
 
     Under `policy`, audits aside; the error is 0 where nothing is answered.
     """
+    scores, labels = holdout_scores(version)
+    sure, predicted = confidence(scores, version.manifest.output.activation)
+    answered = ~Rules.compile(policy, version.manifest.labels).decide(confidence=sure, predicted=predicted).deferred
+    right = predicted == labels
+    wrong = float(np.mean(~right[answered])) if answered.any() else 0.0
+    return float(np.mean(right)), float(np.mean(~answered)), wrong
+
+
+def holdout_scores(version: ModelVersion) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return what a version says of each held-out digit (digits, labels), and the place of its true label."""
     found, manifest = digits.load(), version.manifest
     model = Model.load(version.artefact, device="cpu", threads=1)
     try:
@@ -87,9 +98,5 @@ def on_holdout(version: ModelVersion, policy: Policy) -> tuple[float, float, flo
         scores = model.run({spec.name: np.stack(rows)})[manifest.output.tensor]
     finally:
         model.close()
-    sure, predicted = confidence(scores, manifest.output.activation)
-    labels = np.array([manifest.labels.index(found.label(index)) for index in found.holdout])
-    answered = ~Rules.compile(policy, manifest.labels).decide(confidence=sure, predicted=predicted).deferred
-    right = predicted == labels
-    wrong = float(np.mean(~right[answered])) if answered.any() else 0.0
-    return float(np.mean(right)), float(np.mean(~answered)), wrong
+    labels = np.array([manifest.labels.index(found.label(index)) for index in found.holdout], np.intp)
+    return scores, labels

@@ -17,7 +17,10 @@ from fallback.answer import Answer, Label
 
 
 class Replied(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="replied"):
-    """A client's request came back. `time` is when it was sent, in Unix seconds; `deferral` is empty if answered."""
+    """A client's request came back. `time` is when it was sent, in Unix seconds; `deferral` is empty if answered.
+
+    `certificate` is the name of the one in force, empty for none.
+    """
 
     index: int
     time: float
@@ -27,6 +30,7 @@ class Replied(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag=
     confidence: float
     version: str
     deferral: str = ""
+    certificate: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag="failed"):

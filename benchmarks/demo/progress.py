@@ -14,6 +14,8 @@ from rich.text import Text
 
 from benchmarks.demo.counts import Tally
 from benchmarks.demo.journal import Failed, Replied, Reviewed
+from benchmarks.demo.stream.progress import line
+from benchmarks.demo.stream.run import Stream
 
 _REFRESH_PER_SECOND = 4
 
@@ -40,6 +42,7 @@ class Display:
     def __init__(self, console: Console, requests: int) -> None:
         self._console = console
         self._phase = ""
+        self._last = ""
         self._bar = Progress(
             TextColumn("  {task.description}"), BarColumn(bar_width=40), MofNCompleteColumn(), TimeElapsedColumn()
         )
@@ -69,6 +72,11 @@ class Display:
         self._bar.update(self._task, completed=len(tally.of(Replied)) + len(tally.of(Failed)))
         self._refresh()
 
+    def show_stream(self, stream: Stream) -> None:
+        """Show how far the last act is."""
+        self._last = line(stream, requests=stream.requests, seconds=time.monotonic() - self._start)
+        self._refresh()
+
     def _refresh(self) -> None:
         if self._console.is_terminal:
             self._live.update(self._picture())
@@ -78,4 +86,4 @@ class Display:
         shown = counters(self._tally)
         table.add_row(*(Text(f"  {name}", style="dim") for name, _ in shown))
         table.add_row(*(Text(f"  {value}", style="bold") for _, value in shown))
-        return Group(Text(), self._bar, table)
+        return Group(Text(), self._bar, table, Text(f"  {self._last}"))

@@ -42,6 +42,13 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
     call_seconds: float = 10.0
     stumble_every: int = 0
     ready: Path = Path()
+    # Of `demur demo stream`: arrays of what is streamed and its labels, the model's input that it is for, the number of
+    # classes, the names of those who review.
+    values: Path = Path()
+    labels: Path = Path()
+    input: str = ""
+    classes: int = 0
+    people: tuple[str, ...] = ()
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):

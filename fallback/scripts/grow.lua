@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- grow: one more FREE slot for an OPEN deferral whose reviews do not agree.
---   ARGV[5] id   [6] the version that the reviews were read at   [7] slots at most
+-- grow: one more FREE slot, or several, for an OPEN deferral whose reviews do not agree or are not enough.
+--   ARGV[5] id   [6] the version that the reviews were read at   [7] slots at most   [8] how many more, one unless said
 -- -> {'ok', version} | refused: unknown, ended state, changed version, limit slots
 local kept = replay()
 if kept then
@@ -18,13 +18,13 @@ if version ~= ARGV[6] then
 end
 local found = slots_of(key, { 'state' })
 local free, held = count_states(found)
-local slots = #found
-if free + held > 0 or slots >= tonumber(ARGV[7]) then
+local slots, more = #found, tonumber(ARGV[8] or 1)
+if free + held > 0 or slots + more > tonumber(ARGV[7]) then
   return { 'refused', 'limit', slots }
 end
-call('HSET', key, 'slots', slots + 1)
+call('HSET', key, 'slots', slots + more)
 local now = call('HINCRBY', key, 'version', 1)
-tally('asked', 1, clock())
+tally('asked', more, clock())
 place(id, key)
 wake(id)
 return remember({ 'ok', now })

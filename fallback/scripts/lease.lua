@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- lease: FREE -> HELD for up to `limit` deferrals of some tiers, the most urgent first, none that this reviewer holds,
 -- answered or skipped, or is excluded from.
---   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted'
+--   ARGV[5] reviewer   [6] limit   [7] how long a lease is, ms   [8] 'blind' or 'assisted': how the queue has it, and what
+--   has no `how` of its own
 --   [9] the tiers, each with where in its index to begin: '0:0 1:0'; after a ';' those to look through if these have
 --   nothing   [10] how many entries to look at, at most   [11..] a nonce for each lease
 -- -> {'ok', where to go on, as [9], or '' at the end, for each lease {JSON of [id, slot, generation, nonce, until, how,
@@ -10,8 +11,10 @@
 local reviewer, limit, length = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 -- Entries that are read at once: a few more than are wanted, then as many as it takes to get by what is not for them.
 local few, many, LAPSE_MAX = limit + 8, 64, 16
--- What a record says of this reviewer.
-local mine = 'x.' .. reviewer
+-- What is read of a record: what it says of this reviewer, too, and how it is reviewed. An item's own word is blind: where
+-- all are, nobody needs to look for it.
+local READ = { 'slots', 'expire_ms', 'x.' .. reviewer, 'order', 's0.state', 's0.holder', 's0.generation',
+  ARGV[8] ~= 'blind' and 'how' or nil }
 
 local kept = replay()
 if kept then
@@ -32,8 +35,8 @@ end
 -- time is over.
 local function take(id, index, nonce)
   local key = record(id)
-  local known = call('HMGET', key, 'slots', 'expire_ms', mine, 'order', 's0.state', 's0.holder', 's0.generation')
-  local count, expire, before, order = tonumber(known[1] or 0), known[2], known[3], known[4]
+  local known = call('HMGET', key, unpack(READ))
+  local count, expire, before, order, own = tonumber(known[1] or 0), known[2], known[3], known[4], known[8]
   if not (expire and order) or count == 0 then
     return set_aside(id, index)
   end
@@ -57,16 +60,16 @@ local function take(id, index, nonce)
     return nil
   end
   local field, till = 's' .. found, text(math.min(time + length, tonumber(expire)))
-  local generation = tonumber(slots[found + 1][3] or 0) + 1
+  local generation, how = tonumber(slots[found + 1][3] or 0) + 1, own or ARGV[8]
   call('HSET', key, field .. '.state', 'held', field .. '.holder', reviewer, field .. '.generation', generation,
-    field .. '.nonce', nonce, field .. '.since', text(time), field .. '.until', till, field .. '.how', ARGV[8])
+    field .. '.nonce', nonce, field .. '.since', text(time), field .. '.until', till, field .. '.how', how)
   call('ZADD', K.leases, till, id .. ':' .. found)
   call('ZADD', K.holds, 0, hold(reviewer, id))
   if free == 1 then
     call('ZREM', index, id)
     call('ZADD', K.held, order, id)
   end
-  return cjson.encode({ id, found, generation, nonce, till, ARGV[8], draft_of(id, reviewer) }), free > 1
+  return cjson.encode({ id, found, generation, nonce, till, how, draft_of(id, reviewer) }), free > 1
 end
 
 local first, rest = string.match(ARGV[9], '^([^;]*);?(.*)$')

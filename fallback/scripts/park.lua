@@ -10,7 +10,8 @@
 --     digest of the task   priority, 0 to 9   its boost, ms   time to review, ms   bytes of content, then 'a' for an audit, then 'c' where
 --     there is a callback, then 'f' where content lies in a file: accepted only while the note <id>.file stands   subject, inputs, both or none: the content that must
 --     be there; large content on its way has .up behind its name, and gets its own name here; after an end of line,
---     where it is not for everybody, the number of its tier and who is never asked, JSON: a list of texts
+--     where it is not for everybody as the queue says, the number of its tier, 'blind' or '', and who is never asked,
+--     JSON: a list of texts
 --   and its body: what never changes, JSON
 -- -> {'ok', JSON: a list with one of these for each}
 --    ['ok', id, 1 if made now, how many are before it or -1, the limit it is over or ''] | ['refused', 'conflict', id]
@@ -210,10 +211,13 @@ local function account()
   weigh(came)
 end
 
--- Writes who is asked of a deferral that is not for everybody.
+-- Writes who is asked of a deferral that is not for everybody as the queue says, and how.
 local function narrow(one)
   local said = cjson.decode(one.whom)
-  for at = 2, #said do
+  if said[2] ~= '' then
+    call('HSET', one.key, 'how', said[2])
+  end
+  for at = 3, #said do
     call('HSET', one.key, 'x.' .. said[at], 'excluded ' .. text(time))
   end
   if said[1] ~= '0' then

@@ -56,6 +56,8 @@ class Item:
     slots: list[Slot]
     tier: int = 0
     escalates: bool = False
+    # What the model said, where a second opinion is asked for, and whether it always is.
+    opinion: tuple[str, bool] | None = None
     state: State = State.OPEN
     overdue: bool = False
     # In the undo window, which shows nowhere; and whether its time is over.
@@ -115,7 +117,16 @@ class Model:
         self._turns += 1
         return self._turns
 
-    def park(self, name: str, *, priority: int, tier: int, excluded: tuple[str, ...], escalates: bool) -> None:
+    def park(
+        self,
+        name: str,
+        *,
+        priority: int,
+        tier: int,
+        excluded: tuple[str, ...],
+        escalates: bool,
+        opinion: tuple[str, bool] | None,
+    ) -> None:
         self.items[name] = Item(
             name=name,
             priority=priority,
@@ -125,6 +136,7 @@ class Model:
             slots=[Slot() for _ in range(self.wanted)],
             tier=tier,
             escalates=escalates,
+            opinion=opinion,
             past=dict.fromkeys(excluded, "excluded"),
         )
 
@@ -176,13 +188,19 @@ class Model:
         """What the reviews add up to, once nobody who is still asked could change it."""
         asked = [slot for slot in item.slots if slot.tier is None]
         votes = [slot.answer for slot in asked if slot.answer]
-        if len(votes) < item.wanted:
+        wanted, limit = item.wanted, item.limit
+        if item.opinion is not None and votes:
+            if len(asked) > 1 or item.opinion[1] or votes != [item.opinion[0]]:
+                wanted = limit = 3
+            if len(votes) == len(asked) < wanted:
+                item.slots += [Slot() for _ in range(wanted - len(asked))]
+        if len(votes) < wanted:
             return
         ((_, most),) = Counter(votes).most_common(1)
         decided = 2 * most > len(asked)
         if not decided and len(votes) < len(asked):
             return
-        if not decided and len(votes) < item.limit:
+        if not decided and len(votes) < limit:
             item.slots.append(Slot())
         elif not decided and self.has_higher(item):
             self.escalate(item)

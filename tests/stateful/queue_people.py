@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from fallback.answer import Identity, Label, LabelOption, Task
 from fallback.config import Config, QueueSettings
-from fallback.deferral import Lease, OnExpiry, Parking, State
+from fallback.deferral import Lease, OnExpiry, Parking, SecondOpinion, State
 from fallback.errors import ConflictError, ForbiddenError, StateError
 from fallback.queue import Parked, Queue
 from tests.stateful.queue_model import FLAGS_MAX, REVIEWERS, SKILLS, SKIPS_MAX, TIERS, Item, Model, Slot, identity
@@ -80,7 +80,7 @@ class People(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         """Begin with something to do."""
-        self.park(key="0", digest="x", priority=0, tier="", excluded=(), escalates=False)
+        self.park(key="0", digest="x", priority=0, tier="", excluded=(), escalates=False, opinion=None)
 
     @rule(
         key=st.sampled_from(["", "", "0", "1"]),
@@ -89,9 +89,18 @@ class People(RuleBasedStateMachine):
         tier=st.sampled_from(("", "", *TIERS)),
         excluded=st.sampled_from(((), (), ("ann",), ("bob", "dan"))),
         escalates=st.booleans(),
+        opinion=st.sampled_from((None, None, ("a", False), ("a", True))),
     )
     def park(
-        self, key: str, digest: str, priority: int, tier: str, excluded: tuple[str, ...], *, escalates: bool
+        self,
+        key: str,
+        digest: str,
+        priority: int,
+        tier: str,
+        excluded: tuple[str, ...],
+        *,
+        escalates: bool,
+        opinion: tuple[str, bool] | None,
     ) -> None:
         """A new request, a retry, or a key used for something else."""
         tier = tier if self.tiers else ""
@@ -110,6 +119,7 @@ class People(RuleBasedStateMachine):
             tier=tier,
             excluded_reviewers=excluded,
             on_expiry=OnExpiry.ESCALATE if escalates else None,
+            second_opinion=opinion and SecondOpinion(predictions=(Label(opinion[0]),), always=opinion[1]),
         )
         (verdict,) = self.run(self.queue.park([parking]))
         known = self.keys.get(key)
@@ -122,7 +132,9 @@ class People(RuleBasedStateMachine):
             assert verdict.name == known[0]
             return
         number = self.tiers.index(tier) if tier else 0
-        self.model.park(verdict.name, priority=priority, tier=number, excluded=excluded, escalates=escalates)
+        self.model.park(
+            verdict.name, priority=priority, tier=number, excluded=excluded, escalates=escalates, opinion=opinion
+        )
         if key:
             self.keys[key] = (verdict.name, digest)
 

@@ -19,6 +19,7 @@ from fallback.deferral import (
     OnExpiry,
     Prediction,
     Review,
+    SecondOpinion,
     Settled,
     SlotEvent,
     SlotState,
@@ -124,6 +125,47 @@ def test_the_word_of_the_tier_that_is_asked_last_is_final() -> None:
     assert consensus(below, wanted=1, limit=3, tier="doctor") == NeedMore()
     found = consensus((*below, *doctor), wanted=1, limit=3, tier="doctor")
     assert found == Settled(source=Source.PERSON, answer=Label("1"))
+
+
+def test_one_review_settles_a_second_opinion_only_where_it_agrees() -> None:
+    """A first reviewer who says another thing, or a hash that chose the item, brings in two more."""
+    opinion = SecondOpinion(predictions=(Label("7"), Label("7")))
+    alone = Settled(source=Source.PERSON, answer=Label("7"))
+    assert consensus((), wanted=1, limit=1, places=1, opinion=opinion) == NeedMore()
+    assert consensus(_reviews(Label("7")), wanted=1, limit=1, places=1, opinion=opinion) == alone
+    assert consensus(_reviews(Label("1")), wanted=1, limit=1, places=1, opinion=opinion) == NeedMore(places=3)
+    assert consensus(_reviews(CantTell()), wanted=1, limit=1, places=1, opinion=opinion) == NeedMore(places=3)
+    two = SecondOpinion(predictions=(Label("7"), Label("1")))
+    assert consensus(_reviews(Label("7")), wanted=1, limit=1, places=1, opinion=two) == NeedMore(places=3)
+    chosen = SecondOpinion(predictions=(Label("7"),), always=True)
+    assert consensus(_reviews(Label("7")), wanted=1, limit=1, places=1, opinion=chosen) == NeedMore(places=3)
+
+
+def test_a_panel_is_three_and_all_of_them() -> None:
+    """Whatever the queue's numbers: two that agree wait for the third, and three that do not end without an answer."""
+    opinion = SecondOpinion(predictions=(Label("7"),))
+    agreed = Settled(source=Source.CONSENSUS, answer=Label("1"))
+    nobody = Settled(source=Source.CONSENSUS, answer=None)
+    for wanted, limit in ((1, 1), (2, 2), (2, 9), (3, 5)):
+        two = _reviews(Label("1"), Label("1"))
+        assert consensus(two, wanted=wanted, limit=limit, places=3, opinion=opinion) == NeedMore(places=3)
+        three = _reviews(Label("1"), Label("7"), Label("1"))
+        assert consensus(three, wanted=wanted, limit=limit, places=3, opinion=opinion) == agreed
+        split = _reviews(Label("1"), Label("7"), Label("2"))
+        assert consensus(split, wanted=wanted, limit=limit, places=3, opinion=opinion) == nobody
+        assert consensus(split, wanted=wanted, limit=limit, places=3, opinion=opinion, higher=True) == Escalate()
+    # Where the first one was taken back after the panel was asked, it is asked to the end.
+    assert consensus(_reviews(Label("7")), wanted=1, limit=1, places=3, opinion=opinion) == NeedMore(places=3)
+    five = _reviews(*(Label("1"),) * 4)
+    assert consensus(five, wanted=5, limit=5, places=5, opinion=opinion) == NeedMore(places=5)
+
+
+def test_a_panel_is_of_the_tier_that_is_asked() -> None:
+    """What readers said does not make a doctor's one review a panel."""
+    opinion = SecondOpinion(predictions=(Label("7"),))
+    below, doctor = _reviews(Label("1"), Label("2"), Label("7"), tier="reader"), _reviews(Label("7"), tier="doctor")
+    found = consensus((*below, *doctor), wanted=1, limit=1, places=1, tier="doctor", opinion=opinion)
+    assert found == Settled(source=Source.PERSON, answer=Label("7"))
 
 
 def test_every_tier_has_a_name_of_its_own() -> None:

@@ -22,6 +22,7 @@ from fallback.deferral import (
     Parking,
     Prediction,
     Review,
+    SecondOpinion,
     Source,
     State,
 )
@@ -85,9 +86,20 @@ def test_what_never_changes_comes_back_as_it_was(
         reasons=("audit",),
         audit=True,
         priority=3,
+        second_opinion=SecondOpinion(predictions=(answer, Label("7")), always=True),
     )
     found = records.decode("q", "1", _fields(parking), TASK).deferral
-    for name in ("client", "attributes", "prediction", "draw", "callback", "reasons", "audit", "priority"):
+    for name in (
+        "client",
+        "attributes",
+        "prediction",
+        "draw",
+        "callback",
+        "reasons",
+        "audit",
+        "priority",
+        "second_opinion",
+    ):
         assert getattr(found, name) == getattr(parking, name), name
     assert (found.create_time, found.expire_time) == (1.5, 2.5)
     assert found.subject_digest == hashlib.sha256(b"s").hexdigest()

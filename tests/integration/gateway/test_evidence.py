@@ -1,0 +1,407 @@
+"""What a gateway leaves as evidence for a certificate: first in its spool, then in the certifier's stream."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pytest
+
+from fallback import embedded, presence
+from fallback.answer import Answer, Label
+from fallback.arrivals import START, Arrivals
+from fallback.config import Config, RedisSettings
+from fallback.deferral import Deferral
+from fallback.documents import Documents
+from fallback.errors import DemurError, FullError, UnavailableError
+from fallback.queue import Queue
+from fallback.secret import secret
+from gateway.certification import CERTIFICATIONS, Certification
+from gateway.client import Client
+from gateway.policy import Decision, Policy, draw
+from gateway.request import Request, Result, request_key
+from gateway.samples import epoch_secret, place_text
+from gateway.server import PROCESS, SPOOLS_FOLDER, Gateway
+from gateway.watch import POLICIES
+from tests.evidence import Evidence
+from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+
+EPOCH: Final = "1"
+SHARE: Final = 0.3
+POLICY: Final = Policy(alpha=0.05, audit_share=SHARE, scorer="max_softmax")
+PROVED: Final = Certification(
+    epoch=EPOCH,
+    scorer="max_softmax",
+    versions=("1",),
+    version="1",
+    tau=0.8,
+    certificate="certificate-1",
+    begin_second=0,
+    expire_second=2**40,
+)
+UNPROVED: Final = msgspec.structs.replace(PROVED, tau=None, certificate="", version="")
+REQUESTS: Final = 30
+SECONDS: Final = 20.0
+# Serves until it is killed; the configuration is in the environment and in demur.toml.
+SERVE: Final = "from fallback.config import load; from gateway.server import serve; serve(load())"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEMUR_REDIS_URL", raising=False)
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Server]:
+    """A server that a test may stop."""
+    server = embedded.Server.start(tmp_path_factory.mktemp("own"))
+    server.wait_ready()
+    yield server
+    server.stop()
+
+
+def _config(folder: Path, url: str, **fields: Any) -> Config:
+    redis = RedisSettings(url=url, connect_timeout_seconds=0.5, command_timeout_seconds=1.0)
+    return settings(Config(data_folder=folder), {"redis": redis}, **fields)
+
+
+def _lay_down(config: Config, policy: Policy = POLICY, certification: Certification | None = PROVED) -> None:
+    install(config.data_folder, "m", "1", told(1), msgspec.structs.replace(JUDGED, policy=policy))
+    promote(config, "m", "1")
+    if certification is not None:
+        _write(config, CERTIFICATIONS + "m", certification)
+
+
+def _write(config: Config, key: str, content: msgspec.Struct) -> None:
+    async def write() -> None:
+        documents = Documents.connect(config)
+        try:
+            found = await documents.read(key)
+            await documents.write(key, msgspec.json.encode(content), expected_revision=found.revision if found else 0)
+        finally:
+            await documents.close()
+
+    asyncio.run(write())
+
+
+def _ask(address: str, x: Any, **fields: Any) -> Any:
+    async def ask() -> Any:
+        async with Client(address, identity="shop") as client:
+            return await client.predict("m", inputs={"x": x}, **fields)
+
+    return asyncio.run(ask())
+
+
+def _evidence(config: Config) -> Evidence:
+    """What is in the stream."""
+
+    async def read() -> list[bytes]:
+        arrivals = Arrivals.connect(config)
+        try:
+            return [row for _, row in await arrivals.read("m", START)]
+        finally:
+            await arrivals.close()
+
+    evidence = Evidence()
+    evidence.take(asyncio.run(read()))
+    return evidence
+
+
+def _deferrals(config: Config) -> list[Deferral]:
+    """What was parked."""
+
+    async def read() -> list[Deferral]:
+        queue = Queue.connect(config)
+        try:
+            found: list[Deferral] = []
+            token = ""
+            while True:
+                page, token = await queue.list_deferrals("m", page_size=100, page_token=token)
+                found += page
+                if not token:
+                    return found
+        finally:
+            await queue.close()
+
+    return asyncio.run(read())
+
+
+def _until(done: Any) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not done():
+        assert time.monotonic() < deadline, f"not so after {SECONDS} s"
+        time.sleep(0.1)
+
+
+def _spools(config: Config) -> list[Path]:
+    return [*(config.data_folder / SPOOLS_FOLDER).glob("*/*/")]
+
+
+def _draw(config: Config, key: str) -> float:
+    epoch = epoch_secret(secret(config, "audit").encode(), model="m", epoch=EPOCH)
+    return draw(epoch, model="m", epoch=EPOCH, request_key=request_key("shop", key))
+
+
+def test_what_is_sampled_is_recorded_with_its_place_and_comes_to_the_certifier(config: Config) -> None:
+    """Every deferred and every audited request has a record in the stream and a deferral with the record's place; the
+    rows that close seconds count all requests; the gateway's end is told, and nothing stays on the disk.
+    """  # noqa: D205 - one sentence needs two lines
+    config = settings(config)
+    _lay_down(config)
+    with running(config) as gateway:
+        answers = [_ask(gateway.address, SURE, idempotency_key=f"s{number}") for number in range(REQUESTS)]
+        deferred = [_ask(gateway.address, UNSURE, idempotency_key=f"u{number}") for number in range(5)]
+    assert {answer.decision for answer in answers} == {Decision.ANSWERED}
+    evidence = _evidence(config)
+    audited = {request_key("shop", f"s{n}") for n in range(REQUESTS) if _draw(config, f"s{n}") < SHARE}
+    assert audited
+    by_key = {record.request_key: record for record in evidence.records}
+    assert by_key.keys() == audited | {request_key("shop", f"u{n}") for n in range(5)}
+    assert {by_key[key].q for key in audited} == {SHARE}
+    assert {record.q for key, record in by_key.items() if key not in audited} == {1.0}
+    assert {(record.floor, record.epoch, record.model) for record in evidence.records} == {(SHARE, EPOCH, "m")}
+    assert sum(row.eligible for row in evidence.closings) == REQUESTS + 5
+    assert sum(row.answered for row in evidence.closings) == REQUESTS
+    assert sum(sum(row.histogram) for row in evidence.closings) == REQUESTS + 5
+    assert (evidence.holes, evidence.live, evidence.pending.left_out) == (0, [], 0)
+    assert len(evidence.counted) == len(evidence.records)
+    assert _spools(config) == []
+    deferrals = _deferrals(config)
+    assert {d.draw.place for d in deferrals if d.draw} == {place_text(record.place) for record in evidence.records}
+    assert {(d.draw.epoch, d.draw.certificate) for d in deferrals if d.draw} == {(EPOCH, "certificate-1")}
+    assert sum(d.audit for d in deferrals) == len(audited)
+    assert all(d.second_opinion and d.second_opinion.predictions == (Label("b"),) for d in deferrals)
+    assert {result.deferral.name for result in deferred} == {d.name for d in deferrals if not d.audit}
+
+
+def test_before_anything_is_proved_everybody_is_recorded(config: Config) -> None:
+    """With an epoch and no threshold every request is a record with q 1, and none is answered."""
+    config = settings(config)
+    _lay_down(config, certification=UNPROVED)
+    with running(config) as gateway:
+        assert _ask(gateway.address, SURE).decision is not Decision.ANSWERED
+    (record,) = _evidence(config).records
+    assert (record.q, record.floor) == (1.0, 1.0)
+    assert record.scored[0].eligible
+    assert msgspec.json.decode(record.scored[0].prediction, type=Answer) == Label("b")
+
+
+def test_without_a_certifier_nothing_is_recorded(config: Config) -> None:
+    """An alpha alone, or none at all, leaves nothing on the disk and nothing in the stream."""
+    config = settings(config)
+    _lay_down(config, certification=None)
+    with running(config) as gateway:
+        assert _ask(gateway.address, SURE).decision is not Decision.ANSWERED
+        assert _spools(config) == []
+    assert _evidence(config).rows == []
+
+
+def test_a_policy_may_gain_and_lose_its_alpha(config: Config) -> None:
+    """From the next batch on; the seconds without it are closed as seconds in which nothing was sampled."""
+    config = settings(config)
+    plain = Policy(threshold=0.8, audit_share=1.0)
+    _lay_down(config, plain)
+    with running(config) as gateway:
+        _ask(gateway.address, UNSURE, idempotency_key="before")
+        assert _spools(config) == []
+        _write(config, POLICIES + "m", POLICY)
+        _until(lambda: _ask(gateway.address, UNSURE) and _spools(config))
+        recorded = _ask(gateway.address, UNSURE, idempotency_key="with")
+        _write(config, POLICIES + "m", plain)
+        _until(lambda: _audited_at_once(gateway, config))
+    evidence = _evidence(config)
+    keys = {record.request_key for record in evidence.records}
+    assert request_key("shop", "with") in keys
+    assert request_key("shop", "before") not in keys
+    assert (evidence.holes, evidence.live) == (0, [])
+    assert recorded.deferral.name in {d.name for d in _deferrals(config) if d.draw and d.draw.place}
+
+
+def _audited_at_once(gateway: Gateway, config: Config) -> bool:
+    """Whether an answer is audited without a record: its policy has no alpha."""
+    _ask(gateway.address, SURE)
+    return any(d.audit and d.draw and not d.draw.place for d in _deferrals(config))
+
+
+def test_a_retry_keeps_its_place(config: Config) -> None:
+    """Whoever asks again under the same key, at this gateway or, after a start, at the next one, is the same record."""
+    config = settings(config)
+    _lay_down(config)
+    keys = [f"k{number}" for number in range(REQUESTS)]
+    with running(config) as gateway:
+        first = [_ask(gateway.address, UNSURE, idempotency_key=key).deferral.name for key in keys]
+        again = [_ask(gateway.address, UNSURE, idempotency_key=key).deferral.name for key in keys]
+        for _ in range(2):
+            for key in keys:
+                _ask(gateway.address, SURE, idempotency_key=f"sure {key}")
+    assert first == again
+    evidence = _evidence(config)
+    assert len({record.request_key for record in evidence.records}) == len(evidence.records)
+    assert len(_deferrals(config)) == len(evidence.records)
+
+
+def test_each_row_of_a_request_is_a_record_of_its_own(config: Config) -> None:
+    """Some rows of a request are deferred, some audited, some neither; the caller hears once all are seen to."""
+    config = settings(config)
+    _lay_down(config, msgspec.structs.replace(POLICY, audit_share=0.5))
+    x = np.concatenate([SURE, UNSURE] * 6)
+    with running(config) as gateway:
+        waiter = _Waiter()
+        asked = Request(model="m", tensors={"x": x}, client="shop", idempotency_key="k", request_key="shop\nk")
+        gateway.champions.find("m").submit(asked, waiter)
+        result = waiter.result.result(timeout=10)
+        assert result.deferrals.keys() == set(range(1, 12, 2))
+    evidence = _evidence(config)
+    assert {record.request_key for record in evidence.records} >= {f"shop\nk#{row}" for row in range(1, 12, 2)}
+    audited = sum(_draw(config, f"k#{row}") < 0.5 for row in range(0, 12, 2))
+    assert len(evidence.records) == 6 + audited
+    assert len(_deferrals(config)) == len(evidence.records)
+    assert sum(row.eligible for row in evidence.closings) == 12
+
+
+class _Waiter:
+    def __init__(self) -> None:
+        self.result: Future[Result] = Future()
+        self.cancelled = False
+
+    def answer(self, result: Result) -> None:
+        self.result.set_result(result)
+
+    def fail(self, error: DemurError) -> None:
+        self.result.set_exception(error)
+
+
+def test_while_redis_is_away_evidence_waits_on_the_disk(own_server: embedded.Server, tmp_path: Path) -> None:
+    """Answers are given, audited or not; what goes to a person is refused; afterwards all of it comes, in its order."""
+    config = _config(tmp_path, own_server.url)
+    _lay_down(config)
+    with running(config) as gateway:
+        own_server.stop()
+        for number in range(REQUESTS):
+            assert _ask(gateway.address, SURE, idempotency_key=f"s{number}").decision is Decision.ANSWERED
+        with pytest.raises(UnavailableError):
+            _ask(gateway.address, UNSURE, idempotency_key="u")
+        back = embedded.Server.start(own_server.folder)
+        try:
+            back.wait_ready()
+            retried = _ask(gateway.address, UNSURE, idempotency_key="u", attempts=20)
+            audited = sum(_draw(config, f"s{number}") < SHARE for number in range(REQUESTS))
+            _until(lambda: len(_deferrals(config)) == audited + 1)
+            _until(lambda: len(_evidence(config).records) == audited + 1)
+            evidence = _evidence(config)
+            (record,) = [each for each in evidence.records if each.request_key == request_key("shop", "u")]
+            (deferral,) = [each for each in _deferrals(config) if each.name == retried.deferral.name]
+            assert deferral.draw
+            assert deferral.draw.place == place_text(record.place), "the record of the first try"
+            gateway.drain()
+        finally:
+            back.stop()
+
+
+def test_an_outage_before_the_first_proof_leaves_few_errors(own_server: embedded.Server, tmp_path: Path) -> None:
+    """While nothing is proved and Redis is known to be away, who is refused is not recorded; afterwards all are again.
+
+    One that was recorded and not parked would count as an error.
+    """
+    config = _config(tmp_path, own_server.url)
+    _lay_down(config, certification=UNPROVED)
+    with running(config) as gateway:
+        assert _ask(gateway.address, SURE, idempotency_key="before").deferral
+        own_server.stop()
+        for number in range(REQUESTS):
+            with pytest.raises(UnavailableError):
+                _ask(gateway.address, SURE, idempotency_key=f"away{number}")
+        back = embedded.Server.start(own_server.folder)
+        try:
+            back.wait_ready()
+            _until(lambda: not gateway._deferring.hold_off.away)
+            assert _ask(gateway.address, SURE, idempotency_key="after").deferral
+            gateway.drain()
+            keys = [record.request_key for record in _evidence(config).records]
+            assert keys == [request_key("shop", key) for key in ("before", "away0", "after")]
+        finally:
+            back.stop()
+
+
+def test_a_gateway_that_is_killed_loses_no_audit(own_server: embedded.Server, tmp_path: Path) -> None:
+    """Killed with SIGKILL while Redis is away, after it answered: the next gateway on its folder parks every audit that
+    the draws ask for, sends every record, and closes the dead one's last second.
+    """  # noqa: D205 - one sentence needs two lines
+    config = _config(tmp_path, own_server.url)
+    _lay_down(config)
+    process = _serve(tmp_path, own_server.url)
+    try:
+        address = _address(config)
+        assert _ask(address, SURE, idempotency_key="first").decision is Decision.ANSWERED
+        own_server.stop()
+        for number in range(REQUESTS):
+            assert _ask(address, SURE, idempotency_key=f"s{number}").decision is Decision.ANSWERED
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    audited = {key for key in ("first", *(f"s{n}" for n in range(REQUESTS))) if _draw(config, key) < SHARE}
+    assert audited
+    back = embedded.Server.start(own_server.folder)
+    try:
+        back.wait_ready()
+        with running(config):
+            _until(lambda: len(_deferrals(config)) == len(audited))
+            _until(lambda: not _spools(config))
+        evidence = _evidence(config)
+        assert {record.request_key for record in evidence.records} == {request_key("shop", key) for key in audited}
+        assert (evidence.holes, evidence.live, evidence.pending.left_out) == (0, [], 0)
+        assert {d.draw.place for d in _deferrals(config) if d.draw} == {
+            place_text(record.place) for record in evidence.records
+        }
+    finally:
+        back.stop()
+
+
+def _serve(folder: Path, url: str) -> subprocess.Popen[bytes]:
+    (folder / "demur.toml").write_text(
+        f'data_folder = "{folder}"\n[redis]\nurl = "{url}"\nconnect_timeout_seconds = 0.5\n'
+        'command_timeout_seconds = 1.0\n[gateway]\ngrpc_listen = "127.0.0.1:0"\nmetrics_listen = ""\n'
+        'device = "cpu"\nthreads = 1\n'
+    )
+    environment = {**os.environ, "DEMUR_CONFIG": str(folder / "demur.toml"), "DEMUR_DATA": str(folder)}
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen([sys.executable, "-c", SERVE], env=environment, stdout=log, stderr=log)
+
+
+def _address(config: Config) -> str:
+    _until(lambda: presence.announced(config.data_folder, PROCESS))
+    said = presence.announced(config.data_folder, PROCESS)
+    assert said is not None
+    return said.addresses["grpc"]
+
+
+def test_what_cannot_be_recorded_is_refused_and_the_rest_answered(own_server: embedded.Server, tmp_path: Path) -> None:
+    """While the spool is full whoever would be sampled gets RESOURCE_EXHAUSTED; nobody is answered unsampled."""
+    config = _config(tmp_path, own_server.url, spool_bytes_max=64 * 1024)
+    _lay_down(config)
+    picture = os.urandom(8_000)
+    with running(config) as gateway:
+        own_server.stop()
+        refused = set()
+        for number in range(REQUESTS * 3):
+            key = f"s{number}"
+            try:
+                got = _ask(gateway.address, SURE, idempotency_key=key, subject=(picture, "image/png"))
+            except FullError:
+                refused.add(key)
+            else:
+                assert got.decision is Decision.ANSWERED
+        drawn = [f"s{n}" for n in range(REQUESTS * 3) if _draw(config, f"s{n}") < SHARE]
+        assert refused
+        assert refused == set(drawn[len(drawn) - len(refused) :])
+    assert _spools(config)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from fallback.errors import FullError, InvalidError, OverError, UnavailableError
+from gateway.hold_off import HoldOff
+
+AWAY = UnavailableError("away")
+
+
+def test_nobody_is_held_off_before_anything_failed() -> None:
+    """A queue that nobody heard anything of is tried."""
+    assert HoldOff().why("q") is None
+
+
+def test_a_server_that_is_away_holds_all_queues_off() -> None:
+    """Until it was heard of again, however long that takes."""
+    hold_off = HoldOff()
+    hold_off.failed("q", AWAY)
+    assert hold_off.away
+    assert hold_off.why("another") is AWAY
+    hold_off.heard()
+    assert hold_off.why("q") is None
+
+
+def test_a_full_queue_holds_itself_off_for_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At least for a second, at most for a minute."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    hold_off = HoldOff()
+    for seconds, held in ((None, 1), (0.1, 1), (7.0, 7), (3_600.0, 60)):
+        full = FullError("full", retry_after_seconds=seconds)
+        hold_off.failed("q", full)
+        assert hold_off.why("another") is None
+        now += held - 0.5
+        assert hold_off.why("q") is full
+        now += 0.5
+        assert hold_off.why("q") is None
+
+
+@pytest.mark.parametrize("error", [InvalidError("wrong"), OverError("over", unreviewed=True)])
+def test_what_is_the_requests_own_trouble_holds_nobody_off(error: InvalidError | OverError) -> None:
+    """A request that is refused for what it is, or answered all the same, says nothing of others."""
+    hold_off = HoldOff()
+    hold_off.failed("q", error)
+    assert hold_off.why("q") is None

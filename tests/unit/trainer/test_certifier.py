@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.certification import Stage
+from gateway.samples import ClosingRow, JoinRow, SampledRecord
+from tests.unit.trainer.world import GROUND, MODEL, START, Gateway, World, terms
+from trainer import rows
+from trainer.adjudicate import Share
+from trainer.certificate import Promise, advance, begin, error_bound, lifetime_delta, tau
+from trainer.certifier import in_force
+from trainer.chain import Chain
+from trainer.rows import CertificateRow, EpochRow, LabelRow, LostRow, ProcessRow, RevealRow, Row, WatermarkRow
+from trainer.standing import standing
+from trainer.verify import Finding, verify
+from trainer.watermark import Counted, evidence
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests kill is the process, not the machine: they need not wait for the disk."""
+    monkeypatch.setattr("trainer.chain.os.fsync", lambda _: None)
+
+
+def _world(folder: Path, **changes: object) -> World:
+    return World(**{"folder": folder / "chains", "asked": terms(), **changes})  # type: ignore[arg-type] # a test's own words
+
+
+def _verified(world: World) -> Finding:
+    return verify(MODEL, Chain(world.folder, MODEL).links())
+
+
+def _written(world: World) -> list[Row]:
+    return [rows.decode(link.body) for link in Chain(world.folder, MODEL).links()]
+
+
+def _of(kind: type[Row], world: World) -> list[Row]:
+    return [row for row in _written(world) if isinstance(row, kind)]
+
+
+def _standing(world: World) -> object:
+    return standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0))
+
+
+def test_from_the_first_request_to_a_certificate(tmp_path: Path) -> None:
+    """Scores choose the thresholds, a process that begins later judges them, gateways answer by what it proved."""
+    world = _world(tmp_path)
+    world.run(1)
+    assert world.rule is not None
+    assert (world.rule.tau, world.rule.versions) == (None, ("1",))
+    assert (
+        standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0)).stage is Stage.SURVEYING
+    )
+    world.run(20)
+    assert len(_of(ProcessRow, world)) == 1
+    world.run(240)
+    assert world.rule.tau is not None
+    assert 0.25 < world.rule.tau < 0.6, "from .28 on a tenth is wrong"
+    assert world.answered > 300
+    told = standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0))
+    assert told.stage is Stage.CERTIFIED
+    assert told.certificate == world.rule.certificate
+    assert told.coverage == pytest.approx(1 - world.rule.tau, abs=0.06)
+    assert told.error_bound is not None
+    assert 0.02 < told.error_bound < 0.1
+    finding = _verified(world)
+    assert (finding.agrees, finding.reason) == (True, "")
+    assert finding.records == world.sent
+
+
+def test_a_tau_of_this_path_is_the_one_of_the_certificate_itself(tmp_path: Path) -> None:
+    """Every record in its order, straight through `trainer.certificate`: the same evidence, tau and bound."""
+    world = _world(tmp_path)
+    world.run(300)
+    world.tick()
+    world.step()
+    course = world.book.courses[0]
+    found = _written(world)
+    last = max(row.second for row in found if isinstance(row, WatermarkRow))
+    labels = {row.place: row for row in found if isinstance(row, LabelRow)}
+    counted = [
+        Counted(second=row.second, gateway=row.gateway, record=row, label=labels.get(row.place))
+        for row in sorted((row for row in found if isinstance(row, SampledRecord)), key=lambda row: row.place)
+        if row.second <= last
+    ]
+    columns, grid = evidence(counted, course.row), np.array(course.row.grid)
+    state = advance(begin(len(grid)), columns, grid, course.row.alpha)
+    np.testing.assert_allclose(state.logs, course.state.logs, atol=1e-9)
+    np.testing.assert_allclose(state.peaks, course.state.peaks, atol=1e-9)
+    assert world.rule is not None
+    assert tau(state, grid, course.row.delta) == world.rule.tau == course.steps[-1].tau
+    assert course.error_bound() == pytest.approx(error_bound(columns, course.steps[-1].tau, course.promise))
+
+
+@given(data=st.data())
+@pytest.mark.timeout(600)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Before writing, halfway through it, before telling: nothing is doubled, nothing lost, and verify agrees."""
+    world = _world(tmp_path_factory.mktemp("world"), seed=data.draw(st.integers(0, 1000)))
+    for _ in range(110):
+        world.tick()
+        match data.draw(st.sampled_from(["step", "step", "step", "idle", "unwritten", "torn", "untold"])):
+            case "step":
+                world.step()
+            case "unwritten":
+                world.step(write=False)
+            case "untold":
+                world.step(tell=False)
+            case "torn":
+                _tear(world, data.draw(st.floats(0, 1)))
+            case _:
+                pass
+    world.run(5)
+    known = world.book
+    world.kill()
+    again = world.book
+    assert (again.rows, again.digest, again.passed, again.alarm) == (
+        known.rows,
+        known.digest,
+        known.passed,
+        known.alarm,
+    )
+    for course, before in zip(again.courses, known.courses, strict=True):
+        np.testing.assert_allclose(course.state.peaks, before.state.peaks)
+        assert course.steps == before.steps
+        np.testing.assert_allclose(course.drift.highest, before.drift.highest)
+    finding = _verified(world)
+    assert (finding.agrees, finding.reason) == (True, "")
+    assert finding.records == world.sent
+    written = _written(world)
+    for kind in (SampledRecord, LabelRow, ClosingRow):
+        places = [
+            (kind, row.second, row.gateway, getattr(row, "counter", 0)) for row in written if isinstance(row, kind)
+        ]
+        assert len(places) == len(set(places))
+
+
+def _tear(world: World, share: float) -> None:
+    """Have the process die while it writes: a part of what it wrote is on the disk."""
+    files = sorted((world.folder / MODEL).glob("*.rows"))
+    before = files[-1].stat().st_size if files else 0
+    world.step()
+    world.kill()
+    for file in sorted((world.folder / MODEL).glob("*.rows"))[-1:]:
+        size = file.stat().st_size
+        with file.open("rb+") as opened:
+            opened.truncate(before + int((size - before - 1) * share) if size > before else size)
+
+
+def test_a_gateway_that_nobody_hears_of_is_given_up(tmp_path: Path) -> None:
+    """The watermark waits for it as long as it may be on its way, and then goes on without it."""
+    world = _world(tmp_path)
+    world.run(30)
+    world.gateways[1].dead = True
+    world.run(60)
+    assert world.book.passed < START + 40
+    world.run(130)
+    assert _of(LostRow, world) == [LostRow(gateway="b")]
+    assert world.book.passed > START + 130
+    assert _verified(world).agrees
+
+
+def test_a_certifier_that_was_away_takes_nobody_for_lost(tmp_path: Path) -> None:
+    """An hour without Redis is not the gateways' silence; what they kept meanwhile counts."""
+    world = _world(tmp_path)
+    world.run(30)
+    for _ in range(200):
+        world.tick()
+    world.run(30)
+    assert _of(LostRow, world) == []
+    assert _verified(world).agrees
+    assert _verified(world).records == world.sent
+
+
+def test_rows_that_contradict_each_other_cost_their_gateway_its_say_and_nothing_else(tmp_path: Path) -> None:
+    """More records than it counted, seconds out of order, a stranger, an epoch nobody began: verify still agrees."""
+    world = _world(tmp_path)
+    world.run(20)
+    record = next(row for row in reversed(_written(world)) if isinstance(row, SampledRecord) and row.gateway == "a")
+    closing = next(row for row in reversed(_written(world)) if isinstance(row, ClosingRow) and row.gateway == "a")
+    odd: list[Row] = [
+        msgspec.structs.replace(record, epoch="elsewhere", counter=10_001),
+        msgspec.structs.replace(record, model="other", counter=10_002),
+        msgspec.structs.replace(record, gateway="nobody"),
+        msgspec.structs.replace(record, floor=1.0, q=0.5, counter=10_003),
+        msgspec.structs.replace(record, second=record.second + 1, counter=10_004),
+        msgspec.structs.replace(closing, second=closing.second + 1, sampled=0),
+        record,
+        closing,
+        JoinRow(second=record.second, gateway="a"),
+    ]
+    world.stream += [rows.encode(row) for row in odd]
+    world.run(200)
+    assert _of(LostRow, world) == [LostRow(gateway="a")]
+    assert _verified(world).agrees
+    assert world.rule is not None
+    assert world.rule.tau is not None, "the other one's evidence is enough"
+
+
+def test_what_comes_twice_is_written_once(tmp_path: Path) -> None:
+    """A gateway that got no reply sends again what is there already."""
+    world = _world(tmp_path)
+    world.run(40)
+    world.stream += world.stream[-30:] + world.stream[10:60]
+    world.run(20)
+    finding = _verified(world)
+    assert (finding.agrees, finding.records) == (True, world.sent)
+    assert _of(LostRow, world) == []
+
+
+def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
+    """More errors than promised: no tau at once, a new epoch and process, the old secret out, and then proved again."""
+    world = _world(tmp_path)
+    world.run(260)
+    assert world.rule is not None
+    assert world.rule.tau is not None
+    good, world.risk = world.risk, (0.7,) * 10
+    for _ in range(200):
+        world.run(1)
+        if world.rule.alarm:
+            break
+    assert "version 1" in world.rule.alarm
+    assert world.rule.tau is None
+    assert world.rule.threshold("1", world.now) is None
+    assert len(_of(EpochRow, world)) == 2
+    assert standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0)).stage is Stage.ALARMED
+    world.kill()
+    assert world.book.alarm == world.rule.alarm, "so it is after a restart"
+    world.risk = good
+    world.run(400)
+    assert world.rule.alarm == ""
+    assert world.rule.tau is not None
+    first = _of(EpochRow, world)[0]
+    assert isinstance(first, EpochRow)
+    assert [row.epoch for row in _of(RevealRow, world) if isinstance(row, RevealRow)] == [first.epoch]
+    finding = _verified(world)
+    assert (finding.agrees, finding.reason) == (True, "")
+
+
+def test_people_who_are_away_are_no_alarm(tmp_path: Path) -> None:
+    """Labels that never come count against the proof; that the promise is broken they do not say."""
+    world = _world(tmp_path)
+    world.run(260)
+    world.silent = True
+    world.run(200)
+    assert world.rule is not None
+    assert world.rule.alarm == ""
+    assert world.rule.tau is not None
+    assert _verified(world).agrees
+
+
+def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None:
+    """Its predecessor's certificate says nothing of it; back to that one, what was proved of it still stands."""
+    world = _world(tmp_path)
+    world.run(260)
+    assert world.rule is not None
+    proved = world.rule.tau
+    world.asked = terms(version="2")
+    world.run(1)
+    assert (world.rule.version, world.rule.threshold("2", world.now + 9)) == ("1", None)
+    assert world.rule.tau == proved, "for gateways that have not swapped yet"
+    for gateway in world.gateways:
+        gateway.version = "2"
+    world.run(300)
+    assert world.rule.version == "2"
+    assert world.rule.tau is not None
+    assert len(_of(ProcessRow, world)) == 2
+    world.asked = terms()
+    for gateway in world.gateways:
+        gateway.version = "1"
+    world.run(3)
+    assert (world.rule.version, world.rule.tau) == ("1", proved)
+    world.run(60)
+    processes = [row for row in _of(ProcessRow, world) if isinstance(row, ProcessRow)]
+    assert [row.version for row in processes] == ["1", "2", "1"], (
+        "for the first one counted the other's answers as errors"
+    )
+    assert _verified(world).agrees
+
+
+def test_another_promise_is_another_process(tmp_path: Path) -> None:
+    """A stricter one takes tau back at once; a looser one keeps it until the new process has proved its own."""
+    world = _world(tmp_path)
+    world.run(260)
+    assert world.rule is not None
+    proved = world.rule.tau
+    world.asked = terms(0.3)
+    world.run(2)
+    assert world.rule.tau == proved
+    world.run(150)
+    assert world.rule.tau is not None
+    assert proved is not None
+    assert world.rule.tau < proved
+    world.asked = terms(0.05)
+    world.run(1)
+    assert world.rule.tau is None
+    world.asked = terms(0.3, eligibility="others")
+    world.run(1)
+    assert world.rule.tau is None
+    assert _verified(world).agrees
+
+
+def test_a_certificate_ends_and_the_next_one_is_there(tmp_path: Path) -> None:
+    """A fresh process begins before, with an epoch of its own; the old one answers until its end."""
+    world = _world(tmp_path, asked=terms(expire_seconds=600))
+    world.run(590)
+    processes = [row for row in _of(ProcessRow, world) if isinstance(row, ProcessRow)]
+    assert len(processes) == 2
+    assert len(_of(EpochRow, world)) == 2
+    assert len(_of(RevealRow, world)) == 1
+    assert len(world.book.pending.keys) == 1, "what the revealed epoch's keys were is forgotten"
+    assert processes[0].first_second + 300 <= processes[1].first_second <= processes[0].first_second + 540
+    assert world.rule is not None
+    assert world.rule.expire_second == processes[0].last_second + 1
+    world.run(processes[0].last_second - world.now + 5)
+    assert world.rule.expire_second == processes[1].last_second + 1
+    assert world.rule.tau is not None, "without a gap"
+    assert _verified(world).agrees
+
+
+def test_over_a_lifetime_the_processes_share_delta(tmp_path: Path) -> None:
+    """The k-th has 6 delta / (pi^2 k^2)."""
+    world = _world(tmp_path, asked=terms(lifetime=True))
+    world.run(30)
+    world.asked = replace(terms(0.2), lifetime=True)
+    world.run(3)
+    processes = [row for row in _of(ProcessRow, world) if isinstance(row, ProcessRow)]
+    assert [row.delta for row in processes] == [lifetime_delta(0.05, 1), lifetime_delta(0.05, 2)]
+    world.run(20)
+    assert len(_of(ProcessRow, world)) == 2
+
+
+def test_labels_that_may_take_longer_are_another_epoch(tmp_path: Path) -> None:
+    """The time for a label is fixed beforehand; the process goes on."""
+    world = _world(tmp_path)
+    world.run(40)
+    world.ground = replace(GROUND, sla_seconds=90)
+    world.kill()
+    world.run(150)
+    epochs = [row for row in _of(EpochRow, world) if isinstance(row, EpochRow)]
+    assert [row.sla_seconds for row in epochs] == [60, 90]
+    assert len(_of(ProcessRow, world)) == 1
+    assert _verified(world).agrees
+
+
+def test_a_gateway_that_was_cut_off_brings_its_seconds_later(tmp_path: Path) -> None:
+    """The watermark waits; its records count, in their place."""
+    world = _world(tmp_path)
+    world.run(60)
+    world.gateways[0].cut_off = True
+    world.run(50)
+    assert world.book.passed <= START + 62
+    world.gateways[0].cut_off = False
+    world.run(70)
+    assert _of(LostRow, world) == []
+    assert world.book.passed > START + 120
+    finding = _verified(world)
+    assert (finding.agrees, finding.records) == (True, world.sent)
+
+
+def test_other_inputs_raise_the_share_of_audits(tmp_path: Path) -> None:
+    """Confidences spread otherwise than when it was proved: more is audited, tau stays."""
+    world = _world(tmp_path)
+    world.run(260)
+    course = in_force(world.book, world.asked, world.now)
+    assert course is not None
+    assert world.rule is not None
+    assert world.rule.share == 0.0
+    course.recent[:] = 0
+    course.recent[3] = 1_995
+    world.run(80)
+    assert world.rule.share == pytest.approx(0.9)
+    assert world.rule.tau is not None
+
+
+def test_a_gateway_that_ends_is_not_waited_for(tmp_path: Path) -> None:
+    """Its last row says so, even where an earlier one closed that second already."""
+    world = _world(tmp_path)
+    world.run(20)
+    closing = next(row for row in reversed(_written(world)) if isinstance(row, ClosingRow) and row.gateway == "a")
+    world.gateways[0].dead = True
+    world.stream.append(rows.encode(msgspec.structs.replace(closing, final=True)))
+    world.gateways.append(Gateway(name="c"))
+    world.run(100)
+    assert world.book.passed > START + 40
+    finding = _verified(world)
+    assert (finding.agrees, finding.records) == (True, world.sent)
+
+
+def test_without_a_promise_nothing_begins(tmp_path: Path) -> None:
+    """And a chain that is there goes on: what was sampled is not forgotten."""
+    world = _world(tmp_path)
+    certifier, _ = world.open()
+    from trainer.certifier import News
+
+    assert certifier.step(News(now=START, reached=START), None) == []
+    assert world.book.epoch is None
+    assert Promise(alpha=0.1) == world.asked.promise
+    assert CertificateRow.__struct_fields__[0] == "epoch"

@@ -1,0 +1,206 @@
+"""All that the certifier knows of one model, built row by row from the chain, the same each time. Pure.
+
+Theory of operation. `Book.take` is the only way in: a row that has just been made goes through it as one that is read
+from the disk after a restart does. So there is nothing to save beside the chain, and no moment at which killing the
+process could leave the two apart. What the watermark has passed is let go, but for the keys of the epochs under way,
+three numbers a record for each process under way, and the newest scores, of which the next thresholds are made.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from gateway.samples import ClosingRow, JoinRow, SampledRecord
+from trainer.course import Course, set_out
+from trainer.rows import (
+    CertificateRow,
+    EpochRow,
+    LabelRow,
+    LostRow,
+    ProcessRow,
+    RevealRow,
+    Row,
+    WatermarkRow,
+    genesis,
+)
+from trainer.watermark import Counted, Pending, arrive, count, count_up_to, forget
+
+SURVEY_MAX: Final = 2_000
+# Of more processes at once nobody would look at the oldest again.
+COURSES_MAX: Final = 8
+_HOUR: Final = 3_600
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Epoch:
+    """Draws under way: `newest` is the last second that had any."""
+
+    row: EpochRow
+    newest: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One score of the survey: of so many requests it stands for `weight`; None where a rule kept the answer back."""
+
+    confidence: float | None
+    weight: float
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Book:
+    """One model's rows, taken in.
+
+    `epochs` are those whose secret is not out, the last one the newest. `survey` has the newest scores by version and
+    scorer, without a gap by another version. `alarm` says what an alarm said until something is proved anew, and
+    `renewed` whether an epoch began since; it rang
+    when labels up to `alarm_second` were in.
+    """
+
+    model: str
+    pending: Pending = field(default_factory=Pending)
+    epochs: dict[str, Epoch] = field(default_factory=dict)
+    courses: list[Course] = field(default_factory=list)
+    processes: int = 0
+    newest: int = -1
+    rows: int = 0
+    records: int = 0
+    digest: str = ""
+    gateways: set[str] = field(default_factory=set)
+    survey: dict[tuple[str, str], deque[Score]] = field(default_factory=dict)
+    alarm: str = ""
+    alarm_second: int = -1
+    renewed: bool = True
+    requests_per_hour: float = 0.0
+    _since: int = -1
+    _requests: int = 0
+
+    def __post_init__(self) -> None:
+        self.digest = self.digest or genesis(self.model)
+
+    @property
+    def passed(self) -> int:
+        """The watermark."""
+        return self.pending.passed
+
+    @property
+    def epoch(self) -> EpochRow | None:
+        """The newest epoch of draws."""
+        return next(reversed(self.epochs.values())).row if self.epochs else None
+
+    def take(self, row: Row, digest: str) -> None:
+        """Take in the next row of the chain, whose digest is `digest`."""
+        match row:
+            case SampledRecord():
+                self._sampled(row)
+            case LabelRow() | ClosingRow() | LostRow():
+                self.pending = arrive(self.pending, [row])
+            case JoinRow():
+                self.gateways.add(row.gateway)
+                self.pending = arrive(self.pending, [row])
+            case WatermarkRow():
+                self.pending, counted = count_up_to(self.pending, row.second)
+                self._counted(counted, row.reached)
+            case CertificateRow() | EpochRow() | ProcessRow() | RevealRow():
+                self._declared(row, digest)
+            case _:
+                assert_never(row)
+        self.noted(digest)
+
+    def noted(self, digest: str) -> None:
+        """Count a row that was taken in."""
+        self.rows, self.digest = self.rows + 1, digest
+
+    def move(self, *, reached: int) -> WatermarkRow | None:
+        """Move the watermark as far as it goes; returns the row that says so, which is taken in already."""
+        epoch, before = self.epoch, self.passed
+        if epoch is None:
+            return None
+        self.pending, counted = count(self.pending, reached=reached, sla_seconds=epoch.sla_seconds)
+        if self.passed == before:
+            return None
+        self._counted(counted, reached)
+        return WatermarkRow(second=self.passed, reached=reached)
+
+    def course(self, process: str) -> Course | None:
+        """Return a process by its name, None where it is forgotten."""
+        return next((course for course in self.courses if course.row.epoch == process), None)
+
+    def _sampled(self, row: SampledRecord) -> None:
+        self.newest, self.records = max(self.newest, row.second), self.records + 1
+        epoch = self.epochs[row.epoch]
+        epoch.newest = max(epoch.newest, row.second)
+        known = self.pending.record(row.place) is not None
+        self.pending = arrive(self.pending, [row])
+        if known or not row.drawn:
+            return
+        here = {(scored.version, scored.scorer): scored for scored in row.scored}
+        for key in self.survey.keys() - here.keys():
+            # Another version answered: whose requests these were is not for this one to say.
+            del self.survey[key]
+        for key, scored in here.items():
+            score = Score(confidence=scored.confidence if scored.eligible else None, weight=1 / row.q)
+            self.survey.setdefault(key, deque(maxlen=SURVEY_MAX)).append(score)
+
+    def _counted(self, counted: Sequence[Counted], reached: int) -> None:
+        """Let what the watermark passed count, and ring where a promise is not kept any more."""
+        for row in self.pending.over:
+            self._requested(row)
+            for course in self.courses:
+                course.close(row)
+        if not counted:
+            return
+        for course in self.courses:
+            course.take(counted)
+            if course.alarmed(counted):
+                self._ring(course, reached)
+
+    def _ring(self, rung: Course, reached: int) -> None:
+        """Take back everything that was proved: nobody knows since when it is not so."""
+        self.alarm = (
+            f"version {rung.row.version}: more than {rung.row.alpha:.3g} of the answers from {rung.row.scorer} "
+            f"{rung.steps[-1].tau:.4g} on were wrong, seen at second {self.passed}"
+        )
+        self.alarm_second, self.renewed = reached, False
+        self.survey.clear()
+        for course in self.courses:
+            course.revoked = True
+
+    def _requested(self, row: ClosingRow) -> None:
+        """Keep how many requests come in an hour, over the hours that the watermark passed."""
+        if self._since < 0 or row.second - self._since >= 2 * _HOUR:
+            self._since, self._requests = row.second, 0
+        self._requests += row.eligible
+        seconds = row.second - self._since + 1
+        self.requests_per_hour = self._requests * _HOUR / seconds
+        if seconds >= _HOUR:
+            self._since, self._requests = row.second - seconds // 2, self._requests // 2
+
+    def _declared(self, row: CertificateRow | EpochRow | ProcessRow | RevealRow, digest: str) -> None:
+        match row:
+            case EpochRow():
+                self.epochs[row.epoch] = Epoch(row=row)
+                self.renewed = True
+            case ProcessRow():
+                self.processes += 1
+                self.courses = [*_useful(self.courses, self.passed), set_out(row, self.processes)]
+            case CertificateRow():
+                course = self.course(row.epoch)
+                if course is not None:
+                    course.certify(row, passed=self.passed, digest=digest)
+                    if course.standing is not None:
+                        self.alarm = ""
+            case RevealRow():
+                self.epochs.pop(row.epoch, None)
+                self.pending = forget(self.pending, row.epoch)
+
+
+def _useful(courses: Sequence[Course], passed: int) -> list[Course]:
+    """Leave out what is over and, where there are still too many, the oldest that proved nothing."""
+    left = [course for course in courses if not course.revoked and course.expire_second > passed]
+    idle = [course for course in left if not course.steps]
+    gone = (idle or left)[: max(0, len(left) - COURSES_MAX + 1)]
+    return [course for course in left if course not in gone]

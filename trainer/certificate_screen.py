@@ -1,0 +1,133 @@
+"""How the proof of a model stands, for a person: in words and bars, or as a picture."""
+
+from __future__ import annotations
+
+import time
+from math import log
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from gateway.certification import Standing
+from trainer.adjudicate import Share
+from trainer.book import Book
+from trainer.certificate import Promise
+from trainer.certifier import Ground, Terms
+from trainer.course import Course
+from trainer.standing import coverage, expected_error, standing
+
+_BAR_CHARS: Final = 24
+_MINUTE: Final = 60
+_UNKNOWN: Final = "-"
+
+
+def show(book: Book) -> None:
+    """Print how `book` stands."""
+    course = _newest(book)
+    if course is None:
+        epoch = book.epoch
+        said = "thresholds are not chosen yet" if epoch is not None else "nothing has begun"
+        typer.echo(f"{book.model}: {said}; {book.records} sampled requests of {book.rows} rows")
+        return
+    told = _standing(book, course)
+    promise = course.promise
+    typer.echo(
+        f"{book.model}, version {course.row.version}: {told.stage.value}; at most {promise.alpha:.3g} of the automatic "
+        f"answers wrong, with confidence {1 - promise.delta:.3g}"
+    )
+    if told.tau is not None:
+        typer.echo(
+            f"  from {course.row.scorer} {told.tau:.4g} on it answers: {_share(told.coverage)} of the requests; at "
+            f"most {_share(told.error_bound)} of these are wrong"
+        )
+        typer.echo(f"  certificate {told.certificate}, until {_time(told.expire_second)}")
+    typer.echo(f"  {told.audits} audits counted of {told.requests} requests, up to {_time(told.watermark)}")
+    typer.echo(f"  {told.advice}")
+    typer.echo("")
+    for line in _table(book, course):
+        typer.echo(line)
+    for line in _history(course):
+        typer.echo(line)
+    typer.echo(f"  newest row {book.digest}")
+
+
+def draw(book: Book, path: Path) -> None:
+    """Draw risk against coverage with the certified point, and the evidence over time, into a PNG file."""
+    from matplotlib.figure import Figure
+
+    course = _newest(book)
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    if course is not None:
+        shares = [coverage(book, course, threshold) or 0.0 for threshold in course.row.grid]
+        risks = [expected_error(course, place) for place in range(len(course.row.grid))]
+        left.plot(shares, risks, marker="o", markersize=3, label="estimated from audits")
+        left.axhline(course.row.alpha, linestyle="--", color="tab:red", label="promised at most")
+        if course.proved:
+            place = course.proved - 1
+            left.plot([shares[place]], [risks[place]], marker="*", markersize=14, color="tab:green", label="proved")
+        needed = log(1 / course.row.delta)
+        minutes = [(second - course.row.first_second) / _MINUTE for second, _ in course.shown]
+        for place, threshold in enumerate(course.row.grid):
+            label = f"{threshold:.3g}" if place in {0, len(course.row.grid) - 1} else None
+            right.plot(minutes, [values[place] for _, values in course.shown], linewidth=1, label=label)
+        right.axhline(needed, linestyle="--", color="tab:red", label="proved from here")
+    left.set(xlabel="coverage", ylabel="share of answers wrong", title=f"{book.model}: risk")
+    right.set(xlabel="minutes", ylabel="ln K", title="evidence by threshold")
+    for axes in (left, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def _newest(book: Book) -> Course | None:
+    """Return the process to tell of: the one that answers, else the newest."""
+    now = int(time.time())
+    forced = [course for course in book.courses if course.standing is not None and now < course.expire_second]
+    return next(iter(forced or book.courses[-1:]), None)
+
+
+def _standing(book: Book, course: Course) -> Standing:
+    row = course.row
+    terms = Terms(
+        promise=Promise(alpha=row.alpha, delta=row.delta),
+        version=row.version,
+        scorer=row.scorer,
+        eligibility=row.eligibility,
+        audit_share=1.0,
+        expire_seconds=row.last_second - row.first_second + 1,
+    )
+    sla = book.epoch.sla_seconds if book.epoch is not None else 0
+    ground = Ground(sla_seconds=sla)
+    return standing(book, terms, ground, now=int(time.time()), miss=Share(count=0, total=0))
+
+
+def _table(book: Book, course: Course) -> list[str]:
+    lines = ["  threshold  coverage  audits  wrong    risk  evidence"]
+    needed, proved = log(1 / course.row.delta), course.proved
+    for place, threshold in enumerate(course.row.grid):
+        way = min(1.0, max(0.0, float(course.state.peaks[place]) / needed))
+        bar = ("#" * round(way * _BAR_CHARS)).ljust(_BAR_CHARS, ".")
+        mark = "  proved" if place < proved else ""
+        lines.append(
+            f"  {threshold:9.4f}  {_share(coverage(book, course, threshold)):>8}  {int(course.audits[place]):6d}  "
+            f"{int(course.errors[place]):5d}  {_share(expected_error(course, place)):>6}  {bar}{mark}"
+        )
+    return lines
+
+
+def _history(course: Course) -> list[str]:
+    """Return a line for each threshold that was proved."""
+    return [
+        f"  from {_time(step.begin_second)} on {step.tau:.4f}, by {step.audits} audits (ln K {step.log_evidence:.2f})"
+        for step in course.steps
+    ]
+
+
+def _share(value: float | None) -> str:
+    return _UNKNOWN if value is None else f"{value:.1%}"
+
+
+def _time(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)) if second else _UNKNOWN

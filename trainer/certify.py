@@ -1,0 +1,277 @@
+"""Keeps the certificates of all models whose policy promises an error rate: the doing around `trainer.certifier`.
+
+A step reads what gateways told and what people said, has the model's `Certifier` say what follows, writes that into its
+chain, and only then tells the gateways (`certifications/<model>`) and people (`standings/<model>`). Whatever dies in
+between, the next start finds in the chain how far it is, and tells again what follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import structlog
+
+from fallback.arrivals import READ_MAX, START, Arrivals
+from fallback.config import Config
+from fallback.documents import Document, Documents
+from fallback.errors import AbortedError, DemurError
+from fallback.secret import secret
+from gateway import lifecycle
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification
+from gateway.manifest import Manifest
+from gateway.policy import Policy
+from gateway.watch import MODELS, POLICIES
+from trainer import chain, rows, standing
+from trainer.adjudicate import Share
+from trainer.book import Book
+from trainer.certificate import Promise
+from trainer.certifier import Certifier, Ground, News, Terms
+from trainer.chain import BrokenError, Chain, Notes
+from trainer.ledger import position_of
+from trainer.retrain import Rooms
+from trainer.rows import Row
+
+# Outcomes of the last seconds may still be on their way into their stream.
+REACHED_SECONDS: Final = 2
+# Beside the time that people have: until a request is parked, and until what nobody answered has expired.
+SLA_MARGIN_SECONDS: Final = 600
+_STANDING_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 60.0
+_NOTHING: Final = "0-0"
+_DAY: Final = 86_400
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Progress:
+    """How far the ledger of outcomes is: its last row, and up to which second (server's clock) it has everything."""
+
+    last_row: int = 0
+    reached: int = 0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Open:
+    """One model under certification in this process."""
+
+    chain: Chain
+    certifier: Certifier
+    told: float = 0.0
+    looked: float = 0.0
+    standing: tuple[str, Terms] | None = None
+    alarm: str = ""
+    rang: bool = False
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Certify:
+    """The certifiers of this process, which holds the ledger's lock."""
+
+    config: Config
+    rooms: Rooms
+    arrivals: Arrivals
+    documents: Documents
+    progress: Progress
+    _open: dict[str, _Open] = field(default_factory=dict)
+    _manifests: dict[tuple[str, str], Manifest] = field(default_factory=dict)
+
+    async def step(self) -> bool:
+        """Do one step for every model with a promise; True where there is more to do at once.
+
+        One model's trouble does not keep the others waiting: it is raised when all have had their turn.
+        """
+        documents = await self.documents.read_all("")
+        more, problems = False, list[DemurError]()
+        for key, document in documents.items():
+            model = key.removeprefix(MODELS)
+            if not key.startswith(MODELS):
+                continue
+            try:
+                found = await self._asked(model, document, documents.get(POLICIES + model))
+                if found is not None:
+                    more |= await self._step(model, *found, documents)
+            except BrokenError as error:
+                await self._take_back(model, documents, error)
+                problems.append(error)
+            except DemurError as error:
+                problems.append(error)
+            except BaseException:
+                self._open.pop(model, None)
+                raise
+        if problems:
+            raise problems[0]
+        return more
+
+    def rang(self) -> bool:
+        """Return whether an alarm rang since this was asked."""
+        found = any(each.rang for each in self._open.values())
+        for each in self._open.values():
+            each.rang = False
+        return found
+
+    def alarms(self) -> Mapping[str, int]:
+        """Return the models whose promise is not kept, and the second up to which that was seen."""
+        return {
+            model: each.certifier.book.alarm_second for model, each in self._open.items() if each.certifier.book.alarm
+        }
+
+    async def _asked(self, model: str, states: Document, policy: Document | None) -> tuple[Terms, Ground] | None:
+        """Return what is asked for, None where nothing is live or promised."""
+        version = lifecycle.decode(states.body).champion
+        if not version:
+            return None
+        manifest = self._manifests.get((model, version))
+        if manifest is None:
+            manifest = (await asyncio.to_thread(self.rooms.registry.get, model, version)).manifest
+            self._manifests = {key: kept for key, kept in self._manifests.items() if key[0] != model}
+            self._manifests[model, version] = manifest
+        rule = manifest.policy if policy is None else msgspec.json.decode(policy.body, type=Policy)
+        if rule.alpha is None:
+            return None
+        return terms_of(rule, rule.alpha, version), self._ground(manifest)
+
+    def _ground(self, manifest: Manifest) -> Ground:
+        queue, settings = self.config.queue(manifest.review_queue), self.rooms.settings
+        seconds = queue.review_seconds * max(1, len(queue.tiers)) + queue.undo_seconds + SLA_MARGIN_SECONDS
+        return Ground(
+            sla_seconds=int(seconds),
+            survey_requests=settings.survey_requests,
+            lost_seconds=settings.lost_seconds,
+        )
+
+    async def _step(self, model: str, terms: Terms, ground: Ground, documents: Mapping[str, Document]) -> bool:
+        mine = self._open.get(model)
+        if mine is None:
+            mine = self._open[model] = await asyncio.to_thread(self._open_chain, model, ground)
+        mine.certifier.ground = ground
+        # Before the ledger is read: what it says of an earlier moment holds of a later one.
+        reached = self.progress.reached
+        now = await self.arrivals.time(model)
+        cursor = mine.chain.notes.arrivals
+        came = await self.arrivals.read(model, cursor)
+        if not came:
+            cursor = await self._notice_lost_history(model, mine, cursor)
+        news = News(now=now, reached=reached, arrived=_rows(model, [body for _, body in came]))
+        cursor = came[-1][0] if came else cursor
+        try:
+            await asyncio.to_thread(self._work, model, mine, news, terms, cursor)
+        except BaseException:
+            # The book may be ahead of the disk: it is read again.
+            self._open.pop(model, None)
+            raise
+        if came:
+            await self.arrivals.trim(model, cursor)
+        await self._tell(model, mine, terms, now, documents)
+        return len(came) >= READ_MAX
+
+    def _open_chain(self, model: str, ground: Ground) -> _Open:
+        started = time.monotonic()
+        kept, book = Chain(self.rooms.data / chain.FOLDER, model), Book(model=model)
+        kept.open(book.take)
+        certifier = Certifier(
+            book=book,
+            secret=secret(self.config, "audit").encode(),
+            ground=ground,
+            read_row=kept.notes.ledger_row,
+            agreed=kept.notes.agreed,
+            overturned=kept.notes.overturned,
+        )
+        log.info("read the chain", model=model, rows=kept.rows, seconds=round(time.monotonic() - started, 3))
+        return _Open(chain=kept, certifier=certifier)
+
+    def _work(self, model: str, mine: _Open, news: News, terms: Terms, cursor: str) -> None:
+        """Read what people said, take the step, and write what follows."""
+        certifier, last = mine.certifier, self.progress.last_row
+        if last > certifier.read_row:
+            told = self.rooms.ledger.told(model, after=certifier.read_row)
+            news = News(now=news.now, reached=news.reached, arrived=news.arrived, told=told)
+        links = certifier.step(news, terms)
+        # What came into the ledger meanwhile was perhaps read, and is read again.
+        certifier.read_row = max(certifier.read_row, last)
+        notes = Notes(
+            arrivals=cursor,
+            ledger_row=certifier.ledger_row,
+            agreed=certifier.agreed,
+            overturned=certifier.overturned,
+        )
+        if links or cursor != mine.chain.notes.arrivals:
+            mine.chain.append(links, notes)
+        for notice in certifier.notices:
+            log.warning("evidence", model=model, notice=notice)
+        if certifier.book.alarm != mine.alarm:
+            mine.alarm = certifier.book.alarm
+            mine.rang = bool(mine.alarm)
+            if mine.alarm:
+                log.error("ALARM: a promise is not kept; everything goes to people", model=model, alarm=mine.alarm)
+
+    async def _tell(self, model: str, mine: _Open, terms: Terms, now: int, documents: Mapping[str, Document]) -> None:
+        book = mine.certifier.book
+        rule = standing.certification(book, terms, now)
+        if rule is not None:
+            await self._write(CERTIFICATIONS + model, msgspec.json.encode(rule), documents)
+        if mine.standing == (book.digest, terms) or time.monotonic() - mine.told < _STANDING_SECONDS:
+            return
+        mine.told, mine.standing = time.monotonic(), (book.digest, terms)
+        miss = Share(count=mine.certifier.overturned, total=mine.certifier.agreed)
+        told = await asyncio.to_thread(standing.standing, book, terms, mine.certifier.ground, now=now, miss=miss)
+        await self._write(STANDINGS + model, msgspec.json.encode(told), documents)
+
+    async def _write(self, key: str, body: bytes, documents: Mapping[str, Document]) -> None:
+        """Write a document unless it says so already; nobody else writes these."""
+        known = documents.get(key)
+        if known is not None and known.body == body:
+            return
+        try:
+            await self.documents.write(key, body, expected_revision=known.revision if known else 0)
+        except AbortedError:
+            log.info("a document changed meanwhile; it is written again in the next step", document=key)
+
+    async def _take_back(self, model: str, documents: Mapping[str, Document], error: BrokenError) -> None:
+        """Have everything go to people where the evidence is not what it was: nobody knows what is proved."""
+        known = documents.get(CERTIFICATIONS + model)
+        if known is None:
+            return
+        rule = msgspec.json.decode(known.body, type=Certification)
+        changed = msgspec.structs.replace(rule, tau=None, certificate="", alarm=error.message)
+        await self._write(CERTIFICATIONS + model, msgspec.json.encode(changed), documents)
+
+    async def _notice_lost_history(self, model: str, mine: _Open, cursor: str) -> str:
+        """Begin at the start where the stream never came as far as was read: it is another one than it was."""
+        if cursor == START or time.monotonic() - mine.looked < _LOOK_SECONDS:
+            return cursor
+        mine.looked = time.monotonic()
+        newest = await self.arrivals.newest(model)
+        if newest == _NOTHING or position_of(newest) >= position_of(cursor):
+            return cursor
+        log.warning("the server lost its history; what gateways tell is read anew", model=model, cursor=cursor)
+        return START
+
+
+def terms_of(policy: Policy, alpha: float, version: str) -> Terms:
+    """Return what a policy with an alpha asks for."""
+    return Terms(
+        promise=Promise(alpha=alpha, delta=policy.delta),
+        version=version,
+        scorer=policy.scored_by.value,
+        eligibility=policy.eligibility,
+        audit_share=policy.audit_share,
+        expire_seconds=max(1, int(policy.expire_days * _DAY)),
+        lifetime=policy.lifetime,
+    )
+
+
+def _rows(model: str, bodies: list[bytes]) -> list[Row]:
+    """Return the rows that gateways told; what is none is left out, as it would be the next time."""
+    found = []
+    for body in bodies:
+        try:
+            found.append(rows.decode(body))
+        except DemurError as error:
+            log.error("what a gateway told is no row", model=model, error=error.message)  # noqa: TRY400 - the sentence says all
+    return found

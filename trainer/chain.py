@@ -1,0 +1,209 @@
+"""The chain of one model on the disk: `<data>/chains/<model>/<first row>.rows`, appended to and never written again.
+
+Theory of operation. A line is a row: its digest, a space, its bytes. A batch of rows ends with a line that begins with
+`=` and says what the rows before it came from (`Notes`): how far the gateways' stream and the ledger of outcomes were
+read. Rows and that line are one write, synced before anybody acts on them; what follows the last such line was never
+finished and is cut off by the next writer. So rows and cursors are there together or not at all, and a process that is
+killed anywhere begins again at a place where nothing is doubled and nothing lost.
+
+Plain files rather than a table of columns: evidence is read from the first row to the last and is never queried, merged
+or written anew; a batch comes every half second, for which a table would write two files and a log entry; a digest a
+row makes the checks that a table's log would. And whoever wants to check a certificate needs nothing to read it.
+
+One process at a time appends (the ledger's lock); anybody may read meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fallback.errors import StateError
+from trainer.errors import disk
+from trainer.rows import Link, Row, chain, decode, genesis
+
+FOLDER: Final = "chains"
+SUFFIX: Final = ".rows"
+SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+_MARK: Final = b"= "
+
+
+class Notes(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known beside the rows: cursors of the gateways' stream (`arrivals`) and of the ledger, both read so far.
+
+    `agreed` counts the records where the hash had three people look although the first one agreed with every
+    prediction, `overturned` those among them where these three came to another truth.
+    """
+
+    arrivals: str = "0"
+    ledger_row: int = 0
+    agreed: int = 0
+    overturned: int = 0
+
+
+class _Mark(msgspec.Struct, frozen=True, kw_only=True):
+    rows: int
+    digest: str
+    notes: Notes
+
+
+class BrokenError(StateError):
+    """The chain is not what was written: a row was changed, left out or put in."""
+
+
+class Chain:
+    """One model's rows. `open` before `append`; reading alone needs neither a lock nor `open`."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.model = model
+        self.folder = folder / model
+        self.rows = 0
+        self.digest = genesis(model)
+        self.notes = Notes()
+
+    def open(self, take: Callable[[Row, str], None]) -> None:
+        """Hand every row and its digest to `take`, in order, and cut off what was never finished.
+
+        Raises BrokenError naming the first row whose digest does not follow.
+        """
+        self.rows, self.digest, self.notes = 0, genesis(self.model), Notes()
+        with disk(self.folder):
+            segments = self._segments()
+            for number, segment in enumerate(segments):
+                whole = self._replay(segment, take)
+                if whole == segment.stat().st_size:
+                    continue
+                if number < len(segments) - 1 or _goes_on(segment, whole):
+                    raise BrokenError(f"{segment}: after row {self.rows} comes something that is no whole batch")
+                _cut(segment, whole)
+
+    def read(self, take: Callable[[Row, str], None]) -> None:
+        """Hand every finished row to `take` as `open` does, changing nothing: while somebody else appends, too."""
+        self.rows, self.digest, self.notes = 0, genesis(self.model), Notes()
+        with disk(self.folder):
+            for segment in self._segments():
+                self._replay(segment, take)
+
+    def append(self, links: Sequence[Link], notes: Notes) -> None:
+        """Add rows, linked to `digest`, and `notes` in one step; they are on the disk when this returns.
+
+        After an error nobody knows what is there: `open` again.
+        """
+        digest = links[-1].digest if links else self.digest
+        mark = _Mark(rows=self.rows + len(links), digest=digest, notes=notes)
+        body = b"".join(b"%b %b\n" % (each.digest.encode(), each.body) for each in links)
+        with disk(self.folder):
+            _write(self._segment(), body + _MARK + msgspec.json.encode(mark) + b"\n")
+        self.rows, self.digest, self.notes = mark.rows, digest, notes
+
+    def links(self) -> Iterator[Link]:
+        """Yield every finished row as it is kept, unchecked."""
+        with disk(self.folder):
+            for segment in self._segments():
+                for batch, _, _ in _batches(segment):
+                    yield from batch
+
+    def _replay(self, segment: Path, take: Callable[[Row, str], None]) -> int:
+        """Take a file's whole batches; returns where they end."""
+        whole = 0
+        for batch, mark, end in _batches(segment):
+            for kept in batch:
+                if chain(self.digest, kept.body) != kept.digest:
+                    raise BrokenError(
+                        f"{segment}: row {self.rows} of model {self.model!r} is not what was written; see "
+                        f"`demur verify {self.model}`"
+                    )
+                take(decode(kept.body), kept.digest)
+                self.rows, self.digest = self.rows + 1, kept.digest
+            if (mark.rows, mark.digest) != (self.rows, self.digest):
+                raise BrokenError(f"{segment}: expected {mark.rows} rows of model {self.model!r}, found {self.rows}")
+            self.notes, whole = mark.notes, end
+        return whole
+
+    def _segments(self) -> list[Path]:
+        return sorted(self.folder.glob(f"*{SUFFIX}"))
+
+    def _segment(self) -> Path:
+        segments = self._segments()
+        if segments and segments[-1].stat().st_size < SEGMENT_BYTES_MAX:
+            return segments[-1]
+        return self.folder / f"{self.rows:012d}{SUFFIX}"
+
+
+def models(folder: Path) -> list[str]:
+    """Return the models that have a chain under `folder`, sorted."""
+    with disk(folder):
+        return sorted(path.name for path in folder.glob("*") if any(path.glob(f"*{SUFFIX}")))
+
+
+def _batches(segment: Path) -> Iterator[tuple[list[Link], _Mark, int]]:
+    """Yield a file's finished batches, each with its mark and the place where it ends."""
+    batch: list[Link] = []
+    end = 0
+    with segment.open("rb") as file:
+        for line in file:
+            end += len(line)
+            if not line.endswith(b"\n"):
+                return
+            if not line.startswith(_MARK):
+                digest, _, body = line[:-1].partition(b" ")
+                batch.append(Link(body=body, digest=digest.decode("latin-1")))
+                continue
+            mark = _mark(line)
+            if mark is None:
+                return
+            yield batch, mark, end
+            batch = []
+
+
+def _mark(line: bytes) -> _Mark | None:
+    try:
+        return msgspec.json.decode(line[len(_MARK) :], type=_Mark)
+    except msgspec.DecodeError:
+        return None
+
+
+def _goes_on(segment: Path, end: int) -> bool:
+    """Return whether a finished batch comes after `end`: then what is between was spoilt, not left unfinished."""
+    with segment.open("rb") as file:
+        file.seek(end)
+        return any(line.startswith(_MARK) and line.endswith(b"\n") and _mark(line) is not None for line in file)
+
+
+def _write(path: Path, body: bytes) -> None:
+    """Append to a file, or make it, and wait until that is on the disk."""
+    fresh = not path.exists()
+    if fresh:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        left = memoryview(body)
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if fresh:
+        for folder in (path.parent, path.parent.parent):
+            _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cut(path: Path, end: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(handle, end)
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,178 @@
+"""What the certifier tells of a model: the rule for its gateways, and for people how the proof stands. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from gateway.certification import Certification, Stage, Standing
+from trainer.adjudicate import Share
+from trainer.book import Book
+from trainer.certifier import Ground, Terms, fits, in_force
+from trainer.course import Course
+from trainer.quote import Work, audits_needed
+
+# By how much more is audited where inputs are not what they were.
+_RAISED: Final = 3.0
+# What is expected of a threshold before its audits say more: so many of them, with this share of alpha wrong.
+_PRIOR_AUDITS: Final = 100
+_PRIOR_SHARE: Final = 0.25
+
+
+def certification(book: Book, terms: Terms, now: int) -> Certification | None:
+    """Return the rule for gateways; None where no epoch has begun."""
+    epoch = book.epoch
+    if epoch is None:
+        return None
+    course = in_force(book, terms, now) or _before(book, terms, now)
+    step = course.standing if course is not None else None
+    rule = Certification(
+        epoch=epoch.epoch,
+        scorer=terms.scorer,
+        versions=(terms.version,),
+        alarm=book.alarm,
+        share=min(1.0, _RAISED * terms.audit_share) if any(each.raised for each in book.courses) else 0.0,
+    )
+    if course is None or step is None:
+        return rule
+    return Certification(
+        **{field: getattr(rule, field) for field in ("epoch", "scorer", "versions", "alarm", "share")},
+        version=course.row.version,
+        tau=step.tau,
+        certificate=step.name,
+        begin_second=step.begin_second,
+        expire_second=course.expire_second,
+        alpha=course.row.alpha,
+        delta=course.row.delta,
+        eligibility=course.row.eligibility,
+    )
+
+
+def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share) -> Standing:
+    """Return how the proof of what `terms` ask for stands."""
+    forced = in_force(book, terms, now)
+    fitting = [course for course in book.courses if fits(course, terms) and now < course.expire_second]
+    # What is told of audits is of the process that goes on: the one in force where it is not over.
+    course = forced or (fitting[-1] if fitting else None)
+    step = forced.standing if forced is not None else None
+    told = Standing(
+        stage=_stage(book, course, certified=step is not None),
+        alpha=terms.promise.alpha,
+        delta=terms.promise.delta,
+        version=terms.version,
+        epoch=book.epoch.epoch if book.epoch else "",
+        watermark=max(0, book.passed),
+        miss=miss.estimate if miss.total else None,
+        digest=book.digest,
+        advice=_survey_advice(book, terms, ground),
+    )
+    if course is None:
+        return told
+    place = course.row.grid.index(step.tau) if step is not None else 0
+    needed = _needed(course)
+    return Standing(
+        **{name: getattr(told, name) for name in ("stage", "alpha", "delta", "version", "epoch", "watermark", "miss")},
+        certificate=step.name if step is not None else "",
+        tau=step.tau if step is not None else None,
+        coverage=coverage(book, course, step.tau) if step is not None else None,
+        error_bound=course.error_bound() if step is not None else None,
+        audits=int(course.audits[place]),
+        audits_needed=needed,
+        requests=course.requests,
+        expire_second=course.expire_second if step is not None else 0,
+        grid=course.row.grid,
+        log_peaks=tuple(course.state.peaks.tolist()),
+        advice=_advice(book, course, needed),
+        digest=book.digest,
+    )
+
+
+def coverage(book: Book, course: Course, threshold: float) -> float | None:
+    """Return the share of the newest requests that `threshold` lets through; None where there are none."""
+    scores = book.survey.get((course.row.version, course.row.scorer), ())
+    total = sum(score.weight for score in scores)
+    through = sum(score.weight for score in scores if score.confidence is not None and score.confidence >= threshold)
+    return through / total if total else None
+
+
+def expected_error(course: Course, place: int) -> float:
+    """Return what share of the answers from one threshold on is thought wrong, by its audits so far.
+
+    By their weights: below the threshold in force all are reviewed, above it a share, and the unsure ones err more.
+    """
+    wrong = float(course.wrong[place]) + _PRIOR_AUDITS * _PRIOR_SHARE * course.row.alpha
+    return wrong / (float(course.weights[place]) + _PRIOR_AUDITS)
+
+
+def known_work(book: Book, alpha: float) -> Work | None:
+    """Return what there is to decide, as the evidence says, were `alpha` to be promised; None where it says nothing.
+
+    The wanted threshold is the loosest of the newest process that is thought to have at most half of alpha wrong.
+    """
+    if not book.courses or not book.requests_per_hour:
+        return None
+    course = book.courses[-1]
+    errors = [expected_error(course, place) for place in range(len(course.row.grid))]
+    place = max((place for place, error in enumerate(errors) if error <= alpha / 2), default=0)
+    share = coverage(book, course, course.row.grid[place])
+    if not share:
+        return None
+    return Work(
+        requests_per_hour=book.requests_per_hour, coverage=share, true_error=errors[place], model_error=errors[-1]
+    )
+
+
+def _before(book: Book, terms: Terms, now: int) -> Course | None:
+    """Return what answers where another version is still live: a gateway that has not swapped yet, or could not."""
+    others = dict.fromkeys(course.row.version for course in reversed(book.courses))
+    found = (in_force(book, replace(terms, version=version), now) for version in others)
+    return next((course for course in found if course is not None), None)
+
+
+def _stage(book: Book, course: Course | None, *, certified: bool) -> Stage:
+    if book.alarm:
+        return Stage.ALARMED
+    if certified:
+        return Stage.CERTIFIED
+    return Stage.SURVEYING if course is None else Stage.PROVING
+
+
+def _needed(course: Course) -> int | None:
+    """Return how many more audits the next threshold is expected to need; None: nobody can tell, or all are proved."""
+    place = course.proved
+    if place >= len(course.row.grid):
+        return None
+    error = expected_error(course, place)
+    if error >= course.row.alpha:
+        return None
+    return audits_needed(course.promise, error, logs=course.state.logs[:, place])[0]
+
+
+def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
+    if book.alarm:
+        first = f"ALARM: {book.alarm}; everything goes to people until something is proved anew. "
+    else:
+        first = "everything goes to people until something is proved; "
+    seen = len(book.survey.get((terms.version, terms.scorer), ()))
+    return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
+
+
+def _advice(book: Book, course: Course, needed: int | None) -> str:
+    """Return what would change the standing, in a sentence."""
+    place, alpha = course.proved, course.row.alpha
+    alarm = f"ALARM: {book.alarm}. " if book.alarm else ""
+    waits = sum(len(here) for here in book.pending.records.values())
+    waiting = f"; {waits} more wait for their labels" if waits else ""
+    if place >= len(course.row.grid):
+        return f"{alarm}everything that may be answered is: the loosest threshold is proved"
+    threshold = course.row.grid[place]
+    let = coverage(book, course, threshold)
+    share = "" if let is None else f", which lets {let:.0%} of the requests through"
+    if needed is None:
+        error = expected_error(course, place)
+        return (
+            f"{alarm}from {threshold:.4g} on{share}, {error:.2%} seem to be wrong, by {int(course.audits[place])} "
+            f"audits, which is no less than {alpha:.3g}: a better model or a larger alpha would let more through"
+            f"{waiting}"
+        )
+    return f"{alarm}about {needed} more audits are expected to prove {threshold:.4g}{share}{waiting}"
