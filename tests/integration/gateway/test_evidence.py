@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -247,6 +250,33 @@ def test_a_retry_keeps_its_place(config: Config) -> None:
     assert first == again
     evidence = _evidence(config)
     assert len({record.request_key for record in evidence.records}) == len(evidence.records)
+    assert len(_deferrals(config)) == len(evidence.records)
+
+
+def test_a_gateway_that_is_drained_under_load_closes_what_it_answered(config: Config) -> None:
+    """Whoever got an answer before the end is counted, and nothing is recorded after it."""
+    config = settings(config)
+    _lay_down(config)
+    answered: list[str] = []
+
+    def ask(name: str, address: str) -> None:
+        with contextlib.suppress(DemurError):
+            for number in itertools.count():
+                _ask(address, SURE, idempotency_key=f"{name}-{number}")
+                answered.append(f"{name}-{number}")
+
+    with running(config) as gateway:
+        askers = [threading.Thread(target=ask, args=(name, gateway.address)) for name in "abcd"]
+        for asker in askers:
+            asker.start()
+        _until(lambda: len(answered) > REQUESTS)
+    for asker in askers:
+        asker.join()
+    evidence = _evidence(config)
+    due = {request_key("shop", key) for key in answered if _draw(config, key) < SHARE}
+    assert due <= {record.request_key for record in evidence.records}
+    assert (evidence.holes, evidence.live, evidence.pending.left_out) == (0, [], 0)
+    assert sum(row.answered for row in evidence.closings) >= len(answered)
     assert len(_deferrals(config)) == len(evidence.records)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -235,6 +237,39 @@ def test_rows_come_in_the_order_that_counts(fleet: Fleet) -> None:
     kinds = [type(row).__name__ for row in fleet.evidence.rows]
     assert kinds == ["JoinRow", "SampledRecord", "SampledRecord", "ClosingRow", "SampledRecord", "ClosingRow"]
     assert [(row.eligible, row.answered, row.sampled) for row in fleet.evidence.closings] == [(5, 3, 2), (1, 0, 1)]
+
+
+def test_threads_that_record_and_one_that_closes_do_not_mix(tmp_path: Path) -> None:
+    """Batches of several threads beside ticks and sending: a second is closed once, after all records of it."""
+    fleet = Fleet(tmp_path / "spools", bytes_max=64 * MIB)
+    ended = threading.Event()
+    lock = threading.Lock()
+
+    def asks() -> None:
+        while not ended.is_set():
+            with fleet.recorder.turn() as turn:
+                place = turn.place()
+                turn.write(fleet.entries(place, str(place), audited=True), Counts(eligible=1, sampled=1), {})
+            with lock:
+                fleet.acknowledged[place] = True
+                fleet.go(0.01)
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=asks) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        fleet.tick()
+        fleet.ship()
+        fleet.park()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    fleet.finish()
+    assert {record.place for record in fleet.evidence.records} == fleet.acknowledged.keys()
+    assert (fleet.evidence.holes, fleet.evidence.live, fleet.evidence.pending.left_out) == (0, [], 0)
+    assert len(fleet.parked) == len(fleet.acknowledged)
 
 
 def test_an_idle_gateway_closes_its_seconds(fleet: Fleet) -> None:
