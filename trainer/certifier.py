@@ -45,6 +45,8 @@ _AHEAD_SECONDS: Final = 2
 # Empty seconds alone move the watermark this seldom, and what is proved is written down at least this often.
 _IDLE_SECONDS: Final = 10
 _SHOW_SECONDS: Final = 3_600
+_SHOW_GROWTH: Final = 1.1
+_SHOW_AUDITS: Final = 20
 _AWAY_SECONDS: Final = 60
 _WEIGHT_MAX: Final = 1_000
 # The next process begins when between this much and that much of a certificate's life is over.
@@ -106,7 +108,7 @@ class Certifier:
     notices: list[str] = field(default_factory=list)
     _stepped: int = -1
     _looked: int = -1
-    _shown: dict[str, int] = field(default_factory=dict)
+    _shown: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def ledger_row(self) -> int:
@@ -245,12 +247,14 @@ class Certifier:
             self._show(course, news.now)
 
     def _show(self, course: Course, now: int) -> None:
-        """Write down what a process proved: where a looser threshold is through, and now and then."""
+        """Write down what a process proved: where a looser threshold is through, and on the way as audits come."""
         found = tau(course.state, course.grid, course.row.delta)
         told = course.steps[-1].tau if course.steps else None
-        if course.revoked or (found == told and now - self._shown.setdefault(course.row.epoch, now) < _SHOW_SECONDS):
+        when, audits = self._shown.setdefault(course.row.epoch, (now, int(course.audits[0])))
+        due = course.audits[0] >= audits * _SHOW_GROWTH + _SHOW_AUDITS or now - when >= _SHOW_SECONDS
+        if course.revoked or (found == told and not due):
             return
-        self._shown[course.row.epoch] = now
+        self._shown[course.row.epoch] = now, int(course.audits[0])
         self.put(
             CertificateRow(
                 epoch=course.row.epoch,

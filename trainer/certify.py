@@ -101,9 +101,10 @@ class Certify:
                 problems.append(error)
             except DemurError as error:
                 problems.append(error)
-            except BaseException:
-                self._open.pop(model, None)
-                raise
+            except Exception:
+                # What nobody foresaw in one model must end neither the ledger nor the other models.
+                log.exception("certifying failed for a reason that nobody foresaw", model=model)
+                problems.append(DemurError(f"{model} could not be certified: internal error, see the log"))
         if problems:
             raise problems[0]
         return more

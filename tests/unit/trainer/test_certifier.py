@@ -6,18 +6,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gateway.certification import Stage
+from gateway.certification import Stage, Standing
 from gateway.samples import ClosingRow, JoinRow, SampledRecord
 from tests.unit.trainer.world import GROUND, MODEL, START, Gateway, World, terms
 from trainer import rows
 from trainer.adjudicate import Share
-from trainer.certificate import Promise, advance, begin, error_bound, lifetime_delta, tau
-from trainer.certifier import in_force
+from trainer.certificate import advance, begin, error_bound, lifetime_delta, tau
+from trainer.certifier import News, in_force
 from trainer.chain import Chain
-from trainer.rows import CertificateRow, EpochRow, LabelRow, LostRow, ProcessRow, RevealRow, Row, WatermarkRow
+from trainer.rows import EpochRow, LabelRow, LostRow, ProcessRow, RevealRow, Row, WatermarkRow
 from trainer.standing import standing
 from trainer.verify import Finding, verify
 from trainer.watermark import Counted, evidence
@@ -45,7 +45,7 @@ def _of(kind: type[Row], world: World) -> list[Row]:
     return [row for row in _written(world) if isinstance(row, kind)]
 
 
-def _standing(world: World) -> object:
+def _standing(world: World) -> Standing:
     return standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0))
 
 
@@ -64,7 +64,7 @@ def test_from_the_first_request_to_a_certificate(tmp_path: Path) -> None:
     assert world.rule.tau is not None
     assert 0.25 < world.rule.tau < 0.6, "from .28 on a tenth is wrong"
     assert world.answered > 300
-    told = standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0))
+    told = _standing(world)
     assert told.stage is Stage.CERTIFIED
     assert told.certificate == world.rule.certificate
     assert told.coverage == pytest.approx(1 - world.rule.tau, abs=0.06)
@@ -101,7 +101,7 @@ def test_a_tau_of_this_path_is_the_one_of_the_certificate_itself(tmp_path: Path)
 
 @given(data=st.data())
 @pytest.mark.timeout(600)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Before writing, halfway through it, before telling: nothing is doubled, nothing lost, and verify agrees."""
     world = _world(tmp_path_factory.mktemp("world"), seed=data.draw(st.integers(0, 1000)))
@@ -147,8 +147,7 @@ def _tear(world: World, share: float) -> None:
     """Have the process die while it writes: a part of what it wrote is on the disk."""
     files = sorted((world.folder / MODEL).glob("*.rows"))
     before = files[-1].stat().st_size if files else 0
-    world.step()
-    world.kill()
+    world.step(tell=False)
     for file in sorted((world.folder / MODEL).glob("*.rows"))[-1:]:
         size = file.stat().st_size
         with file.open("rb+") as opened:
@@ -231,7 +230,7 @@ def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
     assert world.rule.tau is None
     assert world.rule.threshold("1", world.now) is None
     assert len(_of(EpochRow, world)) == 2
-    assert standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0)).stage is Stage.ALARMED
+    assert _standing(world).stage is Stage.ALARMED
     world.kill()
     assert world.book.alarm == world.rule.alarm, "so it is after a restart"
     world.risk = good
@@ -395,13 +394,23 @@ def test_a_gateway_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     assert (finding.agrees, finding.records) == (True, world.sent)
 
 
+def test_records_and_labels_that_never_come_are_errors(tmp_path: Path) -> None:
+    """Their time passes, they count, and verify comes to the same by itself."""
+    world = _world(tmp_path, hole_share=0.02, never_share=0.02)
+    world.run(30)
+    world.kill()
+    world.run(270)
+    finding = _verified(world)
+    assert (finding.agrees, finding.reason) == (True, "")
+    assert finding.records == world.sent
+    course = world.book.courses[0]
+    assert world.holes > 10
+    assert course.errors[0] > 0.02 * course.audits[0]
+
+
 def test_without_a_promise_nothing_begins(tmp_path: Path) -> None:
-    """And a chain that is there goes on: what was sampled is not forgotten."""
+    """What gateways may tell is nothing to go by yet."""
     world = _world(tmp_path)
     certifier, _ = world.open()
-    from trainer.certifier import News
-
     assert certifier.step(News(now=START, reached=START), None) == []
     assert world.book.epoch is None
-    assert Promise(alpha=0.1) == world.asked.promise
-    assert CertificateRow.__struct_fields__[0] == "epoch"

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from fallback.answer import Answer, CantTell, Label, Task
 from fallback.deferral import Deferral, Draw, OnExpiry, Outcome, Prediction, Review, Source, State
 from fallback.errors import InvalidError, StateError, UnavailableError
 from fallback.queue import OutcomeEvent
-from trainer.ledger import Ledger, cursor_of, locked, position_of
+from trainer.ledger import SCHEMA, Ledger, cursor_of, locked, position_of
 
 SEVEN = Label("7")
 TASK = Task(question="Which?", cant_tell=True)
@@ -270,3 +272,24 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger").append("digits", events([1]))
     with pytest.raises(UnavailableError, match=r"could not be read or written"), locked(tmp_path / "ledger" / "lock"):
         pass
+
+
+def test_a_table_of_before_places_were_known_goes_on(tmp_path: Path) -> None:
+    """It gets the columns with the next row, and says nothing of records until then."""
+    folder = tmp_path / "ledger"
+    earlier = pa.schema([field for field in SCHEMA if field.name not in {"place", "epoch", "certificate"}])
+    DeltaTable.create(folder, schema=earlier, name="ledger")
+    ledger = Ledger(folder)
+    assert ledger.told("digits", after=0) == []
+    assert ledger.append("digits", events([1])) == 1
+    sampled = msgspec.structs.replace(
+        deferral(2),
+        draw=Draw(request_key="key 2", q=0.1, xi=0.05, place="5-g-1", epoch="1700", certificate="1-ab.1"),
+    )
+    assert ledger.append("digits", [OutcomeEvent(cursor="1700000000000-2", deferral=sampled)]) == 1
+    assert [row["certificate"] for row in ledger.all()] == [None, "1-ab.1"]
+    [told] = ledger.told("digits", after=0)
+    assert (told.row, told.place, told.epoch, told.source) == (2, "5-g-1", "1700", Source.PERSON)
+    assert told.reviews[0].answer == SEVEN
+    assert ledger.told("digits", after=2) == []
+    assert ledger.told("cats", after=0) == []

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 
 from fallback.errors import DemurError, UnavailableError
 from gateway.model_client import ModelClient
 from trainer.config import TrainerSettings
-from trainer.loop import backoff, new_labels, repeat, retrain_due
+from trainer.loop import alarm_due, backoff, new_labels, repeat, retrain_due
 from trainer.reports import Report, Result
 from trainer.retrain import Rooms
 
@@ -83,3 +84,23 @@ async def test_one_models_unforeseen_trouble_does_not_keep_the_others_waiting(
     with pytest.raises(DemurError, match="digits could not be retrained: internal error"):
         await retrain_due(rooms, ModelClient("127.0.0.1:1"))
     assert asked == ["digits", "numbers"]
+
+
+def test_after_an_alarm_a_model_is_trained_once(rooms: Rooms) -> None:
+    """Whether it was since is read from the reports, so that a restart neither forgets it nor does it twice."""
+    assert not alarm_due(rooms, "digits", None)
+    assert alarm_due(rooms, "digits", 1_800_000_000)
+    written = rooms.reports.write(
+        Report(
+            model="digits",
+            parent="1",
+            result=Result.REJECTED,
+            reasons=("worse",),
+            why="test",
+            ledger_row=0,
+            create_time=datetime(2027, 1, 16, tzinfo=UTC),
+            duration_seconds=1.0,
+        )
+    )
+    assert not alarm_due(rooms, "digits", int(written.create_time.timestamp()) - 1)
+    assert alarm_due(rooms, "digits", int(written.create_time.timestamp()) + 1)

@@ -81,6 +81,9 @@ class World:
     answered: int = 0
     answered_wrong: int = 0
     silent: bool = False
+    hole_share: float = 0.0
+    never_share: float = 0.0
+    holes: int = 0
     certifier: Certifier | None = None
     chain: Chain | None = None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
@@ -218,9 +221,12 @@ class World:
             draw=number,
             scored=(scored,),
         )
+        if self.rng.random() < self.hole_share:
+            self.holes += 1
+            return True
         gateway.spool.append(record)
         self.sent += 1
-        if not self.silent:
+        if not self.silent and self.rng.random() >= self.never_share:
             # Errors take people longer.
             wait = self.rng.exponential(self.label_seconds) * (5 if wrong else 1)
             self.due.append((self.now + int(wait), told(record, FALSE if wrong else TRUE)))

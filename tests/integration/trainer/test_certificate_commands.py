@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from fallback import presence
+from fallback.config import Config
+from gateway.server import Gateway
+from tests import live_gateway
+from tests.integration.trainer.test_commands import demur
+from trainer.retrain import client
+
+KNOWN = (
+    *("--requests-per-hour", "600", "--coverage", "0.7", "--true-error", "0.003"),
+    *("--model-error", "0.06", "--review-seconds", "8"),
+)
+
+
+@pytest.fixture
+def gateway(config: Config) -> Iterator[Gateway]:
+    """A real gateway that says where it answers, as `demur serve` does."""
+    with live_gateway.running(live_gateway.settings(config)) as running:
+        presence.announce(
+            config.data_folder, "serve", presence.Running(pid=os.getpid(), addresses={"grpc": running.address})
+        )
+        yield running
+
+
+async def test_a_plan_says_what_a_promise_costs(config: Config) -> None:
+    """Audits, days, hours of people; what does not fit, with its way out; and what is missing to say anything."""
+    assert config.data_folder
+    code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01", *KNOWN)
+    assert code == 0, said
+    assert "about 869 audits" in said
+    assert "hours of people" in said
+    assert "problem" not in said
+    code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01", "--reviews-per-hour", "60", *KNOWN)
+    assert code == 0, said
+    assert "problem: reviews_per_hour_max 60" in said
+    code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01")
+    assert code == 2
+    assert "there is no evidence of digits yet, so say --requests-per-hour, --coverage, --true-error" in said
+
+
+async def test_what_nobody_sampled_cannot_be_verified_or_shown(config: Config) -> None:
+    """The sentence says where was looked."""
+    for command in (("verify",), ("verify", "digits"), ("certificate", "show")):
+        code, said = await demur(*command)
+        assert code == 2
+        assert f"under {config.data_folder / 'chains'}" in said.replace(" ", " ")
+
+
+async def test_a_promise_is_checked_before_anything_changes(config: Config, gateway: Gateway) -> None:
+    """One that cannot be kept is refused; one that can is in the policy, and nothing else there changed."""
+    assert gateway.address
+    code, said = await demur("train", "--first", "digits", "--as", "digits")
+    assert code == 0, said
+    hopeless = ("--true-error", "0.02", *KNOWN[:4], *KNOWN[6:])
+    code, said = await demur("certificate", "promise", "digits", "--alpha", "0.01", *hopeless)
+    assert code == 1
+    assert "cannot be proved" in said
+    assert "nothing was changed" in said
+    async with client(config) as calls:
+        before = await calls.get_policy("digits")
+        assert not before.HasField("alpha")
+        code, said = await demur("certificate", "promise", "digits", "--alpha", "0.05", "--audit-share", "0.2")
+        assert code == 0, said
+        assert "not planned: there is no evidence of digits yet" in said
+        after = await calls.get_policy("digits")
+    assert (after.alpha, after.delta, after.audit_share) == (0.05, 0.05, 0.2)
+    assert (after.threshold, after.expire_days) == (before.threshold, 30.0)
