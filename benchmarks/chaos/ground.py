@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import random
 import secrets
 import socket
 import sys
@@ -45,6 +46,8 @@ RETENTION_SECONDS = 25
 # What a killed gateway left behind is gone well before all is counted.
 ORPHAN_SECONDS = 10
 _LOOK_SECONDS = 0.05
+# Below those that Linux, macOS and Windows take for outgoing connections.
+_PORTS = range(20_000, 32_000)
 
 # Returns the command line of one of our servers; tests put a broken product in its place.
 Launch = Callable[[str], Sequence[str]]
@@ -303,10 +306,13 @@ def _listens(port: int) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Return ports that stay free while a server is down: none that outgoing connections are given."""
+    tried = random.sample(_PORTS, len(_PORTS))
     with contextlib.ExitStack() as held:
-        ports = []
-        for _ in range(count):
+        ports: list[int] = []
+        while len(ports) < count:
             probe = held.enter_context(socket.socket())
-            probe.bind((LOOPBACK, 0))
-            ports.append(int(probe.getsockname()[1]))
+            with contextlib.suppress(OSError):
+                probe.bind((LOOPBACK, tried.pop()))
+                ports.append(int(probe.getsockname()[1]))
     return ports
