@@ -1,7 +1,8 @@
 # Everything runs in .venv, which is made anew when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-# Most tests wait for servers and clocks: two files at a time take little more than half as long.
+# Most tests wait for servers and clocks: two files at a time take little more than half as long. In the order in which they
+# stand, so that the long ones of tests/acceptance do not come last.
 WORKERS ?= 2
 
 .PHONY: up test check install stubs format clean
@@ -12,7 +13,7 @@ up: install
 test: install
 	@$(BIN)/python tests/browser.py
 	@$(BIN)/python tests/servers.py
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff check .
