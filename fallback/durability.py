@@ -37,6 +37,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     fsync_paused: bool | None
     cluster: bool
     primary: bool
+    loading: bool
     replicas: int
 
 
@@ -90,6 +91,9 @@ async def check(connection: Connection) -> None:
         if not facts.primary:
             # One that was the primary a moment ago: there is, or will be, another.
             raise UnavailableError(f"{_SERVER}: is a replica now; the primary is awaited", retry_after_seconds=1.0)
+        if facts.loading:
+            # Until it has read its append-only file it says that it keeps none.
+            raise UnavailableError(f"{_SERVER}: still reads what it keeps on its disk", retry_after_seconds=1.0)
         found = judge(facts, settings)
         for sentence in found.wrong:
             raise ConfigError(f"{_SERVER}: {sentence}")
@@ -122,5 +126,6 @@ async def _facts(connection: Connection, where: Mapping[str, Any]) -> Facts:
         fsync_paused=None if paused is None else paused == "yes",
         cluster=bool(int(info.get("cluster_enabled", 0))),
         primary=info.get("role", "master") == "master",
+        loading=bool(int(info.get("loading", 0))),
         replicas=int(info.get("connected_slaves", 0)),
     )

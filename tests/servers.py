@@ -97,9 +97,14 @@ class Process:
         """Return a client that says soon when nobody answers."""
         return redis.Redis(port=self.port, socket_timeout=2.0)
 
-    def start(self) -> None:
+    def start(self, *, loaded: bool = True) -> None:
+        """Return once it has what it keeps on its disk, or without `loaded` once it takes connections."""
         self.running = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        until(self.answers)
+        until(self.answers if loaded else self.listens)
+
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def answers(self) -> bool:
         try:

@@ -20,6 +20,7 @@ from fallback.errors import ConfigError, FullError, StateError, UnavailableError
 from fallback.queue import Parked, Queue
 from fallback.settling import conclude
 from fallback.store import Store
+from tests import servers
 
 MakeParking = Callable[..., Parking]
 QUICK = RedisSettings(connect_timeout_seconds=0.5, command_timeout_seconds=1.0)
@@ -246,6 +247,30 @@ async def test_a_server_that_could_forget_is_refused(own_server: embedded.Server
     with pytest.raises(ConfigError, match="expected appendfsync always, got everysec"):
         await own_queue.check()
     await redis.aclose()
+
+
+async def test_a_server_that_still_loads_is_waited_for_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has read its append-only file a Valkey says that it keeps none; that is no reason to give up."""
+    with servers.server(tmp_path / "server") as server:
+        monkeypatch.setenv("DEMUR_REDIS_URL", f"redis://127.0.0.1:{server.port}")
+        queue = Queue.connect(Config(data_folder=tmp_path))
+        redis = queue._store.connection.redis
+        async with redis.pipeline(transaction=False) as pipeline:
+            for number in range(4_000):
+                pipeline.set(f"k{number}", "v")
+            await pipeline.execute()
+        await queue.check()
+        server.stop()
+        # Microseconds for each; it answers now and then meanwhile.
+        server.argv += ["--key-load-delay", "1000"]
+        server.start(loaded=False)
+        with pytest.raises(UnavailableError, match="still reads what it keeps on its disk"):
+            await queue.check()
+        servers.until(server.answers)
+        await queue.check()
+        await queue.close()
 
 
 async def test_a_server_that_could_forget_is_taken_where_that_is_said(

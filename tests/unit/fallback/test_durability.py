@@ -20,6 +20,7 @@ GOOD = Facts(
     fsync_paused=False,
     cluster=False,
     primary=True,
+    loading=False,
     replicas=0,
 )
 
