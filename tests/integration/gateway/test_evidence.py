@@ -34,6 +34,7 @@ from gateway.client import Client
 from gateway.policy import Decision, Policy, draw
 from gateway.request import Request, Result, request_key
 from gateway.samples import epoch_secret, place_text
+from gateway.sampling import Epoch
 from gateway.server import PROCESS, SPOOLS_FOLDER, Gateway
 from gateway.watch import POLICIES
 from tests.evidence import Evidence
@@ -151,8 +152,11 @@ def _spools(config: Config) -> list[Path]:
 
 
 def _draw(config: Config, key: str) -> float:
-    epoch = epoch_secret(secret(config, "audit").encode(), model="m", epoch=EPOCH)
-    return draw(epoch, model="m", epoch=EPOCH, request_key=request_key("shop", key))
+    return draw(_secret(config), model="m", epoch=EPOCH, request_key=request_key("shop", key))
+
+
+def _secret(config: Config) -> bytes:
+    return epoch_secret(secret(config, "audit").encode(), model="m", epoch=EPOCH)
 
 
 def test_what_is_sampled_is_recorded_with_its_place_and_comes_to_the_certifier(config: Config) -> None:
@@ -286,17 +290,42 @@ def test_each_row_of_a_request_is_a_record_of_its_own(config: Config) -> None:
     _lay_down(config, msgspec.structs.replace(POLICY, audit_share=0.5))
     x = np.concatenate([SURE, UNSURE] * 6)
     with running(config) as gateway:
-        waiter = _Waiter()
-        asked = Request(model="m", tensors={"x": x}, client="shop", idempotency_key="k", request_key="shop\nk")
-        gateway.champions.find("m").submit(asked, waiter)
-        result = waiter.result.result(timeout=10)
+        result = _submit(gateway, "k", x)
         assert result.deferrals.keys() == set(range(1, 12, 2))
     evidence = _evidence(config)
     assert {record.request_key for record in evidence.records} >= {f"shop\nk#{row}" for row in range(1, 12, 2)}
     audited = sum(_draw(config, f"k#{row}") < 0.5 for row in range(0, 12, 2))
     assert len(evidence.records) == 6 + audited
     assert len(_deferrals(config)) == len(evidence.records)
-    assert sum(row.eligible for row in evidence.closings) == 12
+
+
+def test_of_a_requests_rows_one_is_evidence(config: Config) -> None:
+    """Drawn by the request's key; the others are recorded and parked alike, and are not of the population."""
+    config = settings(config)
+    _lay_down(config, certification=UNPROVED)
+    epoch = Epoch(model="m", name=EPOCH, secret=_secret(config))
+    keys = [f"k{number}" for number in range(12)]
+    with running(config) as gateway:
+        for key in keys:
+            _submit(gateway, key, np.concatenate([SURE, UNSURE, SURE]))
+        _submit(gateway, "alone", SURE)
+    evidence = _evidence(config)
+    chosen = {key: epoch.evidence_row(f"shop\n{key}", 3) for key in keys}
+    assert len(set(chosen.values())) > 1
+    wanted = {f"shop\n{key}#{row}" for key, row in chosen.items()} | {"shop\nalone"}
+    assert {record.request_key for record in evidence.records if record.scored[0].eligible} == wanted
+    assert len(evidence.records) == len(_deferrals(config)) == 3 * 12 + 1
+    assert sum(row.sampled for row in evidence.closings) == 3 * 12 + 1
+    assert sum(row.eligible for row in evidence.closings) == 12 + 1
+    assert sum(sum(row.histogram) for row in evidence.closings) == 12 + 1
+
+
+def _submit(gateway: Gateway, key: str, x: Any) -> Result:
+    """Ask once for all rows of `x`."""
+    waiter = _Waiter()
+    asked = Request(model="m", tensors={"x": x}, client="shop", idempotency_key=key, request_key=f"shop\n{key}")
+    gateway.champions.find("m").submit(asked, waiter)
+    return waiter.result.result(timeout=10)
 
 
 class _Waiter:
