@@ -26,7 +26,9 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """What one version said of a sampled request.
 
     `prediction` is its answer as canonical JSON; `eligible`: no rule but the threshold would keep the answer back, and
-    of its request's rows it is the one that was drawn to be evidence.
+    `prediction` is its answer as canonical JSON; `eligible`: no rule but the threshold would keep the answer back, and
+    of its request's rows it is the one that was drawn to be evidence. `eligibility` names the rules that this was judged
+    by (`gateway.policy.Policy`).
     """
 
     version: str
@@ -34,6 +36,7 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     prediction: str
     eligible: bool
+    eligibility: str = ""
 
 
 class SampledRecord(msgspec.Struct, frozen=True, kw_only=True, tag="sampled"):
@@ -91,6 +94,22 @@ class JoinRow(msgspec.Struct, frozen=True, kw_only=True, tag="join"):
 
     second: int
     gateway: str
+
+
+class UnparkedRow(msgspec.Struct, frozen=True, kw_only=True, tag="unparked"):
+    """Nobody will ever be asked about this record: its client went away before its row was parked, its queue was full.
+
+    It comes after its record and is told to the certifier alone: in the chain it is a label without a truth.
+    """
+
+    second: int
+    gateway: str
+    counter: int
+
+    @property
+    def place(self) -> Place:
+        """Which record it is of."""
+        return self.second, self.gateway, self.counter
 
 
 def commit(secret: bytes) -> str:
