@@ -285,7 +285,7 @@ class Pipeline:
         with self._recorder.turn() as turn:
             decisions = self._judge(jobs, live, outputs, rows, epoch, second=turn.second)
             assert decisions is not None, "only models with labels are under certification"
-            hold_off = self._deferring.hold_off.why(live.manifest.review_queue) if decisions.tau is None else None
+            hold_off = self._deferring.hold_off.why(live.manifest.review_queue) if decisions.all_asked else None
             sampled = record(turn, jobs, live, decisions, epoch, hold_off)
         refusing = sampled.refusal is not None and sampled.due > 0
         if sampled.refusal is not None and refusing:

@@ -26,9 +26,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """What one version said of a sampled request.
 
     `prediction` is its answer as canonical JSON; `eligible`: no rule but the threshold would keep the answer back, and
-    `prediction` is its answer as canonical JSON; `eligible`: no rule but the threshold would keep the answer back, and
-    of its request's rows it is the one that was drawn to be evidence. `eligibility` names the rules that this was judged
-    by (`gateway.policy.Policy`).
+    of its request's rows it is the one that was drawn to be evidence. `eligibility` names the rules that this was
+    judged by (`gateway.policy.Policy`).
     """
 
     version: str
