@@ -181,17 +181,22 @@ class Deferring:
             if room:
                 taken.append(declined)
             else:
-                self._refuse(declined)
+                self._refuse(declined, live)
         if taken and not self._slow.spawn(self._park(taken, live)):
             self._leave(taken)
             for declined in taken:
                 self._fail(declined, UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
-    def _refuse(self, declined: Declined) -> None:
+    def hold(self, declined: Declined, error: DemurError) -> None:
+        """Reply to who is held off as to who could not be parked for `error`; from any thread."""
+        self._tell(declined, dict.fromkeys(declined.deferred, error))
+
+    def _refuse(self, declined: Declined, live: Live) -> None:
         error = FullError(
             f"{self._parkings_max} rows are on their way to the queue, the most at a time",
             retry_after_seconds=_FULL_RETRY_SECONDS,
         )
+        self.hold_off.failed(live.manifest.review_queue, error)
         self._fail(declined, error)
 
     def _fail(self, declined: Declined, error: DemurError) -> None:
@@ -233,10 +238,11 @@ class Deferring:
 
     def _note(self, live: Live, verdict: Parked | DemurError) -> None:
         """Remember whether the queue takes anything now."""
+        queue = live.manifest.review_queue
         if isinstance(verdict, Parked):
-            self.hold_off.heard()
-        elif self._redis_away == "refuse" or not isinstance(verdict, UnavailableError):
-            self.hold_off.failed(live.manifest.review_queue, verdict)
+            self.hold_off.heard(queue)
+        else:
+            self.hold_off.failed(queue, verdict)
 
     async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:
         if not parkings:

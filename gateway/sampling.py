@@ -76,13 +76,15 @@ class Epoch:
 class Sampled:
     """What was recorded of a batch, by row of the batch. `refusal`: why it could not be; then nobody is sampled.
 
-    `due` rows were to be sampled, `records` of them are new records.
+    `held`: because everybody would go to a queue that takes nothing now. `due` rows were to be sampled, `records` of
+    them are new records.
     """
 
     due: int = 0
     samplings: dict[int, Sampling] = field(default_factory=dict)
     records: int = 0
     refusal: DemurError | None = None
+    held: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,16 +98,17 @@ class _Drawn:
 
 
 def record(
-    turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, epoch: Epoch, refusal: DemurError | None
+    turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, epoch: Epoch, held_off: DemurError | None
 ) -> Sampled:
-    """Record the sampled rows of a batch before anybody is answered; with a `refusal` nothing is.
+    """Record the sampled rows of a batch before anybody is answered; where they are `held_off` nothing is.
 
     Of a request's rows one is evidence; the others that are sampled are recorded as not eligible.
     """
     decisions = _as_evidence(jobs, decisions, epoch)
     chosen = decisions.deferred | decisions.audited
     places = np.flatnonzero(chosen).tolist()
-    sampled, drawn = Sampled(due=len(places), refusal=refusal or turn.trouble), _Drawn()
+    sampled, drawn = Sampled(due=len(places), refusal=turn.trouble or held_off), _Drawn()
+    sampled.held = held_off is not None and turn.trouble is None
     if sampled.refusal is not None:
         turn.count(_seen(decisions, _answerable(jobs, chosen), 0))
         return sampled

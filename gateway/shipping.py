@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from fallback.arrivals import START, Arrivals
+from fallback.arrivals import Arrivals
 from fallback.deferral import Parking
 from fallback.errors import DemurError, FullError, UnavailableError
 from fallback.queue import Parked, Queue
@@ -35,8 +35,6 @@ _PAUSE_SECONDS_MAX: Final = 5.0
 _PARK_PAUSE_SECONDS_MAX: Final = 60.0
 # With these pauses about an hour.
 _TRIES_MAX: Final = 70
-# No model is called so: its stream is empty.
-_NOBODY: Final = "-"
 
 log = structlog.get_logger(__name__)
 
@@ -103,10 +101,14 @@ class Shipping:
                 await self.adopt()
 
     async def _knock(self) -> None:
-        """Find out whether the server is back, without a request that would count as an error if it is not."""
-        with contextlib.suppress(DemurError):
-            await self._arrivals.read(_NOBODY, START, count=1)
-            self._hold_off.heard()
+        """Find out which servers are back, without a request that would count as an error if its queue's is not."""
+
+        async def ask(queue: str) -> None:
+            with contextlib.suppress(DemurError):
+                await self._queue.list_deferrals(queue, page_size=1)
+                self._hold_off.heard(queue)
+
+        await asyncio.gather(*map(ask, self._hold_off.away))
 
     async def close(self) -> None:
         """End every name in good order, and send and park what can be, for a few seconds at most."""

@@ -23,12 +23,13 @@ import pytest
 from fallback import embedded, presence
 from fallback.answer import Answer, Label
 from fallback.arrivals import START, Arrivals
-from fallback.config import Config, RedisSettings
+from fallback.config import Config, QueueSettings, RedisSettings
 from fallback.deferral import Deferral
 from fallback.documents import Documents
 from fallback.errors import DemurError, FullError, UnavailableError
 from fallback.queue import Queue
 from fallback.secret import secret
+from gateway import hold_off
 from gateway.certification import CERTIFICATIONS, Certification
 from gateway.client import Client
 from gateway.policy import Decision, Policy, draw
@@ -367,19 +368,26 @@ def test_while_redis_is_away_evidence_waits_on_the_disk(own_server: embedded.Ser
             back.stop()
 
 
-def test_an_outage_before_the_first_proof_leaves_few_errors(own_server: embedded.Server, tmp_path: Path) -> None:
-    """While nothing is proved and Redis is known to be away, who is refused is not recorded; afterwards all are again.
+@pytest.mark.parametrize("redis_away", ["refuse", "answer_unreviewed"])
+def test_an_outage_before_the_first_proof_leaves_few_errors(
+    own_server: embedded.Server, tmp_path: Path, redis_away: str
+) -> None:
+    """While nothing is proved and Redis is known to be away, who is refused, or answered all the same, is not recorded;
+    afterwards all are again.
 
     One that was recorded and not parked would count as an error.
-    """
-    config = _config(tmp_path, own_server.url)
+    """  # noqa: D205 - one sentence needs two lines
+    config = _config(tmp_path, own_server.url, redis_away=redis_away)
     _lay_down(config, certification=UNPROVED)
     with running(config) as gateway:
         assert _ask(gateway.address, SURE, idempotency_key="before").deferral
         own_server.stop()
-        for number in range(REQUESTS):
-            with pytest.raises(UnavailableError):
-                _ask(gateway.address, SURE, idempotency_key=f"away{number}")
+        for number in range(10):
+            if redis_away == "refuse":
+                with pytest.raises(UnavailableError):
+                    _ask(gateway.address, SURE, idempotency_key=f"away{number}")
+            else:
+                assert _ask(gateway.address, SURE, idempotency_key=f"away{number}").decision is Decision.UNREVIEWED
         back = embedded.Server.start(own_server.folder)
         try:
             back.wait_ready()
@@ -390,6 +398,36 @@ def test_an_outage_before_the_first_proof_leaves_few_errors(own_server: embedded
             assert keys == [request_key("shop", key) for key in ("before", "away0", "after")]
         finally:
             back.stop()
+
+
+@pytest.mark.parametrize("limit", ["depth_max", "parkings_max"])
+def test_a_queue_over_its_limit_before_the_first_proof_leaves_few_errors(
+    config: Config, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who would not be parked is not recorded while the queue is known to take nothing, and answered or refused as the
+    operator chose; a retry gets its deferral.
+    """  # noqa: D205 - one sentence needs two lines
+    monkeypatch.setattr(hold_off, "_SECONDS_MIN", 60.0)
+    over = limit == "depth_max"
+    rules: dict[str, Any] = {"depth_max": 1, "when_over": "answer_unreviewed"} if over else {}
+    config = settings(Config(data_folder=config.data_folder, queues={"m": QueueSettings(**rules)}))
+    _lay_down(config, certification=UNPROVED)
+    with running(config) as gateway:
+        first = _ask(gateway.address, SURE, idempotency_key="first").deferral.name
+        if not over:
+            gateway._deferring._parkings_max = 0
+        for number in range(10):
+            if over:
+                got = _ask(gateway.address, SURE, idempotency_key=f"over{number}")
+                assert got.decision is Decision.UNREVIEWED
+                assert [rule.rule for rule in got.rules if "answered unreviewed" in rule.evaluation] == ["over"]
+            else:
+                with pytest.raises(FullError, match="on their way to the queue"):
+                    _ask(gateway.address, SURE, idempotency_key=f"over{number}")
+        gateway._deferring._parkings_max = 1_000
+        assert _ask(gateway.address, SURE, idempotency_key="first").deferral.name == first
+    keys = [record.request_key for record in _evidence(config).records]
+    assert keys == [request_key("shop", "first"), request_key("shop", "over0")]
 
 
 def test_a_gateway_that_is_killed_loses_no_audit(own_server: embedded.Server, tmp_path: Path) -> None:
