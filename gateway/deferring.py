@@ -29,6 +29,7 @@ from gateway.parking import Sampling, parking
 from gateway.policy import Verdict
 from gateway.remembered import conflict
 from gateway.request import Request, Result
+from gateway.unparked import Unparked
 
 _FULL_RETRY_SECONDS: Final = 1.0
 _LOOP_SECONDS: Final = 10.0
@@ -161,8 +162,10 @@ class Deferring:
         parkings_max: int,
         redis_away: RedisAway,
         hold_off: HoldOff | None = None,
+        unparked: Unparked | None = None,
     ) -> None:
         self.hold_off = hold_off or HoldOff()
+        self._unparked = unparked or Unparked()
         self._queue = queue
         self._slow = slow
         self._metrics = metrics
@@ -185,7 +188,7 @@ class Deferring:
         if taken and not self._slow.spawn(self._park(taken, live)):
             self._leave(taken)
             for declined in taken:
-                self._fail(declined, UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
+                self._lose(declined, UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
     def hold(self, declined: Declined, error: DemurError) -> None:
         """Reply to who is held off as to who could not be parked for `error`; from any thread."""
@@ -197,7 +200,7 @@ class Deferring:
             retry_after_seconds=_FULL_RETRY_SECONDS,
         )
         self.hold_off.failed(live.manifest.review_queue, error)
-        self._fail(declined, error)
+        self._lose(declined, error)
 
     def _fail(self, declined: Declined, error: DemurError) -> None:
         """Refuse who was deferred; who was answered has the answer, and only the audit is lost."""
@@ -205,6 +208,12 @@ class Deferring:
             declined.asker.fail(error)
         else:
             self._lose_audits(len(declined.audited), error)
+
+    def _lose(self, declined: Declined, error: DemurError) -> None:
+        """Refuse who was not even sent to the queue."""
+        for row in declined.samplings:
+            self._remember(declined, row, error)
+        self._fail(declined, error)
 
     def _leave(self, batch: Sequence[Declined]) -> None:
         with self._lock:
@@ -216,7 +225,7 @@ class Deferring:
         wanted: list[Declined] = []
         for declined in batch:
             if declined.deferred and declined.asker.cancelled:
-                declined.asker.fail(OverdueError("nobody waits for the reply any more"))
+                self._lose(declined, OverdueError("nobody waits for the reply any more"))
             else:
                 wanted.append(declined)
         try:
@@ -226,6 +235,7 @@ class Deferring:
             for (declined, row), verdict in zip(rows, verdicts, strict=True):
                 parked.setdefault(id(declined), {})[row] = verdict
                 self._note(live, verdict)
+                self._remember(declined, row, verdict)
             for declined in wanted:
                 self._tell(declined, parked[id(declined)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
@@ -243,6 +253,14 @@ class Deferring:
             self.hold_off.heard(queue)
         else:
             self.hold_off.failed(queue, verdict)
+
+    def _remember(self, declined: Declined, row: int, verdict: Parked | DemurError) -> None:
+        """Remember whether a recorded row is parked. A conflict is one of what is parked already."""
+        sampling, model = declined.samplings.get(row), declined.result.model
+        if sampling is None or isinstance(verdict, ConflictError):
+            return
+        heard = self._unparked.parked if isinstance(verdict, Parked) else self._unparked.lost
+        heard(model, sampling.draw.place, again=sampling.again)
 
     async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:
         if not parkings:

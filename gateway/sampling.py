@@ -169,6 +169,7 @@ def _row(
             certificate=decisions.certificate,
         ),
         always=epoch.panel_drawn(request_key),
+        again=before is not None,
     )
     if before is None:
         drawn.records.append((Kind.ROW, _RECORDS.encode(_record(place, sampling.draw, live, decisions, at))))

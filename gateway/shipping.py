@@ -26,6 +26,7 @@ from gateway.hold_off import HoldOff
 from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
+from gateway.unparked import Unparked
 
 LOOK_SECONDS: Final = 0.2
 ADOPT_SECONDS: Final = 60.0
@@ -70,8 +71,10 @@ class Shipping:
         metrics: Metrics,
         rejoin_seconds: float,
         hold_off: HoldOff,
+        unparked: Unparked,
     ) -> None:
         self._hold_off = hold_off
+        self._unparked = unparked
         self._recorders = recorders
         self._arrivals = arrivals
         self._queue = queue
@@ -153,10 +156,18 @@ class Shipping:
 
     async def _ship(self, recorder: Recorder) -> None:
         await asyncio.to_thread(recorder.tick, rejoin_seconds=self._rejoin_seconds)
+        await self._tell_unparked(recorder)
         await self._send_all(recorder)
         for shipment in recorder.shipments:
             if shipment.done:
                 await asyncio.to_thread(recorder.drop, shipment)
+
+    async def _tell_unparked(self, recorder: Recorder) -> None:
+        """Write down which records nobody will be asked about; where there is no room now, later."""
+        if places := self._unparked.due(recorder.model):
+            with contextlib.suppress(DemurError):
+                await asyncio.to_thread(recorder.unparked, places)
+                self._unparked.told(recorder.model, places)
 
     async def _send_all(self, recorder: Recorder) -> None:
         """Send what is there, one gateway's after the other's."""

@@ -26,7 +26,7 @@ from fallback.arrivals import START, Arrivals
 from fallback.config import Config, QueueSettings, RedisSettings
 from fallback.deferral import Deferral
 from fallback.documents import Documents
-from fallback.errors import DemurError, FullError, UnavailableError
+from fallback.errors import DemurError, FullError, OverdueError, UnavailableError
 from fallback.queue import Queue
 from fallback.secret import secret
 from gateway import hold_off
@@ -37,6 +37,7 @@ from gateway.request import Request, Result, request_key
 from gateway.samples import epoch_secret, place_text
 from gateway.sampling import Epoch
 from gateway.server import PROCESS, SPOOLS_FOLDER, Gateway
+from gateway.shipping import LOOK_SECONDS
 from gateway.watch import POLICIES
 from tests.evidence import Evidence
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
@@ -321,9 +322,9 @@ def test_of_a_requests_rows_one_is_evidence(config: Config) -> None:
     assert sum(sum(row.histogram) for row in evidence.closings) == 12 + 1
 
 
-def _submit(gateway: Gateway, key: str, x: Any) -> Result:
+def _submit(gateway: Gateway, key: str, x: Any, waiter: _Waiter | None = None) -> Result:
     """Ask once for all rows of `x`."""
-    waiter = _Waiter()
+    waiter = waiter or _Waiter()
     asked = Request(model="m", tensors={"x": x}, client="shop", idempotency_key=key, request_key=f"shop\n{key}")
     gateway.champions.find("m").submit(asked, waiter)
     return waiter.result.result(timeout=10)
@@ -339,6 +340,18 @@ class _Waiter:
 
     def fail(self, error: DemurError) -> None:
         self.result.set_exception(error)
+
+
+class _Leaver(_Waiter):
+    """Leaves once its request was run and recorded, before it is parked."""
+
+    @property
+    def cancelled(self) -> bool:
+        return threading.current_thread().name == "slow"
+
+    @cancelled.setter
+    def cancelled(self, _: bool) -> None:
+        pass
 
 
 def test_while_redis_is_away_evidence_waits_on_the_disk(own_server: embedded.Server, tmp_path: Path) -> None:
@@ -428,6 +441,32 @@ def test_a_queue_over_its_limit_before_the_first_proof_leaves_few_errors(
         assert _ask(gateway.address, SURE, idempotency_key="first").deferral.name == first
     keys = [record.request_key for record in _evidence(config).records]
     assert keys == [request_key("shop", "first"), request_key("shop", "over0")]
+
+
+def test_who_was_never_parked_is_told_to_the_certifier(config: Config) -> None:
+    """Once no retry has parked what was refused, or whose client has left; nothing is told of what was parked, by the
+    first try or by a later one.
+    """  # noqa: D205 - one sentence needs two lines
+    config = settings(config)
+    _lay_down(config)
+    with running(config) as gateway:
+        _ask(gateway.address, UNSURE, idempotency_key="parked")
+        gateway._deferring._parkings_max = 0
+        for key in ("refused", "retried"):
+            with pytest.raises(FullError):
+                _ask(gateway.address, UNSURE, idempotency_key=key)
+        gateway._deferring._parkings_max = 1_000
+        _ask(gateway.address, UNSURE, idempotency_key="retried")
+        for key in ("left", "parked"):
+            with pytest.raises(OverdueError):
+                _submit(gateway, key, UNSURE, _Leaver())
+        time.sleep(3 * LOOK_SECONDS)
+        assert _evidence(config).unparked == []
+        gateway.shipping._unparked.seconds = 0.0
+        _until(lambda: _evidence(config).unparked)
+    evidence = _evidence(config)
+    by_place = {record.place: record.request_key for record in evidence.records}
+    assert [by_place[place] for place in evidence.unparked] == [request_key("shop", key) for key in ("refused", "left")]
 
 
 def test_a_gateway_that_is_killed_loses_no_audit(own_server: embedded.Server, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_server_that_is_away_holds_its_queues_off() -> None:
     assert hold_off.why("q") is AWAY
     hold_off.heard("q")
     assert hold_off.why("q") is None
-    assert hold_off.away == ()
+    assert not hold_off.away
 
 
 def test_a_full_queue_holds_itself_off_for_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
