@@ -43,7 +43,7 @@ from tests.evidence import Evidence
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
 
 EPOCH: Final = "1"
-SHARE: Final = 0.3
+SHARE: Final = 0.5
 POLICY: Final = Policy(alpha=0.05, audit_share=SHARE, scorer="max_softmax")
 PROVED: Final = Certification(
     epoch=EPOCH,
@@ -56,7 +56,7 @@ PROVED: Final = Certification(
     expire_second=2**40,
 )
 UNPROVED: Final = msgspec.structs.replace(PROVED, tau=None, certificate="", version="")
-REQUESTS: Final = 30
+REQUESTS: Final = 16
 SECONDS: Final = 20.0
 # Serves until it is killed; the configuration is in the environment and in demur.toml.
 SERVE: Final = "from fallback.config import load; from gateway.server import serve; serve(load())"
@@ -203,6 +203,27 @@ def test_before_anything_is_proved_everybody_is_recorded(config: Config) -> None
     assert (record.q, record.floor) == (1.0, 1.0)
     assert record.scored[0].eligible
     assert msgspec.json.decode(record.scored[0].prediction, type=Answer) == Label("b")
+
+
+def test_where_the_own_threshold_answers_meanwhile_its_audits_are_evidence(config: Config) -> None:
+    """Recorded and parked with the share as their q; what is below the threshold has q 1, and the same floor. A queue
+    that takes nothing holds nobody off: the sure are answered, so the unsure are recorded too.
+    """  # noqa: D205 - one sentence needs two lines
+    config = settings(config)
+    _lay_down(config, msgspec.structs.replace(POLICY, threshold=0.8, until_proved="answer"), UNPROVED)
+    keys = [f"s{number}" for number in range(REQUESTS)]
+    with running(config) as gateway:
+        for key in keys:
+            assert _ask(gateway.address, SURE, idempotency_key=key).decision is Decision.UNCERTIFIED
+        gateway._deferring.hold_off.failed("m", UnavailableError("away"))
+        assert _ask(gateway.address, UNSURE, idempotency_key="u").deferral
+    evidence = _evidence(config)
+    due = {request_key("shop", key): SHARE for key in keys if _draw(config, key) < SHARE}
+    assert {record.request_key: record.q for record in evidence.records} == due | {request_key("shop", "u"): 1.0}
+    assert {record.floor for record in evidence.records} == {SHARE}
+    assert {(d.draw.place, d.draw.certificate) for d in _deferrals(config) if d.draw} == {
+        (place_text(record.place), "") for record in evidence.records
+    }
 
 
 def test_without_a_certifier_nothing_is_recorded(config: Config) -> None:
