@@ -89,7 +89,7 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share)
 
 def coverage(book: Book, course: Course, threshold: float) -> float | None:
     """Return the share of the newest requests that `threshold` lets through; None where there are none."""
-    scores = book.survey.get((course.row.version, course.row.scorer), ())
+    scores = book.survey.get((course.row.version, course.row.scorer, course.row.eligibility), ())
     total = sum(score.weight for score in scores)
     through = sum(score.weight for score in scores if score.confidence is not None and score.confidence >= threshold)
     return through / total if total else None
@@ -153,7 +153,7 @@ def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
         first = f"ALARM: {book.alarm}; everything goes to people until something is proved anew. "
     else:
         first = "everything goes to people until something is proved; "
-    seen = len(book.survey.get((terms.version, terms.scorer), ()))
+    seen = len(book.survey.get((terms.version, terms.scorer, terms.eligibility), ()))
     return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
 
 
