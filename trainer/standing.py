@@ -17,6 +17,9 @@ _RAISED: Final = 3.0
 # What is expected of a threshold before its audits say more: so many of them, with this share of alpha wrong.
 _PRIOR_AUDITS: Final = 100
 _PRIOR_SHARE: Final = 0.25
+# Further ahead nobody looks while evidence comes in: what is told of it must not keep an alarm waiting.
+_AUDITS_FAR: Final = 20_000
+_ERRORS_FAR: Final = 500
 
 
 def certification(book: Book, terms: Terms, now: int) -> Certification | None:
@@ -145,7 +148,8 @@ def _needed(course: Course) -> int | None:
     error = expected_error(course, place)
     if error >= course.row.alpha:
         return None
-    return audits_needed(course.promise, error, logs=course.state.logs[:, place])[0]
+    far = min(_AUDITS_FAR, int(_ERRORS_FAR / course.row.alpha))
+    return audits_needed(course.promise, error, logs=course.state.logs[:, place], audits_max=far)[0]
 
 
 def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
@@ -168,6 +172,8 @@ def _advice(book: Book, course: Course, needed: int | None) -> str:
     threshold = course.row.grid[place]
     let = coverage(book, course, threshold)
     share = "" if let is None else f", which lets {let:.0%} of the requests through"
+    if needed is None and expected_error(course, place) < alpha:
+        return f"{alarm}to prove {threshold:.4g}{share}, very many more audits are needed{waiting}"
     if needed is None:
         error = expected_error(course, place)
         return (
