@@ -120,6 +120,10 @@ class Manifest(_Table, frozen=True, kw_only=True):
         return self.queue or self.model
 
 
+# msgspec looks at a type when it is first used, and crashes where two threads do that at once: here it is alone.
+_KNOWN: Final = msgspec.json.Decoder(Manifest)
+
+
 def check_name(field: str, name: str) -> None:
     """Raise InvalidError unless `name` may name a model or a queue: it becomes a folder and a part of keys."""
     if not _NAME.fullmatch(name):

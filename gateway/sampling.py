@@ -204,6 +204,7 @@ def _record(place: tuple[int, str, int], drawn: Draw, live: Live, decisions: Dec
                 confidence=float(decisions.scores[at]),
                 prediction=_ANSWERS.encode(answer).decode(),
                 eligible=bool(decisions.eligible[at]),
+                eligibility=live.rules.policy.eligibility,
             ),
         ),
     )

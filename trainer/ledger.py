@@ -104,6 +104,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     inputs_digest: str
 
 
+# Looked at here, where no other thread can do the same: see `gateway.manifest`.
+_KNOWN: Final = msgspec.json.Decoder(tuple[Row, Told, tuple[Review, ...]])
+
+
 class Ledger:
     """The Delta table in one folder. Reading needs no lock; `append` belongs to whoever holds `locked`."""
 

@@ -111,19 +111,25 @@ def boundary(promise: Promise, logs: Floats | None = None, *, errors: int = 1_00
 
 
 def audits_needed(
-    promise: Promise, error: float, *, shares: tuple[float, ...] = (0.5,), logs: Floats | None = None
+    promise: Promise,
+    error: float,
+    *,
+    shares: tuple[float, ...] = (0.5,),
+    logs: Floats | None = None,
+    audits_max: int = AUDITS_MAX,
 ) -> tuple[int | None, ...]:
     """Return by how many audits a share of all cases is certified, for each of rising `shares`; None: never, or late.
 
-    `error` in [0, 1) is the share of wrong answers that audits will show; late is after `AUDITS_MAX`.
+    `error` in [0, 1) is the share of wrong answers that audits will show; late is after `audits_max`. Takes time with
+    the square of the errors among so many.
     """
     found: list[int | None] = []
     certified, waiting = 0.0, np.ones(1)
-    numbers = boundary(promise, logs, errors=int(AUDITS_MAX * promise.alpha) + 10)
+    numbers = boundary(promise, logs, errors=int(audits_max * promise.alpha) + 10)
     if not numbers[0]:
         return (0,) * len(shares)
     for before, number in pairwise([0, *numbers.tolist()]):
-        if len(found) == len(shares) or number > AUDITS_MAX:
+        if len(found) == len(shares) or number > audits_max:
             break
         most = int(binom.isf(_TAIL, number - before, error))
         waiting = np.convolve(waiting, binom.pmf(np.arange(most + 1), number - before, error))

@@ -17,6 +17,9 @@ _RAISED: Final = 3.0
 # What is expected of a threshold before its audits say more: so many of them, with this share of alpha wrong.
 _PRIOR_AUDITS: Final = 100
 _PRIOR_SHARE: Final = 0.25
+# Further ahead nobody looks while evidence comes in: what is told of it must not keep an alarm waiting.
+_AUDITS_FAR: Final = 20_000
+_ERRORS_FAR: Final = 500
 
 
 def certification(book: Book, terms: Terms, now: int) -> Certification | None:
@@ -89,7 +92,7 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share)
 
 def coverage(book: Book, course: Course, threshold: float) -> float | None:
     """Return the share of the newest requests that `threshold` lets through; None where there are none."""
-    scores = book.survey.get((course.row.version, course.row.scorer), ())
+    scores = book.survey.get((course.row.version, course.row.scorer, course.row.eligibility), ())
     total = sum(score.weight for score in scores)
     through = sum(score.weight for score in scores if score.confidence is not None and score.confidence >= threshold)
     return through / total if total else None
@@ -145,7 +148,8 @@ def _needed(course: Course) -> int | None:
     error = expected_error(course, place)
     if error >= course.row.alpha:
         return None
-    return audits_needed(course.promise, error, logs=course.state.logs[:, place])[0]
+    far = min(_AUDITS_FAR, int(_ERRORS_FAR / course.row.alpha))
+    return audits_needed(course.promise, error, logs=course.state.logs[:, place], audits_max=far)[0]
 
 
 def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
@@ -153,7 +157,7 @@ def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
         first = f"ALARM: {book.alarm}; everything goes to people until something is proved anew. "
     else:
         first = "everything goes to people until something is proved; "
-    seen = len(book.survey.get((terms.version, terms.scorer), ()))
+    seen = len(book.survey.get((terms.version, terms.scorer, terms.eligibility), ()))
     return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
 
 
@@ -168,6 +172,8 @@ def _advice(book: Book, course: Course, needed: int | None) -> str:
     threshold = course.row.grid[place]
     let = coverage(book, course, threshold)
     share = "" if let is None else f", which lets {let:.0%} of the requests through"
+    if needed is None and expected_error(course, place) < alpha:
+        return f"{alarm}to prove {threshold:.4g}{share}, very many more audits are needed{waiting}"
     if needed is None:
         error = expected_error(course, place)
         return (

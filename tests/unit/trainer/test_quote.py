@@ -120,3 +120,10 @@ def test_nothing_is_proved_without_audits() -> None:
         Work(requests_per_hour=1, coverage=1, true_error=2, model_error=0)
     with pytest.raises(InvalidError, match="requests_per_hour"):
         Work(requests_per_hour=0, coverage=1, true_error=0, model_error=0)
+
+
+def test_nobody_looks_further_ahead_than_asked() -> None:
+    """Close to alpha the walk is long; who tells it while evidence comes in stops earlier."""
+    promise = Promise(alpha=0.05)
+    assert audits_needed(promise, 0.03, audits_max=20_000) == audits_needed(promise, 0.03)
+    assert audits_needed(promise, 0.03, audits_max=50) == (None,)

@@ -130,7 +130,7 @@ class World:
         """Do what `trainer.certify` does in a step; without `write` or `tell` the process is killed before that."""
         certifier, chain = self.open()
         cursor = int(chain.notes.arrivals)
-        arrived = [rows.decode(body) for body in self.stream[cursor:]]
+        arrived = [rows.arrived(body) for body in self.stream[cursor:]]
         told = [each for each in self.ledger if each.row > certifier.read_row]
         links = certifier.step(News(now=self.now, reached=self.now - 2, arrived=arrived, told=told), self.asked)
         certifier.read_row = len(self.ledger)
@@ -207,7 +207,14 @@ class World:
         if number >= q:
             return False
         gateway.counter += 1
-        scored = Scored(version=gateway.version, scorer="margin", confidence=confidence, prediction=TRUE, eligible=True)
+        scored = Scored(
+            version=gateway.version,
+            scorer="margin",
+            confidence=confidence,
+            prediction=TRUE,
+            eligible=True,
+            eligibility=self.asked.eligibility,
+        )
         record = SampledRecord(
             second=second,
             gateway=gateway.name,
