@@ -26,10 +26,10 @@ from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.parking import Sampling, parking
-from gateway.policy import Verdict
 from gateway.remembered import conflict
 from gateway.request import Request, Result
 from gateway.unparked import Unparked
+from gateway.verdict import Verdict
 
 _FULL_RETRY_SECONDS: Final = 1.0
 _LOOP_SECONDS: Final = 10.0

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from fallback.errors import InvalidError
 from gateway.certification import Certification
 from gateway.confidence import Scorer
+from gateway.verdict import Verdict, compared
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 # What a promise may say; more than a half wrong is none.
@@ -107,15 +108,6 @@ class Wish(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What one rule said of one row, and how it was evaluated, e.g. "confidence 0.62 < 0.90"."""
-
-    rule: str
-    defers: bool
-    evaluation: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
     """The decisions over one batch: an array of one entry a row for each question, and the words on demand.
 
@@ -187,10 +179,9 @@ class Decisions:
             return replace(own, evaluation=f"{own.evaluation}; uncertified: {self.rules.unproved()}")
         if self.tau is None:
             return Verdict(rule="threshold", defers=True, evaluation=f"{self.rules.unproved()}: all go to a person")
-        score, below = float(self.scores[row]), not self.scores[row] >= self.tau
-        shown = _apart(score, self.tau)
-        comparison = f"{_SAID[self.rules.scorer]} {shown[0]} {'<' if below else '>='} {shown[1]}"
-        return Verdict(rule="threshold", defers=below, evaluation=f"{comparison}, proved by {self.certificate}")
+        below, comparison = compared(float(self.scores[row]), self.tau)
+        evaluation = f"{_SAID[self.rules.scorer]} {comparison}, proved by {self.certificate}"
+        return Verdict(rule="threshold", defers=below, evaluation=evaluation)
 
     def _class_threshold(self, row: int) -> Verdict | None:
         label = self.rules.labels[self.predicted[row]]
@@ -203,10 +194,8 @@ class Decisions:
         confidence, threshold = float(self.confidence[row]), float(bounds[self.predicted[row]])
         label = self.rules.labels[self.predicted[row]]
         whose = f" for {label!r}" if label in self.rules.policy.class_thresholds else ""
-        below = not confidence >= threshold
-        sign = "<" if below else ">="
-        shown = _apart(confidence, threshold)
-        return Verdict(rule="threshold", defers=below, evaluation=f"confidence {shown[0]} {sign} {shown[1]}{whose}")
+        below, comparison = compared(confidence, threshold)
+        return Verdict(rule="threshold", defers=below, evaluation=f"confidence {comparison}{whose}")
 
     def _always_person(self, row: int) -> Verdict | None:
         if not self.rules.policy.always_person:
@@ -239,10 +228,8 @@ class Decisions:
     def _audit(self, row: int) -> Verdict | None:
         if self.deferred[row] or (self.unreviewed[row] and self.rules.policy.alpha is None):
             return None
-        share, draw, drawn = self.share, float(self.draws[row]), bool(self.audited[row])
-        sign = "<" if drawn else ">="
-        shown = _apart(draw, share)
-        return Verdict(rule="audit", defers=drawn, evaluation=f"draw {shown[0]} {sign} share {shown[1]}")
+        drawn, comparison = compared(float(self.draws[row]), self.share, what="share ")
+        return Verdict(rule="audit", defers=drawn, evaluation=f"draw {comparison}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,6 +263,9 @@ class Rules:
         own = np.array([policy.class_thresholds.get(label, policy.threshold) for label in labels], np.float64)
         single = np.array([policy.class_thresholds.get(label, 0.0) for label in labels], np.float64)
         always = [label in policy.always_person for label in labels]
+        unfit = "no proof was asked for, or none is there"
+        if policy.alpha is not None and certification is not None:
+            unfit = certification.unfit(policy.scored_by, policy.alpha, policy.delta, policy.eligibility)
         return cls(
             policy,
             tuple(labels),
@@ -284,7 +274,7 @@ class Rules:
             np.array(always, np.bool_),
             certification,
             version,
-            _unfit(policy, certification),
+            unfit,
         )
 
     @property
@@ -399,22 +389,6 @@ class Rules:
         return 0.0 if self.policy.allow_model_wish else self.share
 
 
-def _unfit(policy: Policy, proved: Certification | None) -> str:
-    """Say why a proof is none for a policy; empty where it is one.
-
-    A changed promise is not kept by an old proof. What the certifier did not say is not compared.
-    """
-    if policy.alpha is None or proved is None:
-        return "no proof was asked for, or none is there"
-    if proved.scorer != policy.scored_by:
-        return f"the proof is of {proved.scorer}, the policy asks for {policy.scored_by}"
-    if proved.alpha > policy.alpha or proved.delta > policy.delta:
-        return "the policy promises more than what is proved"
-    if proved.eligibility not in {"", policy.eligibility}:
-        return "the policy lets through other requests than those of the proof"
-    return ""
-
-
 def draw(secret: bytes, *, model: str, epoch: str, request_key: str) -> float:
     """Return the number in [0, 1) that decides whether a request is audited; the same for a retry with the same key.
 
@@ -424,14 +398,3 @@ def draw(secret: bytes, *, model: str, epoch: str, request_key: str) -> float:
     message = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
     digest = hmac.digest(secret, message, hashlib.sha256)
     return (int.from_bytes(digest[:8], "big") >> (64 - _DRAW_BITS)) / (1 << _DRAW_BITS)
-
-
-def _apart(value: float, bound: float) -> tuple[str, str]:
-    """Show two numbers with as few digits, two at least, as tell them apart."""
-    for digits in range(2, 17):
-        shown = f"{value:.{digits}f}", f"{bound:.{digits}f}"
-        if shown[0] != shown[1]:
-            break
-    else:
-        shown = f"{value:.2f}", f"{bound:.2f}"
-    return shown

@@ -156,7 +156,7 @@ def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
     if book.alarm:
         first = f"ALARM: {book.alarm}; everything goes to people until something is proved anew. "
     else:
-        first = "everything goes to people until something is proved; "
+        first = "nothing is proved yet; "
     seen = len(book.survey.get((terms.version, terms.scorer, terms.eligibility), ()))
     return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
 
