@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from tests.unit.trainer.world import GROUND, MODEL, SECRET, START, Gateway, Worl
 from trainer import rows
 from trainer.adjudicate import Share
 from trainer.certificate import advance, begin, error_bound, lifetime_delta, tau
-from trainer.certifier import News, in_force
+from trainer.certifier import News
 from trainer.chain import Chain
 from trainer.rows import CertificateRow, EpochRow, LabelRow, LostRow, ProcessRow, RevealRow, Row, WatermarkRow
 from trainer.standing import standing
+from trainer.terms import in_force
 from trainer.verify import Finding, verify
 from trainer.watermark import Counted, evidence
 
@@ -31,6 +34,25 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _world(folder: Path, **changes: object) -> World:
     return World(**{"folder": folder / "chains", "asked": terms(), **changes})  # type: ignore[arg-type] # a test's own words
+
+
+@pytest.fixture(scope="module")
+def proved_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world in which something is proved, for `_again`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.chain.os.fsync", lambda _: None)
+        world = _world(tmp_path_factory.mktemp("proved"))
+        world.run(260)
+    world.kill()
+    return world
+
+
+def _again(world: World, folder: Path) -> World:
+    """Return a world that goes on from where `world` is, as if its certifier had just been started."""
+    mine = deepcopy(world)
+    mine.folder = folder / "chains"
+    shutil.copytree(world.folder, mine.folder)
+    return mine
 
 
 def _verified(world: World) -> Finding:
@@ -105,11 +127,11 @@ def test_a_tau_of_this_path_is_the_one_of_the_certificate_itself(tmp_path: Path)
 
 @given(data=st.data())
 @pytest.mark.timeout(600)
-@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Before writing, halfway through it, before telling: nothing is doubled, nothing lost, and verify agrees."""
     world = _world(tmp_path_factory.mktemp("world"), seed=data.draw(st.integers(0, 1000)))
-    for _ in range(110):
+    for _ in range(80):
         world.tick()
         match data.draw(st.sampled_from(["step", "step", "step", "idle", "unwritten", "torn", "untold"])):
             case "step":
@@ -219,10 +241,9 @@ def test_what_comes_twice_is_written_once(tmp_path: Path) -> None:
     assert _of(LostRow, world) == []
 
 
-def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
+def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path, proved_world: World) -> None:
     """More errors than promised: no tau at once, a new epoch and process, the old secret out, and then proved again."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     assert world.rule is not None
     assert world.rule.tau is not None
     good, world.risk = world.risk, (0.7,) * 10
@@ -238,9 +259,9 @@ def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
     world.kill()
     assert world.book.alarm == world.rule.alarm, "so it is after a restart"
     world.risk = good
-    world.run(400)
-    assert world.rule.alarm == ""
+    world.run_until(lambda: world.rule is not None and not world.rule.alarm, most=400)
     assert world.rule.tau is not None
+    world.run(61)
     first = _of(EpochRow, world)[0]
     assert isinstance(first, EpochRow)
     assert [row.epoch for row in _of(RevealRow, world) if isinstance(row, RevealRow)] == [first.epoch]
@@ -248,10 +269,9 @@ def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
     assert (finding.agrees, finding.reason) == (True, "")
 
 
-def test_people_who_are_away_are_no_alarm(tmp_path: Path) -> None:
+def test_people_who_are_away_are_no_alarm(tmp_path: Path, proved_world: World) -> None:
     """Labels that never come count against the proof; that the promise is broken they do not say."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     world.silent = True
     world.run(200)
     assert world.rule is not None
@@ -260,10 +280,9 @@ def test_people_who_are_away_are_no_alarm(tmp_path: Path) -> None:
     assert _verified(world).agrees
 
 
-def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path, proved_world: World) -> None:
     """Its predecessor's certificate says nothing of it; back to that one, what was proved of it still stands."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     assert world.rule is not None
     proved = world.rule.tau
     world.asked = terms(version="2")
@@ -272,8 +291,7 @@ def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None
     assert world.rule.tau == proved, "for gateways that have not swapped yet"
     for gateway in world.gateways:
         gateway.version = "2"
-    world.run(300)
-    assert world.rule.version == "2"
+    world.run_until(lambda: world.rule is not None and world.rule.version == "2", most=300)
     assert world.rule.tau is not None
     assert len(_of(ProcessRow, world)) == 2
     world.asked = terms()
@@ -296,10 +314,9 @@ def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None
     assert _verified(world).agrees
 
 
-def test_another_promise_is_another_process(tmp_path: Path) -> None:
+def test_another_promise_is_another_process(tmp_path: Path, proved_world: World) -> None:
     """A stricter one takes tau back at once; a looser one keeps it until the new process has proved its own."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     assert world.rule is not None
     proved = world.rule.tau
     world.asked = terms(0.3)
@@ -376,10 +393,9 @@ def test_a_gateway_that_was_cut_off_brings_its_seconds_later(tmp_path: Path) -> 
     assert (finding.agrees, finding.records) == (True, world.sent)
 
 
-def test_other_inputs_raise_the_share_of_audits(tmp_path: Path) -> None:
+def test_other_inputs_raise_the_share_of_audits(tmp_path: Path, proved_world: World) -> None:
     """Confidences spread otherwise than when it was proved: more is audited, tau stays."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     course = in_force(world.book, world.asked, world.now)
     assert course is not None
     assert world.rule is not None

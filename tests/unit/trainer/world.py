@@ -6,6 +6,7 @@ kills, the next certifier begins with what is on the disk, while the streams go 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, Unparked
 from trainer import rows
 from trainer.book import Book
 from trainer.certificate import Promise
-from trainer.certifier import Certifier, Ground, News, Terms
+from trainer.certifier import Certifier, Ground, News
 from trainer.chain import Chain, Notes
 from trainer.labels import Told
 from trainer.rows import Arrived
 from trainer.standing import certification
+from trainer.terms import Terms
 
 MODEL = "m"
 SECRET = bytes(range(32))
@@ -101,6 +103,14 @@ class World:
             self.tick()
             self.step()
 
+    def run_until(self, condition: Callable[[], bool], *, most: int) -> None:
+        """Let time pass until `condition` holds; raises AssertionError where it does not within `most` seconds."""
+        for _ in range(most):
+            if condition():
+                return
+            self.run(1)
+        raise AssertionError(f"not within {most} seconds")
+
     def tick(self) -> None:
         """Let a second pass at the gateways and among the people."""
         self.now += 1
@@ -135,7 +145,7 @@ class World:
         certifier, chain = self.open()
         cursor = int(chain.notes.arrivals)
         arrived = [rows.arrived(body) for body in self.stream[cursor:]]
-        told = [each for each in self.ledger if each.row > certifier.read_row]
+        told = self.ledger[certifier.read_row :]
         links = certifier.step(News(now=self.now, reached=self.now - 2, arrived=arrived, told=told), self.asked)
         certifier.read_row = len(self.ledger)
         notes = Notes(

@@ -9,7 +9,7 @@ from benchmarks.demo.journal import Failed, Replied, Reviewed
 from benchmarks.demo.stream import people, report, scores
 from benchmarks.demo.stream.run import OPEN_MAX, pace
 from gateway.samples import ClosingRow
-from trainer.rows import CertificateRow
+from trainer.rows import CertificateRow, Row
 
 FOUND = scores.make(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.55, 0.45]]), np.array([0, 1, 0, 1]))
 ROWS = np.array([0, 3, 1, 3, 2])
@@ -94,7 +94,13 @@ def test_every_threshold_of_the_ledger_is_judged() -> None:
     def certificate(process: str, tau: float | None) -> CertificateRow:
         return CertificateRow(epoch=process, version="1", segment="", log_peaks=(), log_evidence=(), tau=tau)
 
-    first = [closing(1), certificate("p", None), certificate("p", 0.5), certificate("p", 0.05), certificate("p", 0.05)]
+    first: list[Row] = [
+        closing(1),
+        certificate("p", None),
+        certificate("p", 0.5),
+        certificate("p", 0.05),
+        certificate("p", 0.05),
+    ]
     made = report.proved([*first, closing(2), certificate("q", 0.5), certificate("p", 0.5)], FOUND)
     found = [(proof.certificate, proof.tau, proof.requests) for proof in made.all]
     assert found == [("p.1", 0.5, 10), ("p.2", 0.05, 10), ("q.1", 0.5, 20), ("p.3", 0.5, 20)]
