@@ -22,7 +22,7 @@ import numpy as np
 from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, UnparkedRow, commit, epoch_secret
 from trainer import labels
 from trainer.book import Book, Score
-from trainer.certificate import COVERAGE_MIN, THRESHOLDS, Promise, grid, lifetime_delta, log_evidence, tau
+from trainer.certificate import COVERAGE_MIN, THRESHOLDS, grid, log_evidence, tau
 from trainer.course import Course
 from trainer.drift import renew_second
 from trainer.labels import Told
@@ -38,6 +38,7 @@ from trainer.rows import (
     chain,
     encode,
 )
+from trainer.terms import Terms, delta_of, fits
 from trainer.watermark import Span
 
 # What gateways may still draw in an epoch that another one took the place of.
@@ -56,19 +57,6 @@ _WEIGHT_MAX: Final = 1_000
 # The next process begins when between this much and that much of a certificate's life is over.
 _RENEW_EARLIEST: Final = 0.5
 _RENEW_LATEST: Final = 0.9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a policy asks for, of which version: see `gateway.policy.Policy`."""
-
-    promise: Promise
-    version: str
-    scorer: str
-    eligibility: str
-    audit_share: float
-    expire_seconds: int
-    lifetime: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,50 +368,6 @@ class Certifier:
         rate = course.audits[course.row.grid.index(newest.tau)] / since
         due = renew_second(expire_second=course.expire_second, audits=newest.audits, audits_per_second=max(rate, 1e-9))
         return min(latest, max(due, course.row.first_second + int(_RENEW_EARLIEST * life)))
-
-
-def fits(course: Course, terms: Terms) -> bool:
-    """Return whether a process judges exactly what is asked for."""
-    return keeps(course, terms) and (course.row.alpha, course.row.delta) == (
-        terms.promise.alpha,
-        delta_of(terms, course.number),
-    )
-
-
-def keeps(course: Course, terms: Terms) -> bool:
-    """Return whether what a process proves keeps the promise, and perhaps more than that."""
-    row, promise = course.row, terms.promise
-    same = (row.version, row.scorer, row.eligibility) == (terms.version, terms.scorer, terms.eligibility)
-    # What it may spend, not what all may: over a lifetime, one that took all of delta leaves nothing for the others.
-    enough = row.alpha <= promise.alpha and row.delta <= delta_of(terms, course.number)
-    return same and not course.revoked and enough
-
-
-def in_force(book: Book, terms: Terms, now: int) -> Course | None:
-    """Return the process whose threshold answers at `now`: the oldest that fits and has proved something.
-
-    Until it ends, for one begun anew first proves a strict threshold, and would have people asked again what the one
-    before it may still answer; which one it is was fixed before either saw a label. Where none fits exactly, one that
-    keeps more than was promised. One that other versions answered in the time of stands worse and worse, and makes room
-    as soon as a later one has proved as much.
-    """
-    standing = [course for course in book.courses if course.standing is not None and now < course.expire_second]
-    exact = [course for course in standing if fits(course, terms)]
-    found = exact or [course for course in standing if keeps(course, terms)]
-    return next((course for place, course in enumerate(found) if not _overtaken(course, found[place + 1 :])), None)
-
-
-def _overtaken(course: Course, later: Sequence[Course]) -> bool:
-    """Return whether a process that counted others' answers has a later one beside it that proved no less."""
-    mine = course.standing
-    return course.stale and any(
-        mine is not None and other.standing is not None and other.standing.tau <= mine.tau for other in later
-    )
-
-
-def delta_of(terms: Terms, number: int) -> float:
-    """Return what the model's `number`-th process may spend."""
-    return lifetime_delta(terms.promise.delta, number) if terms.lifetime else terms.promise.delta
 
 
 def spread(scores: Sequence[Score]) -> np.typing.NDArray[np.float64]:

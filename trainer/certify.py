@@ -30,11 +30,12 @@ from trainer import chain, rows, standing
 from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certificate import Promise
-from trainer.certifier import Certifier, Ground, News, Terms
+from trainer.certifier import Certifier, Ground, News
 from trainer.chain import BrokenError, Chain, Notes
 from trainer.ledger import position_of
 from trainer.retrain import Rooms
 from trainer.rows import Arrived
+from trainer.terms import Terms
 
 # Outcomes of the last seconds may still be on their way into their stream.
 REACHED_SECONDS: Final = 2

@@ -23,7 +23,8 @@ from trainer.watermark import Counted, evidence, scored_for
 
 # So many requests are compared with those that it was proved on, at a time.
 _HISTOGRAM_REQUESTS: Final = 2_000
-# Records that do not say what this version thinks, by the same rules, count as its errors; with so many of them it is begun anew.
+# Records that do not say what this version thinks, by the same rules, count as its errors; with so many of them it is
+# begun anew.
 _FOREIGN_MAX: Final = 10
 
 
@@ -165,7 +166,8 @@ class Course:
     def error_bound(self) -> float | None:
         """Return an upper bound on the share of wrong answers at its newest threshold; None where it proved none.
 
-        Which threshold that is these records said themselves, so that all of the grid share delta.
+        Which threshold that is these records said themselves, so that all of the grid share delta. That the share is at
+        most alpha is what was proved, whatever a bound for all of them comes to.
         """
         if not self.steps:
             return None
@@ -177,7 +179,7 @@ class Course:
         any_of_them = replace(self.promise, delta=self.row.delta / len(self.row.grid))
         state = narrow(state, Evidence(confidence=confidence, weight=weight, error=error), tau, any_of_them)
         self._bound = (tau, state, len(self._kept[0]))
-        return bound(state, any_of_them)
+        return min(self.row.alpha, bound(state, any_of_them))
 
     def _audit(self, counted: Counted) -> tuple[float, float] | None:
         """Return (weight, error) of an audit in the automatic region that somebody looked at."""

@@ -8,9 +8,10 @@ from typing import Final
 from gateway.certification import Certification, Stage, Standing
 from trainer.adjudicate import Share
 from trainer.book import Book
-from trainer.certifier import Ground, Terms, fits, in_force
+from trainer.certifier import Ground
 from trainer.course import Course
 from trainer.quote import Work, audits_needed
+from trainer.terms import Terms, fits, in_force
 
 # By how much more is audited where inputs are not what they were.
 _RAISED: Final = 3.0

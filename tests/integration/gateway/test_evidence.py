@@ -202,6 +202,7 @@ def test_before_anything_is_proved_everybody_is_recorded(config: Config) -> None
     (record,) = _evidence(config).records
     assert (record.q, record.floor) == (1.0, 1.0)
     assert record.scored[0].eligible
+    assert record.scored[0].eligibility == Policy().eligibility
     assert msgspec.json.decode(record.scored[0].prediction, type=Answer) == Label("b")
 
 
