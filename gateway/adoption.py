@@ -20,7 +20,7 @@ import structlog
 from fallback.errors import DemurError
 from gateway.recorder import Key, Recorded, row_entry
 from gateway.sampler import Sampler, Seen
-from gateway.samples import ClosingRow, JoinRow, SampledRecord
+from gateway.samples import ClosingRow, JoinRow, SampledRecord, UnparkedRow
 from gateway.shipment import Shipment
 from gateway.spool import Kind, Spool, boot, locked
 
@@ -66,7 +66,7 @@ def _adopt(spool: Spool) -> Adopted:
         if kind is not Kind.ROW:
             continue
         joined = True
-        match msgspec.json.decode(payload, type=SampledRecord | ClosingRow | JoinRow):
+        match msgspec.json.decode(payload, type=SampledRecord | ClosingRow | JoinRow | UnparkedRow):
             case SampledRecord() as record:
                 records.append(record)
                 audited = record.q < 1
@@ -76,6 +76,8 @@ def _adopt(spool: Spool) -> Adopted:
                 closed, final = second, is_final
             case JoinRow(second=second):
                 closed = second - 1
+            case UnparkedRow():
+                pass  # of a record that stands before it
     same_boot = bool(spool.about.boot) and spool.about.boot == boot()
     if joined and not final and same_boot and not spool.damaged:
         rows = _end(spool.about.gateway, closed, records)

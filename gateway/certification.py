@@ -45,6 +45,19 @@ class Certification(msgspec.Struct, frozen=True, kw_only=True):
         in_time = self.begin_second <= second < self.expire_second
         return self.tau if in_time and version == self.version and not self.alarm else None
 
+    def unfit(self, scorer: str, alpha: float, delta: float, eligibility: str) -> str:
+        """Say why what is proved is no proof of this promise; empty where it is one.
+
+        A changed promise is not kept by an old proof. What the certifier did not say is not compared.
+        """
+        if self.scorer != scorer:
+            return f"the proof is of {self.scorer}, the policy asks for {scorer}"
+        if self.alpha > alpha or self.delta > delta:
+            return "the policy promises more than what is proved"
+        if self.eligibility not in {"", eligibility}:
+            return "the policy lets through other requests than those of the proof"
+        return ""
+
 
 class Stage(StrEnum):
     """How far the proof is: no alpha is set, confidences are gathered for a grid, evidence is, tau is in force, or an

@@ -26,9 +26,10 @@ from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.parking import Sampling, parking
-from gateway.policy import Verdict
 from gateway.remembered import conflict
 from gateway.request import Request, Result
+from gateway.unparked import Unparked
+from gateway.verdict import Verdict
 
 _FULL_RETRY_SECONDS: Final = 1.0
 _LOOP_SECONDS: Final = 10.0
@@ -161,8 +162,10 @@ class Deferring:
         parkings_max: int,
         redis_away: RedisAway,
         hold_off: HoldOff | None = None,
+        unparked: Unparked | None = None,
     ) -> None:
         self.hold_off = hold_off or HoldOff()
+        self._unparked = unparked or Unparked()
         self._queue = queue
         self._slow = slow
         self._metrics = metrics
@@ -181,18 +184,23 @@ class Deferring:
             if room:
                 taken.append(declined)
             else:
-                self._refuse(declined)
+                self._refuse(declined, live)
         if taken and not self._slow.spawn(self._park(taken, live)):
             self._leave(taken)
             for declined in taken:
-                self._fail(declined, UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
+                self._lose(declined, UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
-    def _refuse(self, declined: Declined) -> None:
+    def hold(self, declined: Declined, error: DemurError) -> None:
+        """Reply to who is held off as to who could not be parked for `error`; from any thread."""
+        self._tell(declined, dict.fromkeys(declined.deferred, error))
+
+    def _refuse(self, declined: Declined, live: Live) -> None:
         error = FullError(
             f"{self._parkings_max} rows are on their way to the queue, the most at a time",
             retry_after_seconds=_FULL_RETRY_SECONDS,
         )
-        self._fail(declined, error)
+        self.hold_off.failed(live.manifest.review_queue, error)
+        self._lose(declined, error)
 
     def _fail(self, declined: Declined, error: DemurError) -> None:
         """Refuse who was deferred; who was answered has the answer, and only the audit is lost."""
@@ -200,6 +208,12 @@ class Deferring:
             declined.asker.fail(error)
         else:
             self._lose_audits(len(declined.audited), error)
+
+    def _lose(self, declined: Declined, error: DemurError) -> None:
+        """Refuse who was not even sent to the queue."""
+        for row in declined.samplings:
+            self._remember(declined, row, error)
+        self._fail(declined, error)
 
     def _leave(self, batch: Sequence[Declined]) -> None:
         with self._lock:
@@ -211,7 +225,7 @@ class Deferring:
         wanted: list[Declined] = []
         for declined in batch:
             if declined.deferred and declined.asker.cancelled:
-                declined.asker.fail(OverdueError("nobody waits for the reply any more"))
+                self._lose(declined, OverdueError("nobody waits for the reply any more"))
             else:
                 wanted.append(declined)
         try:
@@ -221,6 +235,7 @@ class Deferring:
             for (declined, row), verdict in zip(rows, verdicts, strict=True):
                 parked.setdefault(id(declined), {})[row] = verdict
                 self._note(live, verdict)
+                self._remember(declined, row, verdict)
             for declined in wanted:
                 self._tell(declined, parked[id(declined)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
@@ -233,10 +248,19 @@ class Deferring:
 
     def _note(self, live: Live, verdict: Parked | DemurError) -> None:
         """Remember whether the queue takes anything now."""
+        queue = live.manifest.review_queue
         if isinstance(verdict, Parked):
-            self.hold_off.heard()
-        elif self._redis_away == "refuse" or not isinstance(verdict, UnavailableError):
-            self.hold_off.failed(live.manifest.review_queue, verdict)
+            self.hold_off.heard(queue)
+        else:
+            self.hold_off.failed(queue, verdict)
+
+    def _remember(self, declined: Declined, row: int, verdict: Parked | DemurError) -> None:
+        """Remember whether a recorded row is parked. A conflict is one of what is parked already."""
+        sampling, model = declined.samplings.get(row), declined.result.model
+        if sampling is None or isinstance(verdict, ConflictError):
+            return
+        heard = self._unparked.parked if isinstance(verdict, Parked) else self._unparked.lost
+        heard(model, sampling.draw.place, again=sampling.again)
 
     async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:
         if not parkings:

@@ -51,7 +51,7 @@ class Metrics:
         self.audits = self._counter("audits", "Answered requests parked for a check", "model")
         self.sampled = self._counter("sampled", "Requests recorded as evidence for a certificate", "model")
         self.unsampled = self._counter(
-            "unsampled", "Rows refused because what would be evidence could not be recorded", "model"
+            "unsampled", "Rows that went without a record: it could not be made, or their queue takes nothing", "model"
         )
         self.audits_lost = self._counter("audits_lost", "Audits given up: no queue would take them", "model")
         self.spool_bytes = Gauge(

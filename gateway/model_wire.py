@@ -51,6 +51,7 @@ def policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
         reviews_per_hour_max=policy.reviews_per_hour_max,
         expire_days=policy.expire_days,
         lifetime=policy.lifetime,
+        until_proved=policy.until_proved,
     )
 
 
@@ -72,6 +73,8 @@ def policy_from_wire(wire: pb.Policy) -> Policy:
         raise InvalidError(
             f"policy.scorer: expected {', '.join(sorted(scorers - {''}))} or none, got {wire.scorer[:40]!r}"
         )
+    if wire.until_proved not in {"", "ask", "answer"}:
+        raise InvalidError(f"policy.until_proved: expected ask or answer, got {wire.until_proved[:40]!r}")
     blank = Policy()
     return Policy(
         threshold=wire.threshold,
@@ -85,6 +88,7 @@ def policy_from_wire(wire: pb.Policy) -> Policy:
         reviews_per_hour_max=_positive(wire, "reviews_per_hour_max", REVIEWS_PER_HOUR_MAX),
         expire_days=_positive(wire, "expire_days", EXPIRE_DAYS_MAX) or blank.expire_days,
         lifetime=wire.lifetime,
+        until_proved=wire.until_proved or blank.until_proved,  # type: ignore[arg-type]  # as above
     )
 
 

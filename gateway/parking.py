@@ -29,10 +29,14 @@ _AUDITED: Final = "audit"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How a row of a model under certification was recorded. `always`: three people look at it in any case."""
+    """How a row of a model under certification was recorded.
+
+    `always`: three people look at it in any case. `again`: its record was made at an earlier try.
+    """
 
     draw: Draw
     always: bool
+    again: bool
 
 
 def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) -> str:

@@ -267,11 +267,16 @@ class Pipeline:
             deferred = tuple(np.flatnonzero(result.decisions.deferred[part]).tolist())
             audited = tuple(np.flatnonzero(result.decisions.audited[part]).tolist())
         if sampled is not None and (deferred or audited):
-            if sampled.refusal is not None:
+            if sampled.refusal is not None and not sampled.held:
                 job.fail(sampled.refusal)
                 return
-            # Its audits are in the spool.
-            audited, samplings = (), {row: sampled.samplings[result.first + row] for row in deferred}
+            if sampled.refusal is not None and not job.earlier:
+                held = Declined(asker=job, result=result, deferred=deferred, audited=())
+                self._deferring.hold(held, sampled.refusal)
+                return
+            # Its audits are in the spool. Of who is held off and asks again nothing is recorded: the queue knows it.
+            known = ((row, sampled.samplings.get(result.first + row)) for row in deferred)
+            audited, samplings = (), {row: sampling for row, sampling in known if sampling is not None}
         if not deferred:
             job.answer(result)
         if deferred or audited:
@@ -285,13 +290,13 @@ class Pipeline:
         with self._recorder.turn() as turn:
             decisions = self._judge(jobs, live, outputs, rows, epoch, second=turn.second)
             assert decisions is not None, "only models with labels are under certification"
-            hold_off = self._deferring.hold_off.why(live.manifest.review_queue) if decisions.tau is None else None
-            sampled = record(turn, jobs, live, decisions, epoch, hold_off)
+            held_off = self._deferring.hold_off.why(live.manifest.review_queue) if decisions.all_asked else None
+            sampled = record(turn, jobs, live, decisions, epoch, held_off)
         refusing = sampled.refusal is not None and sampled.due > 0
         if sampled.refusal is not None and refusing:
             self._metrics.unsampled.labels(self.model).inc(sampled.due)
             if not self._refusing:
-                log.error("what would be sampled is refused", model=self.model, error=sampled.refusal.message)
+                log.error("what would be sampled is not", model=self.model, error=sampled.refusal.message)
         elif sampled.records:
             self._metrics.sampled.labels(self.model).inc(sampled.records)
         if sampled.due:

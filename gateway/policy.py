@@ -11,7 +11,9 @@ Where the policy has an `alpha`, the operator says how many of the answers may b
 that was proved (`gateway.certification`): `threshold` compares the scorer's score with it, and all that the operator
 set beside (`class_threshold`, `always_person`, `wish` for a person, `retry`) only says which requests are *eligible*.
 A row is answered if it is eligible and reaches the proved threshold; while there is none, everything goes to a person,
-a wish for the model's answer too: the probability of a review, of which the proof is made, is then 1 for all.
+a wish for the model's answer too: the probability of a review, of which the proof is made, is then 1 for all. Where
+that is more than people can look at, the operator may have the own threshold answer meanwhile (`until_proved`): such
+answers are marked uncertified and audited, and their share is the probability of a review. An alarm ends that too.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from numpy.typing import NDArray
 from fallback.errors import InvalidError
 from gateway.certification import Certification
 from gateway.confidence import Scorer
+from gateway.verdict import Verdict, compared
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 # What a promise may say; more than a half wrong is none.
@@ -51,6 +54,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `threshold` answers. All that follows counts only beside an alpha. `scorer`: what the proved threshold is compared
     with, empty for the margin. `reviews_per_hour_max` is what people manage, None where nobody said. A certificate
     ends after `expire_days`. `lifetime`: delta is shared out over all certificates that the model will ever have.
+    `until_proved`: while nothing is proved, "ask" a person about everything, or let the operator's own threshold
+    "answer", marked as uncertified.
     """
 
     threshold: Share = 0.9
@@ -64,6 +69,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reviews_per_hour_max: Annotated[float, msgspec.Meta(gt=0.0, le=REVIEWS_PER_HOUR_MAX)] | None = None
     expire_days: Annotated[float, msgspec.Meta(gt=0.0, le=EXPIRE_DAYS_MAX)] = 30.0
     lifetime: bool = False
+    until_proved: Literal["ask", "answer"] = "ask"
 
     @property
     def scored_by(self) -> Scorer:
@@ -102,21 +108,13 @@ class Wish(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What one rule said of one row, and how it was evaluated, e.g. "confidence 0.62 < 0.90"."""
-
-    rule: str
-    defers: bool
-    evaluation: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
     """The decisions over one batch: an array of one entry a row for each question, and the words on demand.
 
     `deferred`: goes to a person instead of an answer. `unreviewed`: answered against the threshold, by wish.
     `audited`: answered, and a person also checks it. No row is both deferred and one of the other two; one that is
-    unreviewed is audited only where an alpha is set.
+    unreviewed is audited only where an alpha is set. `uncertified`: all that is answered is so by the operator's own
+    threshold, while nothing is proved of what was promised.
 
     `scores` are what was compared with the threshold, `eligible` whether nothing but the threshold kept a row back. `q`
     is the probability with which each row was to get a review, `floor` the lowest that any row had under the rules in
@@ -140,12 +138,20 @@ class Decisions:
     share: float
     tau: float | None
     certificate: str
+    uncertified: bool
+
+    @property
+    def all_asked(self) -> bool:
+        """Whether every request of this moment goes to a person, since nothing is proved."""
+        return self.rules.policy.alpha is not None and self.tau is None and not self.uncertified
 
     def decision(self, row: int) -> Decision:
         """Return what the reply for one row is worth."""
         if self.deferred[row]:
             return Decision.DEFERRED
-        return Decision.UNREVIEWED if self.unreviewed[row] else Decision.ANSWERED
+        if self.unreviewed[row]:
+            return Decision.UNREVIEWED
+        return Decision.UNCERTIFIED if self.uncertified else Decision.ANSWERED
 
     def insists(self, row: int) -> bool:
         """Return whether the label predicted for one row always goes to a person."""
@@ -168,12 +174,14 @@ class Decisions:
         return tuple(verdict for verdict in said if verdict is not None)
 
     def _proved(self, row: int) -> Verdict:
+        if self.uncertified:
+            own = self._threshold(row)
+            return replace(own, evaluation=f"{own.evaluation}; uncertified: {self.rules.unproved()}")
         if self.tau is None:
-            return Verdict(rule="threshold", defers=True, evaluation=self.rules.unproved())
-        score, below = float(self.scores[row]), not self.scores[row] >= self.tau
-        shown = _apart(score, self.tau)
-        comparison = f"{_SAID[self.rules.scorer]} {shown[0]} {'<' if below else '>='} {shown[1]}"
-        return Verdict(rule="threshold", defers=below, evaluation=f"{comparison}, proved by {self.certificate}")
+            return Verdict(rule="threshold", defers=True, evaluation=f"{self.rules.unproved()}: all go to a person")
+        below, comparison = compared(float(self.scores[row]), self.tau)
+        evaluation = f"{_SAID[self.rules.scorer]} {comparison}, proved by {self.certificate}"
+        return Verdict(rule="threshold", defers=below, evaluation=evaluation)
 
     def _class_threshold(self, row: int) -> Verdict | None:
         label = self.rules.labels[self.predicted[row]]
@@ -182,13 +190,12 @@ class Decisions:
         return replace(self._threshold(row), rule="class_threshold")
 
     def _threshold(self, row: int) -> Verdict:
-        confidence, threshold = float(self.confidence[row]), float(self.rules.thresholds[self.predicted[row]])
+        bounds = self.rules.own if self.uncertified else self.rules.thresholds
+        confidence, threshold = float(self.confidence[row]), float(bounds[self.predicted[row]])
         label = self.rules.labels[self.predicted[row]]
         whose = f" for {label!r}" if label in self.rules.policy.class_thresholds else ""
-        below = confidence < threshold
-        sign = "<" if below else ">="
-        shown = _apart(confidence, threshold)
-        return Verdict(rule="threshold", defers=below, evaluation=f"confidence {shown[0]} {sign} {shown[1]}{whose}")
+        below, comparison = compared(confidence, threshold)
+        return Verdict(rule="threshold", defers=below, evaluation=f"confidence {comparison}{whose}")
 
     def _always_person(self, row: int) -> Verdict | None:
         if not self.rules.policy.always_person:
@@ -208,7 +215,7 @@ class Decisions:
                 elif self.rules.always[self.predicted[row]]:
                     said = "ignored: always_person stands above it"
                 elif self.rules.policy.alpha is not None and self.tau is None:
-                    said = "ignored: while nothing is proved everything goes to a person"
+                    said = "ignored: while nothing is proved it is not granted"
                 return Verdict(rule="wish", defers=False, evaluation=f"the client asked for the model; {said}")
             case _:
                 return None
@@ -221,22 +228,22 @@ class Decisions:
     def _audit(self, row: int) -> Verdict | None:
         if self.deferred[row] or (self.unreviewed[row] and self.rules.policy.alpha is None):
             return None
-        share, draw, drawn = self.share, float(self.draws[row]), bool(self.audited[row])
-        sign = "<" if drawn else ">="
-        shown = _apart(draw, share)
-        return Verdict(rule="audit", defers=drawn, evaluation=f"draw {shown[0]} {sign} share {shown[1]}")
+        drawn, comparison = compared(float(self.draws[row]), self.share, what="share ")
+        return Verdict(rule="audit", defers=drawn, evaluation=f"draw {comparison}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rules:
-    """A policy made ready for one version's labels; `thresholds` and `always` have one entry a label.
+    """A policy made ready for one version's labels; `thresholds`, `own` and `always` have one entry a label.
 
     With an alpha, `thresholds` are those of single labels, 0 for the others, and `certification` says what is proved.
+    `own` are the operator's, with the policy's for labels that have none of their own.
     """
 
     policy: Policy
     labels: tuple[str, ...]
     thresholds: NDArray[np.float64]
+    own: NDArray[np.float64]
     always: NDArray[np.bool_]
     certification: Certification | None
     version: str
@@ -253,17 +260,21 @@ class Rules:
         version: str = "",
     ) -> Rules:
         """Make `policy` ready for the `labels` of `version`; what it says of other labels has no effect."""
-        rest = policy.threshold if policy.alpha is None else 0.0
-        thresholds = [policy.class_thresholds.get(label, rest) for label in labels]
+        own = np.array([policy.class_thresholds.get(label, policy.threshold) for label in labels], np.float64)
+        single = np.array([policy.class_thresholds.get(label, 0.0) for label in labels], np.float64)
         always = [label in policy.always_person for label in labels]
+        unfit = "no proof was asked for, or none is there"
+        if policy.alpha is not None and certification is not None:
+            unfit = certification.unfit(policy.scored_by, policy.alpha, policy.delta, policy.eligibility)
         return cls(
             policy,
             tuple(labels),
-            np.array(thresholds, np.float64),
+            own if policy.alpha is None else single,
+            own,
             np.array(always, np.bool_),
             certification,
             version,
-            _unfit(policy, certification),
+            unfit,
         )
 
     @property
@@ -292,15 +303,23 @@ class Rules:
             return None
         return proved.threshold(self.version, second)
 
+    def uncertified(self, second: int) -> bool:
+        """Whether the operator's own threshold answers at `second`: nothing is proved, and nothing gave alarm.
+
+        Without audits nothing would ever be proved, so then it does not.
+        """
+        if self.policy.alpha is None or self.policy.until_proved != "answer" or self.share <= 0:
+            return False
+        return self.tau(second) is None and not (self.certification is not None and self.certification.alarm)
+
     def unproved(self) -> str:
-        """Return why there is no threshold: a sentence."""
+        """Return why there is no threshold."""
         proved = self.certification
         if proved is None:
-            return "nothing is proved yet: all go to a person"
+            return "nothing is proved yet"
         if proved.alarm:
-            return f"an alarm took the certificate back: all go to a person ({proved.alarm})"
-        why = self.unfit or "nothing is proved for this version now"
-        return f"{why}: all go to a person"
+            return f"an alarm took the certificate back ({proved.alarm})"
+        return self.unfit or "nothing is proved for this version now"
 
     def decide(
         self,
@@ -326,13 +345,17 @@ class Rules:
         draws = np.ones(len(confidence), np.float64) if draws is None else draws
         earlier = np.zeros(len(confidence), np.bool_) if earlier is None else earlier
         promised, tau, share = self.policy.alpha is not None, self.tau(second), self.share
+        uncertified = self.uncertified(second)
         always = self.always[predicted]
         eligible = ~(always | (wishes == Wish.PERSON) | earlier)
         # >= and not its opposite, so that a confidence that is no number goes to a person.
         sure = confidence >= self.thresholds[predicted]
         if promised:
             eligible &= sure
-            sure = np.zeros(len(scores), np.bool_) if tau is None else scores >= tau
+            if uncertified:
+                sure = confidence >= self.own[predicted]
+            else:
+                sure = np.zeros(len(scores), np.bool_) if tau is None else scores >= tau
         answered = eligible & sure
         granted = (wishes == Wish.MODEL) & ~always & ~earlier
         if not self.policy.allow_model_wish or (promised and tau is None):
@@ -352,33 +375,18 @@ class Rules:
             unreviewed=unreviewed,
             audited=checked & (draws < share),
             q=np.where(deferred, 1.0, np.where(checked, share, 0.0)),
-            floor=self._floor(tau),
+            floor=self._floor(asked=tau is None and not uncertified),
             share=share,
             tau=tau,
             certificate=self.certification.certificate if self.certification is not None and tau is not None else "",
+            uncertified=uncertified,
         )
 
-    def _floor(self, tau: float | None) -> float:
-        """Return the lowest probability of a review that any request has."""
+    def _floor(self, *, asked: bool) -> float:
+        """Return the lowest probability of a review that any request has; `asked`: no threshold answers."""
         if self.policy.alpha is not None:
-            return 1.0 if tau is None else self.share
+            return 1.0 if asked else self.share
         return 0.0 if self.policy.allow_model_wish else self.share
-
-
-def _unfit(policy: Policy, proved: Certification | None) -> str:
-    """Say why a proof is none for a policy; empty where it is one.
-
-    A changed promise is not kept by an old proof. What the certifier did not say is not compared.
-    """
-    if policy.alpha is None or proved is None:
-        return "no proof was asked for, or none is there"
-    if proved.scorer != policy.scored_by:
-        return f"the proof is of {proved.scorer}, the policy asks for {policy.scored_by}"
-    if proved.alpha > policy.alpha or proved.delta > policy.delta:
-        return "the policy promises more than what is proved"
-    if proved.eligibility not in {"", policy.eligibility}:
-        return "the policy lets through other requests than those of the proof"
-    return ""
 
 
 def draw(secret: bytes, *, model: str, epoch: str, request_key: str) -> float:
@@ -390,14 +398,3 @@ def draw(secret: bytes, *, model: str, epoch: str, request_key: str) -> float:
     message = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
     digest = hmac.digest(secret, message, hashlib.sha256)
     return (int.from_bytes(digest[:8], "big") >> (64 - _DRAW_BITS)) / (1 << _DRAW_BITS)
-
-
-def _apart(value: float, bound: float) -> tuple[str, str]:
-    """Show two numbers with as few digits, two at least, as tell them apart."""
-    for digits in range(2, 17):
-        shown = f"{value:.{digits}f}", f"{bound:.{digits}f}"
-        if shown[0] != shown[1]:
-            break
-    else:
-        shown = f"{value:.2f}", f"{bound:.2f}"
-    return shown

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.model_client import ModelClient
 
 _SCORERS: Final = ("margin", "max_softmax", "energy")
+_UNTIL_PROVED: Final = ("ask", "answer")
 
 policy = typer.Typer(
     rich_markup_mode="markdown",
@@ -65,6 +66,14 @@ Lifetime = Annotated[
     bool | None,
     typer.Option("--lifetime/--each", help="Share delta out over all certificates ever, or give it to each."),
 ]
+UntilProved = Annotated[
+    str | None,
+    typer.Option(
+        "--until-proved",
+        metavar="|".join(_UNTIL_PROVED),
+        help="While nothing is proved: ask a person about everything, or let your own threshold answer, uncertified.",
+    ),
+]
 
 
 @policy.command("get", epilog="Example: demur models policy get digits")
@@ -88,6 +97,7 @@ def policy_set(
     reviews_per_hour_max: ReviewsPerHour = None,
     expire_days: ExpireDays = None,
     lifetime: Lifetime = None,
+    until_proved: UntilProved = None,
     gateway: Gateway = "",
 ) -> None:
     """Change the policy; what is not named stays as it is."""
@@ -101,6 +111,7 @@ def policy_set(
         "scorer": scorer,
         "expire_days": expire_days,
         "lifetime": lifetime,
+        "until_proved": until_proved,
     }
     named = {field: value for field, value in plain.items() if value is not None}
     absent_at_zero = {
@@ -113,8 +124,8 @@ def policy_set(
             "expected something to change, e.g. --threshold 0.95, got nothing; "
             f"what is in force: demur models policy get {model}"
         )
-    if scorer and scorer not in _SCORERS:
-        raise InvalidError(f"--scorer: expected {', '.join(_SCORERS)}; got {scorer!r}")
+    _check_one_of("--scorer", scorer or None, _SCORERS)
+    _check_one_of("--until-proved", until_proved, _UNTIL_PROVED)
     thresholds = [_assignment(item) for item in class_threshold or ()]
 
     async def change(client: ModelClient) -> pb.Policy:
@@ -135,6 +146,13 @@ def policy_set(
         return await client.update_policy(found)
 
     _show(call(gateway, change))
+
+
+def _check_one_of(option: str, value: str | None, known: tuple[str, ...]) -> None:
+    from fallback.errors import InvalidError
+
+    if value is not None and value not in known:
+        raise InvalidError(f"{option}: expected {', '.join(known)}; got {value!r}")
 
 
 def _assignment(item: str) -> tuple[str, float | None]:
@@ -163,7 +181,11 @@ def _show(found: pb.Policy) -> None:
         table.add_row("  certificates end", f"after {found.expire_days:g} days")
         capacity = f"{found.reviews_per_hour_max:g}" if found.HasField("reviews_per_hour_max") else "nobody said"
         table.add_row("  reviews an hour", capacity)
-    unused = " (counts for nothing beside a promise)" if promised else ""
+        answers = found.until_proved == "answer"
+        table.add_row("  until it is proved", "your threshold answers, uncertified" if answers else "people are asked")
+    unused = ""
+    if promised:
+        unused = " (until it is proved)" if found.until_proved == "answer" else " (counts for nothing beside a promise)"
     table.add_row("threshold", f"{found.threshold:g}{unused}")
     for label, share in sorted(found.class_thresholds.items()):
         table.add_row(f"  of {label}", f"{share:g}")

@@ -29,7 +29,7 @@ import structlog
 
 from fallback.errors import DemurError, UnavailableError
 from gateway.sampler import Clock, Counts, Sampler, Seen
-from gateway.samples import ClosingRow, JoinRow, Place
+from gateway.samples import ClosingRow, JoinRow, Place, UnparkedRow, place_of
 from gateway.shipment import Rows, Shipment
 from gateway.spool import About, Entry, Kind, Position, Spool, boot
 
@@ -116,6 +116,16 @@ class Recorder:
                 return
             self._sampler.idle(second)
             self._close_seconds(self._sampler, self._current.spool, second)
+
+    def unparked(self, places: Sequence[str]) -> None:
+        """Write down that nobody will be asked about these records. Raises DemurError where that cannot be."""
+        rows = []
+        for second, gateway, counter in map(place_of, places):
+            rows.append(row_entry(UnparkedRow(second=second, gateway=gateway, counter=counter)))
+        with self._lock:
+            if self._current is None:
+                raise UnavailableError("nothing is recorded now")
+            self._current.spool.append(rows)
 
     def close(self) -> None:
         """End in good order: nothing is recorded any more. Raises DemurError where that cannot be written."""
@@ -250,6 +260,6 @@ class Turn:
             self._recorder._write(self.second, (), seen)  # noqa: SLF001 - as above
 
 
-def row_entry(row: ClosingRow | JoinRow) -> Entry:
+def row_entry(row: ClosingRow | JoinRow | UnparkedRow) -> Entry:
     """Return a row as it goes into a spool."""
     return Kind.ROW, msgspec.json.encode(row)

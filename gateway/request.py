@@ -11,8 +11,9 @@ from typing import Final, Protocol
 from fallback.answer import Subject
 from fallback.deferral import Callback, OnExpiry
 from fallback.errors import DemurError
-from gateway.policy import Decision, Decisions, Verdict, Wish
+from gateway.policy import Decision, Decisions, Wish
 from gateway.tensor import Array
+from gateway.verdict import Verdict
 
 _PROCESS: Final = os.urandom(8).hex()
 _NUMBERS: Final = itertools.count(1)

@@ -25,7 +25,9 @@ Place: TypeAlias = tuple[int, str, int]
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """What one version said of a sampled request.
 
-    `prediction` is its answer as canonical JSON; `eligible`: no rule but the threshold would keep the answer back.
+    `prediction` is its answer as canonical JSON; `eligible`: no rule but the threshold would keep the answer back, and
+    of its request's rows it is the one that was drawn to be evidence. `eligibility` names the rules that this was
+    judged by (`gateway.policy.Policy`).
     """
 
     version: str
@@ -33,6 +35,7 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     prediction: str
     eligible: bool
+    eligibility: str = ""
 
 
 class SampledRecord(msgspec.Struct, frozen=True, kw_only=True, tag="sampled"):
@@ -71,8 +74,9 @@ class SampledRecord(msgspec.Struct, frozen=True, kw_only=True, tag="sampled"):
 class ClosingRow(msgspec.Struct, frozen=True, kw_only=True, tag="closing"):
     """A gateway will put nothing more into this second, nor into an earlier one; each that it skipped had nothing.
 
-    Counts are of this second: requests of the population (`eligible`), those answered automatically, sampled ones, and
-    all confidences by `HISTOGRAM_BINS` equal bins of [0, 1]. `final`: the gateway ended in good order.
+    Counts are of this second: requests of the population (`eligible`, one row of each), rows answered automatically,
+    sampled rows, and the confidences of the eligible by `HISTOGRAM_BINS` equal bins of [0, 1]. `final`: the gateway
+    ended in good order.
     """
 
     second: int
@@ -89,6 +93,22 @@ class JoinRow(msgspec.Struct, frozen=True, kw_only=True, tag="join"):
 
     second: int
     gateway: str
+
+
+class UnparkedRow(msgspec.Struct, frozen=True, kw_only=True, tag="unparked"):
+    """Nobody will ever be asked about this record: its client went away before its row was parked, its queue was full.
+
+    It comes after its record and is told to the certifier alone: in the chain it is a label without a truth.
+    """
+
+    second: int
+    gateway: str
+    counter: int
+
+    @property
+    def place(self) -> Place:
+        """Which record it is of."""
+        return self.second, self.gateway, self.counter
 
 
 def commit(secret: bytes) -> str:
@@ -111,6 +131,11 @@ def epoch_secret(secret: bytes, *, model: str, epoch: str) -> bytes:
 def agreement_epoch(epoch: str) -> str:
     """Return the epoch that this share is drawn by; that of the audits is below their share for all that is audited."""
     return f"{epoch}/agreement"
+
+
+def row_epoch(epoch: str) -> str:
+    """Return the epoch by which the row that is evidence is drawn of a request's rows."""
+    return f"{epoch}/row"
 
 
 def place_text(place: Place) -> str:

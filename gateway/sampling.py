@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import msgspec
@@ -20,7 +20,7 @@ from gateway.policy import Decisions, draw
 from gateway.recorder import Key, Recorded, Turn
 from gateway.request import Request, row_key
 from gateway.sampler import Seen
-from gateway.samples import AGREEMENT_SHARE, SampledRecord, Scored, agreement_epoch, place_text
+from gateway.samples import AGREEMENT_SHARE, SampledRecord, Scored, agreement_epoch, place_text, row_epoch
 from gateway.spool import Entry, Kind
 
 _RECORDS: Final = msgspec.json.Encoder()
@@ -61,18 +61,30 @@ class Epoch:
         epoch = agreement_epoch(self.name)
         return draw(self.secret, model=self.model, epoch=epoch, request_key=request_key) < AGREEMENT_SHARE
 
+    def evidence_row(self, request_key: str, rows: int) -> int:
+        """Return which of a request's rows is evidence; the same for a retry, and known before anybody looks at them.
+
+        Rows of one request are often wrong together. Each for itself they would be bets on one coin, which no proof
+        allows; a row drawn by lot is one bet.
+        """
+        if rows == 1:
+            return 0
+        return int(draw(self.secret, model=self.model, epoch=row_epoch(self.name), request_key=request_key) * rows)
+
 
 @dataclass(slots=True, kw_only=True)
 class Sampled:
     """What was recorded of a batch, by row of the batch. `refusal`: why it could not be; then nobody is sampled.
 
-    `due` rows were to be sampled, `records` of them are new records.
+    `held`: because everybody would go to a queue that takes nothing now. `due` rows were to be sampled, `records` of
+    them are new records.
     """
 
     due: int = 0
     samplings: dict[int, Sampling] = field(default_factory=dict)
     records: int = 0
     refusal: DemurError | None = None
+    held: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,12 +98,17 @@ class _Drawn:
 
 
 def record(
-    turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, epoch: Epoch, refusal: DemurError | None
+    turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, epoch: Epoch, held_off: DemurError | None
 ) -> Sampled:
-    """Record the sampled rows of a batch before anybody is answered; with a `refusal` nothing is."""
+    """Record the sampled rows of a batch before anybody is answered; where they are `held_off` nothing is.
+
+    Of a request's rows one is evidence; the others that are sampled are recorded as not eligible.
+    """
+    decisions = _as_evidence(jobs, decisions, epoch)
     chosen = decisions.deferred | decisions.audited
     places = np.flatnonzero(chosen).tolist()
-    sampled, drawn = Sampled(due=len(places), refusal=refusal or turn.trouble), _Drawn()
+    sampled, drawn = Sampled(due=len(places), refusal=turn.trouble or held_off), _Drawn()
+    sampled.held = held_off is not None and turn.trouble is None
     if sampled.refusal is not None:
         turn.count(_seen(decisions, _answerable(jobs, chosen), 0))
         return sampled
@@ -106,6 +123,18 @@ def record(
         sampled.refusal = error
         turn.count(_seen(decisions, _answerable(jobs, chosen), 0))
     return sampled
+
+
+def _as_evidence(jobs: Sequence[Asked], decisions: Decisions, epoch: Epoch) -> Decisions:
+    """Return `decisions` with no row eligible but the one of each request that is evidence."""
+    if all(job.rows == 1 for job in jobs):
+        return decisions
+    which = np.zeros(len(decisions.eligible), np.bool_)
+    first = 0
+    for job in jobs:
+        which[first + epoch.evidence_row(job.request.request_key, job.rows)] = True
+        first += job.rows
+    return replace(decisions, eligible=decisions.eligible & which)
 
 
 def _rows(jobs: Sequence[Asked], places: Sequence[int]) -> Iterator[tuple[Asked, int, int]]:
@@ -140,6 +169,7 @@ def _row(
             certificate=decisions.certificate,
         ),
         always=epoch.panel_drawn(request_key),
+        again=before is not None,
     )
     if before is None:
         drawn.records.append((Kind.ROW, _RECORDS.encode(_record(place, sampling.draw, live, decisions, at))))
@@ -174,6 +204,7 @@ def _record(place: tuple[int, str, int], drawn: Draw, live: Live, decisions: Dec
                 confidence=float(decisions.scores[at]),
                 prediction=_ANSWERS.encode(answer).decode(),
                 eligible=bool(decisions.eligible[at]),
+                eligibility=live.rules.policy.eligibility,
             ),
         ),
     )

@@ -41,6 +41,7 @@ from gateway.remembered import Remembered
 from gateway.service import PredictionService
 from gateway.shipping import Recorders, Shipping
 from gateway.transport import Routes, Transport
+from gateway.unparked import Unparked
 from gateway.watch import Watch
 
 PROCESS: Final = "serve"
@@ -146,7 +147,7 @@ class Gateway:
         self.queue = Queue.connect(self._config)
         self.documents = Documents.connect(self._config)
         self.arrivals = Arrivals.connect(self._config)
-        hold_off = HoldOff()
+        hold_off, unparked = HoldOff(), Unparked()
         self.shipping = Shipping(
             recorders=self._recorders,
             arrivals=self.arrivals,
@@ -154,6 +155,7 @@ class Gateway:
             metrics=self.metrics,
             rejoin_seconds=self.settings.rejoin_seconds,
             hold_off=hold_off,
+            unparked=unparked,
         )
         self.watch = Watch(
             documents=self.documents,
@@ -170,6 +172,7 @@ class Gateway:
             parkings_max=self.settings.parkings_max,
             redis_away=self.settings.redis_away,
             hold_off=hold_off,
+            unparked=unparked,
         )
         # A server that forgets is refused; one that is away is not waited for.
         with contextlib.suppress(UnavailableError):

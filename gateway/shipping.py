@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from fallback.arrivals import START, Arrivals
+from fallback.arrivals import Arrivals
 from fallback.deferral import Parking
 from fallback.errors import DemurError, FullError, UnavailableError
 from fallback.queue import Parked, Queue
@@ -26,6 +26,7 @@ from gateway.hold_off import HoldOff
 from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
+from gateway.unparked import Unparked
 
 LOOK_SECONDS: Final = 0.2
 ADOPT_SECONDS: Final = 60.0
@@ -35,8 +36,6 @@ _PAUSE_SECONDS_MAX: Final = 5.0
 _PARK_PAUSE_SECONDS_MAX: Final = 60.0
 # With these pauses about an hour.
 _TRIES_MAX: Final = 70
-# No model is called so: its stream is empty.
-_NOBODY: Final = "-"
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +71,10 @@ class Shipping:
         metrics: Metrics,
         rejoin_seconds: float,
         hold_off: HoldOff,
+        unparked: Unparked,
     ) -> None:
         self._hold_off = hold_off
+        self._unparked = unparked
         self._recorders = recorders
         self._arrivals = arrivals
         self._queue = queue
@@ -103,10 +104,14 @@ class Shipping:
                 await self.adopt()
 
     async def _knock(self) -> None:
-        """Find out whether the server is back, without a request that would count as an error if it is not."""
-        with contextlib.suppress(DemurError):
-            await self._arrivals.read(_NOBODY, START, count=1)
-            self._hold_off.heard()
+        """Find out which servers are back, without a request that would count as an error if its queue's is not."""
+
+        async def ask(queue: str) -> None:
+            with contextlib.suppress(DemurError):
+                await self._queue.list_deferrals(queue, page_size=1)
+                self._hold_off.heard(queue)
+
+        await asyncio.gather(*map(ask, self._hold_off.away))
 
     async def close(self) -> None:
         """End every name in good order, and send and park what can be, for a few seconds at most."""
@@ -151,10 +156,18 @@ class Shipping:
 
     async def _ship(self, recorder: Recorder) -> None:
         await asyncio.to_thread(recorder.tick, rejoin_seconds=self._rejoin_seconds)
+        await self._tell_unparked(recorder)
         await self._send_all(recorder)
         for shipment in recorder.shipments:
             if shipment.done:
                 await asyncio.to_thread(recorder.drop, shipment)
+
+    async def _tell_unparked(self, recorder: Recorder) -> None:
+        """Write down which records nobody will be asked about; where there is no room now, later."""
+        if places := self._unparked.due(recorder.model):
+            with contextlib.suppress(DemurError):
+                await asyncio.to_thread(recorder.unparked, places)
+                self._unparked.told(recorder.model, places)
 
     async def _send_all(self, recorder: Recorder) -> None:
         """Send what is there, one gateway's after the other's."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord
+import msgspec
+
+from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, UnparkedRow
 from trainer import rows, watermark
 from trainer.rows import LostRow
 from trainer.watermark import Arrival, Counted, Pending
 
 FOREVER = 10**12
+_UNPARKED = b'{"type":"unparked"'
 
 
 class Evidence:
@@ -21,6 +24,7 @@ class Evidence:
 
     def __init__(self) -> None:
         self.rows: list[Arrival] = []
+        self.unparked: list[Place] = []
         self.pending = Pending()
         self.counted: list[Counted] = []
         self._records: set[Place] = set()
@@ -29,6 +33,10 @@ class Evidence:
     def take(self, stream: Iterable[bytes]) -> None:
         """Take in rows one by one."""
         for body in stream:
+            if body.startswith(_UNPARKED):
+                # Told to the certifier alone, which makes a label of it.
+                self.unparked.append(msgspec.json.decode(body, type=UnparkedRow).place)
+                continue
             row: Arrival = arrival(body)
             if self._known(row):
                 if not isinstance(row, ClosingRow) or not row.final or row.gateway not in self.live:

@@ -54,8 +54,8 @@ class Score:
 class Book:
     """One model's rows, taken in.
 
-    `epochs` are those whose secret is not out, the last one the newest. `survey` has the newest scores by version and
-    scorer, without a gap by another version. `alarm` says what an alarm said until something is proved anew, and
+    `epochs` are those whose secret is not out, the last one the newest. `survey` has the newest scores by version,
+    scorer and eligibility, without a gap by others. `alarm` says what an alarm said until something is proved anew, and
     `renewed` whether an epoch began since; it rang
     when labels up to `alarm_second` were in.
     """
@@ -70,7 +70,7 @@ class Book:
     records: int = 0
     digest: str = ""
     gateways: set[str] = field(default_factory=set)
-    survey: dict[tuple[str, str], deque[Score]] = field(default_factory=dict)
+    survey: dict[tuple[str, str, str], deque[Score]] = field(default_factory=dict)
     alarm: str = ""
     alarm_second: int = -1
     renewed: bool = True
@@ -137,9 +137,9 @@ class Book:
         self.pending = arrive(self.pending, [row])
         if known or not row.drawn:
             return
-        here = {(scored.version, scored.scorer): scored for scored in row.scored}
+        here = {(scored.version, scored.scorer, scored.eligibility): scored for scored in row.scored}
         for key in self.survey.keys() - here.keys():
-            # Another version answered: whose requests these were is not for this one to say.
+            # Another version answered, or by other rules: whose requests these were is not for this one to say.
             del self.survey[key]
         for key, scored in here.items():
             score = Score(confidence=scored.confidence if scored.eligible else None, weight=1 / row.q)

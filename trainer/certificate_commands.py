@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,14 @@ TrueError = Annotated[
 ]
 ModelError = Annotated[
     float, typer.Option("--model-error", metavar="SHARE", help="Wrong ones among all; -1: as the evidence says.")
+]
+UntilProved = Annotated[
+    str,
+    typer.Option(
+        "--until-proved",
+        metavar="ask|answer",
+        help="Until it is proved, ask people about everything, or let your own threshold answer, uncertified.",
+    ),
 ]
 Seconds = Annotated[float, typer.Option("--review-seconds", help="How long one review takes.")]
 
@@ -132,13 +141,14 @@ def plan(
     true_error: TrueError = -1.0,
     model_error: ModelError = -1.0,
     review_seconds: Seconds = 10.0,
+    until_proved: UntilProved = "ask",
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
     """Say what a promise would cost: audits, days, people's hours, and whether its parts fit. Changes nothing."""
     settings = load(config, data)
     work = _work(settings, model, alpha, requests_per_hour, coverage, true_error, model_error, review_seconds)
-    _tell(_planned(work, alpha, delta, audit_share, expire_days, reviews_per_hour))
+    _tell(_planned(work, alpha, delta, audit_share, expire_days, reviews_per_hour, until_proved))
 
 
 @certificate.command(epilog="Example: demur certificate promise digits --alpha 0.05")
@@ -155,6 +165,7 @@ def promise(
     true_error: TrueError = -1.0,
     model_error: ModelError = -1.0,
     review_seconds: Seconds = 10.0,
+    until_proved: UntilProved = "ask",
     lifetime: Annotated[
         bool, typer.Option("--lifetime", help="Share delta out over all certificates the model will ever have.")
     ] = False,
@@ -176,7 +187,7 @@ def promise(
     except InvalidError as error:
         _say(f"not planned: {error.message}")
     else:
-        found = _planned(work, alpha, delta, audit_share, expire_days, reviews_per_hour)
+        found = _planned(work, alpha, delta, audit_share, expire_days, reviews_per_hour, until_proved)
         _tell(found)
         if found.problems and not anyway:
             raise StateError("nothing was changed, for the problems above; --anyway promises it all the same")
@@ -185,7 +196,7 @@ def promise(
         async with retrain.client(settings) as gateway:
             policy = await gateway.get_policy(model)
             policy.alpha, policy.delta, policy.audit_share = alpha, delta, audit_share
-            policy.expire_days, policy.lifetime = expire_days, lifetime
+            policy.expire_days, policy.lifetime, policy.until_proved = expire_days, lifetime, until_proved
             if reviews_per_hour:
                 policy.reviews_per_hour_max = reviews_per_hour
             await gateway.update_policy(policy)
@@ -264,11 +275,22 @@ def _work(
 
 
 def _planned(
-    work: Work, alpha: float, delta: float, audit_share: float, expire_days: float, reviews_per_hour: float
+    work: Work,
+    alpha: float,
+    delta: float,
+    audit_share: float,
+    expire_days: float,
+    reviews_per_hour: float,
+    until_proved: str,
 ) -> Plan:
+    from fallback.errors import InvalidError
     from trainer.certificate import Promise
     from trainer.quote import check_plan
 
+    if until_proved not in {"ask", "answer"}:
+        raise InvalidError(f"--until-proved: expected ask or answer, got {until_proved!r}")
+    if until_proved == "answer" and 0 < audit_share <= 1:
+        work = replace(work, blind_before=audit_share)
     return check_plan(
         Promise(alpha=alpha, delta=delta),
         work,

@@ -13,9 +13,10 @@ from gateway.certification import Standing
 from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certificate import Promise
-from trainer.certifier import Ground, Terms
+from trainer.certifier import Ground
 from trainer.course import Course
 from trainer.standing import coverage, expected_error, standing
+from trainer.terms import Terms
 
 _BAR_CHARS: Final = 24
 _MINUTE: Final = 60

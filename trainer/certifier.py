@@ -6,7 +6,8 @@ any more; thresholds from the newest scores and a process that will judge them f
 what is asked for. Every row is taken into the `Book` as it is made, and a step reads its own rows from there.
 
 What a gateway tells is checked before it becomes a row, since a row is there for good: what came before is left out,
-and a gateway whose rows contradict each other is given up (`LostRow`), as is one that nobody heard of for too long.
+and a gateway whose rows contradict each other is given up (`LostRow`), as are one that nobody heard of for too long and
+one whose clock is far ahead: its seconds would be the watermark's, and nobody else's would ever count again.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from typing import Final
 
 import numpy as np
 
-from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, commit, epoch_secret
+from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, UnparkedRow, commit, epoch_secret
 from trainer import labels
 from trainer.book import Book, Score
-from trainer.certificate import COVERAGE_MIN, THRESHOLDS, Promise, grid, lifetime_delta, log_evidence, tau
+from trainer.certificate import COVERAGE_MIN, THRESHOLDS, grid, log_evidence, tau
 from trainer.course import Course
 from trainer.drift import renew_second
 from trainer.labels import Told
 from trainer.rows import (
+    Arrived,
     CertificateRow,
     EpochRow,
     Link,
@@ -36,12 +38,15 @@ from trainer.rows import (
     chain,
     encode,
 )
+from trainer.terms import Terms, delta_of, fits
 from trainer.watermark import Span
 
 # What gateways may still draw in an epoch that another one took the place of.
 REVEAL_SECONDS: Final = 60
 # A process begins in seconds to come, whichever clock they are of.
 _AHEAD_SECONDS: Final = 2
+# A gateway whose clock is ahead of the server's by more than this is not believed.
+AHEAD_SECONDS_MAX: Final = 300
 # Empty seconds alone move the watermark this seldom, and what is proved is written down at least this often.
 _IDLE_SECONDS: Final = 10
 _SHOW_SECONDS: Final = 3_600
@@ -52,19 +57,6 @@ _WEIGHT_MAX: Final = 1_000
 # The next process begins when between this much and that much of a certificate's life is over.
 _RENEW_EARLIEST: Final = 0.5
 _RENEW_LATEST: Final = 0.9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a policy asks for, of which version: see `gateway.policy.Policy`."""
-
-    promise: Promise
-    version: str
-    scorer: str
-    eligibility: str
-    audit_share: float
-    expire_seconds: int
-    lifetime: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +76,7 @@ class News:
 
     now: int
     reached: int
-    arrived: Sequence[Row] = ()
+    arrived: Sequence[Arrived] = ()
     told: Sequence[Told] = ()
 
 
@@ -108,6 +100,8 @@ class Certifier:
     notices: list[str] = field(default_factory=list)
     _stepped: int = -1
     _looked: int = -1
+    _refused: set[str] = field(default_factory=set)
+    _known: dict[str, bool] = field(default_factory=dict)
     _shown: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -127,6 +121,7 @@ class Certifier:
             self._begin_epoch(news.now)
         self._arrive(news)
         self._label(news)
+        self._unparked(news)
         self._give_up(news.now)
         self._move(news)
         if terms is not None:
@@ -147,6 +142,8 @@ class Certifier:
 
     def _arrive(self, news: News) -> None:
         for row in news.arrived:
+            if not self._timely(row, news.now):
+                continue
             match row:
                 case JoinRow() if row.gateway not in self.book.gateways:
                     self.heard[row.gateway] = news.now
@@ -157,6 +154,22 @@ class Certifier:
                     self._sample(row)
                 case _:
                     pass
+
+    def _timely(self, row: Arrived, now: int) -> bool:
+        """Return whether what a gateway tells is of now or before; gives one up whose clock is far ahead."""
+        if not isinstance(row, JoinRow | ClosingRow | SampledRecord) or row.gateway in self._refused:
+            return False
+        ahead = row.second - now
+        if ahead <= AHEAD_SECONDS_MAX:
+            return True
+        why = f"its clock is {ahead} seconds ahead, at most {AHEAD_SECONDS_MAX} are believed"
+        span = self.book.pending.spans.get(row.gateway)
+        if span is None:
+            self._refused.add(row.gateway)
+            self.notices.append(f"nothing that {row.gateway} tells counts: {why}")
+        elif not span.lost:
+            self._lose(row.gateway, why)
+        return False
 
     def _close(self, row: ClosingRow, now: int) -> None:
         span = self.book.pending.spans.get(row.gateway)
@@ -216,6 +229,16 @@ class Certifier:
                 self.overturned += bool(changed)
                 self.put(labels.label(told, record))
 
+    def _unparked(self, news: News) -> None:
+        """Count as errors, at once, records whose label will never come; one that has a label keeps it."""
+        pending = self.book.pending
+        for row in news.arrived:
+            if not isinstance(row, UnparkedRow):
+                continue
+            record = pending.record(row.place)
+            if record is not None and row.counter not in pending.labels.get((row.second, row.gateway), {}):
+                self.put(labels.missing(record))
+
     def _give_up(self, now: int) -> None:
         away = now - self._stepped if self._stepped >= 0 else 0
         if away > _AWAY_SECONDS:
@@ -269,28 +292,47 @@ class Certifier:
     def _draw(self, now: int) -> None:
         """Begin an epoch where an alarm or other labelling times ask for one, and end those before."""
         newest = self.book.epoch
-        if newest is None or not self.book.renewed or newest.sla_seconds != self.ground.sla_seconds:
+        same = newest is not None and newest.sla_seconds == self.ground.sla_seconds and self._ours(newest)
+        if not self.book.renewed or not same:
             self._begin_epoch(now)
         *older, last = self.book.epochs.values()
         for epoch in older:
-            if self.book.passed > max(epoch.newest, int(last.row.epoch)) + REVEAL_SECONDS:
-                secret = epoch_secret(self.secret, model=self.book.model, epoch=epoch.row.epoch)
-                self.put(RevealRow(epoch=epoch.row.epoch, secret=secret.hex()))
+            over = self.book.passed > max(epoch.newest, int(last.row.epoch)) + REVEAL_SECONDS
+            if over and self._ours(epoch.row):
+                self.put(RevealRow(epoch=epoch.row.epoch, secret=self._secret(epoch.row.epoch).hex()))
+
+    def _ours(self, epoch: EpochRow) -> bool:
+        """Return whether an epoch was begun with the secret that there is: any other one is not there to be revealed.
+
+        Some of its draws may have been made with one, some with the other, so that no secret would fit them all.
+        """
+        known = self._known.get(epoch.epoch)
+        if known is None:
+            known = self._known[epoch.epoch] = commit(self._secret(epoch.epoch)) == epoch.commitment
+            if not known:
+                self.notices.append(
+                    f"the secret of the draws is another one than epoch {epoch.epoch} was begun with; another epoch "
+                    "takes its place, and its draws can never be checked"
+                )
+        return known
+
+    def _secret(self, epoch: str) -> bytes:
+        return epoch_secret(self.secret, model=self.book.model, epoch=epoch)
 
     def _begin_epoch(self, now: int) -> None:
         newest = self.book.epoch
         # Its name is the second it began at, so that a ledger that is begun anew never draws as an old one did.
         name = str(now if newest is None else max(now, int(newest.epoch) + 1))
-        secret = epoch_secret(self.secret, model=self.book.model, epoch=name)
+        commitment = commit(self._secret(name))
         self.put(
-            EpochRow(model=self.book.model, epoch=name, commitment=commit(secret), sla_seconds=self.ground.sla_seconds)
+            EpochRow(model=self.book.model, epoch=name, commitment=commitment, sla_seconds=self.ground.sla_seconds)
         )
 
     def _begin(self, now: int, terms: Terms) -> None:
         fitting = [course for course in self.book.courses if fits(course, terms) and not course.stale]
         if fitting and now < self._renew_second(fitting[-1]):
             return
-        scores = self.book.survey.get((terms.version, terms.scorer), ())
+        scores = self.book.survey.get((terms.version, terms.scorer, terms.eligibility), ())
         confidences = spread(scores)
         if len(scores) < self.ground.survey_requests or not len(confidences):
             return
@@ -326,38 +368,6 @@ class Certifier:
         rate = course.audits[course.row.grid.index(newest.tau)] / since
         due = renew_second(expire_second=course.expire_second, audits=newest.audits, audits_per_second=max(rate, 1e-9))
         return min(latest, max(due, course.row.first_second + int(_RENEW_EARLIEST * life)))
-
-
-def fits(course: Course, terms: Terms) -> bool:
-    """Return whether a process judges exactly what is asked for."""
-    return keeps(course, terms) and (course.row.alpha, course.row.delta) == (
-        terms.promise.alpha,
-        delta_of(terms, course.number),
-    )
-
-
-def keeps(course: Course, terms: Terms) -> bool:
-    """Return whether what a process proves keeps the promise, and perhaps more than that."""
-    row, promise = course.row, terms.promise
-    same = (row.version, row.scorer, row.eligibility) == (terms.version, terms.scorer, terms.eligibility)
-    return same and not course.revoked and row.alpha <= promise.alpha and row.delta <= promise.delta
-
-
-def in_force(book: Book, terms: Terms, now: int) -> Course | None:
-    """Return the process whose threshold answers at `now`: the oldest that fits and has proved something.
-
-    Until it ends, for one begun anew first proves a strict threshold, and would have people asked again what the one
-    before it may still answer; which one it is was fixed before either saw a label. Where none fits exactly, one that
-    keeps more than was promised.
-    """
-    standing = [course for course in book.courses if course.standing is not None and now < course.expire_second]
-    exact = [course for course in standing if fits(course, terms)]
-    return next(iter(exact or [course for course in standing if keeps(course, terms)]), None)
-
-
-def delta_of(terms: Terms, number: int) -> float:
-    """Return what the model's `number`-th process may spend."""
-    return lifetime_delta(terms.promise.delta, number) if terms.lifetime else terms.promise.delta
 
 
 def spread(scores: Sequence[Score]) -> np.typing.NDArray[np.float64]:

@@ -30,11 +30,12 @@ from trainer import chain, rows, standing
 from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certificate import Promise
-from trainer.certifier import Certifier, Ground, News, Terms
+from trainer.certifier import Certifier, Ground, News
 from trainer.chain import BrokenError, Chain, Notes
 from trainer.ledger import position_of
 from trainer.retrain import Rooms
-from trainer.rows import Row
+from trainer.rows import Arrived
+from trainer.terms import Terms
 
 # Outcomes of the last seconds may still be on their way into their stream.
 REACHED_SECONDS: Final = 2
@@ -267,12 +268,12 @@ def terms_of(policy: Policy, alpha: float, version: str) -> Terms:
     )
 
 
-def _rows(model: str, bodies: list[bytes]) -> list[Row]:
+def _rows(model: str, bodies: list[bytes]) -> list[Arrived]:
     """Return the rows that gateways told; what is none is left out, as it would be the next time."""
     found = []
     for body in bodies:
         try:
-            found.append(rows.decode(body))
+            found.append(rows.arrived(body))
         except DemurError as error:
             log.error("what a gateway told is no row", model=model, error=error.message)  # noqa: TRY400 - the sentence says all
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,11 +19,12 @@ from trainer import drift
 from trainer.certificate import Evidence, Floats, Promise, State, advance, begin, begin_bound, bound, certified, narrow
 from trainer.drift import Drift
 from trainer.rows import CertificateRow, ProcessRow
-from trainer.watermark import Counted, evidence
+from trainer.watermark import Counted, evidence, scored_for
 
 # So many requests are compared with those that it was proved on, at a time.
 _HISTOGRAM_REQUESTS: Final = 2_000
-# Records that do not say what this version thinks count as its errors; with so many of them it is begun anew.
+# Records that do not say what this version thinks, by the same rules, count as its errors; with so many of them it is
+# begun anew.
 _FOREIGN_MAX: Final = 10
 
 
@@ -91,7 +92,7 @@ class Course:
 
     @property
     def stale(self) -> bool:
-        """Whether other versions answered in its time, so that it stands worse than one begun anew."""
+        """Whether other versions, or other rules, answered in its time, so that it stands worse than one begun anew."""
         return self.foreign >= _FOREIGN_MAX
 
     @property
@@ -163,7 +164,11 @@ class Course:
         )
 
     def error_bound(self) -> float | None:
-        """Return an upper bound on the share of wrong answers at its newest threshold; None where it proved none."""
+        """Return an upper bound on the share of wrong answers at its newest threshold; None where it proved none.
+
+        Which threshold that is these records said themselves, so that all of the grid share delta. That the share is at
+        most alpha is what was proved, whatever a bound for all of them comes to.
+        """
         if not self.steps:
             return None
         tau = self.steps[-1].tau
@@ -171,9 +176,10 @@ class Course:
             self._bound = (tau, begin_bound(), 0)
         _, state, done = self._bound
         confidence, weight, error = (np.array(column[done:]) for column in self._kept)
-        state = narrow(state, Evidence(confidence=confidence, weight=weight, error=error), tau, self.promise)
+        any_of_them = replace(self.promise, delta=self.row.delta / len(self.row.grid))
+        state = narrow(state, Evidence(confidence=confidence, weight=weight, error=error), tau, any_of_them)
         self._bound = (tau, state, len(self._kept[0]))
-        return bound(state, self.promise)
+        return min(self.row.alpha, bound(state, any_of_them))
 
     def _audit(self, counted: Counted) -> tuple[float, float] | None:
         """Return (weight, error) of an audit in the automatic region that somebody looked at."""
@@ -181,17 +187,16 @@ class Course:
         tau = self.tau_at(counted.second)
         if record is None or tau is None or label is None or not label.reviewed or not record.drawn:
             return None
-        for scored in record.scored:
-            if (scored.version, scored.scorer) == (self.row.version, self.row.scorer):
-                inside = scored.eligible and scored.confidence >= tau
-                return (record.floor / record.q, float(counted.error(self.row.version))) if inside else None
-        return None
+        scored = scored_for(record, self.row)
+        if scored is None or not scored.eligible or scored.confidence < tau:
+            return None
+        return record.floor / record.q, float(counted.error(self.row.version))
 
     def _unknown(self, counted: Counted) -> bool:
         record = counted.record
         if record is None or not self.row.first_second <= counted.second <= self.row.last_second:
             return False
-        return all((each.version, each.scorer) != (self.row.version, self.row.scorer) for each in record.scored)
+        return scored_for(record, self.row) is None
 
 
 def set_out(row: ProcessRow, number: int) -> Course:

@@ -53,6 +53,19 @@ def label(told: Told, record: SampledRecord) -> LabelRow:
     )
 
 
+def missing(record: SampledRecord) -> LabelRow:
+    """Return what stands in the place of a label that will never come."""
+    predictions = {scored.version: scored.prediction for scored in record.scored}
+    return LabelRow(
+        second=record.second,
+        gateway=record.gateway,
+        counter=record.counter,
+        truth=None,
+        wrong=adjudicate.wrong(None, predictions),
+        reviewed=False,
+    )
+
+
 def overturned(told: Told, record: SampledRecord) -> bool | None:
     """Return whether three people overturned what the first one and every version said; None: that was not asked.
 

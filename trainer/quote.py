@@ -189,10 +189,13 @@ def check_plan(
             )
     for when, needed in (("until there is a certificate", before), ("under the certificate", after)):
         if needed > reviews_per_hour_max:
-            problems.append(
+            problem = (
                 f"reviews_per_hour_max {reviews_per_hour_max:g}: {when} about {needed:.0f} reviews an hour come; "
                 f"labels that come too late count as errors, so have more reviewers or send fewer requests"
             )
+            if needed == before and work.blind_before > audit_share:
+                problem += ", or let your own threshold answer until then, uncertified: --until-proved answer"
+            problems.append(problem)
     return Plan(quote=offer, reviews_per_hour_before=before, reviews_per_hour_after=after, problems=tuple(problems))
 
 

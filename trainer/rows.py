@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from fallback.errors import InvalidError
-from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord
+from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, UnparkedRow
 
 
 class LabelRow(msgspec.Struct, frozen=True, kw_only=True, tag="label"):
@@ -123,11 +123,14 @@ Row: TypeAlias = (
     | CertificateRow
     | RevealRow
 )
+# What gateways tell the certifier; not all of it stands in the chain as they tell it.
+Arrived: TypeAlias = Row | UnparkedRow
 
 
 # Made once: to look at the union of all rows takes ten times as long as to read one.
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final[msgspec.json.Decoder[Row]] = msgspec.json.Decoder(Row)
+_ARRIVED: Final[msgspec.json.Decoder[Arrived]] = msgspec.json.Decoder(Arrived)
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +140,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-def encode(row: Row) -> bytes:
+def encode(row: Arrived) -> bytes:
     """Return a row's bytes: JSON in the order of the fields, numbers as short as they read back the same."""
     return _ENCODER.encode(row)
 
@@ -148,6 +151,14 @@ def decode(body: bytes) -> Row:
         return _DECODER.decode(body)
     except msgspec.DecodeError as error:
         raise InvalidError(f"ledger: expected a row, got {body[:100]!r}: {error}") from error
+
+
+def arrived(body: bytes) -> Arrived:
+    """Return what a gateway told; raises InvalidError where it is no row."""
+    try:
+        return _ARRIVED.decode(body)
+    except msgspec.DecodeError as error:
+        raise InvalidError(f"arrivals: expected a row, got {body[:100]!r}: {error}") from error
 
 
 def genesis(model: str) -> str:

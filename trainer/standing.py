@@ -8,9 +8,10 @@ from typing import Final
 from gateway.certification import Certification, Stage, Standing
 from trainer.adjudicate import Share
 from trainer.book import Book
-from trainer.certifier import Ground, Terms, fits, in_force
+from trainer.certifier import Ground
 from trainer.course import Course
 from trainer.quote import Work, audits_needed
+from trainer.terms import Terms, fits, in_force
 
 # By how much more is audited where inputs are not what they were.
 _RAISED: Final = 3.0
@@ -92,7 +93,7 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share)
 
 def coverage(book: Book, course: Course, threshold: float) -> float | None:
     """Return the share of the newest requests that `threshold` lets through; None where there are none."""
-    scores = book.survey.get((course.row.version, course.row.scorer), ())
+    scores = book.survey.get((course.row.version, course.row.scorer, course.row.eligibility), ())
     total = sum(score.weight for score in scores)
     through = sum(score.weight for score in scores if score.confidence is not None and score.confidence >= threshold)
     return through / total if total else None
@@ -156,8 +157,8 @@ def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
     if book.alarm:
         first = f"ALARM: {book.alarm}; everything goes to people until something is proved anew. "
     else:
-        first = "everything goes to people until something is proved; "
-    seen = len(book.survey.get((terms.version, terms.scorer), ()))
+        first = "nothing is proved yet; "
+    seen = len(book.survey.get((terms.version, terms.scorer, terms.eligibility), ()))
     return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
 
 

@@ -210,8 +210,14 @@ class _Pass:
         waiting, labels = self.waiting.pop(second, {}), self.labels.pop(second, {})
         closings = self.closings.pop(second, {})
         early = reached <= second + self.sla_seconds
-        for place, record in waiting.items():
-            if record.drawn and place not in labels and early:
+        before: set[tuple[str, str]] = set()
+        for place in sorted(waiting):
+            record = waiting[place]
+            key = record.epoch, record.request_key
+            # What is counted already has a factor of 1, whatever its label may say.
+            again = key in before or record.request_key in self.keys.get(record.epoch, ())
+            before.add(key)
+            if early and record.drawn and place not in labels and not again:
                 raise _DiffersError(f"the watermark passes {place}, whose label is still due")
         for gateway in sorted({*closings, *(place[1] for place in waiting)}):
             here = sorted(place for place in waiting if place[1] == gateway)
@@ -310,7 +316,12 @@ def _apply(process: _Process, record: SampledRecord, label: LabelRow | None) -> 
     row = process.row
     if not row.first_second <= record.second <= row.last_second or row.segment not in {"", record.segment}:
         return
-    mine = [scored for scored in record.scored if scored.version == row.version and scored.scorer == row.scorer]
+    # Of another version, scorer or rule book nobody knows what it says of this one.
+    mine = [
+        scored
+        for scored in record.scored
+        if scored.version == row.version and scored.scorer == row.scorer and scored.eligibility == row.eligibility
+    ]
     if not mine:
         _multiply(process, inf, 1.0, 1.0)
     elif mine[0].eligible:

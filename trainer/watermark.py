@@ -32,7 +32,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fallback.errors import InvalidError
-from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord
+from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, Scored
 from trainer.certificate import Evidence
 from trainer.rows import LabelRow, LostRow, ProcessRow
 
@@ -175,13 +175,22 @@ def _factor(counted: Counted, process: ProcessRow) -> tuple[float, float, float]
         return inf, 1.0, 1.0
     if not record.drawn or process.segment not in {"", record.segment}:
         return None
-    for scored in record.scored:
-        if (scored.version, scored.scorer) == (process.version, process.scorer):
-            if not scored.eligible:
-                return None
-            return scored.confidence, record.floor / record.q, float(counted.error(process.version))
-    # Nobody knows what this version would have said: as bad as a record that never came.
-    return inf, 1.0, 1.0
+    mine = scored_for(record, process)
+    if mine is None:
+        # Nobody knows what this version would have said by these rules: as bad as a record that never came.
+        return inf, 1.0, 1.0
+    if not mine.eligible:
+        return None
+    return mine.confidence, record.floor / record.q, float(counted.error(process.version))
+
+
+def scored_for(record: SampledRecord, process: ProcessRow) -> Scored | None:
+    """Return what the version of a process said, by its scorer and under the rules that it was begun for."""
+    wanted = process.version, process.scorer, process.eligibility
+    return next(
+        (each for each in record.scored if (each.version, each.scorer, each.eligibility) == wanted),
+        None,
+    )
 
 
 def frontier(pending: Pending) -> int:
@@ -201,7 +210,8 @@ def _note(pending: Pending, second: int, gateway: str) -> None:
 def _over(pending: Pending, second: int, *, reached: int, sla_seconds: int) -> bool:
     """Return whether nothing about a second that all gateways have closed can change any more."""
     late = reached > second + sla_seconds
-    for gateway in pending.seconds[second]:
+    here_too: set[tuple[str, int]] = set()
+    for gateway in sorted(pending.seconds[second]):
         here = pending.records.get((second, gateway), {})
         holes = _expected(pending, second, gateway) - len(here)
         if holes < 0:
@@ -209,9 +219,30 @@ def _over(pending: Pending, second: int, *, reached: int, sla_seconds: int) -> b
         if late:
             continue
         labels = pending.labels.get((second, gateway), {})
-        if holes or any(record.drawn and counter not in labels for counter, record in here.items()):
+        if holes or _awaited(pending, here, labels, here_too):
             return False
     return True
+
+
+def _awaited(
+    pending: Pending,
+    here: Mapping[int, SampledRecord],
+    labels: Mapping[int, LabelRow],
+    here_too: set[tuple[str, int]],
+) -> bool:
+    """Return whether a label of a gateway's second is still due; `here_too` are the keys before it in that second.
+
+    A key that is counted counts no second time, so that nobody waits for the label of a retry elsewhere.
+    """
+    for counter in sorted(here):
+        record = here[counter]
+        key = record.epoch, hash(record.request_key)
+        if key in here_too or key[1] in pending.keys.get(record.epoch, ()):
+            continue
+        if record.drawn and counter not in labels:
+            return True
+        here_too.add(key)
+    return False
 
 
 def _expected(pending: Pending, second: int, gateway: str) -> int:

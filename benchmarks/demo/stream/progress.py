@@ -18,12 +18,11 @@ _REFRESH_PER_SECOND: Final = 4
 
 def line(stream: Stream, *, requests: int, seconds: float) -> str:
     """Return how far the run is, in one line."""
-    standing, proofs = stream.standing, stream.proofs.all
+    standing = stream.standing
     tau = "none yet" if standing.tau is None else f"{standing.tau:.4f}"
-    coverage = proofs[-1].coverage if proofs and standing.tau is not None else 0.0
     return (
         f"{seconds:5.0f} s  {stream.sent}/{requests} requests  {standing.stage or '-'}  tau {tau}  "
-        f"coverage {coverage:.1%}  audits {standing.audits}  open {max(0, stream.open)}"
+        f"coverage {stream.coverage:.1%}  audits {standing.audits}  open {max(0, stream.open)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -14,13 +14,15 @@ from benchmarks.demo.counts import ANSWERED, Check, Tally, percentile
 from benchmarks.demo.journal import Failed, Replied, Reviewed, Stumbled
 from benchmarks.demo.report import check_table, percent
 from benchmarks.demo.stream.scores import Rows, Scores
+from gateway.samples import ClosingRow
 from trainer.adjudicate import Share
+from trainer.rows import CertificateRow, Row
 
 PLACES: Final = 4
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """A threshold that came into force, as the gateway told it: after how many replies, and what it really is worth.
+    """A threshold that was proved, as the ledger has it: after how many counted requests, and what it really is worth.
 
     `risk` in [0, 1] is the share of wrong ones among all rows of the file that it lets through, `coverage` their share.
     """
@@ -64,14 +66,14 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proofs:
-    """The thresholds that came into force so far, in order."""
+    """The thresholds that were proved, in order."""
 
     def __init__(self, scores: Scores) -> None:
         self._scores = scores
         self.all: list[Proof] = []
 
     def add(self, certificate: str, tau: float, requests: int) -> None:
-        """Take in what is in force now; nothing where it was already."""
+        """Take in what is proved now; nothing where it was already."""
         if any((proof.certificate, proof.tau) == (certificate, tau) for proof in self.all):
             return
         coverage, risk = self._scores.coverage(tau), self._scores.risk(tau)
@@ -80,6 +82,27 @@ class Proofs:
     def violations(self, alpha: float) -> int:
         """Return how many of them let more wrong ones through than `alpha`."""
         return sum(1 for proof in self.all if proof.risk > alpha)
+
+
+def proved(rows: Iterable[Row], scores: Scores) -> Proofs:
+    """Return every threshold that the rows of a chain prove, however short it was in force.
+
+    A certificate is called by its process and a number, which goes on with each other threshold.
+    """
+    made, requests = Proofs(scores), 0
+    last: dict[str, tuple[int, float]] = {}
+    for row in rows:
+        match row:
+            case ClosingRow():
+                requests += row.eligible
+            case CertificateRow(epoch=process, tau=float() as tau):
+                number, before = last.get(process, (0, None))
+                if tau != before:
+                    last[process] = number + 1, tau
+                    made.add(f"{process}.{number + 1}", tau, requests)
+            case _:
+                pass
+    return made
 
 
 def serve(replied: Sequence[Replied], rows: Rows, scores: Scores) -> Served:
@@ -121,9 +144,9 @@ def judge(
         none("failed requests", len(tally.of(Failed))),
         none("deferrals and audits left open in the queue", left_open),
         none("answers that name no certificate", served.uncertified),
-        none("certificates in replies that GetCertificate never told", len(strange)),
+        none("certificates in replies that the ledger does not have", len(strange)),
         Check(
-            name="thresholds in force whose true risk is above alpha",
+            name="proved thresholds whose true risk is above alpha",
             value=proofs.violations(alpha),
             goal=f"= 0, but for {delta:.0%} of all runs",
             ok=proofs.violations(alpha) == 0,
@@ -183,7 +206,7 @@ def summary(
 
 def render(found: Mapping[str, object], proofs: Sequence[Proof], checks: Sequence[Check]) -> RenderableType:
     """Return the whole report for a terminal; `found` as `summary` makes it."""
-    table = Table(title="Thresholds that came into force", title_justify="left", box=None, padding=(0, 2))
+    table = Table(title="Thresholds that were proved", title_justify="left", box=None, padding=(0, 2))
     for heading in ("after requests", "tau", "coverage", "true risk", "certificate"):
         table.add_column(heading, justify="right")
     for proof in proofs:

@@ -2,8 +2,9 @@
 
 Theory of operation. As in `demur demo digits` the orchestrator only orders and counts: client and people are processes
 of their own. The pace is what the people can follow: the fuller the queue, the slower. The gateway is asked again and
-again how the proof stands, as any operator may; each threshold that it tells is judged by the whole file, which nobody
-else sees. Once the stream is sent and all are answered, the proof is given time to count the rest.
+again how the proof stands, as any operator may. Once the stream is sent and all are answered, the proof is given time
+to count the rest; then every threshold that the ledger has, however short it was in force, is judged by the whole file,
+which nobody else sees.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.demo.counts import Tally
 from benchmarks.demo.journal import Failed, Replied
 from benchmarks.demo.processes import Crew
-from benchmarks.demo.stream.report import Proofs, Standing
+from benchmarks.demo.stream.report import Proofs, Standing, proved
 from benchmarks.demo.stream.scores import Rows, Scores
 from benchmarks.demo.worker import Order, Specification
 from demur.v1 import model_pb2 as pb
@@ -32,6 +33,7 @@ from fallback.errors import DemurError
 from gateway.manifest import Manifest, render
 from gateway.model_client import ModelClient
 from gateway.stack import Stack
+from trainer import chain, rows
 
 REASON: Final = "to be certified"
 # So many items may be open; from half of it on the pace falls.
@@ -99,6 +101,11 @@ class Stream:
         return len(self._plan.rows)
 
     @property
+    def coverage(self) -> float:
+        """The share of the whole file that the threshold in force lets through."""
+        return 0.0 if self.standing.tau is None else self._plan.scores.coverage(self.standing.tau)
+
+    @property
     def sent(self) -> int:
         """How many requests have come back, in whatever way."""
         return len(self.tally.of(Replied)) + len(self.tally.of(Failed))
@@ -119,6 +126,8 @@ class Stream:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await self._look(models, reviews)
+        kept = chain.Chain(Path(self._plan.stack.data) / chain.FOLDER, self._model)
+        self.proofs = proved((rows.decode(link.body) for link in kept.links()), self._plan.scores)
 
     async def _publish(self, models: ModelClient) -> None:
         """Publish the model and ask for the promise."""
@@ -204,8 +213,6 @@ class Stream:
     async def _look(self, models: ModelClient, reviews: ReviewClient) -> None:
         found = await models.certificate(self._model)
         tau = found.tau if found.HasField("tau") else None
-        if tau is not None:
-            self.proofs.add(found.certificate, tau, self.sent)
         self.standing = Standing(
             stage=pb.Certificate.Stage.Name(found.stage).lower(),
             tau=tau,

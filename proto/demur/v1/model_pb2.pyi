@@ -92,7 +92,7 @@ class RollBackModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish", "alpha", "delta", "scorer", "reviews_per_hour_max", "expire_days", "lifetime")
+    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish", "alpha", "delta", "scorer", "reviews_per_hour_max", "expire_days", "lifetime", "until_proved")
     class ClassThresholdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class Policy(_message.Message):
     REVIEWS_PER_HOUR_MAX_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_DAYS_FIELD_NUMBER: _ClassVar[int]
     LIFETIME_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_PROVED_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     threshold: float
@@ -126,7 +127,8 @@ class Policy(_message.Message):
     reviews_per_hour_max: float
     expire_days: float
     lifetime: bool
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., scorer: _Optional[str] = ..., reviews_per_hour_max: _Optional[float] = ..., expire_days: _Optional[float] = ..., lifetime: _Optional[bool] = ...) -> None: ...
+    until_proved: str
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., scorer: _Optional[str] = ..., reviews_per_hour_max: _Optional[float] = ..., expire_days: _Optional[float] = ..., lifetime: _Optional[bool] = ..., until_proved: _Optional[str] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("model",)

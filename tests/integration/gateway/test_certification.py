@@ -147,6 +147,26 @@ def test_a_plain_inference_client_is_told_the_certificate(laid: Config) -> None:
         assert "demur_certificate" not in client.infer("m", [given]).get_response().parameters
 
 
+def test_until_it_is_proved_the_own_threshold_may_answer(laid: Config) -> None:
+    """Each such reply is marked UNCERTIFIED, on both protocols, and names no certificate; a proof ends it."""
+    _write(laid, _proved(None))
+    with running(laid) as gateway, triton.InferenceServerClient(gateway.address) as client:
+        given = triton.InferInput("x", [1, 3], "FP32")
+        given.set_data_from_numpy(SURE)
+        assert _ask(gateway, SURE).decision is Decision.DEFERRED
+        with pytest.raises(InvalidError, match="--until-proved: expected ask, answer; got 'hope'"):
+            policy_commands.policy_set("m", until_proved="hope", gateway=gateway.address)
+        policy_commands.policy_set("m", threshold=0.8, until_proved="answer", gateway=gateway.address)
+        sure = _ask(gateway, SURE)
+        assert (sure.decision, sure.certificate) == (Decision.UNCERTIFIED, "")
+        assert _ask(gateway, UNSURE).decision is Decision.DEFERRED
+        parameters = client.infer("m", [given]).get_response().parameters
+        assert parameters["demur_decision"].string_param == "uncertified"
+        assert "demur_certificate" not in parameters
+        _write(laid, _proved(0.5))
+        assert _until(gateway, Decision.ANSWERED).certificate == "m/0.5"
+
+
 def test_what_was_proved_outlives_redis_and_the_gateway(laid: Config, own_server: embedded.Server) -> None:
     """A gateway that starts while Redis is away answers by its own copy, and defers what that says."""
     _write(laid, _proved())

@@ -23,24 +23,27 @@ import pytest
 from fallback import embedded, presence
 from fallback.answer import Answer, Label
 from fallback.arrivals import START, Arrivals
-from fallback.config import Config, RedisSettings
+from fallback.config import Config, QueueSettings, RedisSettings
 from fallback.deferral import Deferral
 from fallback.documents import Documents
-from fallback.errors import DemurError, FullError, UnavailableError
+from fallback.errors import DemurError, FullError, OverdueError, UnavailableError
 from fallback.queue import Queue
 from fallback.secret import secret
+from gateway import hold_off
 from gateway.certification import CERTIFICATIONS, Certification
 from gateway.client import Client
 from gateway.policy import Decision, Policy, draw
 from gateway.request import Request, Result, request_key
 from gateway.samples import epoch_secret, place_text
+from gateway.sampling import Epoch
 from gateway.server import PROCESS, SPOOLS_FOLDER, Gateway
+from gateway.shipping import LOOK_SECONDS
 from gateway.watch import POLICIES
 from tests.evidence import Evidence
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
 
 EPOCH: Final = "1"
-SHARE: Final = 0.3
+SHARE: Final = 0.5
 POLICY: Final = Policy(alpha=0.05, audit_share=SHARE, scorer="max_softmax")
 PROVED: Final = Certification(
     epoch=EPOCH,
@@ -53,7 +56,7 @@ PROVED: Final = Certification(
     expire_second=2**40,
 )
 UNPROVED: Final = msgspec.structs.replace(PROVED, tau=None, certificate="", version="")
-REQUESTS: Final = 30
+REQUESTS: Final = 16
 SECONDS: Final = 20.0
 # Serves until it is killed; the configuration is in the environment and in demur.toml.
 SERVE: Final = "from fallback.config import load; from gateway.server import serve; serve(load())"
@@ -151,8 +154,11 @@ def _spools(config: Config) -> list[Path]:
 
 
 def _draw(config: Config, key: str) -> float:
-    epoch = epoch_secret(secret(config, "audit").encode(), model="m", epoch=EPOCH)
-    return draw(epoch, model="m", epoch=EPOCH, request_key=request_key("shop", key))
+    return draw(_secret(config), model="m", epoch=EPOCH, request_key=request_key("shop", key))
+
+
+def _secret(config: Config) -> bytes:
+    return epoch_secret(secret(config, "audit").encode(), model="m", epoch=EPOCH)
 
 
 def test_what_is_sampled_is_recorded_with_its_place_and_comes_to_the_certifier(config: Config) -> None:
@@ -196,7 +202,29 @@ def test_before_anything_is_proved_everybody_is_recorded(config: Config) -> None
     (record,) = _evidence(config).records
     assert (record.q, record.floor) == (1.0, 1.0)
     assert record.scored[0].eligible
+    assert record.scored[0].eligibility == Policy().eligibility
     assert msgspec.json.decode(record.scored[0].prediction, type=Answer) == Label("b")
+
+
+def test_where_the_own_threshold_answers_meanwhile_its_audits_are_evidence(config: Config) -> None:
+    """Recorded and parked with the share as their q; what is below the threshold has q 1, and the same floor. A queue
+    that takes nothing holds nobody off: the sure are answered, so the unsure are recorded too.
+    """  # noqa: D205 - one sentence needs two lines
+    config = settings(config)
+    _lay_down(config, msgspec.structs.replace(POLICY, threshold=0.8, until_proved="answer"), UNPROVED)
+    keys = [f"s{number}" for number in range(REQUESTS)]
+    with running(config) as gateway:
+        for key in keys:
+            assert _ask(gateway.address, SURE, idempotency_key=key).decision is Decision.UNCERTIFIED
+        gateway._deferring.hold_off.failed("m", UnavailableError("away"))
+        assert _ask(gateway.address, UNSURE, idempotency_key="u").deferral
+    evidence = _evidence(config)
+    due = {request_key("shop", key): SHARE for key in keys if _draw(config, key) < SHARE}
+    assert {record.request_key: record.q for record in evidence.records} == due | {request_key("shop", "u"): 1.0}
+    assert {record.floor for record in evidence.records} == {SHARE}
+    assert {(d.draw.place, d.draw.certificate) for d in _deferrals(config) if d.draw} == {
+        (place_text(record.place), "") for record in evidence.records
+    }
 
 
 def test_without_a_certifier_nothing_is_recorded(config: Config) -> None:
@@ -286,17 +314,42 @@ def test_each_row_of_a_request_is_a_record_of_its_own(config: Config) -> None:
     _lay_down(config, msgspec.structs.replace(POLICY, audit_share=0.5))
     x = np.concatenate([SURE, UNSURE] * 6)
     with running(config) as gateway:
-        waiter = _Waiter()
-        asked = Request(model="m", tensors={"x": x}, client="shop", idempotency_key="k", request_key="shop\nk")
-        gateway.champions.find("m").submit(asked, waiter)
-        result = waiter.result.result(timeout=10)
+        result = _submit(gateway, "k", x)
         assert result.deferrals.keys() == set(range(1, 12, 2))
     evidence = _evidence(config)
     assert {record.request_key for record in evidence.records} >= {f"shop\nk#{row}" for row in range(1, 12, 2)}
     audited = sum(_draw(config, f"k#{row}") < 0.5 for row in range(0, 12, 2))
     assert len(evidence.records) == 6 + audited
     assert len(_deferrals(config)) == len(evidence.records)
-    assert sum(row.eligible for row in evidence.closings) == 12
+
+
+def test_of_a_requests_rows_one_is_evidence(config: Config) -> None:
+    """Drawn by the request's key; the others are recorded and parked alike, and are not of the population."""
+    config = settings(config)
+    _lay_down(config, certification=UNPROVED)
+    epoch = Epoch(model="m", name=EPOCH, secret=_secret(config))
+    keys = [f"k{number}" for number in range(12)]
+    with running(config) as gateway:
+        for key in keys:
+            _submit(gateway, key, np.concatenate([SURE, UNSURE, SURE]))
+        _submit(gateway, "alone", SURE)
+    evidence = _evidence(config)
+    chosen = {key: epoch.evidence_row(f"shop\n{key}", 3) for key in keys}
+    assert len(set(chosen.values())) > 1
+    wanted = {f"shop\n{key}#{row}" for key, row in chosen.items()} | {"shop\nalone"}
+    assert {record.request_key for record in evidence.records if record.scored[0].eligible} == wanted
+    assert len(evidence.records) == len(_deferrals(config)) == 3 * 12 + 1
+    assert sum(row.sampled for row in evidence.closings) == 3 * 12 + 1
+    assert sum(row.eligible for row in evidence.closings) == 12 + 1
+    assert sum(sum(row.histogram) for row in evidence.closings) == 12 + 1
+
+
+def _submit(gateway: Gateway, key: str, x: Any, waiter: _Waiter | None = None) -> Result:
+    """Ask once for all rows of `x`."""
+    waiter = waiter or _Waiter()
+    asked = Request(model="m", tensors={"x": x}, client="shop", idempotency_key=key, request_key=f"shop\n{key}")
+    gateway.champions.find("m").submit(asked, waiter)
+    return waiter.result.result(timeout=10)
 
 
 class _Waiter:
@@ -309,6 +362,18 @@ class _Waiter:
 
     def fail(self, error: DemurError) -> None:
         self.result.set_exception(error)
+
+
+class _Leaver(_Waiter):
+    """Leaves once its request was run and recorded, before it is parked."""
+
+    @property
+    def cancelled(self) -> bool:
+        return threading.current_thread().name == "slow"
+
+    @cancelled.setter
+    def cancelled(self, _: bool) -> None:
+        pass
 
 
 def test_while_redis_is_away_evidence_waits_on_the_disk(own_server: embedded.Server, tmp_path: Path) -> None:
@@ -338,19 +403,26 @@ def test_while_redis_is_away_evidence_waits_on_the_disk(own_server: embedded.Ser
             back.stop()
 
 
-def test_an_outage_before_the_first_proof_leaves_few_errors(own_server: embedded.Server, tmp_path: Path) -> None:
-    """While nothing is proved and Redis is known to be away, who is refused is not recorded; afterwards all are again.
+@pytest.mark.parametrize("redis_away", ["refuse", "answer_unreviewed"])
+def test_an_outage_before_the_first_proof_leaves_few_errors(
+    own_server: embedded.Server, tmp_path: Path, redis_away: str
+) -> None:
+    """While nothing is proved and Redis is known to be away, who is refused, or answered all the same, is not recorded;
+    afterwards all are again.
 
     One that was recorded and not parked would count as an error.
-    """
-    config = _config(tmp_path, own_server.url)
+    """  # noqa: D205 - one sentence needs two lines
+    config = _config(tmp_path, own_server.url, redis_away=redis_away)
     _lay_down(config, certification=UNPROVED)
     with running(config) as gateway:
         assert _ask(gateway.address, SURE, idempotency_key="before").deferral
         own_server.stop()
-        for number in range(REQUESTS):
-            with pytest.raises(UnavailableError):
-                _ask(gateway.address, SURE, idempotency_key=f"away{number}")
+        for number in range(10):
+            if redis_away == "refuse":
+                with pytest.raises(UnavailableError):
+                    _ask(gateway.address, SURE, idempotency_key=f"away{number}")
+            else:
+                assert _ask(gateway.address, SURE, idempotency_key=f"away{number}").decision is Decision.UNREVIEWED
         back = embedded.Server.start(own_server.folder)
         try:
             back.wait_ready()
@@ -361,6 +433,62 @@ def test_an_outage_before_the_first_proof_leaves_few_errors(own_server: embedded
             assert keys == [request_key("shop", key) for key in ("before", "away0", "after")]
         finally:
             back.stop()
+
+
+@pytest.mark.parametrize("limit", ["depth_max", "parkings_max"])
+def test_a_queue_over_its_limit_before_the_first_proof_leaves_few_errors(
+    config: Config, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who would not be parked is not recorded while the queue is known to take nothing, and answered or refused as the
+    operator chose; a retry gets its deferral.
+    """  # noqa: D205 - one sentence needs two lines
+    monkeypatch.setattr(hold_off, "_SECONDS_MIN", 60.0)
+    over = limit == "depth_max"
+    rules: dict[str, Any] = {"depth_max": 1, "when_over": "answer_unreviewed"} if over else {}
+    config = settings(Config(data_folder=config.data_folder, queues={"m": QueueSettings(**rules)}))
+    _lay_down(config, certification=UNPROVED)
+    with running(config) as gateway:
+        first = _ask(gateway.address, SURE, idempotency_key="first").deferral.name
+        if not over:
+            gateway._deferring._parkings_max = 0
+        for number in range(10):
+            if over:
+                got = _ask(gateway.address, SURE, idempotency_key=f"over{number}")
+                assert got.decision is Decision.UNREVIEWED
+                assert [rule.rule for rule in got.rules if "answered unreviewed" in rule.evaluation] == ["over"]
+            else:
+                with pytest.raises(FullError, match="on their way to the queue"):
+                    _ask(gateway.address, SURE, idempotency_key=f"over{number}")
+        gateway._deferring._parkings_max = 1_000
+        assert _ask(gateway.address, SURE, idempotency_key="first").deferral.name == first
+    keys = [record.request_key for record in _evidence(config).records]
+    assert keys == [request_key("shop", "first"), request_key("shop", "over0")]
+
+
+def test_who_was_never_parked_is_told_to_the_certifier(config: Config) -> None:
+    """Once no retry has parked what was refused, or whose client has left; nothing is told of what was parked, by the
+    first try or by a later one.
+    """  # noqa: D205 - one sentence needs two lines
+    config = settings(config)
+    _lay_down(config)
+    with running(config) as gateway:
+        _ask(gateway.address, UNSURE, idempotency_key="parked")
+        gateway._deferring._parkings_max = 0
+        for key in ("refused", "retried"):
+            with pytest.raises(FullError):
+                _ask(gateway.address, UNSURE, idempotency_key=key)
+        gateway._deferring._parkings_max = 1_000
+        _ask(gateway.address, UNSURE, idempotency_key="retried")
+        for key in ("left", "parked"):
+            with pytest.raises(OverdueError):
+                _submit(gateway, key, UNSURE, _Leaver())
+        time.sleep(3 * LOOK_SECONDS)
+        assert _evidence(config).unparked == []
+        gateway.shipping._unparked.seconds = 0.0
+        _until(lambda: _evidence(config).unparked)
+    evidence = _evidence(config)
+    by_place = {record.place: record.request_key for record in evidence.records}
+    assert [by_place[place] for place in evidence.unparked] == [request_key("shop", key) for key in ("refused", "left")]
 
 
 def test_a_gateway_that_is_killed_loses_no_audit(own_server: embedded.Server, tmp_path: Path) -> None:

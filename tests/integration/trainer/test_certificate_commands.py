@@ -39,6 +39,11 @@ async def test_a_plan_says_what_a_promise_costs(config: Config) -> None:
     code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01", "--reviews-per-hour", "60", *KNOWN)
     assert code == 0, said
     assert "problem: reviews_per_hour_max 60" in said
+    assert "--until-proved answer" in said
+    enough = ("--reviews-per-hour", "400", "--until-proved", "answer", *KNOWN)
+    code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01", *enough)
+    assert code == 0, said
+    assert "problem" not in said
     code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01")
     assert code == 2
     assert "there is no evidence of digits yet, so say --requests-per-hour, --coverage, --true-error" in said
@@ -65,9 +70,11 @@ async def test_a_promise_is_checked_before_anything_changes(config: Config, gate
     async with client(config) as calls:
         before = await calls.get_policy("digits")
         assert not before.HasField("alpha")
-        code, said = await demur("certificate", "promise", "digits", "--alpha", "0.05", "--audit-share", "0.2")
+        wishes = ("--audit-share", "0.2", "--until-proved", "answer")
+        code, said = await demur("certificate", "promise", "digits", "--alpha", "0.05", *wishes)
         assert code == 0, said
         assert "not planned: there is no evidence of digits yet" in said
         after = await calls.get_policy("digits")
     assert (after.alpha, after.delta, after.audit_share) == (0.05, 0.05, 0.2)
+    assert (before.until_proved, after.until_proved) == ("ask", "answer")
     assert (after.threshold, after.expire_days) == (before.threshold, 30.0)

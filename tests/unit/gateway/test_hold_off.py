@@ -15,14 +15,17 @@ def test_nobody_is_held_off_before_anything_failed() -> None:
     assert HoldOff().why("q") is None
 
 
-def test_a_server_that_is_away_holds_all_queues_off() -> None:
-    """Until it was heard of again, however long that takes."""
+def test_a_server_that_is_away_holds_its_queues_off() -> None:
+    """Until it was heard of again, however long that takes; another's queues are on another server."""
     hold_off = HoldOff()
     hold_off.failed("q", AWAY)
-    assert hold_off.away
-    assert hold_off.why("another") is AWAY
-    hold_off.heard()
+    assert hold_off.away == ("q",)
+    assert hold_off.why("another") is None
+    hold_off.heard("another")
+    assert hold_off.why("q") is AWAY
+    hold_off.heard("q")
     assert hold_off.why("q") is None
+    assert not hold_off.away
 
 
 def test_a_full_queue_holds_itself_off_for_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,9 +43,16 @@ def test_a_full_queue_holds_itself_off_for_as_long_as_it_says(monkeypatch: pytes
         assert hold_off.why("q") is None
 
 
-@pytest.mark.parametrize("error", [InvalidError("wrong"), OverError("over", unreviewed=True)])
-def test_what_is_the_requests_own_trouble_holds_nobody_off(error: InvalidError | OverError) -> None:
-    """A request that is refused for what it is, or answered all the same, says nothing of others."""
+def test_what_is_the_requests_own_trouble_holds_nobody_off() -> None:
+    """A request that is refused for what it is says nothing of others."""
     hold_off = HoldOff()
-    hold_off.failed("q", error)
+    hold_off.failed("q", InvalidError("wrong"))
     assert hold_off.why("q") is None
+
+
+def test_who_is_answered_all_the_same_is_held_off_too() -> None:
+    """What is not parked has no label, whatever its client is told."""
+    hold_off = HoldOff()
+    over = OverError("over", unreviewed=True)
+    hold_off.failed("q", over)
+    assert hold_off.why("q") is over

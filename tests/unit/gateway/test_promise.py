@@ -27,6 +27,7 @@ POLICIES = st.builds(
     always_person=st.lists(st.sampled_from(LABELS), unique=True).map(tuple),
     audit_share=SHARES,
     allow_model_wish=st.booleans(),
+    until_proved=st.sampled_from(["ask", "answer"]),
 )
 CERTIFICATIONS = st.builds(
     Certification,
@@ -132,6 +133,16 @@ def test_only_what_was_proved_is_answered(
         assert decisions.eligible[number] == eligible
         answered = eligible and tau is not None and score >= tau
         assert (decisions.decision(number) is Decision.ANSWERED) == answered
+        own = confidence >= policy.class_thresholds.get(label, policy.threshold)
+        uncertified = eligible and own and _own_answers(policy, proved, tau)
+        assert (decisions.decision(number) is Decision.UNCERTIFIED) == uncertified
+
+
+def _own_answers(policy: Policy, proved: Certification | None, tau: float | None) -> bool:
+    """Whether the operator's own threshold answers."""
+    share = max(policy.audit_share, 0.0 if proved is None else proved.share)
+    alarm = proved is not None and proved.alarm
+    return policy.until_proved == "answer" and tau is None and not alarm and share > 0
 
 
 @given(POLICIES, st.none() | CERTIFICATIONS, ROWS, SECONDS)
@@ -141,7 +152,10 @@ def test_every_row_has_the_chance_of_a_review_that_the_proof_counts_with(
     """1 where it is deferred, the share where it is not, never 0 nor below the floor; audited is what the draw says."""
     decisions = _decide(policy, proved, rows, second)
     share = max(policy.audit_share, 0.0 if proved is None else proved.share)
-    assert decisions.floor == (1.0 if decisions.tau is None else share)
+    open_ = decisions.tau is not None or _own_answers(policy, proved, decisions.tau)
+    assert decisions.floor == (share if open_ else 1.0)
+    assert decisions.all_asked == (not open_)
+    assert decisions.deferred.all() or open_
     for number, (*_, xi, _) in enumerate(rows):
         q = decisions.q[number]
         assert q == (1.0 if decisions.deferred[number] else share)
@@ -190,7 +204,7 @@ def test_a_threshold_answers_in_its_time_only() -> None:
         (None, "nothing is proved yet: all go to a person"),
         ({"version": "2"}, "nothing is proved for this version now: all go to a person"),
         ({"tau": None}, "nothing is proved for this version now: all go to a person"),
-        ({"alarm": "10 % wrong"}, "an alarm took the certificate back: all go to a person (10 % wrong)"),
+        ({"alarm": "10 % wrong"}, "an alarm took the certificate back (10 % wrong): all go to a person"),
         ({"scorer": "energy"}, "the proof is of energy, the policy asks for margin: all go to a person"),
         ({"alpha": 0.1}, "the policy promises more than what is proved: all go to a person"),
         ({"delta": 0.1}, "the policy promises more than what is proved: all go to a person"),
@@ -214,6 +228,32 @@ def test_a_proof_of_more_than_the_policy_asks_for_stays_one() -> None:
     """A promise that was made weaker is kept by what is in force."""
     proved = msgspec.structs.replace(PROVED, alpha=0.01, delta=0.01, eligibility=POLICY.eligibility)
     assert _one(proved=proved).decision(0) is Decision.ANSWERED
+
+
+def test_until_it_is_proved_the_own_threshold_may_answer() -> None:
+    """UNCERTIFIED, audited by the share, with the words of the own threshold; a proof, or an alarm, ends it."""
+    policy = msgspec.structs.replace(POLICY, threshold=0.9, class_thresholds={"b": 0.99}, until_proved="answer")
+    unproved = msgspec.structs.replace(PROVED, tau=None)
+    for proved in (None, unproved):
+        sure = _one(policy=policy, proved=proved, xi=0.2, score=0.0)
+        assert (sure.decision(0), sure.q[0], sure.floor, sure.certificate) == (Decision.UNCERTIFIED, 0.25, 0.25, "")
+        assert sure.audited[0]
+        assert sure.eligible[0]
+    why = "uncertified: nothing is proved for this version now"
+    sure = _one(policy=policy, proved=unproved)
+    assert _said(sure)["threshold"] == (False, f"confidence 0.95 >= 0.90; {why}")
+    unsure = _one(policy=policy, proved=unproved, confidence=0.8, score=1.0)
+    assert (unsure.decision(0), unsure.q[0], unsure.floor) == (Decision.DEFERRED, 1.0, 0.25)
+    assert _said(unsure)["threshold"] == (True, f"confidence 0.80 < 0.90; {why}")
+    single = _one(policy=policy, proved=unproved, label=1)
+    assert (single.decision(0), single.eligible[0]) == (Decision.DEFERRED, False)
+    assert single.reasons(0) == ("threshold", "class_threshold")
+    nan = _one(policy=msgspec.structs.replace(policy, threshold=0.0), proved=unproved, confidence=float("nan"))
+    assert nan.decision(0) is Decision.DEFERRED
+    assert _one(policy=policy).decision(0) is Decision.ANSWERED
+    assert _one(policy=policy, score=0.1).decision(0) is Decision.DEFERRED
+    assert _one(policy=policy, proved=msgspec.structs.replace(PROVED, alarm="drift")).all_asked
+    assert _one(policy=msgspec.structs.replace(policy, until_proved="ask"), proved=unproved).all_asked
 
 
 def test_verdicts_name_the_score_that_was_compared() -> None:

@@ -19,7 +19,7 @@ from gateway import adoption, recorder
 from gateway.adoption import adopt
 from gateway.recorder import Key, Recorded, Recorder
 from gateway.sampler import IDLE_SECONDS, Clock, Counts
-from gateway.samples import Place, SampledRecord, Scored
+from gateway.samples import Place, SampledRecord, Scored, place_text
 from gateway.shipment import Shipment
 from gateway.spool import SPARE_BYTES, Entry, Kind
 from tests.evidence import Evidence
@@ -373,6 +373,17 @@ def test_nothing_is_recorded_after_the_end(fleet: Fleet) -> None:
         fleet.batch([True])
     fleet.finish()
     assert len(fleet.evidence.records) == 1
+
+
+def test_what_is_told_of_a_record_outlives_a_crash(fleet: Fleet) -> None:
+    """It stands behind its record, and whoever takes over the spool sends it and closes it all the same."""
+    (place,) = fleet.batch([False])
+    fleet.recorder.unparked([place_text(place)])
+    fleet.crash()
+    fleet.finish()
+    assert fleet.evidence.unparked == [place]
+    assert fleet.evidence.holes == 0
+    assert place in {record.place for record in fleet.evidence.records}
 
 
 def test_a_request_is_known_again_after_a_crash(fleet: Fleet) -> None:

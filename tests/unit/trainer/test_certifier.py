@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +12,16 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.certification import Stage, Standing
-from gateway.samples import ClosingRow, JoinRow, SampledRecord
-from tests.unit.trainer.world import GROUND, MODEL, START, Gateway, World, terms
+from gateway.samples import ClosingRow, JoinRow, SampledRecord, UnparkedRow
+from tests.unit.trainer.world import GROUND, MODEL, SECRET, START, Gateway, World, terms
 from trainer import rows
 from trainer.adjudicate import Share
 from trainer.certificate import advance, begin, error_bound, lifetime_delta, tau
-from trainer.certifier import News, in_force
+from trainer.certifier import News
 from trainer.chain import Chain
-from trainer.rows import EpochRow, LabelRow, LostRow, ProcessRow, RevealRow, Row, WatermarkRow
+from trainer.rows import CertificateRow, EpochRow, LabelRow, LostRow, ProcessRow, RevealRow, Row, WatermarkRow
 from trainer.standing import standing
+from trainer.terms import in_force
 from trainer.verify import Finding, verify
 from trainer.watermark import Counted, evidence
 
@@ -31,6 +34,25 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _world(folder: Path, **changes: object) -> World:
     return World(**{"folder": folder / "chains", "asked": terms(), **changes})  # type: ignore[arg-type] # a test's own words
+
+
+@pytest.fixture(scope="module")
+def proved_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world in which something is proved, for `_again`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.chain.os.fsync", lambda _: None)
+        world = _world(tmp_path_factory.mktemp("proved"))
+        world.run(260)
+    world.kill()
+    return world
+
+
+def _again(world: World, folder: Path) -> World:
+    """Return a world that goes on from where `world` is, as if its certifier had just been started."""
+    mine = deepcopy(world)
+    mine.folder = folder / "chains"
+    shutil.copytree(world.folder, mine.folder)
+    return mine
 
 
 def _verified(world: World) -> Finding:
@@ -69,7 +91,7 @@ def test_from_the_first_request_to_a_certificate(tmp_path: Path) -> None:
     assert told.certificate == world.rule.certificate
     assert told.coverage == pytest.approx(1 - world.rule.tau, abs=0.06)
     assert told.error_bound is not None
-    assert 0.02 < told.error_bound < 0.1
+    assert 0.02 < told.error_bound <= 0.1
     finding = _verified(world)
     assert (finding.agrees, finding.reason) == (True, "")
     assert finding.records == world.sent
@@ -96,16 +118,20 @@ def test_a_tau_of_this_path_is_the_one_of_the_certificate_itself(tmp_path: Path)
     np.testing.assert_allclose(state.peaks, course.state.peaks, atol=1e-9)
     assert world.rule is not None
     assert tau(state, grid, course.row.delta) == world.rule.tau == course.steps[-1].tau
-    assert course.error_bound() == pytest.approx(error_bound(columns, course.steps[-1].tau, course.promise))
+    assert course.error_bound() == pytest.approx(
+        min(
+            0.1, error_bound(columns, course.steps[-1].tau, replace(course.promise, delta=course.row.delta / len(grid)))
+        )
+    ), "for the threshold that these same records chose, among all"
 
 
 @given(data=st.data())
 @pytest.mark.timeout(600)
-@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Before writing, halfway through it, before telling: nothing is doubled, nothing lost, and verify agrees."""
     world = _world(tmp_path_factory.mktemp("world"), seed=data.draw(st.integers(0, 1000)))
-    for _ in range(110):
+    for _ in range(80):
         world.tick()
         match data.draw(st.sampled_from(["step", "step", "step", "idle", "unwritten", "torn", "untold"])):
             case "step":
@@ -215,10 +241,9 @@ def test_what_comes_twice_is_written_once(tmp_path: Path) -> None:
     assert _of(LostRow, world) == []
 
 
-def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
+def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path, proved_world: World) -> None:
     """More errors than promised: no tau at once, a new epoch and process, the old secret out, and then proved again."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     assert world.rule is not None
     assert world.rule.tau is not None
     good, world.risk = world.risk, (0.7,) * 10
@@ -234,9 +259,9 @@ def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
     world.kill()
     assert world.book.alarm == world.rule.alarm, "so it is after a restart"
     world.risk = good
-    world.run(400)
-    assert world.rule.alarm == ""
+    world.run_until(lambda: world.rule is not None and not world.rule.alarm, most=400)
     assert world.rule.tau is not None
+    world.run(61)
     first = _of(EpochRow, world)[0]
     assert isinstance(first, EpochRow)
     assert [row.epoch for row in _of(RevealRow, world) if isinstance(row, RevealRow)] == [first.epoch]
@@ -244,10 +269,9 @@ def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path) -> None:
     assert (finding.agrees, finding.reason) == (True, "")
 
 
-def test_people_who_are_away_are_no_alarm(tmp_path: Path) -> None:
+def test_people_who_are_away_are_no_alarm(tmp_path: Path, proved_world: World) -> None:
     """Labels that never come count against the proof; that the promise is broken they do not say."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     world.silent = True
     world.run(200)
     assert world.rule is not None
@@ -256,10 +280,9 @@ def test_people_who_are_away_are_no_alarm(tmp_path: Path) -> None:
     assert _verified(world).agrees
 
 
-def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path, proved_world: World) -> None:
     """Its predecessor's certificate says nothing of it; back to that one, what was proved of it still stands."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     assert world.rule is not None
     proved = world.rule.tau
     world.asked = terms(version="2")
@@ -268,8 +291,7 @@ def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None
     assert world.rule.tau == proved, "for gateways that have not swapped yet"
     for gateway in world.gateways:
         gateway.version = "2"
-    world.run(300)
-    assert world.rule.version == "2"
+    world.run_until(lambda: world.rule is not None and world.rule.version == "2", most=300)
     assert world.rule.tau is not None
     assert len(_of(ProcessRow, world)) == 2
     world.asked = terms()
@@ -282,13 +304,19 @@ def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path) -> None
     assert [row.version for row in processes] == ["1", "2", "1"], (
         "for the first one counted the other's answers as errors"
     )
+    assert proved is not None
+    world.risk = (0.01,) * 10
+    world.run(150)
+    stale, fresh = world.book.courses[0], world.book.courses[-1]
+    assert stale.stale
+    assert world.rule.certificate == fresh.steps[-1].name
+    assert world.rule.tau < proved, "the old one would have stood still"
     assert _verified(world).agrees
 
 
-def test_another_promise_is_another_process(tmp_path: Path) -> None:
+def test_another_promise_is_another_process(tmp_path: Path, proved_world: World) -> None:
     """A stricter one takes tau back at once; a looser one keeps it until the new process has proved its own."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     assert world.rule is not None
     proved = world.rule.tau
     world.asked = terms(0.3)
@@ -365,10 +393,9 @@ def test_a_gateway_that_was_cut_off_brings_its_seconds_later(tmp_path: Path) -> 
     assert (finding.agrees, finding.records) == (True, world.sent)
 
 
-def test_other_inputs_raise_the_share_of_audits(tmp_path: Path) -> None:
+def test_other_inputs_raise_the_share_of_audits(tmp_path: Path, proved_world: World) -> None:
     """Confidences spread otherwise than when it was proved: more is audited, tau stays."""
-    world = _world(tmp_path)
-    world.run(260)
+    world = _again(proved_world, tmp_path)
     course = in_force(world.book, world.asked, world.now)
     assert course is not None
     assert world.rule is not None
@@ -406,6 +433,121 @@ def test_records_and_labels_that_never_come_are_errors(tmp_path: Path) -> None:
     course = world.book.courses[0]
     assert world.holes > 10
     assert course.errors[0] > 0.02 * course.audits[0]
+
+
+def test_what_other_rules_let_through_proves_nothing(tmp_path: Path) -> None:
+    """While a rule keeps the unsure ones back, a process of before counts every record as an error."""
+    world = _world(tmp_path)
+    world.run(40)
+    course = world.book.courses[0]
+    for gateway in world.gateways:
+        gateway.rules = "only the sure ones"
+    world.risk, before = (0.0,) * 10, course.errors.copy()
+    world.run(100)
+    assert course.row.eligibility == "e"
+    assert (course.stale, course.steps) == (True, [])
+    assert (course.errors - before > 100).all(), "at every threshold"
+    assert world.rule is not None
+    assert world.rule.tau is None
+    assert not _of(CertificateRow, world) or all(
+        row.tau is None for row in _of(CertificateRow, world) if isinstance(row, CertificateRow)
+    )
+    assert _verified(world).agrees
+    assert len(_of(ProcessRow, world)) == 1, "another one waits for scores by its own rules"
+
+
+def test_a_retry_that_is_counted_already_is_not_waited_for(tmp_path: Path) -> None:
+    """At another gateway it is recorded once more, and nobody is asked again."""
+    world = _world(tmp_path, label_seconds=0.4)
+    world.run(40)
+    passed = world.book.passed
+    record = next(row for row in _written(world) if isinstance(row, SampledRecord) and row.second == passed)
+    world.retries.append(record)
+    world.run(30)
+    assert world.retries == []
+    assert world.book.passed > passed + 25
+    assert _verified(world).agrees
+
+
+def test_what_was_never_parked_is_an_error_at_once(tmp_path: Path) -> None:
+    """Nobody waits for its label; a label that is there stands, and no alarm comes of it."""
+    world = _world(tmp_path, label_seconds=0.4)
+    world.run(40)
+    labelled = next(row for row in reversed(_written(world)) if isinstance(row, LabelRow) and row.truth is not None)
+    place = {"second": labelled.second, "gateway": labelled.gateway, "counter": labelled.counter}
+    world.stream.append(rows.encode(UnparkedRow(**place)))  # type: ignore[arg-type] # a place
+    world.silent = world.unparked = True
+    world.run(40)
+    assert world.book.passed > START + 75, "long before the labels' time is over"
+    unparked = [row for row in _of(LabelRow, world) if isinstance(row, LabelRow) and row.second > START + 45]
+    assert len(unparked) > 100
+    assert {(row.truth, row.wrong, row.reviewed) for row in unparked} == {(None, ("1",), False)}
+    assert sum(row == labelled for row in _of(LabelRow, world)) == 1
+    assert not any(b'"unparked"' in link.body for link in Chain(world.folder, MODEL).links())
+    finding = _verified(world)
+    assert (finding.agrees, finding.reason) == (True, "")
+
+
+def test_a_clock_that_is_far_ahead_stops_nobody_else(tmp_path: Path) -> None:
+    """Its gateway is given up, with a word, before its second is anybody's; one that begins so never joins."""
+    world = _world(tmp_path, label_seconds=0.4)
+    world.run(20)
+    world.gateways[0].skew = 86_400
+    world.gateways.append(Gateway(name="c", skew=86_400))
+    said, why = [], "its clock is 86400 seconds ahead, at most 300 are believed"
+    for _ in range(20):
+        world.run(1)
+        said += world.open()[0].notices
+    assert _of(LostRow, world) == [LostRow(gateway="a")]
+    assert [notice for notice in said if "ahead" in notice] == [
+        "a is given up, and its seconds that it did not close count for nothing: " + why,
+        "nothing that c tells counts: " + why,
+    ]
+    assert "c" not in world.book.gateways
+    world.run(200)
+    assert START + 230 < world.book.passed <= world.now + 3
+    assert world.book.newest <= world.now + 3
+    assert world.rule is not None
+    assert world.rule.tau is not None, "the other one's evidence is enough"
+    assert _verified(world).agrees
+
+
+def test_what_a_process_spent_already_is_not_there_for_a_lifetime(tmp_path: Path) -> None:
+    """Asked to share delta over all processes, one that took the whole of it keeps no promise any more."""
+    world = _world(tmp_path)
+    world.run(200)
+    assert world.rule is not None
+    assert world.rule.tau is not None
+    world.asked = terms(lifetime=True)
+    world.run(3)
+    assert world.rule.tau is None
+    world.asked = terms()
+    world.run(3)
+    assert world.rule.tau is not None
+
+
+def test_another_secret_is_another_epoch_and_the_old_one_is_never_told(tmp_path: Path) -> None:
+    """Draws with both would fit neither; what is proved goes on, and the ledger of honest people agrees."""
+    world = _world(tmp_path)
+    world.run(40)
+    world.secret = SECRET[::-1]
+    world.run(5)
+    world.kill()
+    world.run(1)
+    assert any("the secret of the draws" in notice for notice in world.open()[0].notices)
+    world.run(120)
+    first, second = (row.epoch for row in _of(EpochRow, world) if isinstance(row, EpochRow))
+    assert world.rule is not None
+    assert world.rule.epoch == second
+    assert _of(RevealRow, world) == []
+    assert len(_of(ProcessRow, world)) == 1
+    world.ground = replace(GROUND, sla_seconds=90)
+    world.kill()
+    world.run(200)
+    assert [row.epoch for row in _of(RevealRow, world) if isinstance(row, RevealRow)] == [second]
+    finding = _verified(world)
+    assert (finding.agrees, finding.reason) == (True, "")
+    assert first in finding.unrevealed
 
 
 def test_without_a_promise_nothing_begins(tmp_path: Path) -> None:

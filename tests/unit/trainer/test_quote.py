@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,17 @@ def test_what_does_not_fit_is_said() -> None:
     plan = _plan(careless)
     assert plan.quote.audits is None
     assert "train reviewers" in " ".join(plan.problems)
+
+
+def test_more_than_people_manage_before_a_proof_has_a_way_out() -> None:
+    """Where everything would go to them, the own threshold may answer meanwhile; where it does, there is no other."""
+    (asked,) = _plan(reviews_per_hour_max=100.0).problems
+    assert "until there is a certificate about 133 reviews an hour come" in asked
+    assert "--until-proved answer" in asked
+    answers = replace(WORK, blind_before=0.2)
+    assert _plan(answers, reviews_per_hour_max=100.0).problems == ()
+    assert "--until-proved" not in " ".join(_plan(answers, reviews_per_hour_max=50.0).problems)
+    assert "under the certificate" in " ".join(_plan(answers, reviews_per_hour_max=50.0).problems)
 
 
 def test_nothing_is_proved_without_audits() -> None:

@@ -6,6 +6,7 @@ kills, the next certifier begins with what is on the disk, while the streams go 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,15 +17,16 @@ from fallback.answer import Label
 from fallback.deferral import Review, Source
 from gateway.certification import Certification
 from gateway.policy import draw
-from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, epoch_secret, place_text
+from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, UnparkedRow, epoch_secret, place_text
 from trainer import rows
 from trainer.book import Book
 from trainer.certificate import Promise
-from trainer.certifier import Certifier, Ground, News, Terms
+from trainer.certifier import Certifier, Ground, News
 from trainer.chain import Chain, Notes
 from trainer.labels import Told
-from trainer.rows import Row
+from trainer.rows import Arrived
 from trainer.standing import certification
+from trainer.terms import Terms
 
 MODEL = "m"
 SECRET = bytes(range(32))
@@ -56,8 +58,9 @@ class Gateway:
     version: str = "1"
     joined: bool = False
     dead: bool = False
+    rules: str = ""
     cut_off: bool = False
-    spool: list[Row] = field(default_factory=list)
+    spool: list[Arrived] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,9 +84,12 @@ class World:
     answered: int = 0
     answered_wrong: int = 0
     silent: bool = False
+    unparked: bool = False
     hole_share: float = 0.0
     never_share: float = 0.0
     holes: int = 0
+    secret: bytes = SECRET
+    retries: list[SampledRecord] = field(default_factory=list)
     certifier: Certifier | None = None
     chain: Chain | None = None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
@@ -96,6 +102,14 @@ class World:
         for _ in range(seconds):
             self.tick()
             self.step()
+
+    def run_until(self, condition: Callable[[], bool], *, most: int) -> None:
+        """Let time pass until `condition` holds; raises AssertionError where it does not within `most` seconds."""
+        for _ in range(most):
+            if condition():
+                return
+            self.run(1)
+        raise AssertionError(f"not within {most} seconds")
 
     def tick(self) -> None:
         """Let a second pass at the gateways and among the people."""
@@ -118,7 +132,7 @@ class World:
             self.chain.open(book.take)
             self.certifier = Certifier(
                 book=book,
-                secret=SECRET,
+                secret=self.secret,
                 ground=self.ground,
                 read_row=self.chain.notes.ledger_row,
                 agreed=self.chain.notes.agreed,
@@ -130,8 +144,8 @@ class World:
         """Do what `trainer.certify` does in a step; without `write` or `tell` the process is killed before that."""
         certifier, chain = self.open()
         cursor = int(chain.notes.arrivals)
-        arrived = [rows.decode(body) for body in self.stream[cursor:]]
-        told = [each for each in self.ledger if each.row > certifier.read_row]
+        arrived = [rows.arrived(body) for body in self.stream[cursor:]]
+        told = self.ledger[certifier.read_row :]
         links = certifier.step(News(now=self.now, reached=self.now - 2, arrived=arrived, told=told), self.asked)
         certifier.read_row = len(self.ledger)
         notes = Notes(
@@ -176,6 +190,11 @@ class World:
                 answered += automatic
                 self.answered += automatic
                 self.answered_wrong += automatic and wrong
+        while self.retries:
+            gateway.counter += 1
+            again = {"second": second, "gateway": gateway.name, "counter": gateway.counter}
+            gateway.spool.append(msgspec.structs.replace(self.retries.pop(), **again))
+            sampled, self.sent = sampled + 1, self.sent + 1
         histogram = np.bincount((confidences * 20).astype(int), minlength=20)
         gateway.spool.append(
             ClosingRow(
@@ -201,13 +220,20 @@ class World:
         share = max(self.asked.audit_share, rule.share)
         key = f"client/{gateway.name}/{second}/{gateway.counter}/{self.rng.integers(1 << 30)}"
         number = draw(
-            epoch_secret(SECRET, model=MODEL, epoch=rule.epoch), model=MODEL, epoch=rule.epoch, request_key=key
+            epoch_secret(self.secret, model=MODEL, epoch=rule.epoch), model=MODEL, epoch=rule.epoch, request_key=key
         )
         q = share if automatic else 1.0
         if number >= q:
             return False
         gateway.counter += 1
-        scored = Scored(version=gateway.version, scorer="margin", confidence=confidence, prediction=TRUE, eligible=True)
+        scored = Scored(
+            version=gateway.version,
+            scorer="margin",
+            confidence=confidence,
+            prediction=TRUE,
+            eligible=True,
+            eligibility=gateway.rules or self.asked.eligibility,
+        )
         record = SampledRecord(
             second=second,
             gateway=gateway.name,
@@ -226,6 +252,8 @@ class World:
             return True
         gateway.spool.append(record)
         self.sent += 1
+        if self.silent and self.unparked:
+            gateway.spool.append(UnparkedRow(second=second, gateway=gateway.name, counter=gateway.counter))
         if not self.silent and self.rng.random() >= self.never_share:
             # Errors take people longer.
             wait = self.rng.exponential(self.label_seconds) * (5 if wrong else 1)

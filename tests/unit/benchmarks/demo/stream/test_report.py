@@ -8,6 +8,8 @@ from benchmarks.demo.counts import Tally
 from benchmarks.demo.journal import Failed, Replied, Reviewed
 from benchmarks.demo.stream import people, report, scores
 from benchmarks.demo.stream.run import OPEN_MAX, pace
+from gateway.samples import ClosingRow
+from trainer.rows import CertificateRow, Row
 
 FOUND = scores.make(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.55, 0.45]]), np.array([0, 1, 0, 1]))
 ROWS = np.array([0, 3, 1, 3, 2])
@@ -83,6 +85,28 @@ def test_a_threshold_is_judged_by_the_whole_file_once() -> None:
     assert (made.violations(0.3), made.violations(0.2)) == (0, 1)
 
 
+def test_every_threshold_of_the_ledger_is_judged() -> None:
+    """Also one that another took the place of in the same second, which nobody who asks now and then would see."""
+
+    def closing(second: int) -> ClosingRow:
+        return ClosingRow(second=second, gateway="a", eligible=10, answered=0, sampled=0, histogram=())
+
+    def certificate(process: str, tau: float | None) -> CertificateRow:
+        return CertificateRow(epoch=process, version="1", segment="", log_peaks=(), log_evidence=(), tau=tau)
+
+    first: list[Row] = [
+        closing(1),
+        certificate("p", None),
+        certificate("p", 0.5),
+        certificate("p", 0.05),
+        certificate("p", 0.05),
+    ]
+    made = report.proved([*first, closing(2), certificate("q", 0.5), certificate("p", 0.5)], FOUND)
+    found = [(proof.certificate, proof.tau, proof.requests) for proof in made.all]
+    assert found == [("p.1", 0.5, 10), ("p.2", 0.05, 10), ("q.1", 0.5, 20), ("p.3", 0.5, 20)]
+    assert made.violations(0.2) == 1
+
+
 def test_a_good_run_keeps_every_promise() -> None:
     """And each that is broken is named."""
     assert judge(tally()) == []
@@ -92,7 +116,7 @@ def test_a_good_run_keeps_every_promise() -> None:
     assert judge(tally(), left_open=1) == ["deferrals and audits left open in the queue"]
     assert judge(tally(replied(4, "0")), requests=6) == ["answers that name no certificate"]
     strange = replied(4, "0", certificate="c3")
-    assert judge(tally(strange), requests=6) == ["certificates in replies that GetCertificate never told"]
+    assert judge(tally(strange), requests=6) == ["certificates in replies that the ledger does not have"]
     assert judge(tally(), verified=False) == ["`demur verify` agrees"]
     wrong = [replied(1, "0", certificate="c1") for _ in range(50)]
     assert judge(tally(*wrong), requests=55) == ["error among answers under a certificate"]
