@@ -9,7 +9,7 @@ from fallback import presence
 from fallback.config import Config
 from gateway.server import Gateway
 from tests import live_gateway
-from tests.integration.trainer.test_commands import demur
+from tests.commands import demur_here as demur
 from trainer.retrain import client
 
 KNOWN = (

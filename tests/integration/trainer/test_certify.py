@@ -1,4 +1,7 @@
-"""The certifier in the running system: a real server, a real queue, `demur train --watch` as it is started."""
+"""The certifier in the running system: a real server, a real queue, and what `demur train --watch` runs.
+
+Where it is killed it is a process, forked from one that has everything imported: that takes longer than the test.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -30,8 +34,8 @@ from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stag
 from gateway.policy import Policy, draw
 from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, epoch_secret, place_text
 from gateway.watch import MODELS, POLICIES
-from tests.integration.trainer.test_commands import demur
-from trainer import chain, digits, first, rows
+from tests.commands import demur_here as demur
+from trainer import chain, digits, first, loop, rows
 from trainer.chain import Chain
 from trainer.retrain import Rooms
 from trainer.rows import LabelRow
@@ -47,7 +51,7 @@ backoff_seconds_max = 0.5
 
 @dataclass(slots=True, kw_only=True)
 class Gateway:
-    """What a gateway does, as its rows and parkings show it; its clock runs fast, which is nothing that is forbidden."""
+    """What a gateway does, as its rows and parkings show it; its clock runs fast, which is allowed."""
 
     config: Config
     queue: Queue
@@ -185,15 +189,71 @@ async def gateway(config: Config, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @asynccontextmanager
-async def watching() -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the real `demur train --watch`; whatever is left of it is killed."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "gateway.cli", "train", "--watch")
+async def watching(config: Config) -> AsyncIterator[None]:
+    """Run what `demur train --watch` does, in this process."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(loop.watch(config, stop, ready=lambda: None))
     try:
-        yield process
+        yield
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        stop.set()
+        await task
+
+
+FORKS = """
+import os, sys
+from gateway import cli
+import trainer.commands, trainer.loop
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.argv = ["demur", "train", "--watch"]
+        cli.main()
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Watchers:
+    """Starts the real `demur train --watch`, one at a time."""
+
+    mother: asyncio.subprocess.Process
+    process: int = 0
+
+    async def start(self) -> None:
+        """Start one."""
+        assert self.mother.stdin is not None
+        self.mother.stdin.write(b"another\n")
+        await self.mother.stdin.drain()
+        self.process = await self._number()
+
+    async def kill(self) -> None:
+        """Kill it, and wait until it is gone."""
+        process, self.process = self.process, 0
+        os.kill(process, signal.SIGKILL)
+        assert await self._number() == signal.SIGKILL
+
+    async def _number(self) -> int:
+        assert self.mother.stdout is not None
+        return int(await self.mother.stdout.readline())
+
+
+@pytest.fixture
+async def watchers(gateway: Gateway) -> AsyncIterator[Watchers]:
+    """The process that they are forked from."""
+    assert gateway.config.data_folder
+    mother = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FORKS, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    started = Watchers(mother=mother)
+    yield started
+    if started.process:
+        await started.kill()
+    assert mother.stdin is not None
+    mother.stdin.close()
+    await mother.wait()
 
 
 async def _ruled(gateway: Gateway) -> None:
@@ -210,16 +270,16 @@ async def _settled(gateway: Gateway) -> None:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(120)
 async def test_requests_and_what_people_say_of_them_become_a_certificate(gateway: Gateway) -> None:
     """Everything goes to people, until a threshold is proved; `demur verify` computes the same from the data folder."""
     folder = gateway.config.data_folder / chain.FOLDER
-    async with watching():
+    async with watching(gateway.config):
         await _ruled(gateway)
         await gateway.join()
-        for _ in range(60):
-            await gateway.serve()
-            await asyncio.sleep(0.05)
+        for _ in range(40):
+            await gateway.serve(18)
+            await asyncio.sleep(0.02)
         await _settled(gateway)
         rule, standing = await gateway.rule(), await gateway.standing()
     assert rule is not None
@@ -256,34 +316,37 @@ async def _tampered(gateway: Gateway, folder: Path) -> None:
     code, said = await demur("verify", "digits")
     assert code == 1
     assert f"digits: row {place} differs" in said
-    async with watching():
+    async with watching(gateway.config):
         while not (rule := await gateway.rule()) or not rule.alarm:  # noqa: ASYNC110 - the document tells nobody
             await asyncio.sleep(0.1)
     assert rule.tau is None
     assert f"row {place}" in rule.alarm
 
 
-@pytest.mark.timeout(240)
-async def test_killed_again_and_again_it_loses_nothing_and_doubles_nothing(gateway: Gateway) -> None:
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in (folder / MODEL).glob("*.rows"))
+
+
+@pytest.mark.timeout(120)
+async def test_killed_again_and_again_it_loses_nothing_and_doubles_nothing(
+    gateway: Gateway, watchers: Watchers
+) -> None:
     """`kill -9` while rows and outcomes come; each is in the chain once, and verify agrees."""
     folder = gateway.config.data_folder / chain.FOLDER
-    joined = False
     for round_ in range(4):
-        async with watching() as process:
-            await _ruled(gateway)
-            if not joined:
-                await gateway.join()
-                joined = True
-            rows_before = (await gateway.standing() or Standing(stage=Stage.OFF, alpha=0, delta=0)).digest
-            for _ in range(6):
-                await gateway.serve()
-            while (await gateway.standing() or Standing(stage=Stage.OFF, alpha=0, delta=0)).digest == rows_before:  # noqa: ASYNC110 - the document tells nobody
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(gateway.people.random() * 0.1)
-            os.kill(process.pid, signal.SIGKILL)
-            assert await process.wait() == -signal.SIGKILL, round_
+        await watchers.start()
+        await _ruled(gateway)
+        if not round_:
+            await gateway.join()
+        before = _size(folder)
+        for _ in range(4):
             await gateway.serve()
-    async with watching():
+        while _size(folder) == before:  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(gateway.people.random() * 0.1)
+        await watchers.kill()
+        await gateway.serve()
+    async with watching(gateway.config):
         await gateway.serve()
         await _settled(gateway)
     code, said = await demur("verify")
