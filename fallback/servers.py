@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import PipelineCommand
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
     Sentinel,
+    SentinelConnectionPool,
     SentinelManagedConnection,
     SentinelManagedSSLConnection,
 )
@@ -36,6 +37,7 @@ SENTINEL_PASSWORD: Final = "DEMUR_SENTINEL_PASSWORD"  # noqa: S105 - the name of
 # Makes sure that WAIT has something to wait for: after a repeat that only read what an earlier call wrote, on another
 # connection, it would return at once. Allowed out of memory, as the scripts are that it follows.
 _MARK: Final = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], '', 'PX', 60000)"
+_NO_BOUND: Final = nullcontext()
 _SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
 
 
@@ -78,9 +80,7 @@ def client(settings: RedisSettings, url: str) -> Client:
     if bool(settings.sentinels) != bool(settings.sentinel_service):
         raise ConfigError("redis.sentinel_service: expected together with redis.sentinels, got only one of them")
     shared = {
-        # Ours too: `room` bounds how many calls are under way, and each has one connection (a pipeline of a cluster's
-        # client, one to each node). A pool that lets callers wait costs more than the rest of a call.
-        "max_connections": 2**31,
+        "max_connections": settings.connections_max,
         "socket_connect_timeout": settings.connect_timeout_seconds,
         # Ours, in `Connection.attempt`: redis-py's may swallow a cancellation before Python 3.12 (asyncio.wait_for).
         "socket_timeout": None,
@@ -89,19 +89,23 @@ def client(settings: RedisSettings, url: str) -> Client:
     }
     try:
         if settings.sentinels:
-            return _Single(*_watched(settings, url, shared), calls_max=settings.connections_max)
+            return _Single(*_watched(settings, url, shared))
         if settings.cluster:
             return _Cluster(_nodes(url, shared), settings.connections_max)
-        pool = ConnectionPool.from_url(url, **shared)
+        pool = BlockingConnectionPool.from_url(url, timeout=settings.command_timeout_seconds, **shared)
     except (ValueError, exceptions.RedisClusterException) as error:
         raise ConfigError(f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}") from error
     pool.connection_class = _packing(pool.connection_class)
-    return _Single(Redis(connection_pool=pool), calls_max=settings.connections_max)
+    return _Single(Redis(connection_pool=pool))
 
 
 def _packing(connection: type) -> Any:
     """Return a class of connections that packs commands as ours do."""
     return type(connection.__name__, (Packing, connection), {})
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Who finds all connections in use waits for one, as with one server."""
 
 
 def _watched(settings: RedisSettings, url: str, shared: dict[str, Any]) -> tuple[Redis, Sentinel]:
@@ -128,7 +132,9 @@ def _watched(settings: RedisSettings, url: str, shared: dict[str, Any]) -> tuple
     )
     redis = sentinel.master_for(
         settings.sentinel_service,
+        connection_pool_class=_SentinelPool,
         connection_class=_packing(SentinelManagedSSLConnection if secure else SentinelManagedConnection),
+        timeout=settings.command_timeout_seconds,
         **{**given, **shared},
     )
     return redis, sentinel
@@ -144,16 +150,16 @@ def _address(text: str) -> tuple[str, int]:
 def _nodes(url: str, shared: dict[str, Any]) -> RedisCluster:
     if urlsplit(url).scheme not in {"redis", "rediss"}:
         raise ConfigError("DEMUR_REDIS_URL or redis.url: expected redis:// or rediss:// with redis.cluster")
-    return RedisCluster.from_url(url, **shared)
+    # A pipeline may need a connection to each node; `room` bounds how many calls are under way.
+    return RedisCluster.from_url(url, **{**shared, "max_connections": 2**31})
 
 
 class _Single:
     """One server: the one at the address, or the one that Sentinels say is the primary now."""
 
-    def __init__(self, redis: Redis, sentinel: Sentinel | None = None, *, calls_max: int) -> None:
+    def __init__(self, redis: Redis, sentinel: Sentinel | None = None) -> None:
         self.redis: Any = redis
         self._sentinel = sentinel
-        self._room = asyncio.Semaphore(calls_max)
 
     async def close(self) -> None:
         await self.redis.aclose()
@@ -162,7 +168,7 @@ class _Single:
             await self._sentinel.aclose()
 
     async def refresh(self) -> None:
-        """Do nothing: a new connection asks the Sentinels."""
+        """Do nothing: a new connection asks the Sentinels, and the pool bounds the rest."""
 
     async def primaries(self) -> list[dict[str, Any]]:
         return [{}]
@@ -171,7 +177,7 @@ class _Single:
         return {}
 
     def room(self) -> AbstractAsyncContextManager[None]:
-        return self._room
+        return _NO_BOUND
 
     def head(self, sha1: str, names: Sequence[str]) -> Sequence[Word]:
         return (script_head(sha1, tuple(names)),)
