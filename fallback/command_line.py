@@ -93,8 +93,10 @@ def _running(config: Config) -> str:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run one command to its end; Ctrl-C ends it without a trace."""
+    from fallback.ending import until_cancelled
+
     try:
-        asyncio.run(work)
+        asyncio.run(until_cancelled(work))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -11,13 +11,14 @@ import asyncio
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Protocol
 
 import structlog
 
 from fallback.deferral import Parking
+from fallback.ending import end_all
 from fallback.errors import ConflictError, DemurError, FullError, OverdueError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
@@ -33,8 +34,6 @@ from gateway.verdict import Verdict
 
 _FULL_RETRY_SECONDS: Final = 1.0
 _LOOP_SECONDS: Final = 10.0
-_CANCEL_SECONDS: Final = 0.2
-_CANCELS_MAX: Final = 25
 
 RedisAway = Literal["refuse", "answer_unreviewed"]
 log = structlog.get_logger(__name__)
@@ -94,18 +93,6 @@ class SlowLoop:
             await asyncio.wait(self._tasks, timeout=grace_seconds)
         await last()
         await end_all(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
-
-
-async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel `tasks` until they have ended; redis-py may swallow a cancellation."""
-    left = set(tasks)
-    for _ in range(_CANCELS_MAX):
-        if not left:
-            return
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS)
-    log.error("tasks did not end", tasks=[str(task.get_coro()) for task in left])
 
 
 class Asker(Protocol):

@@ -19,6 +19,7 @@ from fallback import presence
 from fallback.arrivals import Arrivals
 from fallback.config import Config, FallbackSettings
 from fallback.documents import Documents
+from fallback.ending import end_all
 from fallback.errors import UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
@@ -28,7 +29,7 @@ from gateway.aio import AioTransport, files_of
 from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
-from gateway.deferring import Deferring, SlowLoop, end_all
+from gateway.deferring import Deferring, SlowLoop
 from gateway.hold_off import HoldOff
 from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage

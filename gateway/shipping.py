@@ -18,10 +18,10 @@ import structlog
 
 from fallback.arrivals import Arrivals
 from fallback.deferral import Parking
+from fallback.ending import end_all
 from fallback.errors import DemurError, FullError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.adoption import adopt
-from gateway.deferring import end_all
 from gateway.hold_off import HoldOff
 from gateway.internal import told
 from gateway.metrics import Metrics

@@ -274,7 +274,7 @@ class FaultyMachine(Machine):
     def something_is_going_to_happen(self, seed: int) -> None:
         """To about every second call from here on; there is enough to do that most calls find something."""
         for number in range(PARKED_FIRST):
-            self.park(key="", digest="x", priority=0, tier="", excluded=(), escalates=number % 2 == 0)
+            self.park(key="", digest="x", priority=0, tier="", excluded=(), escalates=number % 2 == 0, opinion=None)
         # One number: a list of faults, drawn, would leave less room for steps.
         self.faulty.dice, self.faulty.kills = random.Random(seed), 0
 

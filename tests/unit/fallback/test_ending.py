@@ -1,0 +1,43 @@
+"""Ending tasks that do not want to."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fallback.ending import until_cancelled
+
+
+async def test_work_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
+    """As a library's call may; one Ctrl-C is enough."""
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+
+    task = asyncio.create_task(until_cancelled(stubborn()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert swallowed == 3
+
+
+async def test_what_work_raises_comes_through() -> None:
+    """And what it does is done."""
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("as it was")
+
+    with pytest.raises(LookupError, match="as it was"):
+        await until_cancelled(failing())
