@@ -162,11 +162,14 @@ async def test_watch_prints_outcomes_as_they_come(config: Config, settle: Any) -
     """From the oldest on, one JSON line each; Ctrl-C ends it without a traceback."""
     assert config
     first = await settle("1")
+    # Where the tests themselves run in the background Ctrl-C is ignored, and whoever they start would ignore it too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "queue", "watch", "digits", "--from-start", "--json"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    signal.signal(signal.SIGINT, before)
     assert child.stdout is not None
     try:
         seen = [json.loads(await child.stdout.readline())]
