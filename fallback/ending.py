@@ -33,5 +33,7 @@ async def until_cancelled(work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wait({task})
     except asyncio.CancelledError:
         await end_all([task])
+        if task.done() and not task.cancelled():
+            task.exception()  # seen: what breaks while it is ended is nobody's news, and would be shown as a trace
         raise
     await task

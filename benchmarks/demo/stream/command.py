@@ -100,18 +100,6 @@ def run(wish: Wish) -> bool:
         left_open=stream.open,
         verified=verified,
     )
-    facts = {
-        "alpha": wish.alpha,
-        "delta": wish.delta,
-        "audit_share": wish.audit_share,
-        "error_rate": wish.error_rate,
-        "people": wish.people,
-        "rows": len(found.labels),
-        "accuracy": round(1 - float(found.wrong.mean()), report.PLACES),
-        "seed": wish.seed,
-        "seconds": round(time.monotonic() - start, 1),
-        "machine": machine.describe(),
-    }
     summary = report.summary(
         stream.tally,
         served,
@@ -120,7 +108,7 @@ def run(wish: Wish) -> bool:
         checks,
         alpha=wish.alpha,
         oracle=found.oracle(wish.alpha),
-        facts=facts,
+        facts=_facts(wish, found, time.monotonic() - start),
     )
     console.print(report.render(summary, stream.proofs.all, checks))
     for entry in demo_report.complaints(stream.tally):
@@ -128,6 +116,22 @@ def run(wish: Wish) -> bool:
     if wish.as_json:
         print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
     return all(check.ok for check in checks)
+
+
+def _facts(wish: Wish, found: scores.Scores, seconds: float) -> dict[str, object]:
+    """Return what the run was made of, for the summary."""
+    return {
+        "alpha": wish.alpha,
+        "delta": wish.delta,
+        "audit_share": wish.audit_share,
+        "error_rate": wish.error_rate,
+        "people": wish.people,
+        "rows": len(found.labels),
+        "accuracy": round(1 - float(found.wrong.mean()), report.PLACES),
+        "seed": wish.seed,
+        "seconds": round(seconds, 1),
+        "machine": machine.describe(),
+    }
 
 
 def _verify(config: Path, console: Console) -> bool:

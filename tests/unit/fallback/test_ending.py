@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -41,3 +42,28 @@ async def test_what_work_raises_comes_through() -> None:
 
     with pytest.raises(LookupError, match="as it was"):
         await until_cancelled(failing())
+
+
+async def test_what_breaks_while_it_is_ended_is_not_shown() -> None:
+    """Ctrl-C ends a command without a trace, also where a library makes an error of the cancellation."""
+    shown: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: shown.append(context))
+
+    async def breaking() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise LookupError("broken by it") from None
+
+    async def interrupted() -> None:
+        task = asyncio.create_task(until_cancelled(breaking()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    # By then nothing holds the task any more that broke.
+    await interrupted()
+    gc.collect()
+    assert shown == []
