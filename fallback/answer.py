@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
@@ -124,8 +125,8 @@ def check_task(task: Task) -> None:
     if len(names) > LABELS_MAX:
         raise InvalidError(f"task.labels: expected at most {LABELS_MAX} labels, got {len(names)}")
     for field, values in (("labels", names), ("keys", keys)):
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
+        if len(set(values)) < len(values):
+            twice = sorted(value for value, count in Counter(values).items() if count > 1)
             raise InvalidError(f"task.{field}: expected each once, got {twice[0]!r} more than once")
     long = [key for key in keys if len(key) != 1 or key == "?"]
     if long:

@@ -143,7 +143,7 @@ def watch(
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
-    """Print outcomes as they come, until Ctrl-C. Reads the queue's server itself, as cancel, dead and redeliver do."""
+    """Print outcomes as they come, until Ctrl-C. Reads the queue's server itself, as cancel does."""
     from fallback import screen
 
     async def work() -> None:
@@ -167,49 +167,6 @@ def cancel(name: DeferralName, *, config: ConfigFile = None, data: Data = None) 
         async with OpenQueue(config, data) as found:
             cancelled = await found.cancel(name, request_id=uuid4().hex)
         say(f"{cancelled.name} is cancelled")
-
-    run(work())
-
-
-@queue.command(epilog="Example: demur queue dead digits")
-def dead(name: QueueName, *, json: AsJson = False, config: ConfigFile = None, data: Data = None) -> None:
-    """List the callbacks that were given up, the oldest first, with the reason of the last failure."""
-    from fallback import screen
-
-    async def work() -> None:
-        async with OpenQueue(config, data) as found:
-            screen.dead_letters(await found.dead_letters(name), json=json)
-
-    run(work())
-
-
-@queue.command(epilog="Example: demur queue redeliver digits --all")
-def redeliver(
-    name: QueueName,
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Ids as `demur queue dead` shows them.")
-    ] = None,
-    *,
-    every: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
-    config: ConfigFile = None,
-    data: Data = None,
-) -> None:
-    """Have callbacks that were given up told again, from now on as if for the first time."""
-    from fallback.errors import InvalidError, NotFoundError
-
-    if bool(ids) == every:
-        raise InvalidError("redeliver: expected ids, or --all, got " + ("both" if ids else "neither"))
-
-    async def work() -> None:
-        count = 0
-        async with OpenQueue(config, data) as found:
-            if not every:
-                count = await found.redeliver(name, ids or [])
-            else:
-                count = await found.redeliver_all(name)
-        if ids and not count:
-            raise NotFoundError(f"{', '.join(ids)}: not given up; those that were: demur queue dead {name}")
-        say(f"{count} of {name} will be told again")
 
     run(work())
 

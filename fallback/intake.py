@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from fallback import keys, records
+from fallback.answer import Task, check_task
 from fallback.blobs import FOLDER, REDIS, Reference
 from fallback.config import QueueSettings
 from fallback.connection import Argument, Reply, script
@@ -49,7 +50,10 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
 async def park(store: Store, parkings: Sequence[Parking], limits: Limits | None = None) -> list[Parked | DemurError]:
     """Accept requests in one pipeline; a verdict for each: durably parked, or why not."""
     limits = limits or Limits(store)
-    refusals = [_judge(store, parking) for parking in parkings]
+    # One object stands for a task in all requests of a model: by its identity it is judged once.
+    distinct = {id(parking.task): parking.task for parking in parkings}
+    tasks = {one: _judge_task(task) for one, task in distinct.items()}
+    refusals = [tasks[id(parking.task)] or _judge(store, parking) for parking in parkings]
     try:
         unknown = await limits.unknown(
             {parking.queue for parking, no in zip(parkings, refusals, strict=True) if not no}
@@ -61,6 +65,14 @@ async def park(store: Store, parkings: Sequence[Parking], limits: Limits | None 
     ready = [parking for parking, refusal in zip(parkings, refusals, strict=True) if refusal is None]
     sent = iter(await _send_all(store, limits, ready) if ready else [])
     return [next(sent) if refusal is None else refusal for refusal in refusals]
+
+
+def _judge_task(task: Task) -> DemurError | None:
+    try:
+        check_task(task)
+    except InvalidError as error:
+        return error
+    return None
 
 
 def _judge(store: Store, parking: Parking) -> DemurError | None:

@@ -21,6 +21,8 @@ from fallback.settling import close_over, conclude, expire, retention_ms
 from fallback.store import Store, accepted
 
 BATCH: Final = 128
+# Leases that one run lapses: whoever leases meanwhile waits for it.
+LAPSE_BATCH: Final = 32
 # A round ends even where work comes in as fast as it is done.
 BATCHES_MAX: Final = 64
 CLOSING: Final = "close undo windows"
@@ -68,7 +70,7 @@ async def sweep_all(store: Store) -> Reaped:
 
 async def sweep(store: Store, queue: str) -> Reaped:
     """Do one round in one queue. One deferral that cannot be read does not keep the others waiting."""
-    lapsed = await _batches(store, "lapse", queue, BATCH)
+    lapsed = await _batches(store, "lapse", queue, LAPSE_BATCH)
     finished = await _each(queue, await _members(store, queue, "full"), lambda one: _finish(store, queue, one))
     now_ms = await store.clock(queue) * MS
     due = await _members(store, queue, "settling", until_ms=now_ms)
@@ -129,12 +131,12 @@ async def close_windows(store: Store, queues: Sequence[str]) -> tuple[int, float
     return closed, min(nearest, default=None)
 
 
-async def _batches(store: Store, event: str, queue: str, *arguments: int) -> int:
+async def _batches(store: Store, event: str, queue: str, batch: int, *arguments: int) -> int:
     total = 0
-    for _ in range(BATCHES_MAX):
-        (count,) = accepted(await store.run(event, queue, *arguments), queue)
+    for _ in range(BATCH * BATCHES_MAX // batch):
+        (count,) = accepted(await store.run(event, queue, batch, *arguments), queue)
         total += count
-        if count < BATCH:
+        if count < batch:
             break
     return total
 

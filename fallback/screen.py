@@ -16,7 +16,6 @@ from rich.text import Text
 from fallback.answer import Answer, Boxes, CantTell, Json, Label, Labels, Number
 from fallback.client import ReviewQueue
 from fallback.deferral import Deferral
-from fallback.queue import Delivery
 from fallback.telling import CallbackEntry
 from fallback.telling_wire import entry_to_wire
 from fallback.wire import deferral_to_wire
@@ -101,17 +100,6 @@ def outcome(found: Deferral, *, json: bool) -> None:
     return Console(soft_wrap=True).print(text, markup=False, highlight=False)
 
 
-def dead_letters(found: Sequence[Delivery], *, json: bool) -> None:
-    """Show what nobody took."""
-    if json:
-        return _lines([_letter(delivery) for delivery in found])
-    table = _table("id", "type", "to", "attempts", "last failure")
-    for delivery in found:
-        to = delivery.callback.webhook_url or delivery.callback.grpc_target
-        table.add_row(Text(delivery.id), delivery.type, Text(to), str(delivery.attempt), Text(_safe(delivery.reason)))
-    return _print(table, len(found), "every callback was taken, or is still being tried")
-
-
 def callbacks(found: Sequence[CallbackEntry], *, json: bool, empty: str) -> None:
     """Show callbacks, one a line."""
     if json:
@@ -155,17 +143,6 @@ def _callback(entry: CallbackEntry) -> object:
     return MessageToDict(
         entry_to_wire(entry), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-
-
-def _letter(delivery: Delivery) -> dict[str, object]:
-    return {
-        "id": delivery.id,
-        "type": delivery.type,
-        "deferral": delivery.deferral.name,
-        "to": delivery.callback.webhook_url or delivery.callback.grpc_target,
-        "attempts": delivery.attempt,
-        "reason": delivery.reason,
-    }
 
 
 def _plain(found: Deferral) -> dict[str, object]:

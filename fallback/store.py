@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ from fallback.troubles import Troubles
 
 REQUEST_ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 256
+# Queues that an error names.
+NAMED_MAX: Final = 10
 TASKS_CACHED_MAX: Final = 1_024
 HELD_CACHED_MAX: Final = 1_024
 # Records that one run of a script reads at most: others are served between two runs.
@@ -138,6 +141,17 @@ class Store:
     async def queues(self) -> list[str]:
         """Return every queue's name, sorted: those configured and those that something was ever parked in."""
         return self.named(await self.connection.attempt(lambda: self.connection.redis.smembers(keys.QUEUES)))
+
+    async def expect_queue(self, queue: str) -> None:
+        """Raise NotFoundError for a queue that is not configured and that nothing was ever parked in."""
+        if queue in self.config.queue_names():
+            return
+        redis = self.connection.redis
+        if not await self.connection.attempt(lambda: redis.sismember(keys.QUEUES, queue)):
+            known = await self.queues()
+            near = difflib.get_close_matches(queue, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known[:NAMED_MAX]) or 'none'}"
+            raise NotFoundError(f"queue: nothing was ever parked in {queue!r}{hint}")
 
     def named(self, members: Iterable[bytes]) -> list[str]:
         """Return the names of queues, sorted: those configured and `members`, what the server knows."""

@@ -186,20 +186,43 @@ local function free_slot(id, key, slot, why)
   call('ZREM', K.holds, hold(call('HGET', key, field .. '.holder'), id))
 end
 
--- Lapses up to `limit` leases whose time is over: HELD -> FREE.
+-- Lapses up to `limit` leases whose time is over: HELD -> FREE. What costs is the call: of deferrals with one slot, nearly
+-- all, each index is written once for all of them.
 local function lapse(time, limit)
   local over = call('ZRANGE', K.leases, '-inf', text(time), 'BYSCORE', 'LIMIT', 0, limit)
+  local held, alone, waiting, woken = { K.holds }, { K.held }, {}, nil
   for _, member in ipairs(over) do
     local cut = string.find(member, ':', 1, true)
-    local id = string.sub(member, 1, cut - 1)
-    if call('HEXISTS', record(id), 'slots') == 1 then
-      free_slot(id, record(id), string.sub(member, cut + 1), 'lapsed')
-      place(id, record(id))
-      wake(id)
-    else
-      -- Without its record there is nothing to free; left here it would stop all who come after it.
-      call('ZREM', K.leases, member)
+    local id, slot = string.sub(member, 1, cut - 1), string.sub(member, cut + 1)
+    local key, field = record(id), 's' .. slot
+    local slots, tier, order, holder = unpack(call('HMGET', key, 'slots', 'tier', 'order', field .. '.holder'))
+    -- Without its record, or enough of it, there is nothing to free; left here it would stop all who come after it.
+    if slots and order and holder then
+      woken = id
+      if slots == '1' then
+        call('HSET', key, field .. '.state', 'free', field .. '.last', 'lapsed')
+        held[#held + 1], alone[#alone + 1] = hold(holder, id), id
+        local index = FREE[tier]
+        local members = waiting[index] or { index }
+        waiting[index], members[#members + 1], members[#members + 2] = members, order, id
+      else
+        free_slot(id, key, slot, 'lapsed')
+        place(id, key)
+      end
     end
+  end
+  if #alone > 1 then
+    call('ZREM', unpack(held))
+    call('ZREM', unpack(alone))
+  end
+  for _, members in pairs(waiting) do
+    call('ZADD', unpack(members))
+  end
+  if woken then
+    wake(woken)
+  end
+  if #over > 0 then
+    call('ZREM', K.leases, unpack(over))
   end
   return #over
 end

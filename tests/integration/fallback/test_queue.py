@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from fallback import keys, token
-from fallback.answer import Answer, CantTell, Identity, Label, Number
+from fallback.answer import Answer, CantTell, Identity, Label, Number, Task
 from fallback.deferral import Deferral, OnExpiry, Parking, Prediction, Source, State
 from fallback.errors import (
     ConflictError,
@@ -81,6 +81,14 @@ async def test_the_same_key_of_another_client_is_another_request(queue: Queue, p
     """Idempotency keys belong to their client."""
     ours = await _park(queue, parking(idempotency_key="order 7"))
     assert await _park(queue, parking(idempotency_key="order 7", client="bank")) != ours
+
+
+async def test_a_task_that_nobody_could_answer_is_refused_alone(queue: Queue, parking: MakeParking) -> None:
+    """Whatever comes with it is parked, requests that share another task too."""
+    bad = Task(question=" ")
+    verdicts = await queue.park([parking(task=bad), parking(), parking(task=bad), parking()])
+    assert [type(verdict) for verdict in verdicts] == [InvalidError, Parked, InvalidError, Parked]
+    assert "task.question: expected a question" in str(verdicts[0])
 
 
 async def test_the_same_key_with_another_input_is_refused(queue: Queue, parking: MakeParking) -> None:

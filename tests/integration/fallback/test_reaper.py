@@ -39,6 +39,26 @@ async def test_overdue_leases_lapse(open_queue: OpenQueue, parking: MakeParking,
     assert await queue.reconcile() == []
 
 
+async def test_leases_of_every_kind_lapse_together(
+    open_queue: OpenQueue, parking: MakeParking, redis_url: str, ann: Identity
+) -> None:
+    """At any tier, with one place or several, and beside one whose record is gone; all can be leased again."""
+    tiers = ("nurse", "doctor")
+    queue = open_queue(lease_seconds=0.5, tiers=tiers)
+    twice = open_queue(lease_seconds=0.5, tiers=tiers, reviews_wanted=2, reviews_max=2)
+    await queue.park([parking(), parking(tier="doctor"), parking()])
+    await twice.park([parking()])
+    leases = await queue.lease("digits", reviewer=ann, limit=10)
+    assert len(leases) == 4
+    async with Redis.from_url(redis_url) as redis:
+        await redis.delete(keys.record("digits", leases[0].deferral.id))
+    await asyncio.sleep(0.6)
+    assert (await queue.reap()).lapsed == 4
+    again = await queue.lease("digits", reviewer=ann, limit=10)
+    assert {each.deferral.id for each in again} == {each.deferral.id for each in leases[1:]}
+    assert await queue.reconcile() != [], "the record that is gone is reported"
+
+
 @pytest.mark.parametrize("on_expiry", list(OnExpiry))
 async def test_a_deferral_that_nobody_came_to_expires(
     open_queue: OpenQueue, parking: MakeParking, ann: Identity, on_expiry: OnExpiry

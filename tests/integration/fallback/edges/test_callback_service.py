@@ -165,8 +165,9 @@ async def test_only_operators_look_after_callbacks(client: ReviewClient, monkeyp
 
 
 @pytest.mark.usefixtures("stack")
-async def test_commands_list_show_and_redeliver(give_up: Any, queue: Queue) -> None:
+async def test_commands_list_show_and_redeliver(give_up: Any, settle: Any, queue: Queue) -> None:
     """Through the service; JSON for programs; what is shown can be typed."""
+    await settle(callback=None)
     assert "queue digits has no dead callback" in await demur_queue("callbacks", "list", "digits")
     (name,) = await give_up(reason="the receiver answered 500 \x1b[2J")
     shown = await demur_queue("callbacks", "list", "digits")

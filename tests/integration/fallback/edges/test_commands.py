@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from fallback.answer import Identity
 from fallback.commands import queue as app
 from fallback.config import Config, QueueSettings
-from fallback.deferral import Callback
 from fallback.errors import DemurError, InvalidError, NotFoundError, UnavailableError
 from fallback.queue import Queue
 
@@ -135,27 +134,13 @@ async def test_cancel_takes_a_question_back(queue: Queue, park: Any) -> None:
     assert (await queue.get(name)).state.value == "cancelled"
 
 
-async def test_dead_letters_are_listed_and_told_again(queue: Queue, settle: Any) -> None:
-    """What was given up shows with its reason; redeliver puts it back."""
-    await settle(callback=Callback(webhook_url="https://shop.example/hook"))
-    assert "every callback was taken" in await demur_queue("dead", "digits")
-    (delivery,) = await queue.due(limit=10)
-    await queue.failed(delivery, retry_seconds=None, reason="the receiver answered 500")
-    shown = await demur_queue("dead", "digits")
-    assert delivery.id in shown
-    assert "the receiver answered 500" in shown
-    (letter,) = [json.loads(line) for line in (await demur_queue("dead", "digits", "--json")).splitlines()]
-    assert letter["to"] == "https://shop.example/hook"
-    assert "1 of digits will be told again" in await demur_queue("redeliver", "digits", delivery.id)
-    (again,) = await queue.due(limit=10)
-    assert again.id == delivery.id
-    await queue.failed(again, retry_seconds=None, reason="again")
-    assert "1 of digits will be told again" in await demur_queue("redeliver", "digits", "--all")
-    for arguments in ((), (delivery.id, "--all")):
-        with pytest.raises(InvalidError, match="expected ids, or --all"):
-            await demur_queue("redeliver", "digits", *arguments)
-    with pytest.raises(NotFoundError, match="nobody: not given up; those that were: demur queue dead digits"):
-        await demur_queue("redeliver", "digits", "nobody")
+@pytest.mark.usefixtures("stack")
+async def test_a_misspelt_queue_is_not_shown_as_an_empty_one(park: Any) -> None:
+    """Whoever lists it is told which queue they may have meant."""
+    await park()
+    for arguments in (("items", "digit"), ("callbacks", "list", "digit")):
+        with pytest.raises(NotFoundError, match="nothing was ever parked in 'digit'; did you mean digits"):
+            await demur_queue(*arguments)
 
 
 async def test_watch_prints_outcomes_as_they_come(config: Config, settle: Any) -> None:
@@ -187,5 +172,5 @@ async def test_watch_prints_outcomes_as_they_come(config: Config, settle: Any) -
 
 async def test_each_help_shows_an_example() -> None:
     """A person can follow every --help."""
-    for name in ("list", "items", "show", "watch", "cancel", "dead", "redeliver"):
+    for name in ("list", "items", "show", "watch", "cancel"):
         assert "Example: demur queue" in " ".join((await demur_queue(name, "--help")).split())
