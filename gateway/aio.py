@@ -14,29 +14,33 @@ import concurrent.futures
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import grpc
 import structlog
-from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from fallback.edge import status_of
 from fallback.errors import ConfigError, DemurError, FullError, OverdueError
+from gateway.connections import Connections
 from gateway.internal import told
-from gateway.transport import Hot, Metadata, Routes, Slow
+from gateway.standing import Standing
+from gateway.transport import Hot, Metadata, Routes, Slow, Terms
 
 _START_SECONDS_MAX: Final = 30.0
 # Beyond the grace: what a cancelled handler may still take to end.
 _END_SECONDS: Final = 5.0
-_UNLIMITED: Final = -1
 _FULL_RETRY_SECONDS: Final = 1.0
+
+# By whether the client, and whether the server streams.
+_MAKE: Final[dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 
 log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -127,38 +131,22 @@ class _Call:
 
 
 class AioTransport:
-    """Serves `routes` on `listen` (host:port or unix:path; port 0 for any free one).
+    """Serves `routes` under `terms`."""
 
-    `message_bytes_max` bounds what a client may send, `calls_max` the calls under way, `requests_bytes_max` what their
-    requests weigh together. `names` are the services that reflection and health speak of, `files` the descriptors that
-    reflection shows.
-    """
-
-    def __init__(
-        self,
-        routes: Routes,
-        *,
-        listen: str,
-        slow_loop: asyncio.AbstractEventLoop,
-        message_bytes_max: int,
-        calls_max: int,
-        requests_bytes_max: int,
-        names: Sequence[str],
-        files: Sequence[descriptor_pb2.FileDescriptorProto],
-    ) -> None:
-        self._routes = routes
-        self._listen = listen
-        self._slow_loop = slow_loop
-        self._message_bytes_max = message_bytes_max
-        self._calls_max = calls_max
-        self._requests_bytes_max = requests_bytes_max
+    def __init__(self, routes: Routes, **terms: Unpack[Terms]) -> None:
+        self._standing = Standing(routes, names=terms["names"], files=terms["files"])
+        self._terms = terms
+        self._connections = terms.get("connections") or Connections()
         # Of the calls under way; changed on the transport's loop only.
         self._requests_bytes = 0
-        self._names = tuple(names)
-        self._files = tuple(files)
         self._port = 0
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
+
+    @property
+    def drains(self) -> bool:
+        """Whether it calls `Routes.drained`: the loop does not know what else is there."""
+        return False
 
     @property
     def port(self) -> int:
@@ -172,7 +160,7 @@ class AioTransport:
 
     def set_ready(self, ready: bool) -> None:
         """Say to those who ask for health whether calls are welcome."""
-        asyncio.run_coroutine_threadsafe(self._set_health(ready=ready), self._loop).result(_START_SECONDS_MAX)
+        self._standing.set_ready(ready=ready)
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those under way finish for up to `grace_seconds`, then end them."""
@@ -195,35 +183,25 @@ class AioTransport:
         self._stopping: asyncio.Future[float] = self._loop.create_future()
         self._mailbox = _Mailbox(self._loop)
         server = grpc.aio.server(
-            options=(
-                ("grpc.max_receive_message_length", self._message_bytes_max),
-                ("grpc.max_send_message_length", _UNLIMITED),
-                ("grpc.so_reuseport", 0),
-            ),
-            maximum_concurrent_rpcs=self._calls_max,
+            options=self._connections.options(self._terms["message_bytes_max"]),
+            maximum_concurrent_rpcs=self._terms["calls_max"],
         )
         server.add_generic_rpc_handlers((_Handlers(self),))
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        shown = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflecting = ReflectionServicer(shown, pool=_pool((*self._files, _proto(health_pb2.DESCRIPTOR))))
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
-        try:
-            self._port = server.add_insecure_port(self._listen)
-        except RuntimeError as error:
-            raise ConfigError(f"gateway.grpc_listen: cannot listen on {self._listen}; is it in use?") from error
-        await self._set_health(ready=False)
+        self._port = self._bind(server)
         await server.start()
         self._started.set_result(None)
         grace = await self._stopping
-        await self._set_health(ready=False)
+        self._standing.end()
         await server.stop(grace)
 
-    async def _set_health(self, *, ready: bool) -> None:
-        serving = health_pb2.HealthCheckResponse.ServingStatus
-        status = serving.SERVING if ready else serving.NOT_SERVING
-        for name in ("", *self._names):
-            await self._health.set(name, status)
+    def _bind(self, server: grpc.aio.Server) -> int:
+        listen, credentials = self._terms["listen"], self._connections.credentials()
+        try:
+            if credentials is None:
+                return server.add_insecure_port(listen)
+            return server.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise ConfigError(f"gateway.grpc_listen: cannot listen on {listen}; is it in use?") from error
 
     async def answer_hot(self, handler: Hot, call: _Call) -> bytes:
         """Run one hot call to its end."""
@@ -247,7 +225,7 @@ class AioTransport:
                 call.reply(b"")  # where there was no reply: the end of a stream
 
         with self._weighed(call) as fits:
-            running = asyncio.run_coroutine_threadsafe(run(), self._slow_loop) if fits else None
+            running = asyncio.run_coroutine_threadsafe(run(), self._terms["slow_loop"]) if fits else None
             try:
                 return await self._outcome(call)
             finally:
@@ -257,7 +235,7 @@ class AioTransport:
     @contextmanager
     def _weighed(self, call: _Call) -> Iterator[bool]:
         """Count a call's request among those under way; False, and the call is refused, where it is too much."""
-        size, most = len(call.payload), self._requests_bytes_max
+        size, most = len(call.payload), self._terms["requests_bytes_max"]
         fits = not self._requests_bytes or self._requests_bytes + size <= most
         if fits:
             self._requests_bytes += size
@@ -289,7 +267,7 @@ class AioTransport:
     @property
     def routes(self) -> Routes:
         """What is served."""
-        return self._routes
+        return self._standing.routes
 
 
 async def _end(call: _Call, outcome: _Outcome) -> bytes:
@@ -330,38 +308,8 @@ class _Handlers(grpc.GenericRpcHandler):
             reads = name in transport.routes.reads
             return await transport.answer_slow(handler, transport.new_call(name, b"" if reads else payload, context))
 
-        async def stream(payload: bytes, context: Context) -> None:
+        async def stream(payload: Any, context: Context) -> None:
             await answer(payload, context)
 
-        make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = grpc.unary_unary_rpc_method_handler
-        if name in transport.routes.writes:
-            return grpc.unary_stream_rpc_method_handler(stream)
-        if name in transport.routes.reads:
-            make = grpc.stream_unary_rpc_method_handler
-        return make(answer)
-
-
-def _proto(descriptor: Any) -> descriptor_pb2.FileDescriptorProto:
-    return descriptor_pb2.FileDescriptorProto.FromString(descriptor.serialized_pb)
-
-
-def _pool(files: Sequence[descriptor_pb2.FileDescriptorProto]) -> DescriptorPool:
-    """Return one pool of files that live in several."""
-    pool = DescriptorPool()
-    for file in files:
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-def files_of(*descriptors: Any) -> list[descriptor_pb2.FileDescriptorProto]:
-    """Return file descriptors with all they import, each once, imports first."""
-    found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-
-    def add(descriptor: Any) -> None:
-        for needed in descriptor.dependencies:
-            add(needed)
-        found.setdefault(descriptor.name, _proto(descriptor))
-
-    for descriptor in descriptors:
-        add(descriptor)
-    return list(found.values())
+        ways = (name in transport.routes.reads, name in transport.routes.writes)
+        return _MAKE[ways](stream if ways[1] else answer)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.connections import Connections, tls_of
+
 MIB = 1024 * 1024
 
 
@@ -27,6 +29,34 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     message_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1, description="largest gRPC message taken, bytes")] = (
         32 * MIB
     )
+    transport: Annotated[
+        Literal["auto", "cq", "aio"],
+        Meta(description="what carries the calls: cq is gRPC's core itself; auto: cq where it is proven, else aio"),
+    ] = "auto"
+    tls_certificate_file: Annotated[str, Meta(description="PEM chain that callers are shown; empty: no TLS")] = ""
+    tls_key_file: Annotated[str, Meta(description="PEM key of tls_certificate_file, without a pass phrase")] = ""
+    tls_client_ca_file: Annotated[
+        str, Meta(description="PEM certificates of which one must have signed the caller's; empty: none is asked for")
+    ] = ""
+    connection_age_seconds: Annotated[
+        float, Meta(ge=0, le=31_536_000, description="age at which a connection is asked to go; 0: none, seconds")
+    ] = 0.0
+    connection_age_grace_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="what its calls may then still take; 0: without limit, seconds")
+    ] = 0.0
+    connection_calls_max: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="calls under way on one connection; 0: without limit, calls")
+    ] = 0
+    keepalive_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="silence after which a connection is asked whether it lives; 0: never")
+    ] = 0.0
+    keepalive_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="how long it may then take to say so, seconds")
+    ] = 20.0
+    ping_seconds_min: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="a client that asks oftener than this is cut off; 0: gRPC's own 300 seconds"),
+    ] = 0.0
     drain_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="how long requests under way may take when the gateway stops, seconds")
     ] = 20.0
@@ -89,3 +119,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Literal["refuse", "answer_unreviewed"],
         Meta(description="what an uncertain request gets while Redis is away: UNAVAILABLE, or an answer marked so"),
     ] = "refuse"
+
+    @property
+    def connections(self) -> Connections:
+        """What holds for each connection; raises ConfigError where the TLS files are not all named."""
+        return Connections(
+            calls_max=self.connection_calls_max,
+            age_seconds=self.connection_age_seconds,
+            age_grace_seconds=self.connection_age_grace_seconds,
+            keepalive_seconds=self.keepalive_seconds,
+            keepalive_timeout_seconds=self.keepalive_timeout_seconds,
+            ping_seconds_min=self.ping_seconds_min,
+            tls=tls_of(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file),
+        )

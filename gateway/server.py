@@ -24,8 +24,7 @@ from fallback.errors import UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
 from fallback.secret import secret
-from gateway import admission, metrics, model_service, service
-from gateway.aio import AioTransport, files_of
+from gateway import admission, metrics, model_service, service, transports
 from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
@@ -41,6 +40,7 @@ from gateway.registry import Registry
 from gateway.remembered import Remembered
 from gateway.service import PredictionService
 from gateway.shipping import Recorders, Shipping
+from gateway.standing import files_of
 from gateway.transport import Routes, Transport
 from gateway.unparked import Unparked
 from gateway.watch import Watch
@@ -237,7 +237,8 @@ class Gateway:
             credentials=self._credentials,
         )
         hot = {**self._predictions.hot(), **self._inference.hot()}
-        return AioTransport(
+        return transports.make(
+            settings.transport,
             Routes(
                 hot={name: unburdened(handler, self._reader) for name, handler in hot.items()},
                 slow={**self._predictions.slow(), **models.routes()},
@@ -251,6 +252,7 @@ class Gateway:
             requests_bytes_max=settings.requests_bytes_max,
             names=(service.SERVICE, model_service.SERVICE, kserve.SERVICE),
             files=_files(),
+            connections=settings.connections,
         )
 
 

@@ -1,17 +1,21 @@
 """The seam between the network and the pipeline.
 
 A transport hands over calls (method, bytes, deadline, metadata, peer) and takes back bytes or a DemurError, from any
-thread. It is the only thing that knows what carries them: `gateway.aio` is the one on grpc.aio. Behind the seam there
-is no grpc; before it there is no tensor.
+thread. It is the only thing that knows what carries them: `gateway.cq` drives gRPC's core, `gateway.aio` stands on
+grpc.aio; `gateway.transports` chooses. Behind the seam there is no grpc; before it there is no tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from fallback.errors import DemurError
+from gateway.connections import Connections
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -60,23 +64,51 @@ Hot = Callable[[Call], None]
 Slow = Callable[[Call], Awaitable[None]]
 
 
+def _nothing() -> None:
+    """Do nothing: the default where nobody waits for the end of a drain."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
     """What is served, by full method name.
 
     `hot` handlers are called on the transport's thread and must not block; they or another thread reply later. `slow`
     handlers are coroutines on the slow loop; one that returns without a reply has ended its stream. `reads` and
-    `writes` name the slow methods whose client or server streams.
+    `writes` name the slow methods whose client or server streams. `drained` is called on the transport's thread when
+    every call that was there is handed over, before it waits for more: by transports that say so (`drains`).
     """
 
     hot: Mapping[str, Hot]
     slow: Mapping[str, Slow]
     reads: frozenset[str] = field(default_factory=frozenset)
     writes: frozenset[str] = field(default_factory=frozenset)
+    drained: Callable[[], None] = _nothing
+
+
+class Terms(TypedDict):
+    """Where and how a transport serves.
+
+    `listen` is host:port or unix:path, port 0 any free one. `message_bytes_max` bounds what a client may send,
+    `calls_max` the calls under way, `requests_bytes_max` what their requests weigh together. `names` are the services
+    that reflection and health speak of, `files` the descriptors that reflection shows.
+    """
+
+    listen: str
+    slow_loop: asyncio.AbstractEventLoop
+    message_bytes_max: int
+    calls_max: int
+    requests_bytes_max: int
+    names: Sequence[str]
+    files: Sequence[FileDescriptorProto]
+    connections: NotRequired[Connections]
 
 
 class Transport(Protocol):
     """What carries calls."""
+
+    @property
+    def drains(self) -> bool:
+        """Whether it calls `Routes.drained`."""
 
     @property
     def port(self) -> int:

@@ -1,4 +1,4 @@
-"""The transport on grpc.aio: the first outcome counts, deadlines are kept, and nothing internal gets out."""
+"""Every transport: the first outcome counts, deadlines are kept, and nothing internal gets out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, cast
 
 import grpc
 import pytest
@@ -15,8 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fallback.errors import ConfigError, DemurError, FullError, InvalidError
 from gateway.aio import AioTransport
+from gateway.cq import CqTransport
 from gateway.deferring import SlowLoop
-from gateway.transport import Call, Routes
+from gateway.transport import Call, Routes, Transport
 
 SECONDS = 10.0
 
@@ -25,27 +26,41 @@ async def _nothing() -> None:
     """What a slow loop does last."""
 
 
-@contextmanager
-def serving(routes: Routes, **fields: Any) -> Iterator[tuple[AioTransport, grpc.Channel]]:
-    """A transport on a free port, and a channel to it."""
-    slow = SlowLoop()
-    slow.start()
-    given = {
-        "listen": "127.0.0.1:0",
-        "message_bytes_max": 1024 * 1024,
-        "calls_max": 100,
-        "requests_bytes_max": 1024 * 1024,
-        "names": ("test.T",),
-        "files": (),
-    }
-    transport = AioTransport(routes, slow_loop=slow.loop, **{**given, **fields})
-    try:
-        transport.start()
-        with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
-            yield transport, channel
-    finally:
-        transport.stop(1.0)
-        slow.stop(1.0, last=_nothing)
+class Serving(Protocol):
+    """Serves routes on a free port."""
+
+    def __call__(self, routes: Routes, **fields: Any) -> AbstractContextManager[tuple[Transport, grpc.Channel]]: ...
+
+
+@pytest.fixture(params=[AioTransport, CqTransport])
+def serving(request: pytest.FixtureRequest) -> Serving:
+    """One transport after the other, and a channel to it."""
+
+    @contextmanager
+    def serve(routes: Routes, **fields: Any) -> Iterator[tuple[Transport, grpc.Channel]]:
+        slow = SlowLoop()
+        slow.start()
+        given = {
+            "listen": "127.0.0.1:0",
+            "message_bytes_max": 1024 * 1024,
+            "calls_max": 100,
+            "requests_bytes_max": 1024 * 1024,
+            "names": ("test.T",),
+            "files": (),
+        }
+        transport: Transport = request.param(routes, slow_loop=slow.loop, **{**given, **fields})
+        try:
+            transport.start()
+            with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
+                yield transport, channel
+        finally:
+            transport.stop(1.0)
+            slow.stop(1.0, last=_nothing)
+            if isinstance(transport, CqTransport):
+                assert transport.under_way.nothing
+                assert transport.under_way.requests_bytes == 0
+
+    return serve
 
 
 def hot(handler: Callable[[Call], None]) -> Routes:
@@ -58,7 +73,7 @@ def ask(channel: grpc.Channel, payload: bytes = b"x", **options: Any) -> bytes:
     return reply
 
 
-def test_a_call_carries_bytes_deadline_metadata_and_peer() -> None:
+def test_a_call_carries_bytes_deadline_metadata_and_peer(serving: Serving) -> None:
     """And the reply may come from another thread, with trailing metadata."""
     seen: list[Call] = []
 
@@ -79,7 +94,7 @@ def test_a_call_carries_bytes_deadline_metadata_and_peer() -> None:
     assert call.peer.startswith("ipv4:127.0.0.1:")
 
 
-def test_only_the_first_outcome_counts() -> None:
+def test_only_the_first_outcome_counts(serving: Serving) -> None:
     """Whatever comes later, from wherever, is ignored."""
 
     def handler(call: Call) -> None:
@@ -91,7 +106,7 @@ def test_only_the_first_outcome_counts() -> None:
         assert ask(channel) == b"first"
 
 
-def test_an_error_is_its_code_its_sentence_and_when_to_come_back() -> None:
+def test_an_error_is_its_code_its_sentence_and_when_to_come_back(serving: Serving) -> None:
     """As google.rpc.RetryInfo."""
 
     def handler(call: Call) -> None:
@@ -107,7 +122,7 @@ def test_an_error_is_its_code_its_sentence_and_when_to_come_back() -> None:
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_an_exception_is_an_id_and_nothing_more(slow: bool) -> None:
+def test_an_exception_is_an_id_and_nothing_more(serving: Serving, slow: bool) -> None:
     """INTERNAL; its text stays in the log."""
 
     def handler(call: Call) -> None:
@@ -125,7 +140,7 @@ def test_an_exception_is_an_id_and_nothing_more(slow: bool) -> None:
     assert "secret" not in details
 
 
-def test_a_deadline_is_kept_though_nobody_replies() -> None:
+def test_a_deadline_is_kept_though_nobody_replies(serving: Serving) -> None:
     """And the call is known to be over."""
     seen: list[Call] = []
     with serving(hot(seen.append)) as (_, channel):
@@ -138,7 +153,7 @@ def test_a_deadline_is_kept_though_nobody_replies() -> None:
         seen[0].reply(b"too late")
 
 
-def test_a_caller_that_goes_away_is_noticed() -> None:
+def test_a_caller_that_goes_away_is_noticed(serving: Serving) -> None:
     """So that its work can be dropped."""
     seen: list[Call] = []
     with serving(hot(seen.append)) as (_, channel):
@@ -150,7 +165,7 @@ def test_a_caller_that_goes_away_is_noticed() -> None:
         _until(lambda: seen[0].cancelled)
 
 
-def test_slow_calls_run_on_the_slow_loop_and_end_with_their_caller() -> None:
+def test_slow_calls_run_on_the_slow_loop_and_end_with_their_caller(serving: Serving) -> None:
     """A coroutine there; cancelled when nobody waits."""
     threads: list[str] = []
     ended = threading.Event()
@@ -172,7 +187,7 @@ def test_slow_calls_run_on_the_slow_loop_and_end_with_their_caller() -> None:
     assert set(threads) == {"slow"}
 
 
-def test_streams_go_both_ways() -> None:
+def test_streams_go_both_ways(serving: Serving) -> None:
     """Client to server until None; server to client until the handler returns."""
 
     async def gather(call: Call) -> None:
@@ -203,14 +218,14 @@ def test_streams_go_both_ways() -> None:
             list(scattering(b"fail", timeout=SECONDS))
 
 
-def test_a_method_that_is_not_there_is_unimplemented() -> None:
+def test_a_method_that_is_not_there_is_unimplemented(serving: Serving) -> None:
     """By its name."""
     with serving(Routes(hot={}, slow={})) as (_, channel), pytest.raises(grpc.RpcError) as caught:
         ask(channel)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_calls_beyond_the_most_are_refused() -> None:
+def test_calls_beyond_the_most_are_refused(serving: Serving) -> None:
     """And those under way are not disturbed."""
     seen: list[Call] = []
     with serving(hot(seen.append), calls_max=2) as (_, channel):
@@ -225,7 +240,7 @@ def test_calls_beyond_the_most_are_refused() -> None:
         assert [call.result(SECONDS) for call in waiting] == [b"ok", b"ok"]
 
 
-def test_requests_that_weigh_too_much_together_are_refused() -> None:
+def test_requests_that_weigh_too_much_together_are_refused(serving: Serving) -> None:
     """With RetryInfo, until one of those under way has ended; a lone one is always taken."""
     calls: list[Call] = []
     with serving(hot(calls.append), requests_bytes_max=1024) as (_, channel):
@@ -248,7 +263,7 @@ def test_requests_that_weigh_too_much_together_are_refused() -> None:
         assert after.result() == b"too"
 
 
-def test_health_is_what_the_gateway_says() -> None:
+def test_health_is_what_the_gateway_says(serving: Serving) -> None:
     """Not serving until it is ready."""
     statuses = health_pb2.HealthCheckResponse
     with serving(Routes(hot={}, slow={})) as (transport, channel):
@@ -259,7 +274,7 @@ def test_health_is_what_the_gateway_says() -> None:
         assert stub.Check(request, timeout=SECONDS).status == statuses.SERVING
 
 
-def test_stopping_lets_calls_under_way_end() -> None:
+def test_stopping_lets_calls_under_way_end(serving: Serving) -> None:
     """Within the grace; beyond it they are ended."""
     seen: list[Call] = []
     with serving(hot(seen.append)) as (transport, channel):
@@ -275,7 +290,7 @@ def test_stopping_lets_calls_under_way_end() -> None:
         seen[0].reply(b"long after")
 
 
-def test_an_address_that_is_taken_is_an_error_of_configuration() -> None:
+def test_an_address_that_is_taken_is_an_error_of_configuration(serving: Serving) -> None:
     """Two gateways never share a port unawares."""
     with serving(Routes(hot={}, slow={})) as (transport, _):
         taken = f"127.0.0.1:{transport.port}"
@@ -283,7 +298,7 @@ def test_an_address_that_is_taken_is_an_error_of_configuration() -> None:
             pass
 
 
-def test_many_replies_at_once_reach_their_callers() -> None:
+def test_many_replies_at_once_reach_their_callers(serving: Serving) -> None:
     """From several threads, each its own."""
 
     def handler(call: Call) -> None:
@@ -295,7 +310,7 @@ def test_many_replies_at_once_reach_their_callers() -> None:
         assert [call.result(SECONDS) for call in calls] == [str(number).encode() for number in range(50)]
 
 
-def test_a_demur_error_without_a_class_of_its_own_is_internal() -> None:
+def test_a_demur_error_without_a_class_of_its_own_is_internal(serving: Serving) -> None:
     """Its sentence was meant to be told."""
 
     def handler(call: Call) -> None:
