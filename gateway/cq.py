@@ -46,12 +46,11 @@ log = structlog.get_logger(__name__)
 class _Method:
     """A hot method: takes its arrivals in."""
 
-    __slots__ = ("_fresh", "_handler", "_name", "_queue", "_server", "_tag", "_under_way")
+    __slots__ = ("_handler", "_name", "_queue", "_server", "_tag", "_under_way")
 
     def __init__(self, name: str, handler: Hot, transport: CqTransport) -> None:
         self._name = name
         self._handler = handler
-        self._fresh = transport.fresh
         self._queue = transport.queue
         self._server = transport.server
         self._under_way = transport.under_way
@@ -67,7 +66,6 @@ class _Method:
         call = CqCall(self._name, event, self._handler, self._under_way)
         if not call.refuse_if_full():
             call.begin()
-            self._fresh.append(call)
         try:
             self._server.request_registered_call(self._queue, self._queue, self._name, self._tag)
         except ValueError:
@@ -87,8 +85,6 @@ class CqTransport:
         self._drained = threading.Event()
         self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
         self.under_way = UnderWay(calls_max=terms["calls_max"], requests_bytes_max=terms["requests_bytes_max"])
-        # Calls handed over since the loop last waited.
-        self.fresh: list[CqCall] = []
         self.queue: Any = cygrpc.CompletionQueue()
         self.server: Any = cygrpc.Server(self._connections.options(terms["message_bytes_max"]), False)  # noqa: FBT003 - positional only
 
@@ -185,7 +181,7 @@ class CqTransport:
         rpc.start_server_batch(operations, _nothing)
 
     def _run(self) -> None:
-        poll, under_way, fresh, drained = self.queue.poll, self.under_way, self.fresh, self._routes.drained
+        poll, under_way, fresh, drained = self.queue.poll, self.under_way, self.under_way.fresh, self._routes.drained
         while not (self._shut_down and under_way.nothing):
             event = poll(time.time() + _LOOK_SECONDS if self._shut_down else None)
             under_way.monotonic_offset = time.monotonic() - time.time()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -53,6 +53,8 @@ class UnderWay:
     # Handlers of slow calls: handed to the slow loop (by the polling thread), and ended (by the loop).
     launched: int = 0
     landed: int = 0
+    # Hot calls handed over since the polling thread last waited.
+    fresh: list[CqCall] = field(default_factory=list)
     # What is added to a wall-clock time to get one of time.monotonic(); taken anew at each wake-up.
     monotonic_offset: float = 0.0
 
@@ -148,6 +150,7 @@ class CqCall:
         self._run()
 
     def _run(self) -> None:
+        self._under_way.fresh.append(self)
         handler: Hot = self._handler
         try:
             handler(self)

@@ -18,6 +18,7 @@ from gateway.aio import AioTransport
 from gateway.cq import CqTransport
 from gateway.deferring import SlowLoop
 from gateway.transport import Call, Routes, Transport
+from tests.raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Raw, frame, headers, message
 
 SECONDS = 10.0
 
@@ -92,6 +93,29 @@ def test_a_call_carries_bytes_deadline_metadata_and_peer(serving: Serving) -> No
     assert 0 < call.deadline - time.monotonic() < 5.5
     assert ("demur-identity", "ann") in call.metadata
     assert call.peer.startswith("ipv4:127.0.0.1:")
+
+
+def test_what_was_handed_over_is_drained_however_late_its_message_came(serving: Serving) -> None:
+    """On the thread that handed it over, before it waits again; a transport that cannot says so."""
+    waiting: list[Call] = []
+    threads: set[str] = set()
+
+    def drained() -> None:
+        threads.add(threading.current_thread().name)
+        while waiting:
+            waiting.pop().reply(b"drained")
+
+    with serving(Routes(hot={"/test.T/M": waiting.append}, slow={}, drained=drained)) as (transport, channel):
+        if not transport.drains:
+            return
+        assert ask(channel) == b"drained"
+        raw = Raw(transport.port)
+        raw.send(frame(HEADERS, END_HEADERS, 1, headers("/test.T/M")))
+        time.sleep(0.05)
+        raw.send(frame(DATA, END_STREAM, 1, message(b"late")))
+        assert (DATA, 0, message(b"drained")) in raw.frames(until=HEADERS)
+        raw.close()
+    assert threads == {"transport"}
 
 
 def test_only_the_first_outcome_counts(serving: Serving) -> None:
