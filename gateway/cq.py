@@ -137,6 +137,8 @@ class CqTransport:
         if not self._drained.wait(grace_seconds):
             self.server.cancel_all_calls()
         self._thread.join(_END_SECONDS)
+        if not self._thread.is_alive():
+            self._close()
 
     def _drained_all(self, _: Any) -> None:
         self._shut_down = True
@@ -199,9 +201,9 @@ class CqTransport:
                     if not call.over:
                         call.watch()
                 fresh.clear()
-        self._close()
 
     def _close(self) -> None:
+        # On the thread that shut it down: the core may report that it is done before that call has returned.
         self.server.destroy()
         self.queue.shutdown()
         while self.queue.poll(None).completion_type != cygrpc.CompletionType.queue_shutdown:

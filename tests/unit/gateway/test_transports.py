@@ -5,73 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fallback.errors import ConfigError, DemurError, FullError, InvalidError
-from gateway.aio import AioTransport
-from gateway.cq import CqTransport
-from gateway.deferring import SlowLoop
-from gateway.transport import Call, Routes, Transport
+from gateway.transport import Call, Routes
 from tests.raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Raw, frame, headers, message
-
-SECONDS = 10.0
-
-
-async def _nothing() -> None:
-    """What a slow loop does last."""
-
-
-class Serving(Protocol):
-    """Serves routes on a free port."""
-
-    def __call__(self, routes: Routes, **fields: Any) -> AbstractContextManager[tuple[Transport, grpc.Channel]]: ...
-
-
-@pytest.fixture(params=[AioTransport, CqTransport])
-def serving(request: pytest.FixtureRequest) -> Serving:
-    """One transport after the other, and a channel to it."""
-
-    @contextmanager
-    def serve(routes: Routes, **fields: Any) -> Iterator[tuple[Transport, grpc.Channel]]:
-        slow = SlowLoop()
-        slow.start()
-        given = {
-            "listen": "127.0.0.1:0",
-            "message_bytes_max": 1024 * 1024,
-            "calls_max": 100,
-            "requests_bytes_max": 1024 * 1024,
-            "names": ("test.T",),
-            "files": (),
-        }
-        transport: Transport = request.param(routes, slow_loop=slow.loop, **{**given, **fields})
-        try:
-            transport.start()
-            with grpc.insecure_channel(f"127.0.0.1:{transport.port}") as channel:
-                yield transport, channel
-        finally:
-            transport.stop(1.0)
-            slow.stop(1.0, last=_nothing)
-            if isinstance(transport, CqTransport):
-                assert transport.under_way.nothing
-                assert transport.under_way.requests_bytes == 0
-
-    return serve
-
-
-def hot(handler: Callable[[Call], None]) -> Routes:
-    return Routes(hot={"/test.T/M": handler}, slow={})
-
-
-def ask(channel: grpc.Channel, payload: bytes = b"x", **options: Any) -> bytes:
-    method: Any = channel.unary_unary("/test.T/M")
-    reply: bytes = method(payload, timeout=options.pop("timeout", SECONDS), **options)
-    return reply
+from tests.transporting import SECONDS, Serving, ask, hot, until
 
 
 def test_a_call_carries_bytes_deadline_metadata_and_peer(serving: Serving) -> None:
@@ -173,7 +116,7 @@ def test_a_deadline_is_kept_though_nobody_replies(serving: Serving) -> None:
             ask(channel, timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert time.monotonic() - start < 5
-        _until(lambda: seen[0].cancelled)
+        until(lambda: seen[0].cancelled)
         seen[0].reply(b"too late")
 
 
@@ -183,10 +126,10 @@ def test_a_caller_that_goes_away_is_noticed(serving: Serving) -> None:
     with serving(hot(seen.append)) as (_, channel):
         method: Any = channel.unary_unary("/test.T/M")
         call = method.future(b"x", timeout=SECONDS)
-        _until(lambda: bool(seen))
+        until(lambda: bool(seen))
         assert not seen[0].cancelled
         call.cancel()
-        _until(lambda: seen[0].cancelled)
+        until(lambda: seen[0].cancelled)
 
 
 def test_slow_calls_run_on_the_slow_loop_and_end_with_their_caller(serving: Serving) -> None:
@@ -255,7 +198,7 @@ def test_calls_beyond_the_most_are_refused(serving: Serving) -> None:
     with serving(hot(seen.append), calls_max=2) as (_, channel):
         method: Any = channel.unary_unary("/test.T/M")
         waiting = [method.future(b"x", timeout=SECONDS) for _ in range(2)]
-        _until(lambda: len(seen) == 2)
+        until(lambda: len(seen) == 2)
         with pytest.raises(grpc.RpcError) as caught:
             ask(channel)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -304,7 +247,7 @@ def test_stopping_lets_calls_under_way_end(serving: Serving) -> None:
     with serving(hot(seen.append)) as (transport, channel):
         method: Any = channel.unary_unary("/test.T/M")
         call = method.future(b"x", timeout=SECONDS)
-        _until(lambda: bool(seen))
+        until(lambda: bool(seen))
         stopping = threading.Thread(target=transport.stop, args=(SECONDS,))
         stopping.start()
         seen[0].reply(b"in time")
@@ -342,10 +285,3 @@ def test_a_demur_error_without_a_class_of_its_own_is_internal(serving: Serving) 
 
     with serving(hot(handler)) as (_, channel), pytest.raises(grpc.RpcError, match="id 7"):
         ask(channel)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
