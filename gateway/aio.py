@@ -27,7 +27,7 @@ from fallback.errors import ConfigError, DemurError, FullError, OverdueError
 from gateway.connections import Connections
 from gateway.internal import told
 from gateway.standing import Standing
-from gateway.transport import Hot, Metadata, Routes, Slow, Terms
+from gateway.transport import CUT_SECONDS, Hot, Metadata, Routes, Slow, Terms
 
 _START_SECONDS_MAX: Final = 30.0
 # Beyond the grace: what a cancelled handler may still take to end.
@@ -119,7 +119,12 @@ class _Call:
 
     async def receive(self) -> bytes | None:
         message = await self._there(self._context.read())
-        return message if isinstance(message, bytes) else None
+        if isinstance(message, bytes):
+            return message
+        await asyncio.sleep(CUT_SECONDS)
+        if self.future.done():
+            raise asyncio.CancelledError
+        return None
 
     async def _there(self, operation: Awaitable[Any]) -> Any:
         """Await, on the slow loop, what must run on the transport's."""

@@ -27,7 +27,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # no stubs
 from fallback.edge import status_of
 from fallback.errors import DemurError, FullError, UnavailableError, UnimplementedError
 from gateway.internal import told
-from gateway.transport import Hot, Metadata, Slow
+from gateway.transport import CUT_SECONDS, Hot, Metadata, Slow
 
 _FULL_RETRY_SECONDS: Final = 1.0
 _NO_FLAGS: Final = 0
@@ -335,6 +335,10 @@ class SlowCall(CqCall):
         receiving = _receive(_NO_FLAGS)
         await self._done((receiving,))
         message: bytes | None = receiving.message()
+        if message is None:
+            await asyncio.sleep(CUT_SECONDS)
+            if self.over:
+                raise asyncio.CancelledError
         return message
 
     async def _done(self, operations: tuple[Any, ...]) -> None:

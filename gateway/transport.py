@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NotRequired, Protocol, TypedDict
+from typing import Final, NotRequired, Protocol, TypedDict
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from fallback.errors import DemurError
 from gateway.connections import Connections
+
+# A client stream that is cut off ends with nothing, as a whole one does, just before the core says that the call is over:
+# so long is waited for its saying so.
+CUT_SECONDS: Final = 0.05
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
