@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import tomllib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import unquote
@@ -105,13 +106,18 @@ class Credentials:
         without a name; `role`, when given, refuses those who do not have it. Raises UnauthenticatedError,
         ForbiddenError, or InvalidError for a name that cannot be one.
         """
-        values = {key.lower(): value for key, value in metadata}
-        identity = self._bearer(values) if self.configured else _named(values, peer, require_name=require_name)
+        wanted = AUTHORIZATION_KEY if self.configured else IDENTITY_KEY
+        # The last of them, as a mapping would have it.
+        found = ""
+        for key, value in metadata:
+            if key.lower() == wanted:
+                found = _text(value)
+        identity = self._bearer(found) if self.configured else _named(found, peer, require_name=require_name)
         require_role(identity, role)
         return identity
 
-    def _bearer(self, values: dict[str, str | bytes]) -> Identity:
-        scheme, _, token = _text(values.get(AUTHORIZATION_KEY, "")).partition(" ")
+    def _bearer(self, said: str) -> Identity:
+        scheme, _, token = said.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise UnauthenticatedError("authorization: expected 'Bearer <token>'")
         return self.authenticate(token.strip())
@@ -151,6 +157,7 @@ def is_local_listen(address: str) -> bool:
     return host == "localhost" or _is_loopback(host)
 
 
+@lru_cache(maxsize=4_096)
 def is_local_peer(peer: str) -> bool:
     """Say whether gRPC's name of the other end (ipv4:127.0.0.1:5, ipv6:[::1]:5, unix:) is on this machine."""
     scheme, _, rest = unquote(peer).partition(":")
@@ -168,14 +175,19 @@ def _is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _named(values: dict[str, str | bytes], peer: str, *, require_name: bool) -> Identity:
+def _named(name: str, peer: str, *, require_name: bool) -> Identity:
     if not is_local_peer(peer):
         raise UnauthenticatedError("authorization: no credentials are configured, so only this machine may call")
-    name = _text(values.get(IDENTITY_KEY, ""))
     if not name:
         if require_name:
             raise UnauthenticatedError(f"{IDENTITY_KEY}: expected your name in the call's metadata, got none")
         name = ANONYMOUS
+    return _anybody(name)
+
+
+@lru_cache(maxsize=1_024)
+def _anybody(name: str) -> Identity:
+    """Return who may do everything, since nobody has credentials."""
     return Identity(name=check_name(IDENTITY_KEY, name), roles=ROLES)
 
 

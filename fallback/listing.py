@@ -68,8 +68,7 @@ async def page(
 ) -> tuple[list[Deferral], str]:
     """Return up to `page_size` deferrals, the youngest first, and the token of the next page, empty at the end.
 
-    With `flagged` a page is what is in `state` among the next `page_size` flagged ones. Raises NotFoundError for an
-    unknown queue.
+    With `flagged` a page is what is in `state` among the next `page_size` flagged ones.
     """
     check_queue_name(queue)
     if not 1 <= page_size <= PAGE_MAX:
@@ -79,8 +78,6 @@ async def page(
     end = f"({page_token}" if page_token else "+inf"
     lists = await _lists(store, queue, ("flagged",) if flagged else _INDEXES[state], end, page_size + 1)
     # A deferral that ended between two of the reads may stand in two of the lists.
-    if not any(lists) and not page_token:
-        await store.expect_queue(queue)
     entries = dict(islice(merge(*lists, key=lambda entry: -entry[1]), page_size + 1))
     ids = list(entries)[:page_size]
     found = await noted(store, queue, [record for record in await store.fetch(queue, ids) if record is not None])

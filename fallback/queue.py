@@ -262,6 +262,10 @@ class Queue:
 
         return await self._until(bool, look, queue, OUTCOMES, wait_seconds)
 
+    async def expect(self, queue: str) -> None:
+        """Raise NotFoundError for a queue that is not configured and that nothing was ever parked in."""
+        await self._store.expect_queue(queue)
+
     async def last_cursor(self, queue: str) -> str:
         """Return the cursor of the newest outcome."""
         return await self._store.connection.newest(keys.index(queue, "outcomes"))

@@ -165,6 +165,8 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
             page_size=_within("page_size", request.page_size, default=PAGE_SIZE, most=PAGE_SIZE_MAX),
             page_token=text_from_wire("page_token", request.page_token, chars_max=PAGE_TOKEN_CHARS_MAX),
         )
+        if not found and not request.page_token:
+            await self._queue.expect(queue_from_wire("queue", request.queue))
         return pb.ListDeferralsResponse(
             deferrals=[self._shown(deferral, reader) for deferral in found], next_page_token=token
         )
@@ -177,6 +179,8 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
             page_size=_within("page_size", request.page_size, default=PAGE_SIZE, most=PAGE_SIZE_MAX),
             page_token=text_from_wire("page_token", request.page_token, chars_max=PAGE_TOKEN_CHARS_MAX),
         )
+        if not found and not request.page_token:
+            await self._queue.expect(queue_from_wire("queue", request.queue))
         return pb.ListCallbacksResponse(callbacks=[entry_to_wire(one) for one in found], next_page_token=token)
 
     async def GetCallback(self, request: pb.GetCallbackRequest, context: Context) -> pb.CallbackEntry:  # noqa: D102, N802  # named and described by the contract

@@ -64,7 +64,7 @@ async def page(
     """Return up to `page_size` callbacks, those due or given up first before others, and the next page's token.
 
     The list moves while it is read: what is redelivered or told between two pages may shift the rest by as much. A
-    page may hold fewer than there are; the token is empty at the end. Raises NotFoundError for an unknown queue.
+    page may hold fewer than there are; the token is empty at the end.
     """
     check_queue_name(queue)
     if state not in _INDEXES:
@@ -73,8 +73,6 @@ async def page(
         raise InvalidError(f"page_size: expected 1 to {PAGE_MAX}, got {page_size}")
     start, skipped = _token(page_token)
     rows = await _rows(store, queue, _INDEXES[state], f"{start}", skipped, page_size + 1)
-    if not rows and not page_token:
-        await store.expect_queue(queue)
     shown = rows[:page_size]
     token = ""
     if len(rows) > page_size:

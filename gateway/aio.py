@@ -90,6 +90,8 @@ class _Mailbox:
 class _Call:
     """One call on grpc.aio."""
 
+    driven: Final = False
+
     __slots__ = ("_context", "_loop", "_mailbox", "deadline", "future", "metadata", "method", "payload", "peer")
 
     def __init__(self, method: str, payload: bytes, context: Context, mailbox: _Mailbox) -> None:

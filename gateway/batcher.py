@@ -1,7 +1,8 @@
 """Groups waiting requests into one run, by back-pressure.
 
 Theory of operation. There is one thread for each model, and nobody waits for a batch to fill: while the thread runs one
-batch, others queue up, and when it comes back it takes all that waits, up to `rows_max` rows. An idle model thus
+batch, others queue up, and when it comes back it takes all that waits, up to `rows_max` rows. Where runs are short, the
+thread that brought the jobs runs them itself (`drained`); there is one run at a time either way. An idle model thus
 answers a lone request at once, and a busy one is given ever larger batches, up to what it can take. What waits is
 bounded in rows; beyond that `submit` refuses at once and says when to come back, so that a queue never holds more than
 can be answered in time.
@@ -22,7 +23,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Final, Generic, Protocol, TypeVar
 
 from fallback.errors import DemurError, FullError, OverdueError, UnavailableError
@@ -30,6 +31,12 @@ from gateway.internal import told
 
 _RETRY_SECONDS_MIN: Final = 0.05
 _RETRY_SECONDS_MAX: Final = 30.0
+# A run that is shorter is done by whoever brought the jobs: to wake another thread takes about as long.
+INLINE_SECONDS_MAX: Final = 0.001
+# How long it waits for a run under way that is said to be short.
+_HERE_SECONDS_MAX: Final = 0.005
+# Of how many runs it is known how long they took.
+_RUNS_MAX: Final = 8
 # Weight of the newest batch in the running mean of seconds a row.
 _NEWEST: Final = 0.2
 
@@ -85,8 +92,13 @@ class Batcher(Generic[J]):
         self._groups: dict[Hashable, deque[J]] = {}
         self._rows = 0
         self._row_seconds = 0.0
+        self._runs: deque[float] = deque(maxlen=_RUNS_MAX)
+        # Whether somebody runs a batch, one at a time; and whether the thread that brings jobs takes what waits.
+        self._running = False
+        self._here = False
         self._closed = False
-        self._changed = Condition()
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
         self._thread = Thread(target=self._loop, name=f"batcher-{name}", daemon=True)
 
     @property
@@ -98,9 +110,12 @@ class Batcher(Generic[J]):
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, job: J) -> None:
-        """Let `job` wait for a run; raises FullError when there is no room, UnavailableError once closed."""
-        with self._changed:
+    def submit(self, job: J, *, driven: bool = False) -> None:
+        """Let `job` wait for a run; raises FullError when there is no room, UnavailableError once closed.
+
+        Where it is `driven`, `drained` follows on this thread, and nobody is woken before.
+        """
+        with self._lock:
             if self._closed:
                 raise UnavailableError("the gateway is stopping", retry_after_seconds=1.0)
             if self._rows + job.rows > self._queue_rows_max:
@@ -110,53 +125,105 @@ class Batcher(Generic[J]):
                 )
             self._groups.setdefault(job.group, deque()).append(job)
             self._rows += job.rows
-            self._changed.notify()
+            if not driven:
+                self._changed.notify()
+
+    def drained(self) -> None:
+        """Run what waits on this thread, as long as a run is quicker than waking the other; else wake it."""
+        if not self._rows:
+            return
+        if self._inline():
+            self._run_here()
+        elif not self._running:
+            with self._lock:
+                self._changed.notify()
+
+    def _run_here(self) -> None:
+        with self._lock:
+            self._here = True
+            # Of the other thread's run, which is as short.
+            self._changed.wait_for(lambda: not self._running, _HERE_SECONDS_MAX)
+        try:
+            while (batch := self._take(wait=False)) is not None:
+                self._work(batch)
+        finally:
+            with self._lock:
+                self._here = False
+                if self._groups:
+                    self._changed.notify()
 
     def close(self, *, grace_seconds: float) -> None:
         """Take no more jobs, run what waits for up to `grace_seconds`, and refuse the rest."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(grace_seconds)
-        with self._changed:
+        with self._lock:
             left = [job for group in self._groups.values() for job in group]
             self._groups.clear()
             self._rows = 0
         for job in left:
             job.fail(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
+    def ran(self, seconds: float) -> None:
+        """Hear how long the model itself took for a batch."""
+        self._runs.append(seconds)
+
+    def _inline(self) -> bool:
+        """Whether a run is known to be quick, and nobody is to be waited for.
+
+        By the shortest of the newest runs: one that took long may have been in another thread's way.
+        """
+        return bool(self._runs) and min(self._runs) < INLINE_SECONDS_MAX and not self._linger_seconds
+
     def _loop(self) -> None:
-        while True:
-            batch = self._take()
-            if batch is None:
-                return
+        while (batch := self._take(wait=True)) is not None:
+            self._work(batch)
+            if self._here:
+                with self._lock:
+                    self._changed.notify_all()
+
+    def _work(self, batch: list[J]) -> None:
+        """Run one batch, and let others take the next."""
+        try:
             live = [job for job in batch if not self._dropped(job)]
             if live:
                 start = time.monotonic()
                 self._run(live)
-                self._learn(sum(job.rows for job in live), time.monotonic() - start)
+                each = (time.monotonic() - start) / sum([job.rows for job in live])
+                self._row_seconds = _mean(self._row_seconds, each)
+        finally:
+            with self._lock:
+                self._running = False
 
-    def _take(self) -> list[J] | None:
-        """Wait for jobs and return those of the group whose turn it is; None once closed and empty."""
-        with self._changed:
-            while not self._groups:
-                if self._closed:
+    def _take(self, *, wait: bool) -> list[J] | None:
+        """Return the jobs of the group whose turn it is, and be the one who runs.
+
+        None once closed and empty; where it may not `wait`, also while nothing waits or another runs.
+        """
+        with self._lock:
+            while not self._groups or self._running or (wait and self._here):
+                if not wait or (self._closed and not self._groups):
                     return None
                 self._changed.wait()
-            if self._linger_seconds and not self._closed and self._rows < self.rows_max:
+            if wait and self._linger_seconds and not self._closed and self._rows < self.rows_max:
                 self._changed.wait_for(lambda: self._closed or self._rows >= self.rows_max, self._linger_seconds)
-            group, jobs = next(iter(self._groups.items()))
-            batch = [jobs.popleft()]
-            rows = batch[0].rows
-            while jobs and rows + jobs[0].rows <= self.rows_max:
-                rows += jobs[0].rows
-                batch.append(jobs.popleft())
-            del self._groups[group]
-            if jobs:
-                self._groups[group] = jobs
-            self._rows -= rows
-            return batch
+            self._running = True
+            return self._next()
+
+    def _next(self) -> list[J]:
+        group, jobs = next(iter(self._groups.items()))
+        batch = [jobs.popleft()]
+        rows = batch[0].rows
+        while jobs and rows + jobs[0].rows <= self.rows_max:
+            rows += jobs[0].rows
+            batch.append(jobs.popleft())
+        del self._groups[group]
+        if jobs:
+            self._groups[group] = jobs
+        self._rows -= rows
+        return batch
 
     def _dropped(self, job: J) -> bool:
         if job.cancelled:
@@ -181,9 +248,10 @@ class Batcher(Generic[J]):
                 else:
                     part[0].fail(told(error, model=self._name))
 
-    def _learn(self, rows: int, seconds: float) -> None:
-        each = seconds / rows
-        self._row_seconds = _NEWEST * each + (1 - _NEWEST) * self._row_seconds if self._row_seconds else each
+
+def _mean(before: float, newest: float) -> float:
+    """Return the running mean."""
+    return _NEWEST * newest + (1 - _NEWEST) * before if before else newest
 
 
 def retry_after(rows: int, row_seconds: float) -> float:

@@ -12,11 +12,14 @@ Swaps of one model come one at a time: the caller sees to that (`gateway.watch` 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Final
 
+from fallback.errors import NotFoundError
 from gateway.certification import Certification
 from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
@@ -24,6 +27,9 @@ from gateway.model import Device, Model
 from gateway.policy import Policy, Rules
 from gateway.preprocess import known_shapes
 from gateway.registry import ModelVersion
+
+# A full batch that takes less has one thread: to share it out would take longer than it wins.
+_SHORT_SECONDS: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +119,7 @@ class Champion:
     def swap(self, version: ModelVersion, policy: Policy) -> Live:
         """Load, warm and put in place `version`; blocks. Raises a DemurError and leaves all as it was if it fails."""
         check_scorer(policy, version.manifest.output.activation)
-        model = Model.load(version.artefact, device=self._device, threads=self._threads)
+        model = self._load(version)
         try:
             manifest = version.manifest
             # Written before versions recorded their tensors: as the artefact says.
@@ -138,6 +144,26 @@ class Champion:
         if before is not None:
             before[1].replace()
         return live
+
+    def _load(self, version: ModelVersion) -> Model:
+        """Load with the threads that were set, or with as many as make sense: a short run is slower with several."""
+        model = Model.load(version.artefact, device=self._device, threads=self._threads or 1)
+        if self._threads:
+            return model
+        rows, shapes = [rows_max(version.manifest)], known_shapes(version.manifest.preprocess)
+        try:
+            # The first run is slow by itself.
+            model.warm_up(rows, shapes)
+            start = time.monotonic()
+            model.warm_up(rows, shapes)
+            seconds = time.monotonic() - start
+        except BaseException:
+            model.close()
+            raise
+        if seconds < _SHORT_SECONDS:
+            return model
+        model.close()
+        return Model.load(version.artefact, device=self._device, threads=0)
 
     def set_policy(self, policy: Policy) -> None:
         """Judge by `policy` from the next batch on."""
@@ -169,6 +195,15 @@ class Champion:
                 return Hold(live, users)
             # Replaced between the two lines; what replaced it is there by now.
         return None
+
+    def hold_version(self, version: str, *, model: str) -> Hold:
+        """Hold the version that was asked for, so that a swap does not take it away before its turn."""
+        hold = self.hold()
+        if hold is None or hold.live.version.version != version:
+            if hold is not None:
+                hold.release()
+            raise NotFoundError(f"model {model!r} has no version {version[:20]!r} loaded any more")
+        return hold
 
     @contextmanager
     def acquire(self) -> Iterator[Live | None]:

@@ -49,6 +49,11 @@ class Champions:
             raise NotFoundError(f"model {model[:100]!r} is not served here; there are: {', '.join(there) or 'none'}")
         return found
 
+    def drained(self) -> None:
+        """Run what driven calls brought."""
+        for pipeline in self._pipelines.values():
+            pipeline.drained()
+
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""
         pipeline = self._pipelines.get(model)

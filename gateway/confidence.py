@@ -34,6 +34,10 @@ def confidence(scores: NDArray[Any], activation: Activation) -> tuple[NDArray[np
     nothing: its confidence is 0.
     """
     values = scores.astype(np.float64)
+    if activation == "none" and values.size and values.min() >= -SLACK and values.max() <= 1 + SLACK:
+        # As a rule all are probabilities, and each row is usable. NaN is neither above nor below.
+        predicted = values.argmax(axis=-1)
+        return np.minimum(np.maximum(values.max(axis=-1), 0.0), 1.0), predicted
     usable: NDArray[np.bool_] = np.all(np.isfinite(values), axis=-1)
     if activation == "none":
         with np.errstate(invalid="ignore"):

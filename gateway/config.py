@@ -25,7 +25,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Literal["auto", "cuda", "cpu"],
         Meta(description="what models run on; cuda refuses to start where only the CPU is to be had"),
     ] = "auto"
-    threads: Annotated[int, Meta(ge=0, le=1024, description="threads of one model's run on the CPU; 0: one a core")] = 0
+    threads: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1024,
+            description="threads of one model's run on the CPU; 0: one where runs are short, else one a core",
+        ),
+    ] = 0
     message_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1, description="largest gRPC message taken, bytes")] = (
         32 * MIB
     )

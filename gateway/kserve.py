@@ -45,6 +45,8 @@ from gateway.champions import Champions
 from gateway.deferring import SlowLoop
 from gateway.internal import told
 from gateway.policy import STRENGTH, Decision
+from gateway.question import Questions, learn
+from gateway.reader import is_small
 from gateway.request import Request, Result, request_key
 from gateway.service import DEADLINE_MARGIN_SECONDS, wait
 from gateway.tensor import Array
@@ -89,6 +91,7 @@ class InferenceService:
     ) -> None:
         self.ready = False
         self._champions = champions
+        self._questions = Questions()
         self._queue = queue
         self._slow = slow
         self._credentials = credentials
@@ -140,14 +143,25 @@ class InferenceService:
 
     def _infer(self, call: Call) -> None:
         identity = self._identify(call)
+        driven = call.driven and is_small(call.payload)
+        question = self._questions.find(call.payload)
+        if question is not None:
+            found = self._champions.find(question.model)
+            if found.submit_quick(call, question, identity.name, self._waiter, driven=driven):
+                return
         message = _read(call.payload, kserve.ModelInferRequest)
+        if question is None and (learnt := learn(call.payload, message, _infer_request)) is not None:
+            self._questions.keep(learnt)
         request = self._request(message, identity, call)
         outputs = _outputs(message)
         pipeline = self._champions.find(request.model)
         live = pipeline.champion.live
         if live is not None:
             _check_outputs(outputs, [spec.name for spec in live.model.signature.outputs])
-        pipeline.submit(request, InferWaiter(call, message.id, outputs, self))
+        pipeline.submit(request, InferWaiter(call, message.id, outputs, self), driven=driven)
+
+    def _waiter(self, call: Call, outputs: Sequence[str]) -> InferWaiter:
+        return InferWaiter(call, "", outputs, self)
 
     def _request(self, message: Any, identity: Identity, call: Call) -> Request:
         asked = Asked.of(message.parameters)
@@ -375,6 +389,10 @@ def _typed(each: Any, field: str) -> Array:
     if stray:
         raise InvalidError(f"{field}.contents: expected {name} for {each.datatype}, got {stray[0]}")
     return tensor.from_values(list(getattr(each.contents, name)), each.datatype, each.shape, field=field)
+
+
+def _infer_request(payload: bytes) -> Any:
+    return kserve.ModelInferRequest.FromString(payload)
 
 
 def _read(payload: bytes, type_: Any) -> Any:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import urllib.request
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from threading import Thread
+from itertools import accumulate
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from fallback.errors import ConfigError
 
@@ -37,6 +43,62 @@ _STAGE_SECONDS: Final = (
 _CHAMPION: Final = "demur_champion"
 _ASK_SECONDS: Final = 5.0
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Stage:
+    """The durations of one stage of one model's requests. Thread-safe."""
+
+    __slots__ = ("_counts", "_lock", "_sum")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts = [0] * (len(_STAGE_SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        with self._lock:
+            self._counts[bisect_left(_STAGE_SECONDS, seconds)] += 1
+            self._sum += seconds
+
+    def observe_all(self, seconds: Sequence[float]) -> None:
+        """Count those of a whole batch at once."""
+        low, high = bisect_left(_STAGE_SECONDS, min(seconds)), bisect_left(_STAGE_SECONDS, max(seconds))
+        with self._lock:
+            self._sum += sum(seconds)
+            if low == high:
+                self._counts[low] += len(seconds)
+                return
+            for each in seconds:
+                self._counts[bisect_left(_STAGE_SECONDS, each)] += 1
+
+    def read(self) -> tuple[list[tuple[str, float]], float]:
+        """Return the cumulated count by upper bound, as Prometheus has it, and the sum."""
+        with self._lock:
+            counts, total = list(accumulate(self._counts)), self._sum
+        bounds = [*map(floatToGoString, _STAGE_SECONDS), "+Inf"]
+        return list(zip(bounds, counts, strict=True)), total
+
+
+class Durations(Collector):
+    """A histogram by model and stage to which a batch is added in one go."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._text = text
+        self._stages: dict[tuple[str, str], Stage] = {}
+
+    def labels(self, model: str, stage: str) -> Stage:
+        """Return the one of a model's stage."""
+        return self._stages.get((model, stage)) or self._stages.setdefault((model, stage), Stage())
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all of them."""
+        family = HistogramMetricFamily(self._name, self._text, labels=["model", "stage"])
+        for labels, stage in list(self._stages.items()):
+            buckets, total = stage.read()
+            family.add_metric(list(labels), buckets, total)
+        return [family]
 
 
 class Metrics:
@@ -69,13 +131,8 @@ class Metrics:
             "demur_batch_rows", "Rows run together", ["model"], buckets=_ROWS, registry=self.registry
         )
         self.queue_rows = Gauge("demur_queue_rows", "Rows waiting for a run", ["model"], registry=self.registry)
-        self.stage_seconds = Histogram(
-            "demur_stage_seconds",
-            "Where a request's time went: queue, compute, park",
-            ["model", "stage"],
-            buckets=_STAGE_SECONDS,
-            registry=self.registry,
-        )
+        self.stage_seconds = Durations("demur_stage_seconds", "Where a request's time went: queue, compute, park")
+        self.registry.register(self.stage_seconds)
         self._champion = Gauge(
             _CHAMPION,
             "1 for the version that is live here",

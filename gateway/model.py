@@ -69,8 +69,8 @@ class Model:
         self.provider: str = session.get_providers()[0]
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
         tensors = (*self.signature.inputs, *self.signature.outputs)
-        # ONNX Runtime's Python binding cannot bind strings, which live on the CPU only.
-        self._bindable = all(spec.datatype != "BYTES" for spec in tensors)
+        # ONNX Runtime's Python binding cannot bind strings; and on the CPU there is nothing to gain by it.
+        self._bindable = self.provider != CPU and all(spec.datatype != "BYTES" for spec in tensors)
 
     @classmethod
     def load(cls, path: Path, *, device: Device = "auto", threads: int = 0) -> Self:

@@ -1,98 +1,44 @@
 """The hot path of one model: a request is prepared, waits, is run in a batch, judged, and answered or declined.
 
-Everything between the service that read the request and the reply happens here, on two kinds of threads: few that read
-images, and the batcher's own, which runs the model. The live version and its policy are read once a batch.
+Everything between the service that read the request and the reply happens here, on few threads: those that read images,
+the batcher's own, and the transport's where a run is so short that a hand-over would take longer. The live version and
+its policy are read once a batch. There are two ways, and they end in the same: any request may be a `Job`; a plain one
+is a `QuickJob` (`gateway.quick`), of which a batch costs little more than one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
-import structlog
-from numpy.typing import NDArray
 
 from fallback.errors import DemurError, InvalidError, NotFoundError, StateError
 from gateway.batcher import Batcher
-from gateway.champion import Champion, Hold, Live
-from gateway.confidence import Scorer, confidence, score
+from gateway.champion import Champion, Live
 from gateway.deferring import Declined, Deferring
-from gateway.intake import Prepared, join, prepare
+from gateway.intake import Intake, join, prepare
 from gateway.internal import told
+from gateway.job import Job
+from gateway.judging import Judge
 from gateway.metrics import Metrics
 from gateway.parking import Sampling, digest
-from gateway.policy import STRENGTH, Decisions, Wish
+from gateway.policy import Decision, Decisions, Wish
+from gateway.question import Question
+from gateway.quick import Fit, QuickJob, Replies, Template, Waiters, fit, joined, template, with_nan
 from gateway.reader import Reader
 from gateway.recorder import Recorder
 from gateway.remembered import Remembered
-from gateway.request import Request, Result, Waiter, row_key
-from gateway.samples import epoch_secret
-from gateway.sampling import Epoch, Sampled, record
+from gateway.request import Request, Result, Waiter
+from gateway.sampling import Sampled
 from gateway.tensor import Array
+from gateway.transport import Call
 
-log = structlog.get_logger(__name__)
-
-
-class Job:
-    """A request under way: what was asked, its rows, who waits, and since when. Ends in one `answer` or `fail`."""
-
-    __slots__ = ("_metrics", "_remembered", "_waiter", "digest", "earlier", "pinned", "prepared", "request", "since")
-
-    def __init__(self, request: Request, waiter: Waiter, metrics: Metrics, remembered: Remembered) -> None:
-        self.request = request
-        self.prepared: Prepared
-        self.pinned: Hold | None = None
-        self.since = time.monotonic()
-        self.digest = ""
-        self.earlier: frozenset[int] = frozenset()
-        self._waiter = waiter
-        self._metrics = metrics
-        self._remembered = remembered
-
-    @property
-    def rows(self) -> int:
-        """How many rows it adds to a batch."""
-        return self.prepared.rows
-
-    @property
-    def group(self) -> Hashable:
-        """What it may be run together with."""
-        return self.request.version, self.prepared.shape
-
-    @property
-    def deadline(self) -> float | None:
-        """When its caller stops waiting, by time.monotonic()."""
-        return self.request.deadline
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits any more."""
-        return self._waiter.cancelled
-
-    def answer(self, result: Result) -> None:
-        """Reply, and remember what the idempotency key was used for."""
-        self._release()
-        request = self.request
-        if request.idempotency_key:
-            self._remembered.keep(request.request_key, self.digest, frozenset(result.deferrals))
-        worth = max((result.decision(row) for row in range(result.rows)), key=STRENGTH.__getitem__)
-        self._metrics.requests.labels(request.model, worth.value, "OK").inc()
-        try:
-            self._waiter.answer(result)
-        except Exception as error:  # noqa: BLE001 - one caller's trouble is its own: the others' replies go on
-            self._waiter.fail(told(error, model=request.model))
-
-    def fail(self, error: DemurError) -> None:
-        """Refuse."""
-        self._release()
-        self._metrics.requests.labels(self.request.model, "", error.code.name).inc()
-        self._waiter.fail(error)
-
-    def _release(self) -> None:
-        if self.pinned is not None:
-            self.pinned.release()
+# Questions of which it is known how they fit, and templates of replies: at most, then all are made anew.
+_FITS_MAX: Final = 512
+_TEMPLATES_MAX: Final = 64
 
 
 class Pipeline:
@@ -118,13 +64,15 @@ class Pipeline:
         self._deferring = deferring
         self._reader = reader
         self._remembered = remembered
-        self._recorder = recorder
         self._metrics = metrics
-        self._secret = secret
-        self._epoch: Epoch | None = None
-        self._refusing = False
+        self._judge = Judge(model, recorder=recorder, hold_off=deferring.hold_off, metrics=metrics, secret=secret)
         self._pixels_max = pixels_max
-        self._batcher: Batcher[Job] = Batcher(
+        self._fits: dict[Question, tuple[Intake, Fit | None]] = {}
+        self._templates: dict[tuple[Any, ...], Template] = {}
+        self._rows_seen = metrics.batch_rows.labels(model)
+        self._computing = metrics.stage_seconds.labels(model, "compute")
+        self._queued = metrics.stage_seconds.labels(model, "queue")
+        self._batcher: Batcher[Job | QuickJob] = Batcher(
             model, self._execute, rows_max=1, queue_rows_max=queue_rows_max, linger_us=linger_us
         )
         metrics.queue_rows.labels(model).set_function(lambda: self._batcher.rows)
@@ -139,46 +87,62 @@ class Pipeline:
         self._batcher.close(grace_seconds=grace_seconds)
         self.champion.close()
 
-    def submit(self, request: Request, waiter: Waiter) -> None:
-        """Take one request; its waiter is told everything, refusals included. Does not block."""
+    def drained(self) -> None:
+        """Run what a driven call brought and is quick, on this thread; what is not wakes the batcher's."""
+        self._batcher.drained()
+
+    def submit_quick(
+        self, call: Call, question: Question, client: str, waiters: Waiters, *, driven: bool = False
+    ) -> bool:
+        """Take a plain request; False where the general path has to look at it. Does not block."""
+        live = self.champion.live
+        if live is None:
+            return False
+        known = self._fits.get(question)
+        if known is None or known[0] is not live.intake:
+            if len(self._fits) >= _FITS_MAX:
+                self._fits = {}
+            known = self._fits[question] = (live.intake, fit(question, live))
+        if known[1] is None:
+            return False
+        job = QuickJob(call, question, known[1], client, waiters, self._metrics)
+        try:
+            self._batcher.submit(job, driven=driven)
+        except DemurError as error:
+            job.fail(error)
+        return True
+
+    def submit(self, request: Request, waiter: Waiter, *, driven: bool = False) -> None:
+        """Take one request; its waiter is told everything, refusals included. Does not block.
+
+        Where it is `driven`, `drained` follows on this thread.
+        """
         job = Job(request, waiter, self._metrics, self._remembered)
         try:
             live = self._live(request)
             if request.version:
-                job.pinned = self._pin(request.version)
+                job.pinned = self.champion.hold_version(request.version, model=self.model)
             if request.subject is not None and not request.tensors:
                 self._reader.submit(lambda: self._admit(job, live))
                 return
         except DemurError as error:
             job.fail(error)
             return
-        self._admit(job, live)
+        self._admit(job, live, driven=driven)
 
     def _live(self, request: Request) -> Live:
         live = self.champion.live
         if live is None:
             raise NotFoundError(f"model {self.model!r} has no live version; promote one")
         if request.version and request.version != live.version.version:
-            raise self._no_version(request.version, live)
+            raise NotFoundError(
+                f"model {self.model!r} has no version {request.version[:20]!r} loaded; loaded is {live.version.version}"
+            )
         if request.wish is Wish.PERSON and not live.judged:
             raise StateError(f"model {self.model!r} was published without labels and a task to ask a person about")
         return live
 
-    def _no_version(self, version: str, live: Live) -> NotFoundError:
-        return NotFoundError(
-            f"model {self.model!r} has no version {version[:20]!r} loaded; loaded is {live.version.version}",
-        )
-
-    def _pin(self, version: str) -> Hold:
-        """Hold the version that was asked for, so that a swap does not take it away before its turn."""
-        hold = self.champion.hold()
-        if hold is None or hold.live.version.version != version:
-            if hold is not None:
-                hold.release()
-            raise NotFoundError(f"model {self.model!r} has no version {version[:20]!r} loaded any more")
-        return hold
-
-    def _admit(self, job: Job, live: Live) -> None:
+    def _admit(self, job: Job, live: Live, *, driven: bool = False) -> None:
         """Prepare the rows and let them wait for a run."""
         try:
             request = job.request
@@ -186,50 +150,128 @@ class Pipeline:
             if request.idempotency_key:
                 job.digest = digest(request.model, request.tensors, request.subject)
                 job.earlier = self._remembered.check(request.request_key, job.digest)
-            self._batcher.submit(job)
+            self._batcher.submit(job, driven=driven)
         except Exception as error:  # noqa: BLE001 - the root of a reader's work: the caller is told
             job.fail(told(error, model=self.model))
 
-    def _execute(self, jobs: Sequence[Job]) -> None:
+    def _execute(self, jobs: Sequence[Job | QuickJob]) -> None:
         """Run one batch of jobs that fit together, and reply to each."""
-        pinned = jobs[0].pinned
+        quick = [job for job in jobs if isinstance(job, QuickJob)]
+        general = [job for job in jobs if isinstance(job, Job)] if len(quick) < len(jobs) else []
+        pinned = general[0].pinned if general else None
         if pinned is not None:
-            self._run(jobs, self.champion.renewed(pinned.live))
+            self._run(general, self.champion.renewed(pinned.live))
             return
         with self.champion.acquire() as live:
             if live is None:
                 raise NotFoundError(f"model {self.model!r} has no live version any more; promote one")
-            fresh = [job for job in jobs if job.prepared.intake is live.intake or job.prepared.intake == live.intake]
-            if fresh:
-                self._run(fresh, live)
-            if len(fresh) < len(jobs):
-                done = set(map(id, fresh))
-                for job in jobs:
-                    if id(job) not in done:
-                        # Prepared for a version that took other input; it waits once more, in the group it fits now.
-                        self._admit(job, live)
+            if quick:
+                self._execute_quick(quick, live)
+            else:
+                self._execute_general(general, live)
+
+    def _execute_general(self, jobs: Sequence[Job], live: Live) -> None:
+        fresh = [job for job in jobs if _fits(job.prepared.intake, live)]
+        if fresh:
+            self._run(fresh, live)
+        if len(fresh) < len(jobs):
+            done = set(map(id, fresh))
+            for job in jobs:
+                if id(job) not in done:
+                    # Prepared for a version that took other input; it waits once more, in the group it fits now.
+                    self._admit(job, live)
+
+    def _execute_quick(self, jobs: Sequence[QuickJob], live: Live) -> None:
+        if live.judged and _fits(jobs[0].fit.intake, live):
+            self._run_quick(jobs, live)
+            return
+        # Another version takes other input: each waits once more, and is looked at as that one asks for.
+        for job in jobs:
+            self.submit(job.request, job.waiter)
 
     def _run(self, jobs: Sequence[Job], live: Live) -> None:
         rows = sum(job.rows for job in jobs)
-        if len(jobs) > 1 and rows > live.intake.rows_max:
-            # Formed by the bound of the version before; the batcher halves what fails until it fits.
-            raise StateError(f"version {live.version.version} takes {live.intake.rows_max} rows at a time, not {rows}")
+        _check_size(len(jobs), rows, live)
         start = time.monotonic()
         outputs = live.model.run(join([job.prepared for job in jobs]))
         compute = time.monotonic() - start
         _check_rows(outputs, rows, live)
         # What an alarm took back while the model ran is not answered by any more.
         live = self.champion.renewed(live)
-        decisions: Decisions | None
-        sampled: Sampled | None = None
-        if live.judged and live.rules.sampled:
-            decisions, sampled = self._sample(jobs, live, outputs, rows)
-        else:
-            decisions = self._judge(jobs, live, outputs, rows, self._version_epoch(live))
-        self._metrics.batch_rows.labels(self.model).observe(rows)
-        self._metrics.stage_seconds.labels(self.model, "compute").observe(compute)
-        queued = self._metrics.stage_seconds.labels(self.model, "queue")
-        common = Result(
+        decisions, sampled = self._judge.judge(jobs, live, outputs, rows)
+        self._count(jobs, rows, start, compute)
+        common = self._common(live, decisions, compute)
+        declined: list[Declined] = []
+        first = 0
+        for job in jobs:
+            result = _part(common, outputs, job, first, start, live)
+            self._settle(job, result, declined, sampled)
+            first += job.rows
+        if declined:
+            self._deferring.take(declined, live)
+
+    def _run_quick(self, jobs: Sequence[QuickJob], live: Live) -> None:
+        """Run plain requests; those of which all rows are answered, and no more, have their reply from a template."""
+        start = time.monotonic()
+        feeds = joined(jobs)
+        for job in (bad := with_nan(next(iter(feeds.values())), jobs)):
+            self.submit(job.request, job.waiter)
+        if bad:
+            jobs = [job for job in jobs if job not in bad]
+            if not jobs:
+                return
+            feeds = joined(jobs)
+        rows = sum(job.rows for job in jobs)
+        _check_size(len(jobs), rows, live)
+        outputs = live.model.run(feeds)
+        compute = time.monotonic() - start
+        _check_rows(outputs, rows, live)
+        live = self.champion.renewed(live)
+        decisions, sampled = self._judge.judge(jobs, live, outputs, rows)
+        assert decisions is not None, "only what is judged is taken"
+        self._count(jobs, rows, start, compute)
+        chosen = decisions.deferred | decisions.audited
+        if any(array.dtype.kind in "OUS" for array in outputs.values()):
+            chosen[:] = True
+        slow = chosen.any()
+        replies = Replies(decisions, jobs, outputs)
+        worth = Decision.UNCERTIFIED if decisions.uncertified else Decision.ANSWERED
+        declined: list[Declined] = []
+        first = answered = 0
+        for number, job in enumerate(jobs):
+            if slow and chosen[first : first + job.rows].any():
+                result = _part(self._common(live, decisions, compute), outputs, job, first, start, live)
+                self._settle(job, result, declined, sampled)
+            else:
+                found = self._template(live, outputs, job, worth, decisions.certificate)
+                job.call.reply(replies.write(found, number, first, job.rows))
+                answered += 1
+            first += job.rows
+        self._metrics.requests.labels(self.model, worth.value, "OK").inc(answered)
+        if declined:
+            self._deferring.take(declined, live)
+
+    def _template(
+        self, live: Live, outputs: dict[str, Array], job: QuickJob, worth: Decision, certificate: str
+    ) -> Template:
+        shapes = tuple(array.shape[1:] for array in outputs.values())
+        key = (live.version.version, job.question.outputs, job.rows, worth, certificate, shapes)
+        found = self._templates.get(key)
+        if found is None:
+            if len(self._templates) >= _TEMPLATES_MAX:
+                self._templates = {}
+            found = self._templates[key] = template(live, outputs, job.question.outputs, job.rows, worth, certificate)
+        return found
+
+    def _count(self, jobs: Sequence[Job | QuickJob], rows: int, start: float, compute: float) -> None:
+        self._batcher.ran(compute)
+        self._rows_seen.observe(rows)
+        self._computing.observe(compute)
+        self._queued.observe_all([start - job.since for job in jobs])
+
+    def _common(self, live: Live, decisions: Decisions | None, compute: float) -> Result:
+        """Return what the results of a batch have in common."""
+        return Result(
             model=self.model,
             version=live.version.version,
             labels=live.manifest.labels,
@@ -241,23 +283,8 @@ class Pipeline:
             on_deferral=live.manifest.on_deferral or "",
             compute_seconds=compute,
         )
-        declined: list[Declined] = []
-        first = 0
-        for job in jobs:
-            queued.observe(start - job.since)
-            result = replace(
-                common,
-                outputs=_rows(outputs, first, job.rows, batched=live.intake.batched),
-                rows=job.rows,
-                first=first,
-                queue_seconds=start - job.since,
-            )
-            self._settle(job, result, declined, sampled)
-            first += job.rows
-        if declined:
-            self._deferring.take(declined, live)
 
-    def _settle(self, job: Job, result: Result, declined: list[Declined], sampled: Sampled | None) -> None:
+    def _settle(self, job: Job | QuickJob, result: Result, declined: list[Declined], sampled: Sampled | None) -> None:
         """Answer, or add to `declined` what goes to a person; refuse what was to be sampled and could not be."""
         deferred: tuple[int, ...] = ()
         audited: tuple[int, ...] = ()
@@ -282,75 +309,27 @@ class Pipeline:
         if deferred or audited:
             declined.append(Declined(asker=job, result=result, deferred=deferred, audited=audited, samplings=samplings))
 
-    def _sample(
-        self, jobs: Sequence[Job], live: Live, outputs: dict[str, Array], rows: int
-    ) -> tuple[Decisions, Sampled]:
-        """Judge a batch of a model under certification, and record what is sampled before anybody is answered."""
-        epoch = self._certified_epoch(live)
-        with self._recorder.turn() as turn:
-            decisions = self._judge(jobs, live, outputs, rows, epoch, second=turn.second)
-            assert decisions is not None, "only models with labels are under certification"
-            held_off = self._deferring.hold_off.why(live.manifest.review_queue) if decisions.all_asked else None
-            sampled = record(turn, jobs, live, decisions, epoch, held_off)
-        refusing = sampled.refusal is not None and sampled.due > 0
-        if sampled.refusal is not None and refusing:
-            self._metrics.unsampled.labels(self.model).inc(sampled.due)
-            if not self._refusing:
-                log.error("what would be sampled is not", model=self.model, error=sampled.refusal.message)
-        elif sampled.records:
-            self._metrics.sampled.labels(self.model).inc(sampled.records)
-        if sampled.due:
-            self._refusing = refusing
-        return decisions, sampled
 
-    def _judge(
-        self,
-        jobs: Sequence[Job],
-        live: Live,
-        outputs: dict[str, Array],
-        rows: int,
-        epoch: Epoch,
-        second: int | None = None,
-    ) -> Decisions | None:
-        if not live.manifest.labels:
-            return None
-        scores = _scores(outputs, rows, live)
-        activation, scorer = live.manifest.output.activation, live.rules.scorer
-        sure, predicted = confidence(scores, activation)
-        ranked = sure if scorer is Scorer.MAX_SOFTMAX else score(scores, activation, scorer)[0]
-        return live.rules.decide(
-            confidence=sure,
-            predicted=predicted,
-            scores=ranked,
-            second=int(time.time()) if second is None else second,
-            wishes=np.repeat(np.array([job.request.wish for job in jobs], np.int8), [job.rows for job in jobs]),
-            draws=_draws(jobs, rows, epoch) if live.judged else np.ones(rows),
-            earlier=_earlier(jobs, rows),
-        )
-
-    def _version_epoch(self, live: Live) -> Epoch:
-        """Return the epoch of draws that prove nothing: a version is one, for its audits say nothing of another's."""
-        return Epoch(model=self.model, name=live.version.version, secret=self._secret)
-
-    def _certified_epoch(self, live: Live) -> Epoch:
-        """Return the epoch that the certifier named; its secret is made once."""
-        proved = live.rules.certification
-        assert proved is not None, "what is sampled has a certification"
-        if self._epoch is None or self._epoch.name != proved.epoch:
-            secret = epoch_secret(self._secret, model=self.model, epoch=proved.epoch)
-            self._epoch = Epoch(model=self.model, name=proved.epoch, secret=secret)
-        return self._epoch
+def _fits(intake: Intake, live: Live) -> bool:
+    """Whether what was prepared for one version is right for another."""
+    return intake is live.intake or intake == live.intake
 
 
-def _draws(jobs: Sequence[Job], rows: int, epoch: Epoch) -> NDArray[np.float64]:
-    """Return each row's draw."""
-    draws = np.empty(rows)
-    place = 0
-    for job in jobs:
-        for row in range(job.rows):
-            draws[place] = epoch.draw(row_key(job.request.request_key, row, job.rows))
-            place += 1
-    return draws
+def _part(
+    common: Result, outputs: dict[str, Array], job: Job | QuickJob, first: int, start: float, live: Live
+) -> Result:
+    """Return one job's result: its rows of a batch's."""
+    own = {name: array[first : first + job.rows] for name, array in outputs.items()} if live.intake.batched else outputs
+    return replace(common, outputs=own, rows=job.rows, first=first, queue_seconds=start - job.since)
+
+
+def _check_size(jobs: int, rows: int, live: Live) -> None:
+    """Raise StateError where a batch was formed by the bound of the version before.
+
+    The batcher halves what fails until it fits.
+    """
+    if jobs > 1 and rows > live.intake.rows_max:
+        raise StateError(f"version {live.version.version} takes {live.intake.rows_max} rows at a time, not {rows}")
 
 
 def _check_rows(outputs: dict[str, Array], rows: int, live: Live) -> None:
@@ -362,29 +341,3 @@ def _check_rows(outputs: dict[str, Array], rows: int, live: Live) -> None:
             raise InvalidError(
                 f"inputs: for these the model gives output {name!r} the shape {list(array.shape)}; expected {rows} rows"
             )
-
-
-def _scores(outputs: dict[str, Array], rows: int, live: Live) -> Array:
-    """Return the scores that the answer is read from, one a label; shape (rows, labels)."""
-    scores, labels = outputs[live.manifest.output.tensor], len(live.manifest.labels)
-    if scores.size != rows * labels:
-        raise InvalidError(
-            f"inputs: for these the model gives scores of shape {list(scores.shape)}; expected {labels} a row, one a "
-            f"label"
-        )
-    return scores.reshape(rows, labels)
-
-
-def _rows(outputs: dict[str, Array], first: int, rows: int, *, batched: bool) -> dict[str, Array]:
-    return {name: array[first : first + rows] for name, array in outputs.items()} if batched else outputs
-
-
-def _earlier(jobs: Sequence[Job], rows: int) -> NDArray[np.bool_] | None:
-    if not any(job.earlier for job in jobs):
-        return None
-    found = np.zeros(rows, np.bool_)
-    first = 0
-    for job in jobs:
-        found[[first + row for row in job.earlier]] = True
-        first += job.rows
-    return found

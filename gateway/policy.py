@@ -116,10 +116,10 @@ class Decisions:
     unreviewed is audited only where an alpha is set. `uncertified`: all that is answered is so by the operator's own
     threshold, while nothing is proved of what was promised.
 
-    `scores` are what was compared with the threshold, `eligible` whether nothing but the threshold kept a row back. `q`
-    is the probability with which each row was to get a review, `floor` the lowest that any row had under the rules in
-    force, `share` that of what is answered. `tau` is the proved threshold in force and `certificate` its name; None and
-    empty where there is none.
+    `scores` are what was compared with the threshold, `eligible` whether nothing but the threshold kept a row back,
+    `checked` whether it might have been audited. `floor` is the lowest probability of a review that any row had under
+    the rules in force, `share` that of what is answered. `tau` is the proved threshold in force and `certificate` its
+    name; None and empty where there is none.
     """
 
     rules: Rules
@@ -133,12 +133,17 @@ class Decisions:
     deferred: NDArray[np.bool_]
     unreviewed: NDArray[np.bool_]
     audited: NDArray[np.bool_]
-    q: NDArray[np.float64]
+    checked: NDArray[np.bool_]
     floor: float
     share: float
     tau: float | None
     certificate: str
     uncertified: bool
+
+    @property
+    def q(self) -> NDArray[np.float64]:
+        """The probability with which each row was to get a review."""
+        return np.where(self.deferred, 1.0, np.where(self.checked, self.share, 0.0))
 
     @property
     def all_asked(self) -> bool:
@@ -341,40 +346,46 @@ class Rules:
             if self.scorer is not Scorer.MAX_SOFTMAX:
                 raise InvalidError(f"scores: expected those of {self.scorer}, got none")
             scores = confidence
-        wishes = np.zeros(len(confidence), np.int8) if wishes is None else wishes
-        draws = np.ones(len(confidence), np.float64) if draws is None else draws
-        earlier = np.zeros(len(confidence), np.bool_) if earlier is None else earlier
-        promised, tau, share = self.policy.alpha is not None, self.tau(second), self.share
+        promised, tau, share, rows = self.policy.alpha is not None, self.tau(second), self.share, len(confidence)
         uncertified = self.uncertified(second)
-        always = self.always[predicted]
-        eligible = ~(always | (wishes == Wish.PERSON) | earlier)
         # >= and not its opposite, so that a confidence that is no number goes to a person.
         sure = confidence >= self.thresholds[predicted]
+        eligible = sure if promised else np.ones(rows, np.bool_)
         if promised:
-            eligible &= sure
             if uncertified:
                 sure = confidence >= self.own[predicted]
             else:
-                sure = np.zeros(len(scores), np.bool_) if tau is None else scores >= tau
-        answered = eligible & sure
-        granted = (wishes == Wish.MODEL) & ~always & ~earlier
-        if not self.policy.allow_model_wish or (promised and tau is None):
-            granted[:] = False
-        deferred, unreviewed = ~answered & ~granted, granted & ~answered
+                sure = np.zeros(rows, np.bool_) if tau is None else scores >= tau
+        unreviewed = np.zeros(rows, np.bool_)
+        # As a rule nobody wishes or repeats anything, and no label always goes to a person.
+        if wishes is None and earlier is None and not self.policy.always_person:
+            answered = eligible & sure
+            deferred = ~answered
+        else:
+            held = self.always[predicted]
+            if earlier is not None:
+                held = held | earlier
+            asked = held if wishes is None else held | (wishes == Wish.PERSON)
+            eligible = eligible & ~asked
+            answered = eligible & sure
+            if wishes is not None and self.policy.allow_model_wish and not (promised and tau is None):
+                unreviewed = (wishes == Wish.MODEL) & ~held & ~answered
+            deferred = ~answered & ~unreviewed
         checked = ~deferred if promised else answered
+        draws = np.ones(rows, np.float64) if draws is None else draws
         return Decisions(
             rules=self,
             confidence=confidence,
             scores=scores,
             predicted=predicted,
-            wishes=wishes,
+            wishes=np.zeros(rows, np.int8) if wishes is None else wishes,
             draws=draws,
-            earlier=earlier,
+            earlier=np.zeros(rows, np.bool_) if earlier is None else earlier,
             eligible=eligible,
             deferred=deferred,
             unreviewed=unreviewed,
             audited=checked & (draws < share),
-            q=np.where(deferred, 1.0, np.where(checked, share, 0.0)),
+            checked=checked,
             floor=self._floor(asked=tau is None and not uncertified),
             share=share,
             tau=tau,

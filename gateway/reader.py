@@ -38,11 +38,16 @@ class Reader:
         self._pool.shutdown()
 
 
+def is_small(payload: bytes) -> bool:
+    """Whether a request is read on the transport's thread."""
+    return len(payload) <= SMALL_BYTES
+
+
 def unburdened(handler: Hot, reader: Reader) -> Hot:
     """Return `handler` with what is large read by `reader`, since the transport's thread must not block."""
 
     def handle(call: Call) -> None:
-        if len(call.payload) <= SMALL_BYTES:
+        if is_small(call.payload):
             handler(call)
             return
 

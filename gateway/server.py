@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from importlib import metadata
 from typing import Final
@@ -49,6 +50,7 @@ PROCESS: Final = "serve"
 MODELS_FOLDER: Final = "models"
 COPIES_FOLDER: Final = "gateway"
 SPOOLS_FOLDER: Final = "spools"
+SWITCH_SECONDS: Final = 0.0002
 _READERS: Final = 2
 _READING_MAX: Final = 1024
 # What the parts may take to end after the grace of the calls.
@@ -244,6 +246,7 @@ class Gateway:
                 slow={**self._predictions.slow(), **models.routes()},
                 reads=model_service.READS,
                 writes=self._predictions.writes(),
+                drained=self.champions.drained,
             ),
             listen=settings.grpc_listen,
             slow_loop=self._slow.loop,
@@ -258,6 +261,8 @@ class Gateway:
 
 def serve(config: Config) -> None:
     """Run a gateway until SIGTERM or SIGINT, then drain it. Says in <data>/run/serve.json where it answers."""
+    # Whoever waits for the interpreter is in the path of a request; the default would have it wait for 5 ms.
+    sys.setswitchinterval(SWITCH_SECONDS)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

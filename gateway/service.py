@@ -22,6 +22,7 @@ from gateway.champions import Champions
 from gateway.metrics import Metrics
 from gateway.parking import digest
 from gateway.policy import Wish
+from gateway.reader import is_small
 from gateway.request import Request, Result, request_key
 from gateway.transport import Call, Hot, Slow
 from gateway.wire import tensors_from_wire, tensors_to_wire
@@ -88,7 +89,8 @@ class PredictionService:
     def _predict(self, call: Call) -> None:
         identity = self._caller(call)
         request = self._request(_read(call.payload, pb.PredictRequest), identity, call)
-        self._champions.find(request.model).submit(request, PredictWaiter(call))
+        driven = call.driven and is_small(call.payload)
+        self._champions.find(request.model).submit(request, PredictWaiter(call), driven=driven)
 
     def _request(self, message: pb.PredictRequest, identity: Identity, call: Call) -> Request:
         key = wire.text_from_wire("idempotency_key", message.idempotency_key, chars_max=KEY_CHARS_MAX)

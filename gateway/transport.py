@@ -51,6 +51,10 @@ class Call(Protocol):
     def cancelled(self) -> bool:
         """Whether nobody waits for the reply any more: cancelled, overdue, or already answered."""
 
+    @property
+    def driven(self) -> bool:
+        """Whether `Routes.drained` follows on the thread that hands it over."""
+
     def reply(self, payload: bytes, trailing: Metadata = ()) -> None:
         """Answer; for a server stream `send` comes before and the payload is not sent."""
 

@@ -6,6 +6,7 @@ import io
 import re
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -260,6 +261,8 @@ def test_a_deadline_already_past(call: Caller, stand: Stand) -> None:
             "grpc-timeout": "1n",
         }
         connection.sendall(_frame(1, 4, 1, b"".join(_field(*header) for header in headers.items())))
+        # gRPC counts deadlines in milliseconds.
+        time.sleep(0.02)
         connection.sendall(_frame(0, 1, 1, b"\0" + struct.pack(">I", len(payload)) + payload))
         received = b""
         while b"grpc-status" not in received:

@@ -1,0 +1,192 @@
+"""What a batch's outputs are worth: the policy's decisions, with the draws that audits and evidence are made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from fallback.errors import InvalidError
+from gateway.champion import Live
+from gateway.confidence import Scorer, confidence, score
+from gateway.hold_off import HoldOff
+from gateway.intake import Prepared
+from gateway.metrics import Metrics
+from gateway.policy import Decisions, Wish
+from gateway.recorder import Recorder
+from gateway.request import Request, row_key
+from gateway.samples import epoch_secret
+from gateway.sampling import Epoch, Sampled, record
+from gateway.tensor import Array
+
+log = structlog.get_logger(__name__)
+
+
+class Asked(Protocol):
+    """A request under way, as far as it is judged."""
+
+    @property
+    def request(self) -> Request:
+        """What was asked."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """Its rows."""
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+
+    @property
+    def key(self) -> str:
+        """What names it for the draws."""
+
+    @property
+    def wish(self) -> Wish:
+        """What the client asked for."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether its client gave it a key, under which it may be asked again."""
+
+    @property
+    def earlier(self) -> frozenset[int]:
+        """Which of its rows were deferred before."""
+
+
+class Judge:
+    """One model's. Called by one batch at a time."""
+
+    def __init__(self, model: str, *, recorder: Recorder, hold_off: HoldOff, metrics: Metrics, secret: bytes) -> None:
+        self._model = model
+        self._recorder = recorder
+        self._hold_off = hold_off
+        self._metrics = metrics
+        self._secret = secret
+        self._epoch: Epoch | None = None
+        self._refusing = False
+        # Draws of requests that nobody can ask again, for audits that prove nothing.
+        self._chance = np.random.default_rng()
+
+    def judge(
+        self, jobs: Sequence[Asked], live: Live, outputs: dict[str, Array], rows: int
+    ) -> tuple[Decisions | None, Sampled | None]:
+        """Return what each row is worth, None where nothing judges the model; and what was recorded as evidence."""
+        if not live.manifest.labels:
+            return None, None
+        if live.judged and live.rules.sampled:
+            return self._sample(jobs, live, outputs, rows)
+        return self._decide(jobs, live, outputs, rows, None, int(time.time())), None
+
+    def _sample(
+        self, jobs: Sequence[Asked], live: Live, outputs: dict[str, Array], rows: int
+    ) -> tuple[Decisions, Sampled]:
+        """Judge a batch of a model under certification, and record what is sampled before anybody is answered."""
+        epoch = self._certified_epoch(live)
+        with self._recorder.turn() as turn:
+            decisions = self._decide(jobs, live, outputs, rows, epoch, turn.second)
+            held_off = self._hold_off.why(live.manifest.review_queue) if decisions.all_asked else None
+            sampled = record(turn, jobs, live, decisions, epoch, held_off)
+        self._tell(sampled)
+        return decisions, sampled
+
+    def _tell(self, sampled: Sampled) -> None:
+        refusing = sampled.refusal is not None and sampled.due > 0
+        if sampled.refusal is not None and refusing:
+            self._metrics.unsampled.labels(self._model).inc(sampled.due)
+            if not self._refusing:
+                log.error("what would be sampled is not", model=self._model, error=sampled.refusal.message)
+        elif sampled.records:
+            self._metrics.sampled.labels(self._model).inc(sampled.records)
+        if sampled.due:
+            self._refusing = refusing
+
+    def _decide(
+        self,
+        jobs: Sequence[Asked],
+        live: Live,
+        outputs: dict[str, Array],
+        rows: int,
+        epoch: Epoch | None,
+        second: int,
+    ) -> Decisions:
+        scores = _scores(outputs, rows, live)
+        activation, scorer = live.manifest.output.activation, live.rules.scorer
+        sure, predicted = confidence(scores, activation)
+        ranked = sure if scorer is Scorer.MAX_SOFTMAX else score(scores, activation, scorer)[0]
+        return live.rules.decide(
+            confidence=sure,
+            predicted=predicted,
+            scores=ranked,
+            second=second,
+            wishes=_wishes(jobs, rows),
+            draws=self._draws(jobs, rows, live, epoch),
+            earlier=_earlier(jobs, rows),
+        )
+
+    def _draws(self, jobs: Sequence[Asked], rows: int, live: Live, epoch: Epoch | None) -> NDArray[np.float64] | None:
+        """Return each row's draw; None where nobody is asked."""
+        if not live.judged:
+            return None
+        # A version's own epoch, for its audits say nothing of another's.
+        used = epoch or Epoch(model=self._model, name=live.version.version, secret=self._secret)
+        if epoch is None:
+            draws = self._chance.random(rows)
+            jobs_drawn = [(job, place) for job, place in _placed(jobs) if job.repeats]
+        else:
+            draws = np.empty(rows)
+            jobs_drawn = _placed(jobs)
+        for job, place in jobs_drawn:
+            for row in range(job.rows):
+                draws[place + row] = used.draw(row_key(job.key, row, job.rows))
+        return draws
+
+    def _certified_epoch(self, live: Live) -> Epoch:
+        """Return the epoch that the certifier named; its secret is made once."""
+        proved = live.rules.certification
+        assert proved is not None, "what is sampled has a certification"
+        if self._epoch is None or self._epoch.name != proved.epoch:
+            secret = epoch_secret(self._secret, model=self._model, epoch=proved.epoch)
+            self._epoch = Epoch(model=self._model, name=proved.epoch, secret=secret)
+        return self._epoch
+
+
+def _placed(jobs: Sequence[Asked]) -> list[tuple[Asked, int]]:
+    """Return the jobs, each with the row of the batch that its rows begin at."""
+    found, place = [], 0
+    for job in jobs:
+        found.append((job, place))
+        place += job.rows
+    return found
+
+
+def _scores(outputs: dict[str, Array], rows: int, live: Live) -> Array:
+    """Return the scores that the answer is read from, one a label; shape (rows, labels)."""
+    scores, labels = outputs[live.manifest.output.tensor], len(live.manifest.labels)
+    if scores.size != rows * labels:
+        raise InvalidError(
+            f"inputs: for these the model gives scores of shape {list(scores.shape)}; expected {labels} a row, one a "
+            f"label"
+        )
+    return scores.reshape(rows, labels)
+
+
+def _wishes(jobs: Sequence[Asked], rows: int) -> NDArray[np.int8] | None:
+    wishes = [job.wish for job in jobs]
+    if not any(wishes):
+        return None
+    found = np.array(wishes, np.int8)
+    return found if rows == len(jobs) else np.repeat(found, [job.rows for job in jobs])
+
+
+def _earlier(jobs: Sequence[Asked], rows: int) -> NDArray[np.bool_] | None:
+    if not any(job.earlier for job in jobs):
+        return None
+    found = np.zeros(rows, np.bool_)
+    for job, first in _placed(jobs):
+        found[[first + row for row in job.earlier]] = True
+    return found
