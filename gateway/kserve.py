@@ -16,7 +16,7 @@ FAILED_PRECONDITION that names the deferrals, also in the trailing metadata `dem
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, Final
 
@@ -38,14 +38,14 @@ from fallback.errors import (
 )
 from fallback.identity import CLIENT, Credentials
 from fallback.queue import Queue
-from gateway import tensor
+from gateway import plain_infer, tensor
 from gateway.asked import Asked
 from gateway.champion import Live
 from gateway.champions import Champions
 from gateway.deferring import SlowLoop
 from gateway.internal import told
 from gateway.policy import STRENGTH, Decision
-from gateway.question import Questions, learn
+from gateway.question import Question, Questions
 from gateway.reader import is_small
 from gateway.request import Request, Result, request_key
 from gateway.service import DEADLINE_MARGIN_SECONDS, wait
@@ -91,7 +91,8 @@ class InferenceService:
     ) -> None:
         self.ready = False
         self._champions = champions
-        self._questions = Questions()
+        self._questions = Questions(plain_infer.FORM)
+        self._wording = plain_infer.InferWording(self._waiter)
         self._queue = queue
         self._slow = slow
         self._credentials = credentials
@@ -147,21 +148,21 @@ class InferenceService:
         question = self._questions.find(call.payload)
         if question is not None:
             found = self._champions.find(question.model)
-            if found.submit_quick(call, question, identity.name, self._waiter, driven=driven):
+            if found.submit_quick(call, question, identity.name, self._wording, driven=driven):
                 return
         message = _read(call.payload, kserve.ModelInferRequest)
-        if question is None and (learnt := learn(call.payload, message, _infer_request)) is not None:
-            self._questions.keep(learnt)
+        if question is None:
+            self._questions.learn(call.payload, message)
         request = self._request(message, identity, call)
         outputs = _outputs(message)
         pipeline = self._champions.find(request.model)
         live = pipeline.champion.live
         if live is not None:
-            _check_outputs(outputs, [spec.name for spec in live.model.signature.outputs])
+            plain_infer.check_outputs(outputs, [spec.name for spec in live.model.signature.outputs])
         pipeline.submit(request, InferWaiter(call, message.id, outputs, self), driven=driven)
 
-    def _waiter(self, call: Call, outputs: Sequence[str]) -> InferWaiter:
-        return InferWaiter(call, "", outputs, self)
+    def _waiter(self, call: Call, question: Question) -> InferWaiter:
+        return InferWaiter(call, question.id_of(call.payload).decode(), question.outputs, self)
 
     def _request(self, message: Any, identity: Identity, call: Call) -> Request:
         asked = Asked.of(message.parameters)
@@ -261,7 +262,7 @@ class InferWaiter:
         outcomes: str = "",
     ) -> None:
         outputs = result.outputs if outputs is None else outputs
-        _check_outputs(self._outputs, outputs)  # once more: the version may have changed since
+        plain_infer.check_outputs(self._outputs, outputs)  # once more: the version may have changed since
         reply = kserve.ModelInferResponse(model_name=result.model, model_version=result.version, id=self._id)
         for name in self._outputs or outputs:
             array = outputs[name]
@@ -287,12 +288,6 @@ def _check_served(parameters: Mapping[str, Any], field: str) -> None:
     unserved = [name for name in _UNSERVED if name in parameters]
     if unserved:
         raise UnimplementedError(f"{field}.parameters[{unserved[0]}]: not served yet; contents travel in the message")
-
-
-def _check_outputs(wanted: Iterable[str], there: Collection[str]) -> None:
-    unknown = [name for name in wanted if name not in there]
-    if unknown:
-        raise InvalidError(f"outputs: expected some of {', '.join(there)}, got {unknown[0][:100]!r}")
 
 
 def _describe(parameters: Any, result: Result, *, provisional: bool, outcomes: str) -> None:
@@ -389,10 +384,6 @@ def _typed(each: Any, field: str) -> Array:
     if stray:
         raise InvalidError(f"{field}.contents: expected {name} for {each.datatype}, got {stray[0]}")
     return tensor.from_values(list(getattr(each.contents, name)), each.datatype, each.shape, field=field)
-
-
-def _infer_request(payload: bytes) -> Any:
-    return kserve.ModelInferRequest.FromString(payload)
 
 
 def _read(payload: bytes, type_: Any) -> Any:

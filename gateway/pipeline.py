@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -25,9 +25,9 @@ from gateway.job import Job
 from gateway.judging import Judge
 from gateway.metrics import Metrics
 from gateway.parking import Sampling, digest
-from gateway.policy import Decision, Decisions, Wish
+from gateway.policy import Decisions, Wish
 from gateway.question import Question
-from gateway.quick import Fit, QuickJob, Replies, Template, Waiters, fit, joined, template, with_nan
+from gateway.quick import Answered, Fit, QuickJob, Wording, fit, joined, with_nan
 from gateway.reader import Reader
 from gateway.recorder import Recorder
 from gateway.remembered import Remembered
@@ -36,9 +36,8 @@ from gateway.sampling import Sampled
 from gateway.tensor import Array
 from gateway.transport import Call
 
-# Questions of which it is known how they fit, and templates of replies: at most, then all are made anew.
+# Questions of which it is known how they fit: at most, then all are looked at anew.
 _FITS_MAX: Final = 512
-_TEMPLATES_MAX: Final = 64
 
 
 class Pipeline:
@@ -68,7 +67,6 @@ class Pipeline:
         self._judge = Judge(model, recorder=recorder, hold_off=deferring.hold_off, metrics=metrics, secret=secret)
         self._pixels_max = pixels_max
         self._fits: dict[Question, tuple[Intake, Fit | None]] = {}
-        self._templates: dict[tuple[Any, ...], Template] = {}
         self._rows_seen = metrics.batch_rows.labels(model)
         self._computing = metrics.stage_seconds.labels(model, "compute")
         self._queued = metrics.stage_seconds.labels(model, "queue")
@@ -92,7 +90,7 @@ class Pipeline:
         self._batcher.drained()
 
     def submit_quick(
-        self, call: Call, question: Question, client: str, waiters: Waiters, *, driven: bool = False
+        self, call: Call, question: Question, client: str, wording: Wording, *, driven: bool = False
     ) -> bool:
         """Take a plain request; False where the general path has to look at it. Does not block."""
         live = self.champion.live
@@ -102,10 +100,10 @@ class Pipeline:
         if known is None or known[0] is not live.intake:
             if len(self._fits) >= _FITS_MAX:
                 self._fits = {}
-            known = self._fits[question] = (live.intake, fit(question, live))
+            known = self._fits[question] = (live.intake, fit(question, live, one_row=wording.one_row))
         if known[1] is None:
             return False
-        job = QuickJob(call, question, known[1], client, waiters, self._metrics)
+        job = QuickJob(call, question, known[1], client, wording, self._metrics)
         try:
             self._batcher.submit(job, driven=driven)
         except DemurError as error:
@@ -234,8 +232,7 @@ class Pipeline:
         if any(array.dtype.kind in "OUS" for array in outputs.values()):
             chosen[:] = True
         slow = chosen.any()
-        replies = Replies(decisions, jobs, outputs)
-        worth = Decision.UNCERTIFIED if decisions.uncertified else Decision.ANSWERED
+        batch = Answered(live, decisions, jobs, outputs, start=start, compute_seconds=compute)
         declined: list[Declined] = []
         first = answered = 0
         for number, job in enumerate(jobs):
@@ -243,25 +240,12 @@ class Pipeline:
                 result = _part(self._common(live, decisions, compute), outputs, job, first, start, live)
                 self._settle(job, result, declined, sampled)
             else:
-                found = self._template(live, outputs, job, worth, decisions.certificate)
-                job.call.reply(replies.write(found, number, first, job.rows))
+                job.answer_from(batch, number, first)
                 answered += 1
             first += job.rows
-        self._metrics.requests.labels(self.model, worth.value, "OK").inc(answered)
+        self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(answered)
         if declined:
             self._deferring.take(declined, live)
-
-    def _template(
-        self, live: Live, outputs: dict[str, Array], job: QuickJob, worth: Decision, certificate: str
-    ) -> Template:
-        shapes = tuple(array.shape[1:] for array in outputs.values())
-        key = (live.version.version, job.question.outputs, job.rows, worth, certificate, shapes)
-        found = self._templates.get(key)
-        if found is None:
-            if len(self._templates) >= _TEMPLATES_MAX:
-                self._templates = {}
-            found = self._templates[key] = template(live, outputs, job.question.outputs, job.rows, worth, certificate)
-        return found
 
     def _count(self, jobs: Sequence[Job | QuickJob], rows: int, start: float, compute: float) -> None:
         self._batcher.ran(compute)

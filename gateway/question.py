@@ -1,10 +1,11 @@
 """Knows a request again by its bytes: the same question with other numbers needs no parsing.
 
-Theory of operation. Nearly all requests of a client differ in nothing but the numbers of their one tensor. So what one
-of them says beside those (model, names, shapes) is kept with the bytes that say it, and another message that has the
-same bytes in the same places, and so the same length, says the same: a parser that comes to the numbers has seen the
-same bytes, and takes the same number of bytes for them. That the place is that of the numbers, and of nothing else, is
-proved when a question is learnt: with the numbers' bytes inverted protobuf reads the same message with other numbers.
+Theory of operation. Nearly all requests of a client differ in nothing but the numbers of their one tensor, and perhaps
+in an id. So what one of them says beside those (model, names, shapes) is kept with the bytes that say it, and another
+message that has the same bytes in the same places, and so the same length, says the same: a parser that comes to the
+numbers has seen the same bytes, and takes the same number of bytes for them. That these places are those of the
+numbers and of the id, and of nothing else, is proved when a question is learnt: with all bytes there changed, protobuf
+reads the same message with those numbers and that id.
 
 Everything else is read by protobuf. What is kept is bounded, and holds nothing of who asked.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -23,16 +24,45 @@ from gateway import tensor
 KEPT_MAX: Final = 256
 ALIKE_MAX: Final = 8
 HEADER_BYTES_MAX: Final = 2_048
+# Its length is then one byte of the message.
+ID_BYTES_MAX: Final = 127
 _INVERTED: Final = bytes(255 - byte for byte in range(256))
+# Every character of ASCII for another one: an id stays text of the same length.
+_OTHER_TEXT: Final = bytes(byte ^ 1 for byte in range(256))
 # Text, and what not every byte is a value of, needs a closer look.
 _LOOKED_AT: Final = frozenset({"BYTES", "BOOL"})
 
 
+class Said(NamedTuple):
+    """What a plain message says. `numbers` are row-major and little-endian; `outputs` those asked for, none: all."""
+
+    model: str
+    version: str
+    id: str
+    input: str
+    datatype: str
+    shape: tuple[int, ...]
+    outputs: tuple[str, ...]
+    numbers: bytes
+
+
+class Form(NamedTuple):
+    """A kind of message that asks plain questions.
+
+    `read` raises DecodeError for what is none; `said` gives None where a message says more than what is plain. An id
+    stands behind `id_tag`.
+    """
+
+    read: Callable[[bytes], Any]
+    said: Callable[[Any], Said | None]
+    id_tag: bytes = b""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question:
-    """What a message says beside its numbers. These lie in its bytes `start` to `end`, row-major, little-endian.
+    """What a message says beside its numbers, its bytes `start` to `end`, and its id, `id_start` to `id_end`.
 
-    `outputs` are the names of those asked for, all where there are none.
+    `prefix`, `middle` and `suffix` are the bytes around these two; where there is no id nothing stands between.
     """
 
     model: str
@@ -42,77 +72,117 @@ class Question:
     shape: tuple[int, ...]
     outputs: tuple[str, ...]
     prefix: bytes
+    middle: bytes
+    middle_start: int
     suffix: bytes
     start: int
     end: int
+    id_start: int
+    id_end: int
+
+    @property
+    def id_length(self) -> int:
+        """How long its ids are, bytes; 0 for none."""
+        return self.id_end - self.id_start
+
+    def id_of(self, payload: bytes) -> bytes:
+        """Return the id of a message that asks this."""
+        return payload[self.id_start : self.id_end]
 
 
 class Questions:
-    """Those that were asked lately. Thread-safe: what is looked at is replaced whole, never changed."""
+    """Those that were asked lately in one form. Thread-safe: what is looked at is replaced whole, never changed."""
 
-    __slots__ = ("_by_length", "_count")
+    __slots__ = ("_by_length", "_count", "_form")
 
-    def __init__(self) -> None:
+    def __init__(self, form: Form) -> None:
+        self._form = form
         self._by_length: dict[int, tuple[Question, ...]] = {}
         self._count = 0
+
+    def __len__(self) -> int:
+        """Return how many are kept."""
+        return self._count
 
     def find(self, payload: bytes) -> Question | None:
         """Return the question that a message asks; None where it is not known."""
         for question in self._by_length.get(len(payload), ()):
             if payload.startswith(question.prefix) and payload.endswith(question.suffix):
-                return question
+                if not question.id_length:
+                    return question
+                # Text of ASCII alone is text whatever it says.
+                if payload.startswith(question.middle, question.middle_start) and question.id_of(payload).isascii():
+                    return question
         return None
 
-    def keep(self, question: Question) -> None:
-        """Know a question from now on; what was known goes where there is no room."""
-        length = question.end + len(question.suffix)
-        alike = self._by_length.get(length, ())
+    def learn(self, payload: bytes, message: Any) -> None:
+        """Know from now on what `payload`, which reads as `message`, asks, if one message tells of others.
+
+        What was known goes where there is no room.
+        """
+        question = learnt(payload, message, self._form)
+        if question is None:
+            return
+        alike = self._by_length.get(len(payload), ())
         if self._count >= KEPT_MAX or len(alike) >= ALIKE_MAX:
             self._by_length, self._count, alike = {}, 0, ()
-        self._by_length[length] = (*alike, question)
+        self._by_length[len(payload)] = (*alike, question)
         self._count += 1
 
 
-def learn(payload: bytes, message: Any, read: Callable[[bytes], Any]) -> Question | None:
-    """Return the question that a ModelInferRequest asks; None where one message of it does not tell of others.
-
-    `message` is what `payload` reads as, and `read` reads it, raising DecodeError for what is none.
-    """
-    if not _plain(message):
+def learnt(payload: bytes, message: Any, form: Form) -> Question | None:
+    """Return the question that a message asks; None where one message of it does not tell of others."""
+    said = form.said(message)
+    if said is None or not said.numbers or said.datatype not in tensor.DTYPES or said.datatype in _LOOKED_AT:
         return None
-    (raw,), (asked,) = message.raw_input_contents, message.inputs
-    start = payload.rfind(raw)
-    end = start + len(raw)
-    if not raw or len(payload) - len(raw) > HEADER_BYTES_MAX:
+    id_, numbers = said.id.encode(), said.numbers
+    if len(id_) > ID_BYTES_MAX or not id_.isascii() or len(payload) - len(numbers) > HEADER_BYTES_MAX:
         return None
-    inverted = raw.translate(_INVERTED)
-    try:
-        other = read(payload[:start] + inverted + payload[end:])
-    except DecodeError:
+    start = payload.find(numbers)
+    end = start + len(numbers)
+    id_end = _end_of(form.id_tag + bytes([len(id_)]) + id_, payload, start, end) if id_ else end
+    id_start = id_end - len(id_)
+    if start < 0 or id_start < 0:
         return None
-    if list(other.raw_input_contents) != [inverted]:
+    other = bytearray(payload)
+    other[start:end] = numbers.translate(_INVERTED)
+    other[id_start:id_end] = id_.translate(_OTHER_TEXT)
+    if not _reads(bytes(other), form, said):
         return None
-    other.raw_input_contents[0] = raw
-    if other != message:
-        return None
+    first, second = sorted(((start, end), (id_start, id_end)))
     return Question(
-        model=message.model_name,
-        version=message.model_version,
-        input=asked.name,
-        datatype=asked.datatype,
-        shape=tuple(asked.shape),
-        outputs=tuple(output.name for output in message.outputs),
-        prefix=payload[:start],
-        suffix=payload[end:],
+        model=said.model,
+        version=said.version,
+        input=said.input,
+        datatype=said.datatype,
+        shape=said.shape,
+        outputs=said.outputs,
+        prefix=payload[: first[0]],
+        middle=payload[first[1] : second[0]],
+        middle_start=first[1],
+        suffix=payload[second[1] :],
         start=start,
         end=end,
+        id_start=id_start,
+        id_end=id_end,
     )
 
 
-def _plain(message: Any) -> bool:
-    """Whether nothing in it but the numbers of one tensor is likely to differ from one message to the next."""
-    if message.id or message.parameters or len(message.inputs) != 1 or len(message.raw_input_contents) != 1:
+def _end_of(field: bytes, payload: bytes, start: int, end: int) -> int:
+    """Return where a field ends that stands before `start` or after `end`; -1 where it does not."""
+    found = payload.find(field, 0, start)
+    if found < 0:
+        found = payload.find(field, end)
+    return found + len(field) if found >= 0 else -1
+
+
+def _reads(other: bytes, form: Form, said: Said) -> bool:
+    """Whether `other` reads as `said`, but with all bytes of the numbers and of the id changed."""
+    try:
+        found = form.said(form.read(other))
+    except DecodeError:
         return False
-    (asked,) = message.inputs
-    beside = asked.parameters or asked.HasField("contents") or any(output.parameters for output in message.outputs)
-    return not beside and asked.datatype in tensor.DTYPES and asked.datatype not in _LOOKED_AT
+    return found == said._replace(
+        numbers=said.numbers.translate(_INVERTED),
+        id=said.id.encode().translate(_OTHER_TEXT).decode(),
+    )

@@ -12,16 +12,16 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demur import kserve
 from fallback.errors import DemurError, InvalidError
 from gateway import tensor
 from gateway.champion import Live
 from gateway.intake import Intake, Prepared, prepare
+from gateway.internal import told
 from gateway.metrics import Metrics
 from gateway.policy import STRENGTH, Decision, Decisions, Wish
 from gateway.question import Question
@@ -29,11 +29,11 @@ from gateway.request import Request, Result, Waiter, request_key
 from gateway.tensor import Array
 from gateway.transport import Call
 
-# Stands in a template where the confidence goes: no number that a message would hold by chance.
-_MARK: Final = struct.unpack("<d", b"demur\x00\xf1\x3f")[0]
-_DOUBLE: Final = struct.Struct("<d")
-# raw_output_contents, by its length.
-_RAW_TAG: Final = b"\x32"
+# Stands in a template where the confidence goes: no bytes that a message would hold by chance.
+MARKED: Final = b"demur\x00\xf1\x3f"
+MARK: Final[float] = struct.unpack("<d", MARKED)[0]
+# How many a service keeps.
+TEMPLATES_MAX: Final = 256
 # Of a varint's byte: that another one follows.
 _MORE: Final = 0x80
 
@@ -49,7 +49,7 @@ class Fit:
     group: tuple[str, ...]
 
 
-def fit(question: Question, live: Live) -> Fit | None:
+def fit(question: Question, live: Live, *, one_row: bool) -> Fit | None:
     """Return how a question fits a version; None where it does not, or where the general path has to look at it."""
     intake, outputs = live.intake, {spec.name for spec in live.model.signature.outputs}
     plain = live.judged and intake.batched and len(intake.inputs) == 1 and outputs.issuperset(question.outputs)
@@ -61,25 +61,37 @@ def fit(question: Question, live: Live) -> Fit | None:
         tensors={question.input: np.zeros(question.shape, dtype)},
         client="",
         request_key="",
+        one_row=one_row,
     )
     try:
         prepared = prepare(request, intake, pixels_max=0)
     except InvalidError:
         return None
-    row = question.shape[1:]
+    row = prepared.arrays[question.input].shape[1:]
     if prepared.rows * int(np.prod(row)) * dtype.itemsize != question.end - question.start:
         return None
     return Fit(intake=intake, rows=prepared.rows, dtype=dtype, row=row, group=("plain", str(row)))
 
 
-# Makes who answers a request the long way, from its call and the outputs asked for.
-Waiters = Callable[[Call, Sequence[str]], Waiter]
+class Wording(Protocol):
+    """How a service answers. `one_row`: a request has one row, with or without an axis of rows."""
+
+    @property
+    def one_row(self) -> bool:
+        """Whether a request is one row."""
+
+    @property
+    def waiter(self) -> Callable[[Call, Question], Waiter]:
+        """Makes who answers a request the long way."""
+
+    def write(self, batch: Answered, job: QuickJob, at: int, first: int) -> bytes:
+        """Return the reply to job number `at` of a batch, whose rows begin at `first`."""
 
 
 class QuickJob:
     """A plain request under way. Ends in one reply, `answer` or `fail`."""
 
-    __slots__ = ("_client", "_key", "_metrics", "_waiters", "call", "fit", "question", "since")
+    __slots__ = ("_client", "_key", "_metrics", "call", "fit", "question", "since", "wording")
 
     deadline: Final = None  # its transport keeps it, and says `cancelled`
     pinned: Final = None
@@ -94,7 +106,7 @@ class QuickJob:
         question: Question,
         fit_: Fit,
         client: str,
-        waiters: Waiters,
+        wording: Wording,
         metrics: Metrics,
     ) -> None:
         self.call = call
@@ -102,7 +114,7 @@ class QuickJob:
         self.fit = fit_
         self.since = time.monotonic()
         self._client = client
-        self._waiters = waiters
+        self.wording = wording
         self._metrics = metrics
         self._key = ""
 
@@ -143,6 +155,7 @@ class QuickJob:
             tensors={question.input: array},
             client=self._client,
             request_key=self.key,
+            one_row=self.wording.one_row,
             deadline=self.call.deadline,
         )
 
@@ -154,13 +167,24 @@ class QuickJob:
     @property
     def waiter(self) -> Waiter:
         """Who is told on the general path."""
-        return self._waiters(self.call, self.question.outputs)
+        return self.wording.waiter(self.call, self.question)
 
     def answer(self, result: Result) -> None:
         """Reply as the general path does."""
         worth = max((result.decision(row) for row in range(result.rows)), key=STRENGTH.__getitem__)
         self._metrics.requests.labels(result.model, worth.value, "OK").inc()
-        self.waiter.answer(result)
+        waiter = self.waiter
+        try:
+            waiter.answer(result)
+        except Exception as error:  # noqa: BLE001 - one caller's trouble is its own: the others' replies go on
+            waiter.fail(told(error, model=result.model))
+
+    def answer_from(self, batch: Answered, at: int, first: int) -> None:
+        """Reply as number `at` of a batch, whose rows begin at `first`."""
+        try:
+            self.call.reply(self.wording.write(batch, self, at, first))
+        except Exception as error:  # noqa: BLE001 - as above
+            self.call.fail(told(error, model=self.question.model))
 
     def fail(self, error: DemurError) -> None:
         """Refuse."""
@@ -187,63 +211,55 @@ def with_nan(array: Array, jobs: Sequence[QuickJob]) -> list[QuickJob]:
     return [job for job, end in zip(jobs, ends, strict=True) if rows[end - job.rows : end].any()]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Template:
-    """The replies to one kind of question, less what changes.
+class Answered:
+    """A batch whose requests are answered: what their replies are made of.
 
-    `head`, the confidence (8 bytes), then for each output of `names` what stands before it, and its bytes.
+    `confidences` has 8 bytes for each job's lowest, `contents` each output's bytes a row and of all rows. `key` is what
+    templates depend on; `templates` are those in use here.
     """
 
-    head: bytes
-    between: tuple[bytes, ...]
-    names: tuple[str, ...]
+    __slots__ = (
+        "certificate",
+        "compute_seconds",
+        "confidences",
+        "contents",
+        "decisions",
+        "key",
+        "live",
+        "outputs",
+        "predicted",
+        "start",
+        "templates",
+        "worth",
+    )
+
+    def __init__(
+        self,
+        live: Live,
+        decisions: Decisions,
+        jobs: Sequence[QuickJob],
+        outputs: Mapping[str, Array],
+        *,
+        start: float,
+        compute_seconds: float,
+    ) -> None:
+        self.live = live
+        self.decisions = decisions
+        self.outputs = outputs
+        self.start = start
+        self.compute_seconds = compute_seconds
+        self.worth = Decision.UNCERTIFIED if decisions.uncertified else Decision.ANSWERED
+        self.certificate = decisions.certificate
+        self.confidences = lowest(decisions, jobs).astype("<f8").tobytes()
+        self.contents = {name: (array[:1].nbytes, tensor.encode(array)) for name, array in outputs.items()}
+        self.predicted: list[int] = decisions.predicted.tolist()
+        types = tuple((array.dtype, array.shape[1:]) for array in outputs.values())
+        self.key = (live.version.model, live.version.version, self.worth, self.certificate, types)
+        self.templates: dict[Any, Any] = {}
 
 
-def template(
-    live: Live, outputs: Mapping[str, Array], names: Sequence[str], rows: int, worth: Decision, certificate: str
-) -> Template:
-    """Return the template of replies with `rows` rows of `outputs`: of those in `names`, or of all.
-
-    Messages of protobuf may be put together from pieces: fields of a message may stand in any order.
-    """
-    wanted = tuple(names) or tuple(outputs)
-    reply = kserve.ModelInferResponse(model_name=live.version.model, model_version=live.version.version)
-    for name in wanted:
-        array = outputs[name]
-        reply.outputs.add(name=name, datatype=tensor.datatype_of(array), shape=(rows, *array.shape[1:]))
-    reply.parameters["demur_decision"].string_param = worth.value
-    if certificate:
-        reply.parameters["demur_certificate"].string_param = certificate
-    sure = kserve.ModelInferResponse()
-    sure.parameters["demur_confidence"].double_param = _MARK
-    head, _, rest = (reply.SerializeToString() + sure.SerializeToString()).rpartition(_DOUBLE.pack(_MARK))
-    between = [_RAW_TAG + _varint(rows * outputs[name][:1].nbytes) for name in wanted]
-    return Template(head=head, between=(rest + between[0], *between[1:]), names=wanted)
-
-
-class Replies:
-    """Writes the replies of one batch."""
-
-    __slots__ = ("_confidences", "_outputs")
-
-    def __init__(self, decisions: Decisions, jobs: Sequence[QuickJob], outputs: Mapping[str, Array]) -> None:
-        self._confidences = lowest(decisions, jobs).astype("<f8").tobytes()
-        self._outputs = {name: (array[:1].nbytes, array.tobytes()) for name, array in outputs.items()}
-
-    def write(self, found: Template, at: int, first: int, rows: int) -> bytes:
-        """Return the reply of job number `at`, whose `rows` rows begin at `first`."""
-        confidence = self._confidences[8 * at : 8 * at + 8]
-        if len(found.names) == 1:
-            size, content = self._outputs[found.names[0]]
-            return b"".join((found.head, confidence, found.between[0], content[first * size : (first + rows) * size]))
-        parts = [found.head, confidence]
-        for between, name in zip(found.between, found.names, strict=True):
-            size, content = self._outputs[name]
-            parts += (between, content[first * size : (first + rows) * size])
-        return b"".join(parts)
-
-
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a number >= 0 as protobuf writes it."""
     found = bytearray()
     while number >= _MORE:
         found.append(number & (_MORE - 1) | _MORE)

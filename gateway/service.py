@@ -18,10 +18,12 @@ from fallback.errors import DemurError, InvalidError, NotFoundError, OverError, 
 from fallback.identity import CLIENT, OPERATOR, Credentials
 from fallback.parking import EXCLUDED_MAX, NAME_CHARS_MAX
 from fallback.queue import Parked, Queue
+from gateway import plain_predict
 from gateway.champions import Champions
 from gateway.metrics import Metrics
 from gateway.parking import digest
 from gateway.policy import Wish
+from gateway.question import Questions
 from gateway.reader import is_small
 from gateway.request import Request, Result, request_key
 from gateway.transport import Call, Hot, Slow
@@ -59,6 +61,8 @@ class PredictionService:
         self._message_bytes_max = message_bytes_max
         self._wait_seconds_max = wait_seconds_max
         self._draining = False
+        self._questions = Questions(plain_predict.FORM)
+        self._wording = plain_predict.PredictWording(lambda call, _: PredictWaiter(call))
 
     def drain(self) -> None:
         """Let streams and long polls end, soon; their clients go on elsewhere."""
@@ -88,8 +92,16 @@ class PredictionService:
 
     def _predict(self, call: Call) -> None:
         identity = self._caller(call)
-        request = self._request(_read(call.payload, pb.PredictRequest), identity, call)
         driven = call.driven and is_small(call.payload)
+        question = self._questions.find(call.payload)
+        if question is not None:
+            found = self._champions.find(question.model)
+            if found.submit_quick(call, question, identity.name, self._wording, driven=driven):
+                return
+        message = _read(call.payload, pb.PredictRequest)
+        if question is None:
+            self._questions.learn(call.payload, message)
+        request = self._request(message, identity, call)
         self._champions.find(request.model).submit(request, PredictWaiter(call), driven=driven)
 
     def _request(self, message: pb.PredictRequest, identity: Identity, call: Call) -> Request:
