@@ -1,24 +1,25 @@
 """The slow side: parks what goes to a person, and tells the client its name once the queue has it.
 
 One asyncio loop in a thread of its own does everything that waits for Redis. The hot path hands over a batch's rows and
-goes on; all of them go to the queue in one call. A client that was deferred hears the names only after that; one that
-was answered has its answer already, and an audit of it that cannot be parked is counted and logged, nothing more.
+goes on. They go to the queue in rounds: what comes while rounds are under way goes with the next one, in one call, so
+that many rows cost little more than one. A client that was deferred hears the names only after that; one that was
+answered has its answer already, so nobody waits for an audit: audits wait a moment for others. One that cannot be
+parked is counted and logged, nothing more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 import structlog
 
 from fallback.deferral import Parking
-from fallback.ending import end_all
 from fallback.errors import ConflictError, DemurError, FullError, OverdueError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
@@ -29,70 +30,18 @@ from gateway.metrics import Metrics
 from gateway.parking import Sampling, parking
 from gateway.remembered import conflict
 from gateway.request import Request, Result
+from gateway.slow import SlowLoop
 from gateway.unparked import Unparked
 from gateway.verdict import Verdict
 
 _FULL_RETRY_SECONDS: Final = 1.0
-_LOOP_SECONDS: Final = 10.0
+# Rounds at a time for those who wait, rows of one, and how long audits alone wait for company.
+ROUNDS_MAX: Final = 2
+ROUND_ROWS_MAX: Final = 256
+AUDITS_LINGER_SECONDS: Final = 0.05
 
 RedisAway = Literal["refuse", "answer_unreviewed"]
 log = structlog.get_logger(__name__)
-
-
-class SlowLoop:
-    """One asyncio loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._run, name="slow", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self.loop = asyncio.new_event_loop()
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any], *, timeout_seconds: float | None = None) -> Any:
-        """Run `work` there and return its result; called from another thread."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_seconds)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Let `work` run there; trouble is logged. From any thread. False where the loop has ended."""
-        try:
-            self.loop.call_soon_threadsafe(self._start, work)
-        except RuntimeError:
-            work.close()
-            return False
-        return True
-
-    def stop(self, grace_seconds: float, *, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Let what was spawned finish for up to `grace_seconds`, do `last`, cancel the rest, end the thread."""
-        if not self._thread.is_alive():
-            return
-        try:
-            self.run(self._drain(grace_seconds, last), timeout_seconds=grace_seconds + _LOOP_SECONDS)
-        except concurrent.futures.TimeoutError:
-            log.error("the slow loop did not drain in time")  # noqa: TRY400 - a traceback would say nothing more
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(_LOOP_SECONDS)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
-        self.loop.close()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(_logged(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _drain(self, grace_seconds: float, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_seconds)
-        await last()
-        await end_all(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
 
 
 class Asker(Protocol):
@@ -137,6 +86,9 @@ class Declined:
         return len(self.deferred) + len(self.audited)
 
 
+_Waiting: TypeAlias = tuple[Declined, Live]
+
+
 class Deferring:
     """Parks. `parkings_max` bounds the rows on their way; `redis_away` says what a client gets while Redis is."""
 
@@ -160,22 +112,78 @@ class Deferring:
         self._redis_away = redis_away
         self._lock = threading.Lock()
         self._rows = 0
+        # What waits for a round, each with its version; how many of it have a client that waits too.
+        self._waiting: deque[_Waiting] = deque()
+        self._awaited = 0
+        self._rounds = 0
+        self._lingering = False
 
     def take(self, batch: Sequence[Declined], live: Live) -> None:
         """Park the rows of a batch and reply to those that were deferred; from any thread, returns at once."""
-        taken: list[Declined] = []
         for declined in batch:
             with self._lock:
                 room = self._rows + declined.rows <= self._parkings_max
-                self._rows += declined.rows if room else 0
-            if room:
-                taken.append(declined)
-            else:
+                if room:
+                    self._rows += declined.rows
+                    self._waiting.append((declined, live))
+                    self._awaited += bool(declined.deferred)
+            if not room:
                 self._refuse(declined, live)
-        if taken and not self._slow.spawn(self._park(taken, live)):
-            self._leave(taken)
-            for declined in taken:
-                self._lose(declined, UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
+        for awaited in (True, False):
+            if self._starts(awaited=awaited) and not self._slow.spawn(self._work(linger=not awaited)):
+                self._lose_all(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
+
+    def _starts(self, *, awaited: bool) -> bool:
+        """Whether one more round is to start: at once for those who are waited for, after a while for the others."""
+        with self._lock:
+            if awaited:
+                starts = self._awaited > 0 and self._rounds < ROUNDS_MAX
+                self._rounds += starts
+            else:
+                starts = bool(self._waiting) and not self._awaited and not self._lingering
+                self._lingering |= starts
+            return starts
+
+    def _lose_all(self, error: DemurError) -> None:
+        while batch := self._next():
+            self._leave([declined for declined, _ in batch])
+            for declined, _ in batch:
+                self._lose(declined, error)
+
+    async def _work(self, *, linger: bool) -> None:
+        """Park what waits; a moment later where nobody waits for it."""
+        while True:
+            if linger:
+                await asyncio.sleep(AUDITS_LINGER_SECONDS)
+                with self._lock:
+                    self._lingering = False
+                    self._rounds += 1
+            await self._round()
+            linger = self._starts(awaited=False)
+            if not linger:
+                return
+
+    async def _round(self) -> None:
+        """Park what waits now, and then what is waited for by then."""
+        while True:
+            if batch := self._next():
+                await self._park(batch)
+            with self._lock:
+                if not self._awaited:
+                    self._rounds -= 1
+                    return
+
+    def _next(self) -> list[_Waiting]:
+        """Return what waits, up to the rows of one round."""
+        found: list[_Waiting] = []
+        rows = 0
+        with self._lock:
+            while self._waiting and (not found or rows + self._waiting[0][0].rows <= ROUND_ROWS_MAX):
+                declined, live = self._waiting.popleft()
+                self._awaited -= bool(declined.deferred)
+                rows += declined.rows
+                found.append((declined, live))
+        return found
 
     def hold(self, declined: Declined, error: DemurError) -> None:
         """Reply to who is held off as to who could not be parked for `error`; from any thread."""
@@ -206,32 +214,36 @@ class Deferring:
         with self._lock:
             self._rows -= sum(declined.rows for declined in batch)
 
-    async def _park(self, batch: Sequence[Declined], live: Live) -> None:
+    async def _park(self, batch: Sequence[_Waiting]) -> None:
         start = time.monotonic()
         # Nothing was promised to who has left: a retry with its key is parked then.
-        wanted: list[Declined] = []
-        for declined in batch:
+        wanted: list[_Waiting] = []
+        for declined, live in batch:
             if declined.deferred and declined.asker.cancelled:
                 self._lose(declined, OverdueError("nobody waits for the reply any more"))
             else:
-                wanted.append(declined)
+                wanted.append((declined, live))
         try:
-            rows = [(declined, row) for declined in wanted for row in (*declined.deferred, *declined.audited)]
-            verdicts = await self._send([_parking(declined, row, live) for declined, row in rows])
+            rows = [
+                (declined, row, live) for declined, live in wanted for row in (*declined.deferred, *declined.audited)
+            ]
+            verdicts = await self._send([_parking(declined, row, live) for declined, row, live in rows])
             parked: dict[int, dict[int, Parked | DemurError]] = {}
-            for (declined, row), verdict in zip(rows, verdicts, strict=True):
+            for (declined, row, live), verdict in zip(rows, verdicts, strict=True):
                 parked.setdefault(id(declined), {})[row] = verdict
                 self._note(live, verdict)
                 self._remember(declined, row, verdict)
-            for declined in wanted:
+            for declined, _ in wanted:
                 self._tell(declined, parked[id(declined)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
-            problem = told(error, model=live.version.model)
-            for declined in wanted:
+            problem = told(error)
+            for declined, _ in wanted:
                 self._fail(declined, problem)
         finally:
-            self._leave(batch)
-            self._metrics.stage_seconds.labels(live.version.model, "park").observe(time.monotonic() - start)
+            self._leave([declined for declined, _ in batch])
+            seconds = time.monotonic() - start
+            for model in {live.version.model for _, live in batch}:
+                self._metrics.stage_seconds.labels(model, "park").observe(seconds)
 
     def _note(self, live: Live, verdict: Parked | DemurError) -> None:
         """Remember whether the queue takes anything now."""
@@ -340,10 +352,3 @@ def _parking(declined: Declined, row: int, live: Live) -> Parking:
     assert decisions is not None, "what nothing judged is never declined"
     first, sampling = declined.result.first, declined.samplings.get(row)
     return parking(asker.request, asker.prepared, live, decisions, first=first, row=row, sampling=sampling)
-
-
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception as error:  # noqa: BLE001 - the root of a task: it is logged and ends
-        told(error, where="slow loop")

@@ -91,7 +91,7 @@ class Wording(Protocol):
 class QuickJob:
     """A plain request under way. Ends in one reply, `answer` or `fail`."""
 
-    __slots__ = ("_client", "_key", "_metrics", "call", "fit", "question", "since", "wording")
+    __slots__ = ("_client", "_key", "_metrics", "_prepared", "_request", "call", "fit", "question", "since", "wording")
 
     deadline: Final = None  # its transport keeps it, and says `cancelled`
     pinned: Final = None
@@ -117,6 +117,9 @@ class QuickJob:
         self.wording = wording
         self._metrics = metrics
         self._key = ""
+        # Made only where the general path asks for them.
+        self._request: Request | None = None
+        self._prepared: Prepared | None = None
 
     @property
     def rows(self) -> int:
@@ -148,6 +151,11 @@ class QuickJob:
     @property
     def request(self) -> Request:
         """What was asked, as the general path has it."""
+        if self._request is None:
+            self._request = self._as_request()
+        return self._request
+
+    def _as_request(self) -> Request:
         question = self.question
         array = np.frombuffer(self.numbers, self.fit.dtype).reshape(question.shape)
         return Request(
@@ -162,7 +170,9 @@ class QuickJob:
     @property
     def prepared(self) -> Prepared:
         """Its rows, as the general path has them."""
-        return prepare(self.request, self.fit.intake, pixels_max=0)
+        if self._prepared is None:
+            self._prepared = prepare(self.request, self.fit.intake, pixels_max=0)
+        return self._prepared
 
     @property
     def waiter(self) -> Waiter:

@@ -29,7 +29,7 @@ from gateway import admission, metrics, model_service, service, transports
 from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
-from gateway.deferring import Deferring, SlowLoop
+from gateway.deferring import Deferring
 from gateway.hold_off import HoldOff
 from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage
@@ -41,6 +41,7 @@ from gateway.registry import Registry
 from gateway.remembered import Remembered
 from gateway.service import PredictionService
 from gateway.shipping import Recorders, Shipping
+from gateway.slow import SlowLoop
 from gateway.standing import files_of
 from gateway.transport import Routes, Transport
 from gateway.unparked import Unparked

@@ -11,7 +11,7 @@ import grpc
 
 from gateway.aio import AioTransport
 from gateway.cq import CqTransport
-from gateway.deferring import SlowLoop
+from gateway.slow import SlowLoop
 from gateway.transport import Call, Routes, Transport
 
 SECONDS = 10.0

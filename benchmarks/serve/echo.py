@@ -10,7 +10,7 @@ from typing import Any, Final
 from benchmarks.stack import LOOPBACK
 from gateway.aio import AioTransport
 from gateway.cq import CqTransport
-from gateway.deferring import SlowLoop
+from gateway.slow import SlowLoop
 from gateway.transport import Routes
 
 METHOD: Final = "/demur.bench.Echo/Echo"
