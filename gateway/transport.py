@@ -17,8 +17,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from fallback.errors import DemurError
 from gateway.connections import Connections
 
-# A client stream that is cut off ends with nothing, as a whole one does, just before the core says that the call is over:
-# so long is waited for its saying so.
+# A client stream that is cut off ends with nothing, as a whole one does, just before the core says that the call is
+# over: so long is waited for its saying so.
 CUT_SECONDS: Final = 0.05
 
 Metadata = tuple[tuple[str, str | bytes], ...]

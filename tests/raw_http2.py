@@ -58,7 +58,7 @@ class Raw:
 
     def frames(self, *, until: int) -> list[tuple[int, int, bytes]]:
         """Return kind, flags and payload of what comes, up to the first frame of kind `until` that ends a stream."""
-        found = []
+        found: list[tuple[int, int, bytes]] = []
         while True:
             head = self._read(9)
             if len(head) < 9:

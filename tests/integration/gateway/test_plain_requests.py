@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from gateway import plain_infer, plain_predict
+from gateway.metrics import Stage
 from gateway.question import Questions
 from tests.integration.gateway.conftest import Stand
 from tests.live_gateway import SURE, UNSURE
@@ -126,10 +128,10 @@ def test_a_doubt_is_parked_as_ever(stand: Stand, infer: Ask, predict: Ask) -> No
 
 def test_what_is_audited_is_parked_and_answered(stand: Stand, infer: Ask) -> None:
     """The answer goes out at once; the audit reaches the queue."""
+    before = stand.depth("audited")
     first, second = twice(stand, infer, infer_asked("audited", SURE))
     assert first == second
-    lease = stand.lease("audited")
-    assert lease.token
+    _reach(stand, "audited", before + 2)
 
 
 def test_what_is_wrong_is_refused_in_the_same_words(stand: Stand, infer: Ask) -> None:
@@ -150,3 +152,36 @@ def test_what_is_wrong_is_refused_in_the_same_words(stand: Stand, infer: Ask) ->
             said.append((caught.value.code(), caught.value.details()))
         assert said[0] == said[1]
         assert known(stand, asked)
+
+
+def test_audits_go_to_the_queue_together(stand: Stand, infer: Ask) -> None:
+    """Nobody waits for them: what comes within a moment is one round, and all of it arrives."""
+    before, parked = stand.depth("audited"), stand.gateway.metrics.stage_seconds.labels("audited", "park")
+    rounds = _count(parked)
+    for _ in range(20):
+        infer(infer_asked("audited", SURE), timeout=SECONDS)
+    _reach(stand, "audited", before + 20)
+    assert 1 <= _count(parked) - rounds < 20
+
+
+def test_those_who_wait_share_rounds(stand: Stand, infer: Ask) -> None:
+    """Many at once, each with a name of its own."""
+    parked = stand.gateway.metrics.stage_seconds.labels("m", "park")
+    rounds = _count(parked)
+    calls = [infer.future(infer_asked("m", UNSURE), timeout=SECONDS) for _ in range(100)]  # type: ignore[attr-defined]
+    names = {call.result().parameters["demur_deferral"].string_param for call in calls}
+    assert len(names) == 100
+    assert 1 <= _count(parked) - rounds < 100
+
+
+def _reach(stand: Stand, queue: str, depth: int) -> None:
+    """Wait until so many are open."""
+    until = time.monotonic() + SECONDS
+    while stand.depth(queue) < depth and time.monotonic() < until:
+        time.sleep(0.01)
+    assert stand.depth(queue) == depth
+
+
+def _count(stage: Stage) -> float:
+    buckets, _ = stage.read()
+    return buckets[-1][1]
