@@ -99,6 +99,28 @@ def stream(
 
 
 @bench.command()
+def serve(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="tiny, mid or conv; all of them unless said.", show_default=False),
+    ] = None,
+    json: Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls and rounds: to see it work.")] = False,
+) -> None:
+    """Measure the gateway on each transport against raw echoes and ONNX Runtime alone, all in one run.
+
+    Throughput is closed loop, 32 callers of a client in C (h2load); latency is open loop, from when each request was
+    due. Policy, metrics and audits are on. Ends with 1 unless every promise holds.
+
+    Example: demur bench serve --model tiny --json
+    """
+    from benchmarks import bench_serve
+
+    raise typer.Exit(0 if bench_serve.run(names=bench_serve.named(model), as_json=json, quick=quick) else 1)
+
+
+@bench.command()
 def predict(
     *,
     rate: Annotated[float, typer.Option(min=1, max=100_000, help="Requests a second on average, Poisson.")] = 100.0,

@@ -1,0 +1,101 @@
+"""`demur bench serve`: the gateway on each transport against its limits on this machine, in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib import metadata
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks import machine, stack
+from benchmarks.demo import report
+from benchmarks.demo.counts import Check
+from benchmarks.queue.figures import Figure
+from benchmarks.serve import measures, opened
+from benchmarks.serve.measures import FULL, QUICK, Measured
+from benchmarks.serve.models import SHAPES, Name
+from fallback.errors import InvalidError
+
+
+def named(wanted: Sequence[str] | None) -> tuple[Name, ...]:
+    """Return the models to measure; raises InvalidError for one that is none of them."""
+    for name in wanted or ():
+        if name not in SHAPES:
+            raise InvalidError(f"--model: expected some of {', '.join(SHAPES)}, got {name!r}")
+    return tuple(name for name in SHAPES if not wanted or name in wanted)
+
+
+def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
+    """Measure and tell; returns whether everything is as promised."""
+    console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
+
+    def tell(line: str) -> None:
+        console.print(Text(line, style="dim"))
+
+    found: list[Measured] = []
+    open_loops: dict[str, object] = {}
+    checks: list[Check] = []
+    with stack.tidily(), stack.place(None) as folder:
+        for name in names:
+            tell(f"{name}: echoes, gateways on both transports, ONNX Runtime alone")
+            found.append(measures.throughput(folder, name, size, tell))
+        figures = [each for model in found for each in measures.figures(model)]
+        checks += measures.checks(figures)
+        if "tiny" in names:
+            tell("open loops: one caller, then 1,000 a second")
+            ours, other, alone = measures.lone(folder, size)
+            at_1000 = measures.poisson(folder, size)
+            checks += measures.judge_open(ours, other, alone, at_1000)
+            runs = {"one caller": ours, "one caller, echo": other, "1,000 a second": at_1000}
+            open_loops = {what: opened.facts(each) for what, each in runs.items()}
+            open_loops["ONNX Runtime alone, ms"] = round(alone, 4)
+    failed = sum(map(measures.failed, found))
+    checks.append(Check(name="failed calls of the closed loops", value=failed, goal="= 0", ok=failed == 0))
+    got = summary(found, figures, checks, open_loops, quick=quick, seconds=time.monotonic() - start)
+    _tell(console, figures, found, checks, str(got["machine"]))
+    if as_json:
+        print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
+    return bool(got["ok"])
+
+
+def summary(
+    found: list[Measured],
+    figures: list[Figure],
+    checks: list[Check],
+    open_loops: dict[str, object],
+    *,
+    quick: bool,
+    seconds: float,
+) -> dict[str, object]:
+    """Return the object that `--json` prints."""
+    return {
+        "figures": [msgspec.to_builtins(each) for each in figures],
+        "cpu_us": {each.name: msgspec.to_builtins(measures.cpu(each)) for each in found},
+        "closed_ms": {each.name: measures.latencies(each) for each in found},
+        "alone": {each.name: each.alone[0][0] for each in found},
+        "open": open_loops,
+        "callers": 32,
+        "quick": quick,
+        "seconds": round(seconds, 1),
+        "grpcio": metadata.version("grpcio"),
+        "onnxruntime": metadata.version("onnxruntime-gpu"),
+        "machine": machine.describe(),
+        "checks": [msgspec.to_builtins(each) for each in checks],
+        "ok": all(each.ok for each in checks),
+    }
+
+
+def _tell(console: Console, figures: list[Figure], found: list[Measured], checks: list[Check], where: str) -> None:
+    for figure in figures:
+        ours, other, ratio = figure.ours, figure.other, figure.ratio
+        console.print(Text(f"  {figure.name}"))
+        said = f"{ours.median:g} over {other.median:g} {figure.unit}: {ratio.median:g}, {ratio.low:g} to {ratio.high:g}"
+        console.print(Text(f"    {said}", style="dim"))
+    for model in found:
+        used = ", ".join(f"{side} {spread.median:g}" for side, spread in measures.cpu(model).items())
+        console.print(Text(f"  {model.name}: the server's processor time a call, microseconds: {used}"))
+    console.print(Text(f"  {where}"))
+    console.print(report.check_table(checks))

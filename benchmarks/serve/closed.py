@@ -1,0 +1,69 @@
+"""Closed loop: so many callers, each asks again as soon as it has its answer. It says how much, never how soon.
+
+The load comes from h2load (nghttp2), a client in C, where it is installed: one in Python would be measured itself.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks.demo.counts import percentile
+from fallback.errors import UnavailableError
+
+# 32 callers: four connections with eight calls under way on each.
+CONNECTIONS: Final = 4
+STREAMS: Final = 8
+_SECONDS_MAX: Final = 300.0
+_HEADERS: Final = ("content-type: application/grpc", "te: trailers")
+_HOW: Final = "install it (Debian: apt-get install nghttp2-client)"
+
+
+class Closed(NamedTuple):
+    """What a closed loop found: calls a second, and how long each took, ms."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    failed: int
+
+
+def there() -> bool:
+    """Whether h2load is installed."""
+    return shutil.which("h2load") is not None
+
+
+def saturate(
+    address: str, method: str, payload: bytes, *, calls: int, connections: int = CONNECTIONS, streams: int = STREAMS
+) -> Closed:
+    """Make `calls` calls of one method with one request; raises UnavailableError where there is no h2load."""
+    if not there():
+        raise UnavailableError(f"h2load, a client in C that can saturate a server, is not on PATH: {_HOW}")
+    with tempfile.TemporaryDirectory(prefix="demur-") as folder:
+        body, log = Path(folder) / "body", Path(folder) / "log"
+        body.write_bytes(b"\0" + struct.pack(">I", len(payload)) + payload)
+        argv = ["h2load", "-n", str(calls), "-c", str(connections), "-m", str(streams), "-d", str(body)]
+        argv += [f"--log-file={log}", *(word for header in _HEADERS for word in ("-H", header))]
+        ran = subprocess.run(  # noqa: S603 - a fixed program, our own arguments
+            [*argv, f"http://{address}{method}"], capture_output=True, text=True, check=False, timeout=_SECONDS_MAX
+        )
+        if ran.returncode:
+            raise UnavailableError(f"h2load ended with {ran.returncode}: {(ran.stderr or ran.stdout)[-300:]}")
+        return read(ran.stdout, log.read_text(encoding="ascii").splitlines(), calls=calls)
+
+
+def read(said: str, lines: Sequence[str], *, calls: int) -> Closed:
+    """Return what h2load said, and its log of one line a call: begin, status, microseconds."""
+    rate, done = re.search(r"finished in .*?, ([\d.]+) req/s", said), re.search(r"(\d+) succeeded", said)
+    if rate is None or done is None:
+        raise UnavailableError(f"h2load said something that is not known: {said[-300:]}")
+    took = [int(line.split()[2]) / 1000 for line in lines]
+    p50, p99, p999 = (round(percentile(took, share), 3) for share in (0.5, 0.99, 0.999))
+    return Closed(float(rate.group(1)), p50, p99, p999, calls - int(done.group(1)))

@@ -1,0 +1,131 @@
+"""One process of open-loop load: sends each request when it is due, whatever became of those before it.
+
+`python -m benchmarks.serve.shooter SPECIFICATION RESULT`: a file with one JSON object in, one with the rounds out.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import grpc
+import msgspec
+import numpy as np
+
+from demur import kserve
+
+METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
+CALL_SECONDS: Final = 10.0
+# How long the last replies are waited for.
+_LAST_SECONDS: Final = CALL_SECONDS + 2.0
+
+
+class Specification(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent, from `start` (Unix seconds) on, at `rate` a second for `seconds`.
+
+    `marked`: each row of output "v" says which version it is of, and is compared with what the reply says.
+    """
+
+    address: str
+    method: str = METHOD
+    payload: bytes
+    start: float
+    rate: float
+    seconds: float
+    arrivals: Literal["poisson", "constant"] = "poisson"
+    seed: int = 0
+    marked: bool = False
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One request: when it was due (seconds from the start), how much later it was sent, and done, and its code.
+
+    `version`: what the reply said. `mixed`: its rows were of several versions. `wrong`: of another than it said.
+    `waits`: a refusal said when to come back.
+    """
+
+    due_seconds: float
+    lag_ms: float
+    latency_ms: float
+    code: str
+    version: str = ""
+    mixed: bool = False
+    wrong: bool = False
+    waits: bool = False
+
+
+def due_times(given: Specification) -> list[float]:
+    """Return when requests are due, seconds from the start."""
+    if given.arrivals == "constant":
+        return [number / given.rate for number in range(int(given.rate * given.seconds))]
+    draw, due, times = random.Random(given.seed), 0.0, []  # noqa: S311 - a schedule, not a secret
+    while (due := due + draw.expovariate(given.rate)) < given.seconds:
+        times.append(due)
+    return times
+
+
+class _Gun:
+    """Sends, and keeps what became of each."""
+
+    def __init__(self, given: Specification, channel: grpc.Channel) -> None:
+        self._given = given
+        self._call: Any = channel.unary_unary(given.method)
+        self._begin = time.monotonic() + given.start - time.time()
+        self._rounds: list[Round] = []
+        self._left = 0
+        self._done = threading.Condition()
+
+    def run(self) -> list[Round]:
+        """Send every request at its time; return what became of each."""
+        for due in due_times(self._given):
+            wait = self._begin + due - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            lag = 1000 * (time.monotonic() - self._begin - due)
+            with self._done:
+                self._left += 1
+            future = self._call.future(self._given.payload, timeout=CALL_SECONDS)
+            future.add_done_callback(lambda ended, due=due, lag=lag: self._end(ended, due, lag))
+        with self._done:
+            self._done.wait_for(lambda: not self._left, _LAST_SECONDS)
+        return self._rounds
+
+    def _end(self, ended: Any, due: float, lag: float) -> None:
+        latency = 1000 * (time.monotonic() - self._begin - due)
+        code = ended.code().name
+        facts: dict[str, Any] = {}
+        if code == "OK" and self._given.marked:
+            facts = marks(ended.result())
+        elif code != "OK":
+            facts = {"waits": any(key == "grpc-status-details-bin" for key, _ in ended.trailing_metadata() or ())}
+        found = Round(due_seconds=due, lag_ms=lag, latency_ms=latency, code=code, **facts)
+        with self._done:
+            self._rounds.append(found)
+            self._left -= 1
+            self._done.notify()
+
+
+def marks(payload: bytes) -> dict[str, Any]:
+    """Return the version that a reply says, and whether its rows are of several, or of another."""
+    reply = kserve.ModelInferResponse.FromString(payload)
+    place = [output.name for output in reply.outputs].index("v")
+    rows = np.unique(np.frombuffer(reply.raw_output_contents[place], np.float32))
+    wrong = any(str(int(row)) != reply.model_version for row in rows)
+    return {"version": reply.model_version, "mixed": len(rows) > 1, "wrong": wrong}
+
+
+def main() -> None:
+    """Read the specification, send, write the result."""
+    given = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Specification)
+    with grpc.insecure_channel(given.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+        grpc.channel_ready_future(channel).result(CALL_SECONDS)
+        rounds = _Gun(given, channel).run()
+    Path(sys.argv[2]).write_bytes(msgspec.json.encode(rounds))
+
+
+if __name__ == "__main__":
+    main()

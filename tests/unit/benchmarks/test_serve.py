@@ -1,0 +1,99 @@
+"""What `demur bench serve` makes of what it sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import bench_serve
+from benchmarks.serve import closed, measures, models, opened, shooter
+from benchmarks.serve.closed import Closed
+from benchmarks.serve.measures import Loop, Measured
+from benchmarks.serve.shooter import Round, Specification
+from demur import kserve
+from fallback.errors import InvalidError, UnavailableError
+
+SAID = "finished in 2.50s, 400.00 req/s, 9KB/s\nrequests: 1000 total, 1000 started, 999 done, 998 succeeded, 2 failed\n"
+
+
+def test_what_h2load_says_is_read() -> None:
+    """The rate, the calls that did not come back, and percentiles of its log."""
+    found = closed.read(SAID, [f"1 200 {1000 * number}" for number in range(1, 101)], calls=1000)
+    assert (found.rate, found.failed) == (400.0, 2)
+    assert (found.p50_ms, found.p99_ms) == (50.0, 99.0)
+    with pytest.raises(UnavailableError, match="not known"):
+        closed.read("nothing", [], calls=1)
+
+
+def test_without_h2load_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than measuring a slow client."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UnavailableError, match="apt-get install nghttp2-client"):
+        closed.saturate("127.0.0.1:1", "/x", b"", calls=1)
+
+
+def test_arrivals_are_as_asked() -> None:
+    """Evenly, or as a Poisson process that a seed draws."""
+    given = Specification(address="", payload=b"", start=0, rate=100.0, seconds=10.0, arrivals="constant")
+    assert shooter.due_times(given)[:3] == [0.0, 0.01, 0.02]
+    drawn = shooter.due_times(Specification(address="", payload=b"", start=0, rate=100.0, seconds=10.0, seed=3))
+    assert 850 < len(drawn) < 1150
+    assert drawn == sorted(drawn)
+
+
+def test_a_reply_tells_whose_rows_it_has() -> None:
+    """Of the version it names, of another, or of several."""
+
+    def reply(*rows: float) -> bytes:
+        message = kserve.ModelInferResponse(model_version="2")
+        message.outputs.add(name="v", datatype="FP32", shape=[len(rows), 1])
+        message.raw_output_contents.append(np.array(rows, np.float32).tobytes())
+        return bytes(message.SerializeToString())
+
+    assert shooter.marks(reply(2, 2)) == {"version": "2", "mixed": False, "wrong": False}
+    assert shooter.marks(reply(1, 1)) == {"version": "2", "mixed": False, "wrong": True}
+    assert shooter.marks(reply(1, 2)) == {"version": "2", "mixed": True, "wrong": True}
+
+
+def test_a_generator_that_lags_makes_its_run_void() -> None:
+    """Latency counts what came back; failures are counted apart."""
+    rounds = [Round(due_seconds=0.0, lag_ms=0.1, latency_ms=float(number), code="OK") for number in range(1, 101)]
+    found = opened.judged([*rounds, Round(due_seconds=0.0, lag_ms=0.1, latency_ms=9.0, code="UNAVAILABLE")])
+    assert (found.requests, found.failed, found.p50_ms, found.max_ms, found.void) == (101, 1, 50.0, 100.0, False)
+    assert opened.judged([Round(due_seconds=0.0, lag_ms=50.0, latency_ms=60.0, code="OK")] * 10).void
+
+
+def test_promises_are_ratios_within_a_round() -> None:
+    """Each side's rate over the other's, and the server's own time beside."""
+
+    def loops(*rates: float) -> list[Loop]:
+        return [Loop(Closed(rate, 1.0, 2.0, 3.0, 0), 40.0) for rate in rates]
+
+    found = Measured("tiny", loops(100, 200), loops(50, 50), loops(90, 150), loops(20, 40), [("best", 1.0)] * 2)
+    by_name = {figure.name: figure for figure in measures.figures(found)}
+    assert by_name["tiny: cq over its raw echo"].ratio.low == 0.75
+    assert by_name["tiny: cq over aio"].ratio.median == 4.125
+    assert measures.cpu(found)["cq"].median == 40.0
+    assert not measures.failed(found)
+    assert [check.ok for check in measures.checks(list(by_name.values()))] == [True, True, False, False]
+
+
+def test_models_are_what_they_say() -> None:
+    """Ten probabilities a row, sure of nearly all, within the rows of one run."""
+    from gateway.model import Model
+
+    for name in ("tiny", "mid"):
+        assert models.SHAPES[name].rows_max >= 32
+    loaded: Model = measures._loaded("tiny", 1)
+    found = loaded.run({"x": models.rows("tiny", 200)})["p"]
+    assert found.shape == (200, 10)
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-4)
+    assert (found.max(axis=1) > models.THRESHOLD).mean() > 0.95
+
+
+def test_a_model_that_is_none_is_named() -> None:
+    """With those there are."""
+    assert bench_serve.named(["mid"]) == ("mid",)
+    assert bench_serve.named(None) == ("tiny", "mid", "conv")
+    with pytest.raises(InvalidError, match="expected some of tiny, mid, conv, got 'large'"):
+        bench_serve.named(["large"])
