@@ -18,7 +18,7 @@ from fallback.errors import ConfigError, DemurError, InvalidError
 from gateway.aio import AioTransport
 from gateway.transport import Call, Routes, Terms, Transport
 
-PROVEN: Final = frozenset({"1.85.3"})
+PROVEN: Final = frozenset({"1.84.0", "1.84.1", "1.84.2", "1.85.0", "1.85.1", "1.85.3"})
 _SECONDS: Final = 5.0
 _SIZE_MAX: Final = 64 * 1024
 _SERVICE: Final = "/demur.trial.Trial/"

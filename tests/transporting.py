@@ -17,7 +17,7 @@ from gateway.transport import Call, Routes, Transport
 SECONDS = 10.0
 
 
-async def _nothing() -> None:
+async def nothing() -> None:
     """What a slow loop does last."""
 
 
@@ -51,7 +51,7 @@ def server_of(make: type[AioTransport | CqTransport]) -> Serving:
                 yield transport, channel
         finally:
             transport.stop(1.0)
-            slow.stop(1.0, last=_nothing)
+            slow.stop(1.0, last=nothing)
         if isinstance(transport, CqTransport):
             assert transport.under_way.nothing
             assert transport.under_way.requests_bytes == 0
