@@ -17,7 +17,7 @@ from fallback.errors import ConfigError, InvalidError
 from gateway import transports
 from gateway.aio import AioTransport
 from gateway.cq import CqTransport
-from gateway.deferring import SlowLoop
+from gateway.slow import SlowLoop
 from gateway.transport import Routes
 from gateway.transports import PROVEN, make, why_not
 from tests.transporting import nothing
