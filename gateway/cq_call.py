@@ -131,7 +131,8 @@ class CqCall:
         """Refuse it where too many calls are under way; say whether."""
         if self._under_way.calls <= self._under_way.calls_max:
             return False
-        self.fail(FullError(f"{self._under_way.calls_max} calls are under way, which is the most"))
+        problem = f"{self._under_way.calls_max} calls are under way, which is the most"
+        self.fail(FullError(problem, retry_after_seconds=_FULL_RETRY_SECONDS))
         return True
 
     def _received(self, _: Any) -> None:

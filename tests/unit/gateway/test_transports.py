@@ -193,15 +193,17 @@ def test_a_method_that_is_not_there_is_unimplemented(serving: Serving) -> None:
 
 
 def test_calls_beyond_the_most_are_refused(serving: Serving) -> None:
-    """And those under way are not disturbed."""
+    """And those under way are not disturbed; cq says when to come back."""
     seen: list[Call] = []
-    with serving(hot(seen.append), calls_max=2) as (_, channel):
+    with serving(hot(seen.append), calls_max=2) as (transport, channel):
         method: Any = channel.unary_unary("/test.T/M")
         waiting = [method.future(b"x", timeout=SECONDS) for _ in range(2)]
         until(lambda: len(seen) == 2)
         with pytest.raises(grpc.RpcError) as caught:
             ask(channel)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        told: Any = caught.value
+        assert ("grpc-status-details-bin" in dict(told.trailing_metadata())) == transport.drains
         for call in seen:
             call.reply(b"ok")
         assert [call.result(SECONDS) for call in waiting] == [b"ok", b"ok"]
