@@ -50,7 +50,7 @@ class Champions:
         return found
 
     def drained(self) -> None:
-        """Run what driven calls brought."""
+        """Run what came in."""
         for pipeline in self._pipelines.values():
             pipeline.drained()
 
