@@ -81,7 +81,6 @@ def summary(
         "quick": quick,
         "seconds": round(seconds, 1),
         "grpcio": metadata.version("grpcio"),
-        "onnxruntime": metadata.version("onnxruntime-gpu"),
         "machine": machine.describe(),
         "checks": [msgspec.to_builtins(each) for each in checks],
         "ok": all(each.ok for each in checks),

@@ -12,7 +12,9 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import grpc
 
 from benchmarks.demo.counts import percentile
 from fallback.errors import UnavailableError
@@ -21,6 +23,9 @@ from fallback.errors import UnavailableError
 CONNECTIONS: Final = 4
 STREAMS: Final = 8
 _SECONDS_MAX: Final = 300.0
+_CALL_SECONDS: Final = 10.0
+# Before each message: whether it is compressed, and its length.
+_FRAME_BYTES: Final = 5
 _HEADERS: Final = ("content-type: application/grpc", "te: trailers")
 _HOW: Final = "install it (Debian: apt-get install nghttp2-client)"
 
@@ -43,9 +48,14 @@ def there() -> bool:
 def saturate(
     address: str, method: str, payload: bytes, *, calls: int, connections: int = CONNECTIONS, streams: int = STREAMS
 ) -> Closed:
-    """Make `calls` calls of one method with one request; raises UnavailableError where there is no h2load."""
+    """Make `calls` calls of one method with one request; raises UnavailableError where there is no h2load.
+
+    h2load knows nothing of gRPC, whose refusals are HTTP's 200 without a message: so one call tells beforehand how long
+    an answer is, and the bytes that came say how many answers there were.
+    """
     if not there():
         raise UnavailableError(f"h2load, a client in C that can saturate a server, is not on PATH: {_HOW}")
+    answer = _FRAME_BYTES + len(_one(address, method, payload))
     with tempfile.TemporaryDirectory(prefix="demur-") as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(b"\0" + struct.pack(">I", len(payload)) + payload)
@@ -56,14 +66,27 @@ def saturate(
         )
         if ran.returncode:
             raise UnavailableError(f"h2load ended with {ran.returncode}: {(ran.stderr or ran.stdout)[-300:]}")
-        return read(ran.stdout, log.read_text(encoding="ascii").splitlines(), calls=calls)
+        return read(ran.stdout, log.read_text(encoding="ascii").splitlines(), calls=calls, answer_bytes=answer)
 
 
-def read(said: str, lines: Sequence[str], *, calls: int) -> Closed:
-    """Return what h2load said, and its log of one line a call: begin, status, microseconds."""
-    rate, done = re.search(r"finished in .*?, ([\d.]+) req/s", said), re.search(r"(\d+) succeeded", said)
+def _one(address: str, method: str, payload: bytes) -> bytes:
+    """Return the answer to one call; raises UnavailableError where it is refused."""
+    with grpc.insecure_channel(address) as channel:
+        ask: Any = channel.unary_unary(method)
+        try:
+            return bytes(ask(payload, timeout=_CALL_SECONDS))
+        except grpc.RpcError as error:
+            raise UnavailableError(f"{address} does not answer {method}: {error}") from error
+
+
+def read(said: str, lines: Sequence[str], *, calls: int, answer_bytes: int) -> Closed:
+    """Return what h2load said, and its log of one line a call: begin, status, microseconds.
+
+    `answer_bytes`: what one answer weighs with its frame.
+    """
+    rate, done = re.search(r"finished in .*?, ([\d.]+) req/s", said), re.search(r"\((\d+)\) data", said)
     if rate is None or done is None:
         raise UnavailableError(f"h2load said something that is not known: {said[-300:]}")
     took = [int(line.split()[2]) / 1000 for line in lines]
     p50, p99, p999 = (round(percentile(took, share), 3) for share in (0.5, 0.99, 0.999))
-    return Closed(float(rate.group(1)), p50, p99, p999, calls - int(done.group(1)))
+    return Closed(float(rate.group(1)), p50, p99, p999, max(0, calls - round(int(done.group(1)) / answer_bytes)))

@@ -165,3 +165,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+    finally:
+        if child.stdin is not None:
+            child.stdin.close()

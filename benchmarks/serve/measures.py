@@ -87,7 +87,7 @@ def loop(served: Served, method: str, payload: bytes, *, calls: int) -> Loop:
 
 
 def onnx_runtime(name: Name, *, rounds: int) -> list[tuple[str, float]]:
-    """Return ONNX Runtime's own rows a second in each round, by batch and threads, the best of them first."""
+    """Return ONNX Runtime's own rows a second in each round, of the batch and threads that are the best."""
     loaded = {threads: _loaded(name, threads) for threads in (1, 0)}
     ways = [(threads, rows) for threads in loaded for rows in sorted({8, 16, 32, models.SHAPES[name].rows_max})]
     rates: dict[tuple[int, int], list[float]] = {way: [] for way in ways}

@@ -6,23 +6,26 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_serve
-from benchmarks.serve import closed, measures, models, opened, shooter
+from benchmarks.serve import closed, ground, measures, models, opened, shooter
 from benchmarks.serve.closed import Closed
 from benchmarks.serve.measures import Loop, Measured
 from benchmarks.serve.shooter import Round, Specification
 from demur import kserve
 from fallback.errors import InvalidError, UnavailableError
 
-SAID = "finished in 2.50s, 400.00 req/s, 9KB/s\nrequests: 1000 total, 1000 started, 999 done, 998 succeeded, 2 failed\n"
+SAID = (
+    "finished in 2.50s, 400.00 req/s, 9KB/s\nrequests: 1000 total, 1000 started, 1000 done, 1000 succeeded\n"
+    "traffic: 90KB (90000) total, 9KB (9000) headers (space savings 90%), 78.0KB (79840) data\n"
+)
 
 
 def test_what_h2load_says_is_read() -> None:
-    """The rate, the calls that did not come back, and percentiles of its log."""
-    found = closed.read(SAID, [f"1 200 {1000 * number}" for number in range(1, 101)], calls=1000)
+    """The rate, the calls without an answer, which HTTP took for successes, and percentiles of its log."""
+    found = closed.read(SAID, [f"1 200 {1000 * number}" for number in range(1, 101)], calls=1000, answer_bytes=80)
     assert (found.rate, found.failed) == (400.0, 2)
     assert (found.p50_ms, found.p99_ms) == (50.0, 99.0)
     with pytest.raises(UnavailableError, match="not known"):
-        closed.read("nothing", [], calls=1)
+        closed.read("nothing", [], calls=1, answer_bytes=80)
 
 
 def test_without_h2load_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +100,13 @@ def test_a_model_that_is_none_is_named() -> None:
     assert bench_serve.named(None) == ("tiny", "mid", "conv")
     with pytest.raises(InvalidError, match="expected some of tiny, mid, conv, got 'large'"):
         bench_serve.named(["large"])
+
+
+@pytest.mark.skipif(not closed.there(), reason="h2load is not installed")
+def test_a_method_that_is_refused_is_no_throughput() -> None:
+    """Though HTTP says 200."""
+    with (
+        ground.echo("cq") as served,
+        pytest.raises(UnavailableError, match="does not answer"),
+    ):
+        closed.saturate(served.address, "/demur.bench.Echo/Nope", b"x", calls=4)
