@@ -62,7 +62,7 @@ class Signature:
 class Model:
     """One ONNX Runtime session. `run` may be called from any thread; `provider` is what really runs it."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, name: str) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, name: str, *, bind: bool | None = None) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._name = name
         self.signature = Signature(_specs(session.get_inputs()), _specs(session.get_outputs()))
@@ -70,16 +70,19 @@ class Model:
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
         tensors = (*self.signature.inputs, *self.signature.outputs)
         # ONNX Runtime's Python binding cannot bind strings; and on the CPU there is nothing to gain by it.
-        self._bindable = self.provider != CPU and all(spec.datatype != "BYTES" for spec in tensors)
+        wanted = self.provider != CPU if bind is None else bind
+        self._bindable = wanted and all(spec.datatype != "BYTES" for spec in tensors)
 
     @classmethod
-    def load(cls, path: Path, *, device: Device = "auto", threads: int = 0) -> Self:
+    def load(cls, path: Path, *, device: Device = "auto", threads: int = 0, bind: bool | None = None) -> Self:
         """Load an ONNX file by its path; `threads` of one run on the CPU, 0 for one a core.
+
+        `bind`: whether inputs and outputs are bound (IOBinding); None: where it runs elsewhere than on the CPU.
 
         Raises ConfigError where `device` is "cuda" and the session got only the CPU, InvalidError where ONNX Runtime
         does not load the file.
         """
-        return cls(_session(path, path.name, device=device, threads=threads), path.name)
+        return cls(_session(path, path.name, device=device, threads=threads), path.name, bind=bind)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each input; returns one for each output, on the CPU.

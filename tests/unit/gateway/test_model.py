@@ -31,9 +31,10 @@ def test_a_model_knows_its_signature(path: Path) -> None:
     assert model.provider == CPU
 
 
-def test_bound_runs_take_arrays_of_any_layout(path: Path) -> None:
-    """Read-only, strided, and of different rows one after the other."""
-    model = Model.load(path, device="cpu")
+@pytest.mark.parametrize("bind", [True, False])
+def test_runs_take_arrays_of_any_layout(path: Path, bind: bool) -> None:
+    """Bound, as on a GPU, or not; read-only, strided, and of different rows one after the other."""
+    model = Model.load(path, device="cpu", bind=bind)
     for rows in (1, 5, 2):
         x = np.asfortranarray(np.random.default_rng(rows).random((rows, 6), np.float32))[:, ::2]
         x.flags.writeable = False
