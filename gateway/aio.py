@@ -90,6 +90,8 @@ class _Mailbox:
 class _Call:
     """One call on grpc.aio."""
 
+    driven: Final = False
+
     __slots__ = ("_context", "_loop", "_mailbox", "deadline", "future", "metadata", "method", "payload", "peer")
 
     def __init__(self, method: str, payload: bytes, context: Context, mailbox: _Mailbox) -> None:
@@ -144,11 +146,14 @@ class AioTransport:
         self._connections = terms.get("connections") or Connections()
         # Of the calls under way; changed on the transport's loop only.
         self._requests_bytes = 0
-        # Whether `drained` is about to be called.
-        self._draining = False
         self._port = 0
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
+
+    @property
+    def drains(self) -> bool:
+        """Whether it calls `Routes.drained`: the loop does not know what else is there."""
+        return False
 
     @property
     def port(self) -> int:
@@ -211,23 +216,9 @@ class AioTransport:
             try:
                 if fits:
                     handler(call)
-                    self._drain_soon()
             except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
                 call.fail(told(error, method=call.method))
             return await self._outcome(call)
-
-    def _drain_soon(self) -> None:
-        """Say that nothing more is there once the loop has handed over what is."""
-        if not self._draining:
-            self._draining = True
-            self._loop.call_soon(self._drain)
-
-    def _drain(self) -> None:
-        self._draining = False
-        try:
-            self.routes.drained()
-        except Exception:  # what came in could not be run: others may
-            log.exception("what was handed over could not be run")
 
     async def answer_slow(self, handler: Slow, call: _Call) -> bytes:
         """Run one slow call to its end, on the slow loop."""

@@ -50,7 +50,7 @@ class Champions:
         return found
 
     def drained(self) -> None:
-        """Run what came in."""
+        """Run what driven calls brought."""
         for pipeline in self._pipelines.values():
             pipeline.drained()
 

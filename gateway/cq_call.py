@@ -90,6 +90,8 @@ class CqCall:
         "watched",
     )
 
+    driven = True
+
     def __init__(self, method: str, arrival: Any, handler: Any, under_way: UnderWay) -> None:
         self.method = method
         self.payload = b""
@@ -244,6 +246,8 @@ class CqCall:
 
 class SlowCall(CqCall):
     """A call whose handler is a coroutine on the slow loop; it is watched from the start."""
+
+    driven = False
 
     __slots__ = ("_begun", "_loop", "_reads", "_task", "_writes")
 

@@ -144,7 +144,7 @@ class InferenceService:
 
     def _infer(self, call: Call) -> None:
         identity = self._identify(call)
-        driven = is_small(call.payload)
+        driven = call.driven and is_small(call.payload)
         question = self._questions.find(call.payload)
         if question is not None:
             found = self._champions.find(question.model)

@@ -92,7 +92,7 @@ class PredictionService:
 
     def _predict(self, call: Call) -> None:
         identity = self._caller(call)
-        driven = is_small(call.payload)
+        driven = call.driven and is_small(call.payload)
         question = self._questions.find(call.payload)
         if question is not None:
             found = self._champions.find(question.model)

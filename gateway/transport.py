@@ -51,6 +51,10 @@ class Call(Protocol):
     def cancelled(self) -> bool:
         """Whether nobody waits for the reply any more: cancelled, overdue, or already answered."""
 
+    @property
+    def driven(self) -> bool:
+        """Whether `Routes.drained` follows on the thread that hands it over."""
+
     def reply(self, payload: bytes, trailing: Metadata = ()) -> None:
         """Answer; for a server stream `send` comes before and the payload is not sent."""
 
@@ -79,7 +83,7 @@ class Routes:
     `hot` handlers are called on the transport's thread and must not block; they or another thread reply later. `slow`
     handlers are coroutines on the slow loop; one that returns without a reply has ended its stream. `reads` and
     `writes` name the slow methods whose client or server streams. `drained` is called on the transport's thread when
-    every call that was there is handed over, before it waits for more.
+    every call that was there is handed over, before it waits for more: by transports that say so (`drains`).
     """
 
     hot: Mapping[str, Hot]
@@ -109,6 +113,10 @@ class Terms(TypedDict):
 
 class Transport(Protocol):
     """What carries calls."""
+
+    @property
+    def drains(self) -> bool:
+        """Whether it calls `Routes.drained`."""
 
     @property
     def port(self) -> int:

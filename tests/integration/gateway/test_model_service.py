@@ -47,6 +47,7 @@ class Call:
 
     deadline = None
     cancelled = False
+    driven = False
 
     def __init__(self, method: str, messages: Sequence[bytes], *, peer: str = "unix:", metadata: Metadata = ()) -> None:
         self.method = method

@@ -36,6 +36,7 @@ DTYPES = ("f4", "f8", "f2", "i8", "u1", "?", ">f4")
 class Call:
     """A call that remembers its reply."""
 
+    driven = False
     cancelled = False
     deadline = None
     peer = "unix:"

@@ -40,7 +40,7 @@ def test_a_call_carries_bytes_deadline_metadata_and_peer(serving: Serving) -> No
 
 
 def test_what_was_handed_over_is_drained_however_late_its_message_came(serving: Serving) -> None:
-    """On the thread that handed it over, before it waits again."""
+    """On the thread that handed it over, before it waits again; a transport that cannot says so."""
     waiting: list[Call] = []
     threads: set[str] = set()
 
@@ -50,6 +50,8 @@ def test_what_was_handed_over_is_drained_however_late_its_message_came(serving: 
             waiting.pop().reply(b"drained")
 
     with serving(Routes(hot={"/test.T/M": waiting.append}, slow={}, drained=drained)) as (transport, channel):
+        if not transport.drains:
+            return
         assert ask(channel) == b"drained"
         raw = Raw(transport.port)
         raw.send(frame(HEADERS, END_HEADERS, 1, headers("/test.T/M")))
