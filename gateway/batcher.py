@@ -149,7 +149,7 @@ class Batcher(Generic[J]):
         finally:
             with self._lock:
                 self._here = False
-                if self._groups:
+                if self._groups or self._closed:
                     self._changed.notify()
 
     def close(self, *, grace_seconds: float) -> None:

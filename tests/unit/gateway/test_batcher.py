@@ -218,3 +218,73 @@ def test_lingering_waits_for_company_up_to_a_full_batch() -> None:
 def test_when_to_come_back_is_bounded(rows: int, row_seconds: float) -> None:
     """Never at once, never in an hour."""
     assert 0.05 <= retry_after(rows, row_seconds) <= 30
+
+
+class Where:
+    """A run that remembers on which thread it was, and says that the model took so long."""
+
+    def __init__(self, seconds: float) -> None:
+        self.threads: list[str] = []
+        self.batcher: Batcher[Job] = Batcher("m", self._execute, rows_max=8, queue_rows_max=1000)
+        self._seconds = seconds
+        self.batcher.start()
+
+    def _execute(self, jobs: Sequence[Job]) -> None:
+        self.threads.append(threading.current_thread().name)
+        self.batcher.ran(self._seconds)
+        for job in jobs:
+            job.end()
+
+    def drive(self, name: str) -> None:
+        """Bring one job as a transport does, and wait for its end."""
+        job = Job(name)
+        self.batcher.submit(job, driven=True)
+        self.batcher.drained()
+        assert job.wait() is None
+
+
+def test_a_quick_model_runs_where_its_jobs_come_in() -> None:
+    """Once it is known to be quick; nobody runs them before all that came is there."""
+    where = Where(0.0001)
+    where.drive("first")
+    jobs = [Job(str(number)) for number in range(20)]
+    for job in jobs:
+        where.batcher.submit(job, driven=True)
+    assert where.batcher.rows == 20
+    where.batcher.drained()
+    assert [job.wait() for job in jobs] == [None] * 20
+    assert where.batcher.rows == 0
+    assert where.threads == ["batcher-m", *[threading.current_thread().name] * 3]
+    where.batcher.close(grace_seconds=WAIT_SECONDS)
+
+
+def test_a_model_that_takes_long_never_holds_up_who_brings_its_jobs() -> None:
+    """They wake the batcher's thread, which runs them."""
+    where = Where(0.01)
+    for number in range(5):
+        where.drive(str(number))
+    assert set(where.threads) == {"batcher-m"}
+    where.batcher.close(grace_seconds=WAIT_SECONDS)
+
+
+def test_jobs_from_everywhere_end_once_each() -> None:
+    """Some driven, others from threads that only submit; a close in between ends the thread at once."""
+    where = Where(0.0001)
+    where.drive("first")
+    jobs = [Job(str(number)) for number in range(400)]
+
+    def submit(part: Sequence[Job]) -> None:
+        for job in part:
+            where.batcher.submit(job)
+
+    threads = [threading.Thread(target=submit, args=(jobs[start : start + 100],)) for start in (0, 100, 200)]
+    for thread in threads:
+        thread.start()
+    for job in jobs[300:]:
+        where.batcher.submit(job, driven=True)
+        where.batcher.drained()
+    for thread in threads:
+        thread.join()
+    assert [job.wait() for job in jobs] == [None] * 400
+    where.batcher.close(grace_seconds=WAIT_SECONDS)
+    assert not where.batcher._thread.is_alive()
