@@ -26,7 +26,7 @@ from gateway.model import Model
 
 Tell = Callable[[str], None]
 _WARM_SHARE: Final = 0.2
-_ROUND_SECONDS: Final = 1.0
+_WAY_SECONDS: Final = 0.3
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,17 +86,27 @@ def loop(served: Served, method: str, payload: bytes, *, calls: int) -> Loop:
     return Loop(found, 1e6 * (served.cpu_seconds() - before) / calls)
 
 
-def onnx_runtime(name: Name, *, rounds: int) -> list[tuple[str, float]]:
-    """Return ONNX Runtime's own rows a second in each round, of the batch and threads that are the best."""
-    loaded = {threads: _loaded(name, threads) for threads in (1, 0)}
-    ways = [(threads, rows) for threads in loaded for rows in sorted({8, 16, 32, models.SHAPES[name].rows_max})]
-    rates: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for threads, rows in ways:
-            rates[threads, rows].append(_alone(loaded[threads], models.rows(name, rows), _ROUND_SECONDS / len(ways)))
-    best = max(rates, key=lambda way: median(rates[way]))
-    said = f"batches of {best[1]}, {best[0] or 'all'} threads"
-    return [(said, rate) for rate in rates[best]]
+class Alone:
+    """ONNX Runtime by itself, in every batch and with the threads that may be the best."""
+
+    def __init__(self, name: Name) -> None:
+        self._name = name
+        self._loaded = {threads: _loaded(name, threads) for threads in (1, 0)}
+        sizes = sorted({8, 16, 32, models.SHAPES[name].rows_max})
+        self._rates: dict[tuple[int, int], list[float]] = {
+            (threads, rows): [] for threads in self._loaded for rows in sizes
+        }
+
+    def round(self) -> None:
+        """Measure each way once: rows a second."""
+        for (threads, rows), rates in self._rates.items():
+            rates.append(_alone(self._loaded[threads], models.rows(self._name, rows), _WAY_SECONDS))
+
+    def best(self) -> list[tuple[str, float]]:
+        """Return what the best way is, with its rate in each round."""
+        threads, rows = max(self._rates, key=lambda way: median(self._rates[way]))
+        said = f"batches of {rows}, {threads or 'all'} threads"
+        return [(said, rate) for rate in self._rates[threads, rows]]
 
 
 def lone_ms(name: Name) -> float:
@@ -133,7 +143,7 @@ def gateways(folder: Path, name: Name) -> Iterator[dict[str, Served]]:
 
 def throughput(folder: Path, name: Name, size: Size, tell: Tell) -> Measured:
     """Measure a model on both transports, their echoes and ONNX Runtime alone, in turns."""
-    payload, found = asked(name), Measured(name, [], [], [], [], onnx_runtime(name, rounds=size.rounds))
+    payload, alone, found = asked(name), Alone(name), Measured(name, [], [], [], [], [])
     with gateways(folder, name) as served:
         kinds: tuple[tuple[str, str, list[Loop], int], ...] = (
             ("echo cq", echo.METHOD, found.echo_cq, size.echo_calls),
@@ -146,8 +156,10 @@ def throughput(folder: Path, name: Name, size: Size, tell: Tell) -> Measured:
         for number in range(size.rounds):
             for kind, method, into, calls in kinds:
                 into.append(loop(served[kind], method, payload, calls=calls))
+            alone.round()
             rates = ", ".join(f"{kind} {into[-1].found.rate:.0f}" for kind, _, into, _ in kinds)
             tell(f"{name}, round {number + 1} of {size.rounds}, calls a second: {rates}")
+    found.alone.extend(alone.best())
     return found
 
 

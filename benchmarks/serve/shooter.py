@@ -92,7 +92,10 @@ class _Gun:
             future.add_done_callback(lambda ended, due=due, lag=lag: self._end(ended, due, lag))
         with self._done:
             self._done.wait_for(lambda: not self._left, _LAST_SECONDS)
-        return self._rounds
+            # What never came back is a failure too.
+            late = 1000 * (time.monotonic() - self._begin)
+            never = Round(due_seconds=0.0, lag_ms=0.0, latency_ms=late, code="UNANSWERED")
+            return [*self._rounds, *[never] * self._left]
 
     def _end(self, ended: Any, due: float, lag: float) -> None:
         latency = 1000 * (time.monotonic() - self._begin - due)
