@@ -151,11 +151,6 @@ class AioTransport:
         self._thread = threading.Thread(target=self._run, name="transport", daemon=True)
 
     @property
-    def drains(self) -> bool:
-        """Whether it calls `Routes.drained`: the loop does not know what else is there."""
-        return False
-
-    @property
     def port(self) -> int:
         """The port in use, once started; 0 on a unix socket."""
         return self._port

@@ -23,7 +23,7 @@ from fallback.errors import NotFoundError
 from gateway.certification import Certification
 from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
-from gateway.model import Device, Model
+from gateway.model import CPU, Device, Model
 from gateway.policy import Policy, Rules
 from gateway.preprocess import known_shapes
 from gateway.registry import ModelVersion
@@ -148,7 +148,7 @@ class Champion:
     def _load(self, version: ModelVersion) -> Model:
         """Load with the threads that were set, or with as many as make sense: a short run is slower with several."""
         model = Model.load(version.artefact, device=self._device, threads=self._threads or 1)
-        if self._threads:
+        if self._threads or model.provider != CPU:
             return model
         rows, shapes = [rows_max(version.manifest)], known_shapes(version.manifest.preprocess)
         try:

@@ -89,11 +89,6 @@ class CqTransport:
         self.server: Any = cygrpc.Server(self._connections.options(terms["message_bytes_max"]), False)  # noqa: FBT003 - positional only
 
     @property
-    def drains(self) -> bool:
-        """Whether it calls `Routes.drained`."""
-        return True
-
-    @property
     def port(self) -> int:
         """The port in use, once started; 0 on a unix socket."""
         return self._port

@@ -216,34 +216,51 @@ class Deferring:
 
     async def _park(self, batch: Sequence[_Waiting]) -> None:
         start = time.monotonic()
-        # Nothing was promised to who has left: a retry with its key is parked then.
-        wanted: list[_Waiting] = []
-        for declined, live in batch:
-            if declined.deferred and declined.asker.cancelled:
-                self._lose(declined, OverdueError("nobody waits for the reply any more"))
-            else:
-                wanted.append((declined, live))
+        wanted, rows, parkings = self._wanted(batch)
         try:
-            rows = [
-                (declined, row, live) for declined, live in wanted for row in (*declined.deferred, *declined.audited)
-            ]
-            verdicts = await self._send([_parking(declined, row, live) for declined, row, live in rows])
+            verdicts = await self._send(parkings)
             parked: dict[int, dict[int, Parked | DemurError]] = {}
             for (declined, row, live), verdict in zip(rows, verdicts, strict=True):
                 parked.setdefault(id(declined), {})[row] = verdict
                 self._note(live, verdict)
                 self._remember(declined, row, verdict)
-            for declined, _ in wanted:
+            for declined in wanted:
                 self._tell(declined, parked[id(declined)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
             problem = told(error)
-            for declined, _ in wanted:
+            for declined in wanted:
                 self._fail(declined, problem)
         finally:
             self._leave([declined for declined, _ in batch])
             seconds = time.monotonic() - start
             for model in {live.version.model for _, live in batch}:
                 self._metrics.stage_seconds.labels(model, "park").observe(seconds)
+
+    def _wanted(
+        self, batch: Sequence[_Waiting]
+    ) -> tuple[list[Declined], list[tuple[Declined, int, Live]], list[Parking]]:
+        """Return who is to be parked, their rows, and each row as the queue takes it; the others are told.
+
+        Nothing was promised to who has left: a retry with its key is parked then. A round holds many requests: one of
+        which no Parking can be made is its own trouble.
+        """
+        wanted: list[Declined] = []
+        rows: list[tuple[Declined, int, Live]] = []
+        parkings: list[Parking] = []
+        for declined, live in batch:
+            if declined.deferred and declined.asker.cancelled:
+                self._lose(declined, OverdueError("nobody waits for the reply any more"))
+                continue
+            own = (*declined.deferred, *declined.audited)
+            try:
+                made = [_parking(declined, row, live) for row in own]
+            except Exception as error:  # noqa: BLE001 - one request's trouble is its own
+                self._fail(declined, told(error, model=live.version.model))
+                continue
+            wanted.append(declined)
+            rows += [(declined, row, live) for row in own]
+            parkings += made
+        return wanted, rows, parkings
 
     def _note(self, live: Live, verdict: Parked | DemurError) -> None:
         """Remember whether the queue takes anything now."""

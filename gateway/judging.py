@@ -14,32 +14,19 @@ from fallback.errors import InvalidError
 from gateway.champion import Live
 from gateway.confidence import Scorer, confidence, score
 from gateway.hold_off import HoldOff
-from gateway.intake import Prepared
 from gateway.metrics import Metrics
 from gateway.policy import Decisions, Wish
 from gateway.recorder import Recorder
-from gateway.request import Request, row_key
+from gateway.request import row_key
 from gateway.samples import epoch_secret
-from gateway.sampling import Epoch, Sampled, record
+from gateway.sampling import Asked, Epoch, Sampled, record
 from gateway.tensor import Array
 
 log = structlog.get_logger(__name__)
 
 
-class Asked(Protocol):
+class Judged(Asked, Protocol):
     """A request under way, as far as it is judged."""
-
-    @property
-    def request(self) -> Request:
-        """What was asked."""
-
-    @property
-    def prepared(self) -> Prepared:
-        """Its rows."""
-
-    @property
-    def rows(self) -> int:
-        """How many."""
 
     @property
     def key(self) -> str:
@@ -73,7 +60,7 @@ class Judge:
         self._chance = np.random.default_rng()
 
     def judge(
-        self, jobs: Sequence[Asked], live: Live, outputs: dict[str, Array], rows: int
+        self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], rows: int
     ) -> tuple[Decisions | None, Sampled | None]:
         """Return what each row is worth, None where nothing judges the model; and what was recorded as evidence."""
         if not live.manifest.labels:
@@ -83,7 +70,7 @@ class Judge:
         return self._decide(jobs, live, outputs, rows, None, int(time.time())), None
 
     def _sample(
-        self, jobs: Sequence[Asked], live: Live, outputs: dict[str, Array], rows: int
+        self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], rows: int
     ) -> tuple[Decisions, Sampled]:
         """Judge a batch of a model under certification, and record what is sampled before anybody is answered."""
         epoch = self._certified_epoch(live)
@@ -107,7 +94,7 @@ class Judge:
 
     def _decide(
         self,
-        jobs: Sequence[Asked],
+        jobs: Sequence[Judged],
         live: Live,
         outputs: dict[str, Array],
         rows: int,
@@ -128,7 +115,7 @@ class Judge:
             earlier=_earlier(jobs, rows),
         )
 
-    def _draws(self, jobs: Sequence[Asked], rows: int, live: Live, epoch: Epoch | None) -> NDArray[np.float64] | None:
+    def _draws(self, jobs: Sequence[Judged], rows: int, live: Live, epoch: Epoch | None) -> NDArray[np.float64] | None:
         """Return each row's draw; None where nobody is asked."""
         if not live.judged:
             return None
@@ -155,7 +142,7 @@ class Judge:
         return self._epoch
 
 
-def _placed(jobs: Sequence[Asked]) -> list[tuple[Asked, int]]:
+def _placed(jobs: Sequence[Judged]) -> list[tuple[Judged, int]]:
     """Return the jobs, each with the row of the batch that its rows begin at."""
     found, place = [], 0
     for job in jobs:
@@ -175,7 +162,7 @@ def _scores(outputs: dict[str, Array], rows: int, live: Live) -> Array:
     return scores.reshape(rows, labels)
 
 
-def _wishes(jobs: Sequence[Asked], rows: int) -> NDArray[np.int8] | None:
+def _wishes(jobs: Sequence[Judged], rows: int) -> NDArray[np.int8] | None:
     wishes = [job.wish for job in jobs]
     if not any(wishes):
         return None
@@ -183,7 +170,7 @@ def _wishes(jobs: Sequence[Asked], rows: int) -> NDArray[np.int8] | None:
     return found if rows == len(jobs) else np.repeat(found, [job.rows for job in jobs])
 
 
-def _earlier(jobs: Sequence[Asked], rows: int) -> NDArray[np.bool_] | None:
+def _earlier(jobs: Sequence[Judged], rows: int) -> NDArray[np.bool_] | None:
     if not any(job.earlier for job in jobs):
         return None
     found = np.zeros(rows, np.bool_)

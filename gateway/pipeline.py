@@ -212,13 +212,9 @@ class Pipeline:
         """Run plain requests; those of which all rows are answered, and no more, have their reply from a template."""
         start = time.monotonic()
         feeds = joined(jobs)
-        for job in (bad := with_nan(next(iter(feeds.values())), jobs)):
-            self.submit(job.request, job.waiter)
-        if bad:
-            jobs = [job for job in jobs if job not in bad]
-            if not jobs:
-                return
-            feeds = joined(jobs)
+        if bad := with_nan(next(iter(feeds.values())), jobs):
+            self._execute_apart(jobs, bad, live)
+            return
         rows = sum(job.rows for job in jobs)
         _check_size(len(jobs), rows, live)
         outputs = live.model.run(feeds)
@@ -246,6 +242,16 @@ class Pipeline:
         self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(answered)
         if declined:
             self._deferring.take(declined, live)
+
+    def _execute_apart(self, jobs: Sequence[QuickJob], bad: Sequence[QuickJob], live: Live) -> None:
+        """Run all but the bad ones, then let the general path say what is wrong with these.
+
+        In that order: a run that fails is tried again with all of its jobs.
+        """
+        if good := [job for job in jobs if job not in bad]:
+            self._run_quick(good, live)
+        for job in bad:
+            self.submit(job.request, job.waiter)
 
     def _count(self, jobs: Sequence[Job | QuickJob], rows: int, start: float, compute: float) -> None:
         self._batcher.ran(compute)

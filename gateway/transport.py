@@ -83,7 +83,7 @@ class Routes:
     `hot` handlers are called on the transport's thread and must not block; they or another thread reply later. `slow`
     handlers are coroutines on the slow loop; one that returns without a reply has ended its stream. `reads` and
     `writes` name the slow methods whose client or server streams. `drained` is called on the transport's thread when
-    every call that was there is handed over, before it waits for more: by transports that say so (`drains`).
+    every call that was there is handed over, before it waits for more, where a call says so (`driven`).
     """
 
     hot: Mapping[str, Hot]
@@ -113,10 +113,6 @@ class Terms(TypedDict):
 
 class Transport(Protocol):
     """What carries calls."""
-
-    @property
-    def drains(self) -> bool:
-        """Whether it calls `Routes.drained`."""
 
     @property
     def port(self) -> int:

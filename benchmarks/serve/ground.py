@@ -43,19 +43,6 @@ class Served(NamedTuple):
         fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    def resident_bytes(self) -> int:
-        """Return the memory that it keeps in use."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-    def threads(self) -> int:
-        """Return how many threads it has."""
-        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
-
-    def files(self) -> int:
-        """Return how many files it has open."""
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
-
 
 @contextlib.contextmanager
 def _valkey(folder: Path) -> Iterator[str]:

@@ -37,42 +37,20 @@ class Opened(NamedTuple):
     void: bool
 
 
-class Shooting:
-    """Processes that send, started and not waited for yet."""
-
-    def __init__(self, given: Specification, *, processes: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="demur-")
-        self.start = time.time() + START_SECONDS
-        self._seconds = given.seconds
-        self._children: list[tuple[subprocess.Popen[bytes], Path]] = []
-        for number in range(processes):
-            own = msgspec.structs.replace(
-                given, start=self.start, rate=given.rate / processes, seed=given.seed * processes + number
-            )
-            path, result = (Path(self._folder.name) / f"{what}-{number}" for what in ("given", "result"))
-            path.write_bytes(msgspec.json.encode(own))
-            argv = [sys.executable, "-m", "benchmarks.serve.shooter", str(path), str(result)]
-            self._children.append((subprocess.Popen(argv), result))  # noqa: S603 - this Python, our own module
-
-    def rounds(self) -> list[Round]:
-        """Wait for the end and return all rounds; raises UnavailableError if a process failed."""
+def shoot(given: Specification) -> list[Round]:
+    """Send all from a process of its own; return what became of each. Raises UnavailableError if that process fails."""
+    with tempfile.TemporaryDirectory(prefix="demur-") as folder:
+        path, result = Path(folder) / "given", Path(folder) / "result"
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(given, start=time.time() + START_SECONDS)))
+        argv = [sys.executable, "-m", "benchmarks.serve.shooter", str(path), str(result)]
+        seconds = START_SECONDS + given.seconds + CALL_SECONDS + GRACE_SECONDS
         try:
-            left = self.start - time.time() + self._seconds + CALL_SECONDS + GRACE_SECONDS
-            for child, _ in self._children:
-                if child.wait(max(1.0, left)):
-                    raise UnavailableError(f"a process of the load ended with code {child.returncode}")
-            found = [result.read_bytes() for _, result in self._children]
-        finally:
-            for child, _ in self._children:
-                child.kill()
-                child.wait()
-            self._folder.cleanup()
-        return [each for content in found for each in msgspec.json.decode(content, type=list[Round])]
-
-
-def shoot(given: Specification, *, processes: int = 1) -> list[Round]:
-    """Send all and return what became of each."""
-    return Shooting(given, processes=processes).rounds()
+            ran = subprocess.run(argv, check=False, timeout=seconds)  # noqa: S603 - this Python, our own module
+        except subprocess.TimeoutExpired as error:
+            raise UnavailableError(f"the load did not end within {seconds:.0f} s") from error
+        if ran.returncode:
+            raise UnavailableError(f"the load ended with code {ran.returncode}; what it said stands above")
+        return msgspec.json.decode(result.read_bytes(), type=list[Round])
 
 
 def judged(rounds: Sequence[Round]) -> Opened:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import threading
 import time
@@ -14,9 +13,8 @@ from typing import Any, Final, Literal
 
 import grpc
 import msgspec
-import numpy as np
 
-from demur import kserve
+from benchmarks.load import arrivals
 
 METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 CALL_SECONDS: Final = 10.0
@@ -25,10 +23,7 @@ _LAST_SECONDS: Final = CALL_SECONDS + 2.0
 
 
 class Specification(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent, from `start` (Unix seconds) on, at `rate` a second for `seconds`.
-
-    `marked`: each row of output "v" says which version it is of, and is compared with what the reply says.
-    """
+    """What is sent, from `start` (Unix seconds) on, at `rate` a second for `seconds`."""
 
     address: str
     method: str = METHOD
@@ -38,34 +33,22 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     arrivals: Literal["poisson", "constant"] = "poisson"
     seed: int = 0
-    marked: bool = False
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One request: when it was due (seconds from the start), how much later it was sent, and done, and its code.
-
-    `version`: what the reply said. `mixed`: its rows were of several versions. `wrong`: of another than it said.
-    `waits`: a refusal said when to come back.
-    """
+    """One request: when it was due (seconds from the start), how much later it was sent, and done, and its code."""
 
     due_seconds: float
     lag_ms: float
     latency_ms: float
     code: str
-    version: str = ""
-    mixed: bool = False
-    wrong: bool = False
-    waits: bool = False
 
 
 def due_times(given: Specification) -> list[float]:
     """Return when requests are due, seconds from the start."""
     if given.arrivals == "constant":
         return [number / given.rate for number in range(int(given.rate * given.seconds))]
-    draw, due, times = random.Random(given.seed), 0.0, []  # noqa: S311 - a schedule, not a secret
-    while (due := due + draw.expovariate(given.rate)) < given.seconds:
-        times.append(due)
-    return times
+    return arrivals(given.rate, given.seconds, given.seed)
 
 
 class _Gun:
@@ -99,26 +82,11 @@ class _Gun:
 
     def _end(self, ended: Any, due: float, lag: float) -> None:
         latency = 1000 * (time.monotonic() - self._begin - due)
-        code = ended.code().name
-        facts: dict[str, Any] = {}
-        if code == "OK" and self._given.marked:
-            facts = marks(ended.result())
-        elif code != "OK":
-            facts = {"waits": any(key == "grpc-status-details-bin" for key, _ in ended.trailing_metadata() or ())}
-        found = Round(due_seconds=due, lag_ms=lag, latency_ms=latency, code=code, **facts)
+        found = Round(due_seconds=due, lag_ms=lag, latency_ms=latency, code=ended.code().name)
         with self._done:
             self._rounds.append(found)
             self._left -= 1
             self._done.notify()
-
-
-def marks(payload: bytes) -> dict[str, Any]:
-    """Return the version that a reply says, and whether its rows are of several, or of another."""
-    reply = kserve.ModelInferResponse.FromString(payload)
-    place = [output.name for output in reply.outputs].index("v")
-    rows = np.unique(np.frombuffer(reply.raw_output_contents[place], np.float32))
-    wrong = any(str(int(row)) != reply.model_version for row in rows)
-    return {"version": reply.model_version, "mixed": len(rows) > 1, "wrong": wrong}
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from benchmarks.serve import closed, ground, measures, models, opened, shooter
 from benchmarks.serve.closed import Closed
 from benchmarks.serve.measures import Loop, Measured
 from benchmarks.serve.shooter import Round, Specification
-from demur import kserve
 from fallback.errors import InvalidError, UnavailableError
 
 SAID = (
@@ -42,20 +41,6 @@ def test_arrivals_are_as_asked() -> None:
     drawn = shooter.due_times(Specification(address="", payload=b"", start=0, rate=100.0, seconds=10.0, seed=3))
     assert 850 < len(drawn) < 1150
     assert drawn == sorted(drawn)
-
-
-def test_a_reply_tells_whose_rows_it_has() -> None:
-    """Of the version it names, of another, or of several."""
-
-    def reply(*rows: float) -> bytes:
-        message = kserve.ModelInferResponse(model_version="2")
-        message.outputs.add(name="v", datatype="FP32", shape=[len(rows), 1])
-        message.raw_output_contents.append(np.array(rows, np.float32).tobytes())
-        return bytes(message.SerializeToString())
-
-    assert shooter.marks(reply(2, 2)) == {"version": "2", "mixed": False, "wrong": False}
-    assert shooter.marks(reply(1, 1)) == {"version": "2", "mixed": False, "wrong": True}
-    assert shooter.marks(reply(1, 2)) == {"version": "2", "mixed": True, "wrong": True}
 
 
 def test_a_generator_that_lags_makes_its_run_void() -> None:

@@ -1,0 +1,80 @@
+"""A round of parking holds many requests, and one's trouble is its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fallback.deferral import Parking
+from fallback.errors import DemurError, UnavailableError
+from gateway import deferring
+from gateway.deferring import Declined, Deferring
+from gateway.metrics import Metrics
+from gateway.slow import SlowLoop
+
+SECONDS = 5.0
+
+
+class Asker:
+    """Who waits for a deferral's name."""
+
+    cancelled = False
+
+    def __init__(self) -> None:
+        self.request = SimpleNamespace(idempotency_key="")
+        self.error: DemurError | None = None
+        self.ended = threading.Event()
+
+    def fail(self, error: DemurError) -> None:
+        self.error = error
+        self.ended.set()
+
+
+class Away:
+    """A queue whose server is away; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    async def park(self, parkings: Sequence[Parking]) -> list[DemurError]:
+        self.given += parkings
+        return [UnavailableError("the queue is away")] * len(parkings)
+
+
+async def _nothing() -> None:
+    """What the slow loop does last."""
+
+
+def test_a_request_that_cannot_be_made_into_a_parking_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beside it in the round still go to the queue, and hear what the queue says."""
+    bad, good = Asker(), Asker()
+
+    def parking(declined: Declined, row: int, live: object) -> str:
+        assert live
+        if declined.asker is cast("Any", bad):
+            raise RuntimeError("secret detail")
+        return f"row {row}"
+
+    monkeypatch.setattr(deferring, "_parking", parking)
+    queue, slow = Away(), SlowLoop()
+    slow.start()
+    parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), parkings_max=10, redis_away="refuse")
+    live = SimpleNamespace(version=SimpleNamespace(model="m"), manifest=SimpleNamespace(review_queue="m"))
+    result = SimpleNamespace(model="m", decisions=None, first=0)
+    batch = [
+        Declined(asker=cast("Any", asker), result=cast("Any", result), deferred=(0,), audited=())
+        for asker in (bad, good)
+    ]
+    try:
+        parks.take(batch, cast("Any", live))
+        assert bad.ended.wait(SECONDS)
+        assert good.ended.wait(SECONDS)
+    finally:
+        slow.stop(1.0, last=_nothing)
+    assert bad.error is not None
+    assert bad.error.message.startswith("internal error, id ")
+    assert (str(good.error), queue.given) == ("the queue is away", ["row 0"])
