@@ -14,7 +14,7 @@ from benchmarks import machine, stack
 from benchmarks.demo import report
 from benchmarks.demo.counts import Check
 from benchmarks.queue.figures import Figure
-from benchmarks.serve import measures, opened
+from benchmarks.serve import closed, measures, opened
 from benchmarks.serve.measures import FULL, QUICK, Measured
 from benchmarks.serve.models import SHAPES, Name
 from fallback.errors import InvalidError
@@ -30,6 +30,8 @@ def named(wanted: Sequence[str] | None) -> tuple[Name, ...]:
 
 def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
     """Measure and tell; returns whether everything is as promised."""
+    # Before anything is started that would be measured in vain.
+    closed.expect()
     console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
 
     def tell(line: str) -> None:

@@ -40,9 +40,10 @@ class Closed(NamedTuple):
     failed: int
 
 
-def there() -> bool:
-    """Whether h2load is installed."""
-    return shutil.which("h2load") is not None
+def expect() -> None:
+    """Raise UnavailableError, saying how to get it, where there is no h2load."""
+    if shutil.which("h2load") is None:
+        raise UnavailableError(f"h2load, a client in C that can saturate a server, is not on PATH: {_HOW}")
 
 
 def saturate(
@@ -53,8 +54,7 @@ def saturate(
     h2load knows nothing of gRPC, whose refusals are HTTP's 200 without a message: so one call tells beforehand how long
     an answer is, and the bytes that came say how many answers there were.
     """
-    if not there():
-        raise UnavailableError(f"h2load, a client in C that can saturate a server, is not on PATH: {_HOW}")
+    expect()
     answer = _FRAME_BYTES + len(_one(address, method, payload))
     with tempfile.TemporaryDirectory(prefix="demur-") as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
