@@ -24,6 +24,7 @@ class Certification(msgspec.Struct, frozen=True, kw_only=True):
     policy's share where that is more. `versions`: all that are under certification, for whom records say what they
     would have answered. `alpha`, `delta` and `eligibility` (`Policy.eligibility`) are what `tau` was proved for: a
     gateway whose policy by now promises more, or lets other requests through, does not use it. 0 and empty: not said.
+    `lost` are names that gateways went by and why nothing they tell counts any more: each takes another name.
     """
 
     epoch: str
@@ -39,6 +40,7 @@ class Certification(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float = 0.0
     delta: float = 0.0
     eligibility: str = ""
+    lost: dict[str, str] = {}
 
     def threshold(self, version: str, second: int) -> float | None:
         """Return what `version` needs to answer at `second`; None: nothing is proved for it then."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -74,7 +74,7 @@ class Judge:
     ) -> tuple[Decisions, Sampled]:
         """Judge a batch of a model under certification, and record what is sampled before anybody is answered."""
         epoch = self._certified_epoch(live)
-        with self._recorder.turn() as turn:
+        with self._recorder.turn(_lost(live)) as turn:
             decisions = self._decide(jobs, live, outputs, rows, epoch, turn.second)
             held_off = self._hold_off.why(live.manifest.review_queue) if decisions.all_asked else None
             sampled = record(turn, jobs, live, decisions, epoch, held_off)
@@ -140,6 +140,11 @@ class Judge:
             secret = epoch_secret(self._secret, model=self._model, epoch=proved.epoch)
             self._epoch = Epoch(model=self._model, name=proved.epoch, secret=secret)
         return self._epoch
+
+
+def _lost(live: Live) -> Mapping[str, str]:
+    proved = live.rules.certification
+    return {} if proved is None else proved.lost
 
 
 def _placed(jobs: Sequence[Judged]) -> list[tuple[Judged, int]]:

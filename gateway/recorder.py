@@ -10,7 +10,8 @@ is not sampled, and who asked is refused. Whether anything is recorded is known 
 sure and unsure requests left out by different rules, what is left would be no sample.
 
 Seconds also end while nobody asks: the shipping loop calls `tick`. A gateway that was silent for long may have been
-declared lost; it ends its name and goes on under another. A request that is tried again under its key, in
+declared lost, and one whose name the certifier gave up has been: it ends its name and goes on under another, for
+nothing that is told under the old one counts. A request that is tried again under its key, in
 the same epoch, keeps the place that it had.
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Final, Self, TypeAlias
 
 import msgspec
@@ -37,6 +39,8 @@ _NAME_BYTES: Final = 6
 # After a write that failed nothing is recorded for so long: a disk that is full to the brim may have room for what is
 # small, and what is evidence must not depend on that.
 _FAILED_SECONDS: Final = 5
+# One that is given up again and again (its clock is wrong) takes another name no more often than this.
+_RENAME_SECONDS: Final = 60
 # Epoch and request key.
 Key: TypeAlias = tuple[str, str]
 
@@ -68,6 +72,7 @@ class Recorder:
         self._closed = False
         # When a write last failed, and why.
         self._failed = -_FAILED_SECONDS, DemurError("nothing failed yet")
+        self._renamed = -_RENAME_SECONDS
         # A name joins after the last second of the one before, which others may have passed by then.
         self._first = 0
 
@@ -81,9 +86,12 @@ class Recorder:
         """What waits on this machine's disk."""
         return sum(shipment.spool.size for shipment in self.shipments)
 
-    def turn(self) -> Turn:
-        """Return a batch's use of the recorder; a context manager, which holds the lock."""
-        return Turn(self)
+    def turn(self, lost: Mapping[str, str] = MappingProxyType({})) -> Turn:
+        """Return a batch's use of the recorder; a context manager, which holds the lock.
+
+        `lost` are the names that the certifier gave up, and why.
+        """
+        return Turn(self, lost)
 
     def sent(self, shipment: Shipment, rows: Rows, after: Position) -> None:
         """Hear that the certifier's stream has `rows` of a shipment, up to `after`."""
@@ -142,13 +150,23 @@ class Recorder:
     def _second(self) -> int:
         return max(self._clock.second(), self._first)
 
-    def _ready(self, second: int) -> None:
-        """Raise DemurError where nothing may be recorded now: that is known before anybody looks at what is asked."""
+    def _ready(self, second: int, lost: Mapping[str, str]) -> int:
+        """Return the second in which a batch is recorded; raises DemurError where nothing may be recorded now.
+
+        That is known before anybody looks at what is asked.
+        """
         if second < self._failed[0] + _FAILED_SECONDS:
             raise self._failed[1]
+        if lost and self.gateway in lost and second >= self._renamed + _RENAME_SECONDS:
+            why = lost[self.gateway]
+            log.error("given up by the certifier; takes another name", model=self.model, gateway=self.gateway, why=why)
+            self._renamed = second
+            self._end()
+            second = self._second()
         self._open(second)
         if self._current is not None:
             self._current.spool.check()
+        return second
 
     def _open(self, second: int) -> None:
         if self._closed:
@@ -214,19 +232,20 @@ class Recorder:
 class Turn:
     """A batch's use of the recorder. All of it is in `second`. `trouble`: why nothing can be recorded."""
 
-    __slots__ = ("_recorder", "second", "trouble")
+    __slots__ = ("_lost", "_recorder", "second", "trouble")
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, lost: Mapping[str, str]) -> None:
         self.second = 0
         self.trouble: DemurError | None = None
         self._recorder = recorder
+        self._lost = lost
 
     def __enter__(self) -> Self:
         recorder = self._recorder
         recorder._lock.acquire()  # noqa: SLF001 - a turn is a part of its recorder
         try:
             self.second = recorder._second()  # noqa: SLF001 - as above
-            recorder._ready(self.second)  # noqa: SLF001 - as above
+            self.second = recorder._ready(self.second, self._lost)  # noqa: SLF001 - as above
         except DemurError as error:
             self.trouble = error
         except BaseException:

@@ -31,6 +31,8 @@ from trainer.watermark import Counted, Pending, arrive, count, count_up_to, forg
 SURVEY_MAX: Final = 2_000
 # Of more processes at once nobody would look at the oldest again.
 COURSES_MAX: Final = 8
+# A gateway that was given up takes another name within seconds of hearing so.
+LOST_MAX: Final = 64
 _HOUR: Final = 3_600
 
 
@@ -56,8 +58,8 @@ class Book:
 
     `epochs` are those whose secret is not out, the last one the newest. `survey` has the newest scores by version,
     scorer and eligibility, without a gap by others. `alarm` says what an alarm said until something is proved anew, and
-    `renewed` whether an epoch began since; it rang
-    when labels up to `alarm_second` were in.
+    `renewed` whether an epoch began since; it rang when
+    labels up to `alarm_second` were in. `lost` are gateways that were given up, the newest last, and why.
     """
 
     model: str
@@ -70,6 +72,7 @@ class Book:
     records: int = 0
     digest: str = ""
     gateways: set[str] = field(default_factory=set)
+    lost: dict[str, str] = field(default_factory=dict)
     survey: dict[tuple[str, str, str], deque[Score]] = field(default_factory=dict)
     alarm: str = ""
     alarm_second: int = -1
@@ -96,7 +99,10 @@ class Book:
         match row:
             case SampledRecord():
                 self._sampled(row)
-            case LabelRow() | ClosingRow() | LostRow():
+            case LabelRow() | ClosingRow():
+                self.pending = arrive(self.pending, [row])
+            case LostRow():
+                note_lost(self.lost, row.gateway, row.why)
                 self.pending = arrive(self.pending, [row])
             case JoinRow():
                 self.gateways.add(row.gateway)
@@ -196,6 +202,13 @@ class Book:
             case RevealRow():
                 self.epochs.pop(row.epoch, None)
                 self.pending = forget(self.pending, row.epoch)
+
+
+def note_lost(lost: dict[str, str], gateway: str, why: str) -> None:
+    """Remember why a gateway was given up; what was noted long ago makes room."""
+    lost[gateway] = why
+    while len(lost) > LOST_MAX:
+        del lost[next(iter(lost))]
 
 
 def _useful(courses: Sequence[Course], passed: int) -> list[Course]:

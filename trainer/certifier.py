@@ -21,7 +21,7 @@ import numpy as np
 
 from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, UnparkedRow, commit, epoch_secret
 from trainer import labels
-from trainer.book import Book, Score
+from trainer.book import Book, Score, note_lost
 from trainer.certificate import COVERAGE_MIN, THRESHOLDS, grid, log_evidence, tau
 from trainer.course import Course
 from trainer.drift import renew_second
@@ -100,7 +100,7 @@ class Certifier:
     notices: list[str] = field(default_factory=list)
     _stepped: int = -1
     _looked: int = -1
-    _refused: set[str] = field(default_factory=set)
+    _refused: dict[str, str] = field(default_factory=dict)
     _known: dict[str, bool] = field(default_factory=dict)
     _shown: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -108,6 +108,11 @@ class Certifier:
     def ledger_row(self) -> int:
         """The row of the ledger of outcomes up to which nothing needs to be read again."""
         return min((told.row - 1 for told in self.waiting.values()), default=self.read_row)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Which gateways were given up lately, and why: nothing that they tell under that name counts any more."""
+        return {**self.book.lost, **self._refused}
 
     def step(self, news: News, terms: Terms | None) -> list[Link]:
         """Take in `news` and do what follows; returns the rows to be written, which the book has already.
@@ -165,7 +170,7 @@ class Certifier:
         why = f"its clock is {ahead} seconds ahead, at most {AHEAD_SECONDS_MAX} are believed"
         span = self.book.pending.spans.get(row.gateway)
         if span is None:
-            self._refused.add(row.gateway)
+            note_lost(self._refused, row.gateway, why)
             self.notices.append(f"nothing that {row.gateway} tells counts: {why}")
         elif not span.lost:
             self._lose(row.gateway, why)
@@ -251,7 +256,7 @@ class Certifier:
 
     def _lose(self, gateway: str, why: str) -> None:
         self.notices.append(f"{gateway} is given up, and its seconds that it did not close count for nothing: {why}")
-        self.put(LostRow(gateway=gateway))
+        self.put(LostRow(gateway=gateway, why=why))
 
     def _move(self, news: News) -> None:
         pending = self.book.pending

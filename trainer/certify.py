@@ -214,7 +214,7 @@ class Certify:
 
     async def _tell(self, model: str, mine: _Open, terms: Terms, now: int, documents: Mapping[str, Document]) -> None:
         book = mine.certifier.book
-        rule = standing.certification(book, terms, now)
+        rule = standing.certification(book, terms, now, mine.certifier.lost)
         if rule is not None:
             await self._write(CERTIFICATIONS + model, msgspec.json.encode(rule), documents)
         if mine.standing == (book.digest, terms) or time.monotonic() - mine.told < _STANDING_SECONDS:

@@ -44,9 +44,13 @@ class LabelRow(msgspec.Struct, frozen=True, kw_only=True, tag="label"):
 
 
 class LostRow(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
-    """A gateway died with its disk: its seconds that no earlier row closed are left out whole, for every threshold."""
+    """A gateway died with its disk: its seconds that no earlier row closed are left out whole, for every threshold.
+
+    `why` is for people.
+    """
 
     gateway: str
+    why: str = ""
 
 
 class EpochRow(msgspec.Struct, frozen=True, kw_only=True, tag="epoch"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -23,8 +24,8 @@ _AUDITS_FAR: Final = 20_000
 _ERRORS_FAR: Final = 500
 
 
-def certification(book: Book, terms: Terms, now: int) -> Certification | None:
-    """Return the rule for gateways; None where no epoch has begun."""
+def certification(book: Book, terms: Terms, now: int, lost: Mapping[str, str]) -> Certification | None:
+    """Return the rule for gateways, and which of them are `lost`; None where no epoch has begun."""
     epoch = book.epoch
     if epoch is None:
         return None
@@ -35,12 +36,13 @@ def certification(book: Book, terms: Terms, now: int) -> Certification | None:
         scorer=terms.scorer,
         versions=(terms.version,),
         alarm=book.alarm,
+        lost=dict(lost),
         share=min(1.0, _RAISED * terms.audit_share) if any(each.raised for each in book.courses) else 0.0,
     )
     if course is None or step is None:
         return rule
     return Certification(
-        **{field: getattr(rule, field) for field in ("epoch", "scorer", "versions", "alarm", "share")},
+        **{field: getattr(rule, field) for field in ("epoch", "scorer", "versions", "alarm", "lost", "share")},
         version=course.row.version,
         tau=step.tau,
         certificate=step.name,

@@ -303,6 +303,29 @@ def test_a_gateway_that_was_silent_for_long_takes_another_name(fleet: Fleet) -> 
     assert len(fleet.evidence.records) == 4
 
 
+def test_a_name_that_was_given_up_is_left_for_another(fleet: Fleet) -> None:
+    """Nothing under it would count; who is given up again and again takes another name no more than once a minute."""
+    fleet.batch([True])
+    names = [fleet.recorder.gateway]
+    for _ in range(3):
+        fleet.go(1)
+        with fleet.recorder.turn({names[0]: "silent", fleet.recorder.gateway: "its clock is ahead"}):
+            pass
+        names.append(fleet.recorder.gateway)
+    assert len({*names}) == 2
+    fleet.go(60)
+    with fleet.recorder.turn({fleet.recorder.gateway: "its clock is ahead"}):
+        assert fleet.recorder.gateway not in names
+    fleet.batch([False])
+    fleet.go(1)
+    fleet.tick()
+    fleet.park()
+    fleet.ship()
+    assert [record.gateway for record in fleet.evidence.records] == [names[0], fleet.recorder.gateway]
+    assert fleet.evidence.live == [fleet.recorder.gateway]
+    assert (fleet.evidence.holes, fleet.evidence.pending.left_out) == (0, 0)
+
+
 def test_what_is_sampled_is_refused_while_the_spool_is_full(tmp_path: Path) -> None:
     """Nothing is recorded beyond the limit; what is answered unsampled is counted all the same, and room is found."""
     fleet = Fleet(tmp_path / "spools", bytes_max=2_000)

@@ -188,8 +188,27 @@ def test_a_gateway_that_nobody_hears_of_is_given_up(tmp_path: Path) -> None:
     world.run(60)
     assert world.book.passed < START + 40
     world.run(130)
-    assert _of(LostRow, world) == [LostRow(gateway="b")]
+    assert [row.gateway for row in _of(LostRow, world)] == ["b"]
     assert world.book.passed > START + 130
+    assert _verified(world).agrees
+
+
+def test_a_gateway_that_was_given_up_is_told_and_counts_again_under_another_name(tmp_path: Path) -> None:
+    """It hears why its name is lost; what it tells under the next one is evidence, and verify agrees."""
+    world = _world(tmp_path)
+    world.run(20)
+    world.gateways[1].cut_off = True
+    world.run(130)
+    assert world.rule is not None
+    assert world.rule.lost == {"b": "nothing heard for 121 seconds"}
+    world.kill()
+    world.run(1)
+    assert [*world.rule.lost] == ["b"]
+    gateway = world.gateways[1]
+    gateway.cut_off, gateway.name, gateway.joined = False, "b2", False
+    world.run(120)
+    assert {row.gateway for row in _of(SampledRecord, world) if isinstance(row, SampledRecord)} == {"a", "b", "b2"}
+    assert world.book.passed > START + 190
     assert _verified(world).agrees
 
 
@@ -224,7 +243,7 @@ def test_rows_that_contradict_each_other_cost_their_gateway_its_say_and_nothing_
     ]
     world.stream += [rows.encode(row) for row in odd]
     world.run(200)
-    assert _of(LostRow, world) == [LostRow(gateway="a")]
+    assert [row.gateway for row in _of(LostRow, world)] == ["a"]
     assert _verified(world).agrees
     assert world.rule is not None
     assert world.rule.tau is not None, "the other one's evidence is enough"
@@ -498,7 +517,7 @@ def test_a_clock_that_is_far_ahead_stops_nobody_else(tmp_path: Path) -> None:
     for _ in range(20):
         world.run(1)
         said += world.open()[0].notices
-    assert _of(LostRow, world) == [LostRow(gateway="a")]
+    assert [row.gateway for row in _of(LostRow, world)] == ["a"]
     assert [notice for notice in said if "ahead" in notice] == [
         "a is given up, and its seconds that it did not close count for nothing: " + why,
         "nothing that c tells counts: " + why,

@@ -162,7 +162,7 @@ class World:
         if not tell:
             self.kill()
             return
-        self.rule = certification(certifier.book, self.asked, self.now)
+        self.rule = certification(certifier.book, self.asked, self.now, certifier.lost)
 
     def kill(self) -> None:
         """Forget everything that is not on the disk."""
