@@ -4,6 +4,7 @@ import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -63,7 +64,10 @@ def _written(world: World) -> list[Row]:
     return [rows.decode(link.body) for link in Chain(world.folder, MODEL).links()]
 
 
-def _of(kind: type[Row], world: World) -> list[Row]:
+R = TypeVar("R", bound=Row)
+
+
+def _of(kind: type[R], world: World) -> list[R]:
     return [row for row in _written(world) if isinstance(row, kind)]
 
 
