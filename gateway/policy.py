@@ -32,11 +32,10 @@ from numpy.typing import NDArray
 from fallback.errors import InvalidError
 from gateway.certification import Certification
 from gateway.confidence import Scorer
+from gateway.promise import RISK_MAX
 from gateway.verdict import Verdict, compared
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-# What a promise may say; more than a half wrong is none.
-RISK_MAX: Final = 0.5
 Risk = Annotated[float, msgspec.Meta(gt=0.0, le=RISK_MAX)]
 EXPIRE_DAYS_MAX: Final = 3_650
 REVIEWS_PER_HOUR_MAX: Final = 1_000_000

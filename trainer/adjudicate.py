@@ -24,6 +24,7 @@ from scipy.stats import beta
 
 from fallback.errors import InvalidError
 from gateway.policy import draw
+from gateway.promise import false_error
 from gateway.samples import AGREEMENT_SHARE, agreement_epoch
 
 PANEL: Final = 3
@@ -116,12 +117,6 @@ def estimate_miss(overturned: Iterable[bool]) -> Share:
     """Return how often reviewer and model agreed on what was wrong; one flag for each agreement the hash chose."""
     flags = list(overturned)
     return Share(count=sum(flags), total=len(flags))
-
-
-def false_error(reviewer_error: float) -> float:
-    """Return the share of right answers that look wrong, where each reviewer errs at `reviewer_error` in [0, 1]."""
-    g = reviewer_error
-    return g * (1 - (1 - g) ** 2) + AGREEMENT_SHARE * (1 - g) * g**2
 
 
 def judge_reviewers(gold: Share, *, alpha: float, true_error: float = 0.0) -> Reviewers:

@@ -45,10 +45,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
+from gateway.promise import RISK_MAX, STAKES, Promise
 
 Floats = NDArray[np.float64]
 
-STAKES: Final = (0.1, 0.25, 0.45, 0.65, 0.8, 0.92)
 THRESHOLDS: Final = 20
 COVERAGE_MIN: Final = 0.4
 THRESHOLDS_MAX: Final = 100
@@ -59,20 +59,6 @@ _LOG_MAX: Final = 500.0
 # Nobody needs to know more exactly how much more than proved a threshold is.
 _PEAK_MAX: Final = 490.0
 _BOUND_STEPS: Final = 200
-_SHARE_MAX: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
-    """At most `alpha` of the automatic answers wrong, with confidence 1 - `delta`; both in (0, 1/2]."""
-
-    alpha: float
-    delta: float = 0.05
-
-    def __post_init__(self) -> None:
-        for field, value in (("alpha", self.alpha), ("delta", self.delta)):
-            if not 0 < value <= _SHARE_MAX:
-                raise InvalidError(f"{field}: expected a share above 0 and at most {_SHARE_MAX}, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,4 +231,4 @@ def bound(state: State, promise: Promise) -> float:
 
 def _alphas(promise: Promise) -> Floats:
     """Return the scale, from the largest."""
-    return np.geomspace(_SHARE_MAX, promise.alpha / 20, _BOUND_STEPS)
+    return np.geomspace(RISK_MAX, promise.alpha / 20, _BOUND_STEPS)

@@ -13,8 +13,8 @@ from gateway.commands import ConfigFile, Data, load
 
 if TYPE_CHECKING:
     from fallback.config import Config
+    from gateway.quote import Plan, Work
     from trainer.book import Book
-    from trainer.quote import Plan, Work
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 Models = Annotated[
@@ -246,7 +246,7 @@ def _work(
 ) -> Work:
     """Return what there is to decide: what was said, else what the evidence of `model` says."""
     from fallback.errors import InvalidError, NotFoundError
-    from trainer.quote import Work
+    from gateway.quote import Work
     from trainer.standing import known_work
 
     try:
@@ -284,8 +284,8 @@ def _planned(
     until_proved: str,
 ) -> Plan:
     from fallback.errors import InvalidError
-    from trainer.certificate import Promise
-    from trainer.quote import check_plan
+    from gateway.promise import Promise
+    from gateway.quote import check_plan
 
     if until_proved not in {"ask", "answer"}:
         raise InvalidError(f"--until-proved: expected ask or answer, got {until_proved!r}")

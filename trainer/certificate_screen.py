@@ -10,9 +10,9 @@ from typing import Final
 import typer
 
 from gateway.certification import Standing
+from gateway.promise import Promise
 from trainer.adjudicate import Share
 from trainer.book import Book
-from trainer.certificate import Promise
 from trainer.certifier import Ground
 from trainer.course import Course
 from trainer.standing import coverage, expected_error, standing

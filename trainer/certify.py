@@ -25,11 +25,11 @@ from gateway import lifecycle
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification
 from gateway.manifest import Manifest
 from gateway.policy import Policy
+from gateway.promise import Promise
 from gateway.watch import MODELS, POLICIES
 from trainer import chain, rows, standing
 from trainer.adjudicate import Share
 from trainer.book import Book
-from trainer.certificate import Promise
 from trainer.certifier import Certifier, Ground, News
 from trainer.chain import BrokenError, Chain, Notes
 from trainer.ledger import position_of

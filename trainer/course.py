@@ -14,9 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.promise import Promise
 from gateway.samples import HISTOGRAM_BINS, ClosingRow
 from trainer import drift
-from trainer.certificate import Evidence, Floats, Promise, State, advance, begin, begin_bound, bound, certified, narrow
+from trainer.certificate import Evidence, Floats, State, advance, begin, begin_bound, bound, certified, narrow
 from trainer.drift import Drift
 from trainer.rows import CertificateRow, ProcessRow
 from trainer.watermark import Counted, evidence, scored_for

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.certification import Certification, Stage, Standing
+from gateway.quote import Work, audits_needed
 from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certifier import Ground
 from trainer.course import Course
-from trainer.quote import Work, audits_needed
 from trainer.terms import Terms, fits, in_force
 
 # By how much more is audited where inputs are not what they were.

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.promise import Promise
 from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored
 from tests.statistics.simulation import Bands, Floats
-from trainer.certificate import Evidence, Promise, State, advance, begin, certified
+from trainer.certificate import Evidence, State, advance, begin, certified
 from trainer.rows import LabelRow, LostRow, ProcessRow
 from trainer.watermark import Arrival, Pending, arrive, count, evidence
 

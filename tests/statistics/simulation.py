@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.certificate import Evidence, Promise, State, advance, begin, certified
+from gateway.promise import Promise
+from trainer.certificate import Evidence, State, advance, begin, certified
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.intp]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gateway.promise import Promise
 from tests.statistics.fleet import TICKS, Fleet, Trouble, replay
 from tests.statistics.simulation import Bands, report, violations
-from trainer.certificate import Promise
 
 RUNS, VIOLATIONS_MAX = 1_000, 63
 # Ten seconds each on an idle core; a busy machine is no finding.

@@ -13,8 +13,9 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from gateway.confidence import score
+from gateway.promise import Promise
 from tests.statistics.simulation import BLOCK, Floats, report, scores_file, simulate
-from trainer.certificate import Promise, grid
+from trainer.certificate import grid
 from trainer.selective import coverage_at, oracle_coverage
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from gateway.promise import Promise
 from tests.statistics.simulation import Bands, Floats, report, simulate, violations
-from trainer.certificate import Evidence, Promise, advance, begin
+from trainer.certificate import Evidence, advance, begin
 
 RUNS, REQUESTS, VIOLATIONS_MAX = 1_000, 4_000, 63
 # Five seconds each on an idle core; a busy machine is no finding.

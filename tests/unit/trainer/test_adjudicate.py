@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 
 from fallback.errors import InvalidError
-from trainer.adjudicate import (
-    Reach,
-    Share,
-    estimate_miss,
-    false_error,
-    judge_reviewers,
-    panel_drawn,
-    panel_due,
-    truth,
-    wrong,
-)
+from gateway.promise import false_error
+from trainer.adjudicate import Reach, Share, estimate_miss, judge_reviewers, panel_drawn, panel_due, truth, wrong
 
 SECRET = bytes(32)
 

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from fallback.errors import InvalidError
+from gateway.promise import STAKES, Promise
 from trainer.certificate import (
-    STAKES,
     Evidence,
     Floats,
-    Promise,
     advance,
     begin,
     certified,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from gateway.policy import draw
+from gateway.promise import Promise
 from gateway.samples import ClosingRow, SampledRecord, commit
 from tests.statistics.fleet import EACH, GATEWAYS, TICKS, Fleet, Trouble, arrivals, process_of, request_key
 from tests.statistics.simulation import Bands, Floats
-from trainer.certificate import Promise, advance, begin, log_evidence, tau
+from trainer.certificate import advance, begin, log_evidence, tau
 from trainer.rows import CertificateRow, EpochRow, LabelRow, ProcessRow, RevealRow, Row, WatermarkRow, genesis, link
 from trainer.verify import Finding, verify
 from trainer.watermark import Pending, arrive, count, evidence

@@ -17,10 +17,10 @@ from fallback.answer import Label
 from fallback.deferral import Review, Source
 from gateway.certification import Certification
 from gateway.policy import draw
+from gateway.promise import Promise
 from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, UnparkedRow, epoch_secret, place_text
 from trainer import rows
 from trainer.book import Book
-from trainer.certificate import Promise
 from trainer.certifier import Certifier, Ground, News
 from trainer.chain import Chain, Notes
 from trainer.labels import Told

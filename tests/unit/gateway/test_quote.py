@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from fallback.errors import InvalidError
+from gateway.promise import Promise
+from gateway.quote import Plan, Work, audits_needed, boundary, check_plan, quote
 from tests.statistics.simulation import report
-from trainer.certificate import Evidence, Promise, advance, begin, certified
-from trainer.quote import Plan, Work, audits_needed, boundary, check_plan, quote
+from trainer.certificate import Evidence, advance, begin, certified
 
 ONE_PER_CENT = Promise(alpha=0.01)
 WORK = Work(requests_per_hour=100, coverage=0.7, true_error=0.003, model_error=0.07)

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
+from math import log, log1p, sqrt
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from fallback.errors import InvalidError
+from gateway.promise import STAKES, Promise, false_error
 from gateway.samples import AGREEMENT_SHARE
-from trainer.adjudicate import false_error
-from trainer.certificate import STAKES, Floats, Promise
 
 AUDITS_MAX: Final = 200_000
+# The walk takes time with the square of the errors; so many take a quarter of a second.
+_ERRORS_MAX: Final = 2_500
 # Kernels of a binomial are cut where what is left out cannot move a median.
 _TAIL: Final = 1e-9
 _DAY_HOURS: Final = 24.0
@@ -67,7 +67,7 @@ class Quote:
     """What to expect: half of all cases need at most `audits`, nine of ten at most `audits_high`.
 
     `requests`, `days` and `person_hours` go with `audits`; `seen_error` is the error rate that audits will show, the
-    true one and what reviewers get wrong. All but that are None where more than `AUDITS_MAX` audits would be needed.
+    true one and what reviewers get wrong. All but that are None where more than `audits_most` would be needed.
     """
 
     seen_error: float
@@ -91,7 +91,7 @@ class Plan:
     problems: tuple[str, ...]
 
 
-def boundary(promise: Promise, logs: Floats | None = None, *, errors: int = 1_000) -> NDArray[np.int64]:
+def boundary(promise: Promise, logs: NDArray[np.float64] | None = None, *, errors: int = 1_000) -> NDArray[np.int64]:
     """Return n(e) for e = 0 to `errors` - 1: the least number of further audits, e of them wrong, that certifies.
 
     `logs` (stakes) is where the process stands; None: at its beginning. Certified already: n(0) is 0.
@@ -110,19 +110,24 @@ def boundary(promise: Promise, logs: Floats | None = None, *, errors: int = 1_00
     return count + np.ceil(high - 1e-6).astype(np.int64)
 
 
+def audits_most(promise: Promise) -> int:
+    """Return beyond how many audits nobody looks ahead."""
+    return min(AUDITS_MAX, int(_ERRORS_MAX / promise.alpha))
+
+
 def audits_needed(
     promise: Promise,
     error: float,
     *,
     shares: tuple[float, ...] = (0.5,),
-    logs: Floats | None = None,
-    audits_max: int = AUDITS_MAX,
+    logs: NDArray[np.float64] | None = None,
+    audits_max: int | None = None,
 ) -> tuple[int | None, ...]:
     """Return by how many audits a share of all cases is certified, for each of rising `shares`; None: never, or late.
 
-    `error` in [0, 1) is the share of wrong answers that audits will show; late is after `audits_max`. Takes time with
-    the square of the errors among so many.
+    `error` in [0, 1) is the share of wrong answers that audits will show; late is after `audits_max`, or `audits_most`.
     """
+    audits_max = audits_max or audits_most(promise)
     found: list[int | None] = []
     certified, waiting = 0.0, np.ones(1)
     numbers = boundary(promise, logs, errors=int(audits_max * promise.alpha) + 10)
@@ -131,14 +136,28 @@ def audits_needed(
     for before, number in pairwise([0, *numbers.tolist()]):
         if len(found) == len(shares) or number > audits_max:
             break
-        most = int(binom.isf(_TAIL, number - before, error))
-        waiting = np.convolve(waiting, binom.pmf(np.arange(most + 1), number - before, error))
+        waiting = np.convolve(waiting, _binomial(number - before, error))
         # Place 0 of those still waiting: as many errors as this boundary allows. They are through.
         certified += float(waiting[0])
         waiting = waiting[1:] if len(waiting) > 1 else np.zeros(1)
         while len(found) < len(shares) and certified >= shares[len(found)]:
             found.append(number)
     return (*found, *[None] * (len(shares) - len(found)))
+
+
+def _binomial(trials: int, error: float) -> NDArray[np.float64]:
+    """Return how likely 0, 1, 2, ... errors among `trials` are, as far as it can matter.
+
+    Written out, since a gateway that imports SciPy for it starts more than half a second later.
+    """
+    if error <= 0:
+        return np.ones(1)
+    mean = trials * error
+    most = min(trials, int(mean + 10 * sqrt(mean) + 40))
+    count = np.arange(most)
+    steps = np.log((trials - count) / (count + 1)) + log(error) - log1p(-error)
+    shares: NDArray[np.float64] = np.exp(trials * log1p(-error) + np.concatenate(([0.0], np.cumsum(steps))))
+    return shares[: int(np.searchsorted(np.cumsum(shares), 1 - _TAIL)) + 1]
 
 
 def quote(promise: Promise, work: Work) -> Quote:
@@ -200,7 +219,7 @@ def check_plan(
 
 
 def _unreachable(promise: Promise, work: Work, seen: float) -> str:
-    said = f"alpha {promise.alpha:g} cannot be proved within {AUDITS_MAX} audits: they will show {seen:.4f} wrong"
+    said = f"alpha {promise.alpha:g} cannot be proved within {audits_most(promise)} audits: they will show {seen:.4f} wrong"
     if work.true_error < promise.alpha <= seen:
         return (
             f"{said}, of which reviewers' own errors are {seen - work.true_error:.4f}; raise alpha or train reviewers"

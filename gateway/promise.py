@@ -1,0 +1,36 @@
+"""What is promised of automatic answers, the bets that test it, and what people's own errors make of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fallback.errors import InvalidError
+from gateway.samples import AGREEMENT_SHARE
+
+# Kappa in the mathematics: small stakes win where nearly alpha is wrong, large ones where almost nothing is.
+STAKES: Final = (0.1, 0.25, 0.45, 0.65, 0.8, 0.92)
+# What a promise may say; more than a half wrong is none.
+RISK_MAX: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """At most `alpha` of the automatic answers wrong, with confidence 1 - `delta`; both in (0, 1/2]."""
+
+    alpha: float
+    delta: float = 0.05
+
+    def __post_init__(self) -> None:
+        for field, value in (("alpha", self.alpha), ("delta", self.delta)):
+            if not 0 < value <= RISK_MAX:
+                raise InvalidError(f"{field}: expected a share above 0 and at most {RISK_MAX}, got {value}")
+
+
+def false_error(reviewer_error: float) -> float:
+    """Return the share of right answers that look wrong, where each reviewer errs at `reviewer_error` in [0, 1].
+
+    Two more people look where the first one disagrees with the model, and at a tenth of the agreements.
+    """
+    g = reviewer_error
+    return g * (1 - (1 - g) ** 2) + AGREEMENT_SHARE * (1 - g) * g**2
