@@ -219,7 +219,8 @@ def check_plan(
 
 
 def _unreachable(promise: Promise, work: Work, seen: float) -> str:
-    said = f"alpha {promise.alpha:g} cannot be proved within {audits_most(promise)} audits: they will show {seen:.4f} wrong"
+    most = audits_most(promise)
+    said = f"alpha {promise.alpha:g} cannot be proved within {most} audits: they will show {seen:.4f} wrong"
     if work.true_error < promise.alpha <= seen:
         return (
             f"{said}, of which reviewers' own errors are {seen - work.true_error:.4f}; raise alpha or train reviewers"
