@@ -1,7 +1,7 @@
 """What a ModelInfer request's `demur_*` parameters ask: callback, subject, priority, deadline, idempotency key.
 
 `demur_subject` is a data: URL with base64, a JSON text, or plain text; `demur_callback` a webhook's URL or a
-CallbackService's host:port; `demur_review_deadline` is in seconds.
+CallbackService's host:port; `demur_review_deadline` is in seconds; `demur_attributes` a JSON object of texts.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _PARAMETERS: Final = (
     "demur_priority",
     "demur_review_deadline",
     "demur_idempotency_key",
+    "demur_attributes",
 )
 
 
@@ -42,6 +43,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     review_seconds: float | None = None
     idempotency_key: str = ""
+    attributes: dict[str, str] = {}
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Asked:
@@ -63,6 +65,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             priority=priority_of("parameters[demur_priority]", _whole("demur_priority", values)),
             review_seconds=_review_seconds(values),
             idempotency_key=wire.text_from_wire("parameters[demur_idempotency_key]", key, chars_max=KEY_CHARS_MAX),
+            attributes=_attributes(_text("demur_attributes", values)),
         )
 
 
@@ -100,6 +103,17 @@ def _whole(name: str, values: Mapping[str, bool | int | float | str | None]) -> 
     if isinstance(value, float):
         raise InvalidError(f"parameters[{name}]: expected int64_param, got {value:g}")
     return value or 0
+
+
+def _attributes(text: str) -> dict[str, str]:
+    field = "parameters[demur_attributes]"
+    if not text:
+        return {}
+    try:
+        found = msgspec.json.decode(text.encode(), type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvalidError(f"{field}: expected a JSON object of texts, got {text[:100]!r}") from error
+    return wire.attributes_from_wire(found, field=field)
 
 
 def _review_seconds(values: Mapping[str, bool | int | float | str | None]) -> float | None:

@@ -11,54 +11,68 @@ from typing import Final
 
 import msgspec
 
+from gateway.promise import Promise
+
 CERTIFICATIONS: Final = "certifications/"
 STANDINGS: Final = "standings/"
 
 
-class Certification(msgspec.Struct, frozen=True, kw_only=True):
-    """The rule by which gateways answer and draw while the policy of `model` has an alpha.
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What is proved of one segment's requests.
 
-    `epoch` names the draws. `tau` is the threshold proved for `version`, in the scale of `scorer`; None: nothing is
-    proved or an alarm took it back, and everything goes to a person. It answers from `begin_second` until
-    `expire_second`, exclusive; `certificate` is its name. `share` in (0, 1] of what is answered is audited, or the
-    policy's share where that is more. `versions`: all that are under certification, for whom records say what they
-    would have answered. `alpha`, `delta` and `eligibility` (`Policy.eligibility`) are what `tau` was proved for: a
-    gateway whose policy by now promises more, or lets other requests through, does not use it. 0 and empty: not said.
-    `lost` are names that gateways went by and why nothing they tell counts any more: each takes another name.
+    `tau` is the threshold proved for `version`; None: nothing is proved, and everything goes to a person. It answers
+    from `begin_second` until `expire_second`, exclusive; `certificate` is its name. `alpha`, `delta` and `eligibility`
+    (`Policy.eligibility`) are what it was proved for: a gateway whose policy by now promises more, or lets other
+    requests through, does not use it. 0 and empty: not said.
     """
 
-    epoch: str
-    scorer: str
-    versions: tuple[str, ...] = ()
     version: str = ""
     tau: float | None = None
     certificate: str = ""
     begin_second: int = 0
     expire_second: int = 0
-    share: float = 0.0
-    alarm: str = ""
     alpha: float = 0.0
     delta: float = 0.0
     eligibility: str = ""
-    lost: dict[str, str] = {}
 
     def threshold(self, version: str, second: int) -> float | None:
         """Return what `version` needs to answer at `second`; None: nothing is proved for it then."""
         in_time = self.begin_second <= second < self.expire_second
-        return self.tau if in_time and version == self.version and not self.alarm else None
+        return self.tau if in_time and version == self.version else None
 
-    def unfit(self, scorer: str, alpha: float, delta: float, eligibility: str) -> str:
+    def unfit(self, promise: Promise, eligibility: str) -> str:
         """Say why what is proved is no proof of this promise; empty where it is one.
 
         A changed promise is not kept by an old proof. What the certifier did not say is not compared.
         """
-        if self.scorer != scorer:
-            return f"the proof is of {self.scorer}, the policy asks for {scorer}"
-        if self.alpha > alpha or self.delta > delta:
+        if self.alpha > promise.alpha or self.delta > promise.delta:
             return "the policy promises more than what is proved"
         if self.eligibility not in {"", eligibility}:
             return "the policy lets through other requests than those of the proof"
         return ""
+
+
+class Certification(Proof, frozen=True, kw_only=True):
+    """The rule by which gateways answer and draw while the policy of `model` has an alpha; itself the rest's proof.
+
+    `epoch` names the draws; thresholds are in the scale of `scorer`. `segments` are the proofs of the policy's
+    segments, by name. `share` in (0, 1] of what is answered is audited, or the policy's share where that is more.
+    `versions`: all that are under certification, for whom records say what they would have answered. `alarm`: what took
+    back everything that was proved. `lost` are names that gateways went by and why nothing they tell counts any more:
+    each takes another name.
+    """
+
+    epoch: str
+    scorer: str
+    versions: tuple[str, ...] = ()
+    segments: dict[str, Proof] = {}
+    share: float = 0.0
+    alarm: str = ""
+    lost: dict[str, str] = {}
+
+    def proof(self, segment: str) -> Proof | None:
+        """Return what is proved of a segment, or of the rest; None: nothing was said."""
+        return self.segments.get(segment) if segment else self
 
 
 class Stage(StrEnum):
@@ -81,6 +95,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     where nobody can tell. `advice` is a sentence: what would change it. `miss` is the estimated share of wrong answers
     that a single reviewer let pass, `reviewer_error` what gold items say; None where nothing is known.
     `grid` and `log_peaks` are of the newest process, strictest first. `digest` is that of the newest row of the chain.
+    Where the policy has segments all this is of the rest, and `segments` has the same of each, by name.
     """
 
     stage: Stage
@@ -103,3 +118,4 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     miss: float | None = None
     reviewer_error: float | None = None
     digest: str = ""
+    segments: dict[str, Standing] = {}

@@ -179,6 +179,7 @@ class InferenceService:
             callback=asked.callback,
             priority=asked.priority,
             review_seconds=asked.review_seconds,
+            attributes=asked.attributes,
             deadline=call.deadline,
         )
 

@@ -19,6 +19,7 @@ from fallback.errors import InvalidError
 from gateway import toml
 from gateway.confidence import Activation, Scorer
 from gateway.policy import Policy
+from gateway.segments import ATTRIBUTES_MAX, SEGMENTS_MAX, Segment
 
 ARTEFACT: Final = "model.onnx"
 MANIFEST: Final = "manifest.toml"
@@ -181,12 +182,29 @@ def check_policy(policy: Policy, manifest: Manifest) -> None:
         offered = ", ".join(manifest.labels[:20]) or "none"
         raise InvalidError(f"policy: expected labels of the model ({offered}), got {unknown[0][:100]!r}")
     if policy.alpha is None:
+        if policy.segments:
+            raise InvalidError("policy.segments: expected an alpha beside them, the rest's promise; got none")
         return
+    _check_segments(policy)
     if manifest.task is None:
         raise InvalidError("policy.alpha: expected a model with labels and a task; without people nothing is proved")
     if policy.audit_share <= 0:
         raise InvalidError("policy.audit_share: expected above 0 where alpha is set; without audits nothing is proved")
     check_scorer(policy, manifest.output.activation)
+
+
+def _check_segments(policy: Policy) -> None:
+    if len(policy.segments) > SEGMENTS_MAX:
+        raise InvalidError(f"policy.segments: expected at most {SEGMENTS_MAX}, got {len(policy.segments)}")
+    names = [segment.name for segment in policy.segments]
+    for number, segment in enumerate(policy.segments):
+        check_name(f"policy.segments[{number}].name", segment.name)
+        if names.count(segment.name) > 1:
+            raise InvalidError(f"policy.segments: expected each name once, got {segment.name!r} more than once")
+        if not 0 < len(segment.attributes) <= ATTRIBUTES_MAX:
+            raise InvalidError(
+                f"policy.segments[{number}].attributes: expected 1 to {ATTRIBUTES_MAX}, got {len(segment.attributes)}"
+            )
 
 
 def check_scorer(policy: Policy, activation: Activation) -> None:
@@ -200,7 +218,7 @@ def _explain(message: str) -> str:
     found = re.search(r"unknown field `([^`]*)`", message)
     if found is None:
         return message
-    structs = (Manifest, Output, Preprocess, Policy, Task, LabelOption, TensorSpec, Training, Golden)
+    structs = (Manifest, Output, Preprocess, Policy, Task, LabelOption, TensorSpec, Training, Golden, Segment)
     known = sorted({field.encode_name for struct in structs for field in msgspec.structs.fields(struct)})
     near = difflib.get_close_matches(found.group(1), known, n=1, cutoff=0.5)
     return message + (f"; did you mean `{near[0]}`?" if near else "")

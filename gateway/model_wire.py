@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from demur.v1 import model_pb2 as pb
 from fallback.errors import InvalidError
+from fallback.wire import attributes_from_wire
 from gateway import lifecycle
 from gateway.certification import Certification, Stage, Standing
 from gateway.confidence import Scorer
@@ -15,6 +16,7 @@ from gateway.manifest import render
 from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, Policy, Rules
 from gateway.promise import RISK_MAX
 from gateway.registry import ModelVersion, version_name
+from gateway.segments import Segment
 
 _Optional = Literal["alpha", "delta", "reviews_per_hour_max", "expire_days"]
 _NOT_BEGUN: Final = (
@@ -53,6 +55,10 @@ def policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
         expire_days=policy.expire_days,
         lifetime=policy.lifetime,
         until_proved=policy.until_proved,
+        segments=[
+            pb.Segment(name=each.name, attributes=each.attributes, alpha=each.alpha, delta=each.delta)
+            for each in policy.segments
+        ],
     )
 
 
@@ -90,16 +96,26 @@ def policy_from_wire(wire: pb.Policy) -> Policy:
         expire_days=_positive(wire, "expire_days", EXPIRE_DAYS_MAX) or blank.expire_days,
         lifetime=wire.lifetime,
         until_proved=wire.until_proved or blank.until_proved,  # type: ignore[arg-type]  # as above
+        segments=tuple(_segment(each, f"policy.segments[{number}]") for number, each in enumerate(wire.segments)),
     )
 
 
-def _positive(wire: pb.Policy, field: _Optional, most: float) -> float | None:
+def _segment(wire: pb.Segment, where: str) -> Segment:
+    return Segment(
+        name=wire.name,
+        attributes=attributes_from_wire(wire.attributes, field=f"{where}.attributes"),
+        alpha=_positive(wire, "alpha", RISK_MAX, where),
+        delta=_positive(wire, "delta", RISK_MAX, where),
+    )
+
+
+def _positive(wire: pb.Policy | pb.Segment, field: _Optional, most: float, where: str = "policy") -> float | None:
     """Return a number above 0; None where it is not said."""
     if not wire.HasField(field):
         return None
     value: float = getattr(wire, field)
     if not 0 < value <= most:
-        raise InvalidError(f"policy.{field}: expected a number above 0 and at most {most:g}, got {value}")
+        raise InvalidError(f"{where}.{field}: expected a number above 0 and at most {most:g}, got {value}")
     return value
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -190,21 +191,26 @@ class Pipeline:
     def _run(self, jobs: Sequence[Job], live: Live) -> None:
         rows = sum(job.rows for job in jobs)
         _check_size(len(jobs), rows, live)
+        if live.rules.apart:
+            jobs = sorted(jobs, key=lambda job: live.rules.segment_of(job.request.said))
         start = time.monotonic()
         outputs = live.model.run(join([job.prepared for job in jobs]))
         compute = time.monotonic() - start
         _check_rows(outputs, rows, live)
+        self._count(jobs, rows, start, compute)
         # What an alarm took back while the model ran is not answered by any more.
         live = self.champion.renewed(live)
-        decisions, sampled = self._judge.judge(jobs, live, outputs, rows)
-        self._count(jobs, rows, start, compute)
-        common = self._common(live, decisions, compute)
+        parts = _by_segment(jobs, live, outputs)
+        # All are judged before anybody is replied to: a batch that fails is tried again.
+        judged = [self._judge.judge(part, own, found, sum(job.rows for job in part)) for part, own, found in parts]
         declined: list[Declined] = []
-        first = 0
-        for job in jobs:
-            result = _part(common, outputs, job, first, start, live)
-            self._settle(job, result, declined, sampled)
-            first += job.rows
+        for (part, own, found), (decisions, sampled) in zip(parts, judged, strict=True):
+            common = self._common(own, decisions, compute)
+            first = 0
+            for job in part:
+                result = _part(common, found, job, first, start, own)
+                self._settle(job, result, declined, sampled)
+                first += job.rows
         if declined:
             self._deferring.take(declined, live)
 
@@ -303,6 +309,23 @@ class Pipeline:
 def _fits(intake: Intake, live: Live) -> bool:
     """Whether what was prepared for one version is right for another."""
     return intake is live.intake or intake == live.intake
+
+
+def _by_segment(
+    jobs: Sequence[Job], live: Live, outputs: dict[str, Array]
+) -> list[tuple[Sequence[Job], Live, dict[str, Array]]]:
+    """Return the jobs of a batch by segment, each with its segment's rules and its own rows of the outputs."""
+    if not live.rules.apart:
+        return [(jobs, live, outputs)]
+    parts: list[tuple[Sequence[Job], Live, dict[str, Array]]] = []
+    first = 0
+    for segment, found in groupby(jobs, key=lambda job: live.rules.segment_of(job.request.said)):
+        part = list(found)
+        rows = slice(first, first + sum(job.rows for job in part))
+        own = {name: array[rows] for name, array in outputs.items()} if live.intake.batched else outputs
+        parts.append((part, replace(live, rules=live.rules.of(segment)), own))
+        first = rows.stop
+    return parts
 
 
 def _part(

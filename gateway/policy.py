@@ -20,19 +20,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
-from gateway.certification import Certification
+from gateway.certification import Certification, Proof
 from gateway.confidence import Scorer
-from gateway.promise import RISK_MAX
+from gateway.promise import RISK_MAX, Promise
+from gateway.segments import REST, Segment, segment_of
 from gateway.verdict import Verdict, compared
 
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -54,7 +55,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     with, empty for the margin. `reviews_per_hour_max` is what people manage, None where nobody said. A certificate
     ends after `expire_days`. `lifetime`: delta is shared out over all certificates that the model will ever have.
     `until_proved`: while nothing is proved, "ask" a person about everything, or let the operator's own threshold
-    "answer", marked as uncertified.
+    "answer", marked as uncertified. `segments` have a promise and a proof each; what is in none of them is the rest.
     """
 
     threshold: Share = 0.9
@@ -69,6 +70,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     expire_days: Annotated[float, msgspec.Meta(gt=0.0, le=EXPIRE_DAYS_MAX)] = 30.0
     lifetime: bool = False
     until_proved: Literal["ask", "answer"] = "ask"
+    segments: tuple[Segment, ...] = ()
+
+    def promise(self, segment: str = REST) -> Promise | None:
+        """Return what is promised of a segment, or of the rest; None where nothing is."""
+        if self.alpha is None:
+            return None
+        found = next((each for each in self.segments if each.name == segment), None)
+        if found is None:
+            return Promise(alpha=self.alpha, delta=self.delta)
+        return Promise(alpha=found.alpha or self.alpha, delta=found.delta or self.delta)
 
     @property
     def scored_by(self) -> Scorer:
@@ -79,8 +90,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def eligibility(self) -> str:
-        """Return a digest of what says which requests may be answered at all: of these alone a proof says anything."""
-        parts = sorted(self.class_thresholds.items()), sorted(set(self.always_person))
+        """Return a digest of what says which requests may be answered at all, and which are in which segment.
+
+        Of these alone a proof says anything.
+        """
+        parts: list[Any] = [sorted(self.class_thresholds.items()), sorted(set(self.always_person))]
+        if self.segments:
+            parts.append([(each.name, sorted(each.attributes.items())) for each in self.segments])
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
 
@@ -240,8 +256,9 @@ class Decisions:
 class Rules:
     """A policy made ready for one version's labels; `thresholds`, `own` and `always` have one entry a label.
 
-    With an alpha, `thresholds` are those of single labels, 0 for the others, and `certification` says what is proved.
-    `own` are the operator's, with the policy's for labels that have none of their own.
+    With an alpha, `thresholds` are those of single labels, 0 for the others, and `certification` says what is proved,
+    `proof` of this `segment`, whose rules these are. `own` are the operator's thresholds, with the policy's for labels
+    that have none of their own. `apart` are the rules of the policy's segments, by name, where these are the rest's.
     """
 
     policy: Policy
@@ -250,7 +267,10 @@ class Rules:
     own: NDArray[np.float64]
     always: NDArray[np.bool_]
     certification: Certification | None
+    proof: Proof | None
     version: str
+    segment: str
+    apart: Mapping[str, Rules]
     # Why the proof is none for this policy; empty where it is one.
     unfit: str
 
@@ -262,29 +282,49 @@ class Rules:
         *,
         certification: Certification | None = None,
         version: str = "",
+        segment: str = REST,
     ) -> Rules:
-        """Make `policy` ready for the `labels` of `version`; what it says of other labels has no effect."""
+        """Make `policy` ready for the `labels` of `version` and a `segment`; what it says of others has no effect."""
         own = np.array([policy.class_thresholds.get(label, policy.threshold) for label in labels], np.float64)
         single = np.array([policy.class_thresholds.get(label, 0.0) for label in labels], np.float64)
         always = [label in policy.always_person for label in labels]
-        unfit = "no proof was asked for, or none is there"
-        if policy.alpha is not None and certification is not None:
-            unfit = certification.unfit(policy.scored_by, policy.alpha, policy.delta, policy.eligibility)
+        proof = None if certification is None else certification.proof(segment)
+        apart = {}
+        if segment == REST:
+            for each in policy.segments:
+                apart[each.name] = cls.compile(
+                    policy, labels, certification=certification, version=version, segment=each.name
+                )
         return cls(
-            policy,
-            tuple(labels),
-            own if policy.alpha is None else single,
-            own,
-            np.array(always, np.bool_),
-            certification,
-            version,
-            unfit,
+            policy=policy,
+            labels=tuple(labels),
+            thresholds=own if policy.alpha is None else single,
+            own=own,
+            always=np.array(always, np.bool_),
+            certification=certification,
+            proof=proof,
+            version=version,
+            segment=segment,
+            apart=apart,
+            unfit=_unfit(policy, certification, proof, segment),
         )
+
+    def segment_of(self, attributes: Mapping[str, str]) -> str:
+        """Return which segment a request with these attributes is in."""
+        return segment_of(self.policy.segments, attributes)
+
+    def of(self, segment: str) -> Rules:
+        """Return the rules of a segment."""
+        return self.apart.get(segment, self)
 
     @property
     def scorer(self) -> Scorer:
         """What `decide` is to be given as `scores`."""
         return self.policy.scored_by
+
+    @property
+    def _alarm(self) -> str:
+        return "" if self.certification is None else self.certification.alarm
 
     @property
     def sampled(self) -> bool:
@@ -301,11 +341,10 @@ class Rules:
 
     def tau(self, second: int) -> float | None:
         """Return the proved threshold in force at `second`; None: there is none, or not for what the policy asks."""
-        proved = self.certification
         # Without audits nothing would keep what was proved true.
-        if proved is None or self.unfit or self.share <= 0:
+        if self.proof is None or self.unfit or self.share <= 0 or self._alarm:
             return None
-        return proved.threshold(self.version, second)
+        return self.proof.threshold(self.version, second)
 
     def uncertified(self, second: int) -> bool:
         """Whether the operator's own threshold answers at `second`: nothing is proved, and nothing gave alarm.
@@ -314,15 +353,15 @@ class Rules:
         """
         if self.policy.alpha is None or self.policy.until_proved != "answer" or self.share <= 0:
             return False
-        return self.tau(second) is None and not (self.certification is not None and self.certification.alarm)
+        return self.tau(second) is None and not self._alarm
 
     def unproved(self) -> str:
         """Return why there is no threshold."""
-        proved = self.certification
-        if proved is None:
-            return "nothing is proved yet"
-        if proved.alarm:
-            return f"an alarm took the certificate back ({proved.alarm})"
+        whose = f" of segment {self.segment}" if self.segment else ""
+        if self.proof is None:
+            return f"nothing is proved{whose} yet"
+        if self._alarm:
+            return f"an alarm took the certificate back ({self._alarm})"
         return self.unfit or "nothing is proved for this version now"
 
     def decide(
@@ -388,7 +427,7 @@ class Rules:
             floor=self._floor(asked=tau is None and not uncertified),
             share=share,
             tau=tau,
-            certificate=self.certification.certificate if self.certification is not None and tau is not None else "",
+            certificate=self.proof.certificate if self.proof is not None and tau is not None else "",
             uncertified=uncertified,
         )
 
@@ -397,6 +436,16 @@ class Rules:
         if self.policy.alpha is not None:
             return 1.0 if asked else self.share
         return 0.0 if self.policy.allow_model_wish else self.share
+
+
+def _unfit(policy: Policy, certification: Certification | None, proof: Proof | None, segment: str) -> str:
+    """Say why what is proved is no proof of what the policy promises of a segment; empty where it is one."""
+    promise = policy.promise(segment)
+    if promise is None or certification is None or proof is None:
+        return "no proof was asked for, or none is there"
+    if certification.scorer != policy.scored_by:
+        return f"the proof is of {certification.scorer}, the policy asks for {policy.scored_by}"
+    return proof.unfit(promise, policy.eligibility)
 
 
 def draw(secret: bytes, *, model: str, epoch: str, request_key: str) -> float:

@@ -47,6 +47,11 @@ class Request:
     excluded_reviewers: tuple[str, ...] = ()
     deadline: float | None = None
 
+    @property
+    def said(self) -> Mapping[str, str]:
+        """What the client said of it: its attributes, and those of its subject."""
+        return self.attributes if self.subject is None else {**self.subject.attributes, **self.attributes}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:

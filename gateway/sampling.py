@@ -192,7 +192,7 @@ def _record(place: tuple[int, str, int], drawn: Draw, live: Live, decisions: Dec
         counter=counter,
         model=live.version.model,
         epoch=drawn.epoch,
-        segment="",
+        segment=live.rules.segment,
         request_key=drawn.request_key,
         q=drawn.q,
         floor=decisions.floor,

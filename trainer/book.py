@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from gateway.samples import ClosingRow, JoinRow, SampledRecord
 from trainer.course import Course, set_out
@@ -29,11 +29,15 @@ from trainer.rows import (
 from trainer.watermark import Counted, Pending, arrive, count, count_up_to, forget
 
 SURVEY_MAX: Final = 2_000
-# Of more processes at once nobody would look at the oldest again.
+# Of more processes of a segment at once nobody would look at the oldest again.
 COURSES_MAX: Final = 8
 # A gateway that was given up takes another name within seconds of hearing so.
 LOST_MAX: Final = 64
 _HOUR: Final = 3_600
+
+
+# Version, scorer, eligibility, segment.
+Surveyed: TypeAlias = tuple[str, str, str, str]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -57,9 +61,9 @@ class Book:
     """One model's rows, taken in.
 
     `epochs` are those whose secret is not out, the last one the newest. `survey` has the newest scores by version,
-    scorer and eligibility, without a gap by others. `alarm` says what an alarm said until something is proved anew, and
-    `renewed` whether an epoch began since; it rang when
-    labels up to `alarm_second` were in. `lost` are gateways that were given up, the newest last, and why.
+    scorer, eligibility and segment, without a gap by others. `alarm` says what an alarm said until something is proved
+    anew, and `renewed` whether an epoch began since; it rang when labels up to `alarm_second` were in. `lost` are
+    gateways that were given up, the newest last, and why.
     """
 
     model: str
@@ -73,7 +77,7 @@ class Book:
     digest: str = ""
     gateways: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
-    survey: dict[tuple[str, str, str], deque[Score]] = field(default_factory=dict)
+    survey: dict[Surveyed, deque[Score]] = field(default_factory=dict)
     alarm: str = ""
     alarm_second: int = -1
     renewed: bool = True
@@ -144,12 +148,13 @@ class Book:
         if known or not row.drawn:
             return
         here = {(scored.version, scored.scorer, scored.eligibility): scored for scored in row.scored}
-        for key in self.survey.keys() - here.keys():
+        for surveyed in [surveyed for surveyed in self.survey if surveyed[:3] not in here]:
             # Another version answered, or by other rules: whose requests these were is not for this one to say.
-            del self.survey[key]
-        for key, scored in here.items():
+            del self.survey[surveyed]
+        for (version, scorer, eligibility), scored in here.items():
             score = Score(confidence=scored.confidence if scored.eligible else None, weight=1 / row.q)
-            self.survey.setdefault(key, deque(maxlen=SURVEY_MAX)).append(score)
+            surveyed = version, scorer, eligibility, row.segment
+            self.survey.setdefault(surveyed, deque(maxlen=SURVEY_MAX)).append(score)
 
     def _counted(self, counted: Sequence[Counted], reached: int) -> None:
         """Let what the watermark passed count, and ring where a promise is not kept any more."""
@@ -166,8 +171,9 @@ class Book:
 
     def _ring(self, rung: Course, reached: int) -> None:
         """Take back everything that was proved: nobody knows since when it is not so."""
+        whose = f", segment {rung.row.segment}" if rung.row.segment else ""
         self.alarm = (
-            f"version {rung.row.version}: more than {rung.row.alpha:.3g} of the answers from {rung.row.scorer} "
+            f"version {rung.row.version}{whose}: more than {rung.row.alpha:.3g} of the answers from {rung.row.scorer} "
             f"{rung.steps[-1].tau:.4g} on were wrong, seen at second {self.passed}"
         )
         self.alarm_second, self.renewed = reached, False
@@ -212,8 +218,11 @@ def note_lost(lost: dict[str, str], gateway: str, why: str) -> None:
 
 
 def _useful(courses: Sequence[Course], passed: int) -> list[Course]:
-    """Leave out what is over and, where there are still too many, the oldest that proved nothing."""
+    """Leave out what is over and, where there are too many of a segment, the oldest of it that proved nothing."""
     left = [course for course in courses if not course.revoked and course.expire_second > passed]
-    idle = [course for course in left if not course.steps]
-    gone = (idle or left)[: max(0, len(left) - COURSES_MAX + 1)]
+    gone: list[Course] = []
+    for segment in {course.row.segment for course in left}:
+        own = [course for course in left if course.row.segment == segment]
+        idle = [course for course in own if not course.steps]
+        gone += (idle or own)[: max(0, len(own) - COURSES_MAX + 1)]
     return [course for course in left if course not in gone]

@@ -114,14 +114,15 @@ class Certifier:
         """Which gateways were given up lately, and why: nothing that they tell under that name counts any more."""
         return {**self.book.lost, **self._refused}
 
-    def step(self, news: News, terms: Terms | None) -> list[Link]:
+    def step(self, news: News, asked: Sequence[Terms]) -> list[Link]:
         """Take in `news` and do what follows; returns the rows to be written, which the book has already.
 
-        Without `terms` (the policy promises nothing) what came is kept and nothing is begun.
+        `asked` has the terms of each segment and version; where there are none (the policy promises nothing) what came
+        is kept and nothing is begun.
         """
         self.links, self.notices = [], []
         if self.book.epoch is None:
-            if terms is None:
+            if not asked:
                 return []
             self._begin_epoch(news.now)
         self._arrive(news)
@@ -129,8 +130,9 @@ class Certifier:
         self._unparked(news)
         self._give_up(news.now)
         self._move(news)
-        if terms is not None:
+        if asked:
             self._draw(news.now)
+        for terms in asked:
             self._begin(news.now, terms)
         return self.links
 
@@ -337,7 +339,7 @@ class Certifier:
         fitting = [course for course in self.book.courses if fits(course, terms) and not course.stale]
         if fitting and now < self._renew_second(fitting[-1]):
             return
-        scores = self.book.survey.get((terms.version, terms.scorer, terms.eligibility), ())
+        scores = self.book.survey.get((terms.version, terms.scorer, terms.eligibility, terms.segment), ())
         confidences = spread(scores)
         if len(scores) < self.ground.survey_requests or not len(confidences):
             return
@@ -353,7 +355,7 @@ class Certifier:
             epoch=f"{number}-{book.digest[:8]}",
             version=terms.version,
             scorer=terms.scorer,
-            segment="",
+            segment=terms.segment,
             alpha=terms.promise.alpha,
             delta=delta_of(terms, number),
             grid=tuple(grid(confidences, thresholds=THRESHOLDS, coverage_min=COVERAGE_MIN).tolist()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,10 +22,11 @@ from fallback.documents import Document, Documents
 from fallback.errors import AbortedError, DemurError
 from fallback.secret import secret
 from gateway import lifecycle
-from gateway.certification import CERTIFICATIONS, STANDINGS, Certification
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Standing
 from gateway.manifest import Manifest
 from gateway.policy import Policy
 from gateway.promise import Promise
+from gateway.segments import REST
 from gateway.watch import MODELS, POLICIES
 from trainer import chain, rows, standing
 from trainer.adjudicate import Share
@@ -65,7 +66,7 @@ class _Open:
     certifier: Certifier
     told: float = 0.0
     looked: float = 0.0
-    standing: tuple[str, Terms] | None = None
+    standing: tuple[str, Sequence[Terms]] | None = None
     alarm: str = ""
     rang: bool = False
 
@@ -123,7 +124,9 @@ class Certify:
             model: each.certifier.book.alarm_second for model, each in self._open.items() if each.certifier.book.alarm
         }
 
-    async def _asked(self, model: str, states: Document, policy: Document | None) -> tuple[Terms, Ground] | None:
+    async def _asked(
+        self, model: str, states: Document, policy: Document | None
+    ) -> tuple[Sequence[Terms], Ground] | None:
         """Return what is asked for, None where nothing is live or promised."""
         version = lifecycle.decode(states.body).champion
         if not version:
@@ -136,7 +139,7 @@ class Certify:
         rule = manifest.policy if policy is None else msgspec.json.decode(policy.body, type=Policy)
         if rule.alpha is None:
             return None
-        return terms_of(rule, rule.alpha, version), self._ground(manifest)
+        return terms_of(rule, version), self._ground(manifest)
 
     def _ground(self, manifest: Manifest) -> Ground:
         queue, settings = self.config.queue(manifest.review_queue), self.rooms.settings
@@ -147,7 +150,9 @@ class Certify:
             lost_seconds=settings.lost_seconds,
         )
 
-    async def _step(self, model: str, terms: Terms, ground: Ground, documents: Mapping[str, Document]) -> bool:
+    async def _step(
+        self, model: str, asked: Sequence[Terms], ground: Ground, documents: Mapping[str, Document]
+    ) -> bool:
         mine = self._open.get(model)
         if mine is None:
             mine = self._open[model] = await asyncio.to_thread(self._open_chain, model, ground)
@@ -162,14 +167,14 @@ class Certify:
         news = News(now=now, reached=reached, arrived=_rows(model, [body for _, body in came]))
         cursor = came[-1][0] if came else cursor
         try:
-            await asyncio.to_thread(self._work, model, mine, news, terms, cursor)
+            await asyncio.to_thread(self._work, model, mine, news, asked, cursor)
         except BaseException:
             # The book may be ahead of the disk: it is read again.
             self._open.pop(model, None)
             raise
         if came:
             await self.arrivals.trim(model, cursor)
-        await self._tell(model, mine, terms, now, documents)
+        await self._tell(model, mine, asked, now, documents)
         return len(came) >= READ_MAX
 
     def _open_chain(self, model: str, ground: Ground) -> _Open:
@@ -187,13 +192,13 @@ class Certify:
         log.info("read the chain", model=model, rows=kept.rows, seconds=round(time.monotonic() - started, 3))
         return _Open(chain=kept, certifier=certifier)
 
-    def _work(self, model: str, mine: _Open, news: News, terms: Terms, cursor: str) -> None:
+    def _work(self, model: str, mine: _Open, news: News, asked: Sequence[Terms], cursor: str) -> None:
         """Read what people said, take the step, and write what follows."""
         certifier, last = mine.certifier, self.progress.last_row
         if last > certifier.read_row:
             told = self.rooms.ledger.told(model, after=certifier.read_row)
             news = News(now=news.now, reached=news.reached, arrived=news.arrived, told=told)
-        links = certifier.step(news, terms)
+        links = certifier.step(news, asked)
         # What came into the ledger meanwhile was perhaps read, and is read again.
         certifier.read_row = max(certifier.read_row, last)
         notes = Notes(
@@ -212,16 +217,25 @@ class Certify:
             if mine.alarm:
                 log.error("ALARM: a promise is not kept; everything goes to people", model=model, alarm=mine.alarm)
 
-    async def _tell(self, model: str, mine: _Open, terms: Terms, now: int, documents: Mapping[str, Document]) -> None:
+    async def _tell(
+        self, model: str, mine: _Open, asked: Sequence[Terms], now: int, documents: Mapping[str, Document]
+    ) -> None:
         book = mine.certifier.book
-        rule = standing.certification(book, terms, now, mine.certifier.lost)
+        rule = standing.certification(book, asked, now, mine.certifier.lost)
         if rule is not None:
             await self._write(CERTIFICATIONS + model, msgspec.json.encode(rule), documents)
-        if mine.standing == (book.digest, terms) or time.monotonic() - mine.told < _STANDING_SECONDS:
+        if mine.standing == (book.digest, asked) or time.monotonic() - mine.told < _STANDING_SECONDS:
             return
-        mine.told, mine.standing = time.monotonic(), (book.digest, terms)
+        mine.told, mine.standing = time.monotonic(), (book.digest, asked)
         miss = Share(count=mine.certifier.overturned, total=mine.certifier.agreed)
-        told = await asyncio.to_thread(standing.standing, book, terms, mine.certifier.ground, now=now, miss=miss)
+        ground = mine.certifier.ground
+
+        def stands() -> Standing:
+            rest, *segments = (standing.standing(book, terms, ground, now=now, miss=miss) for terms in asked)
+            named = {terms.segment: each for terms, each in zip(asked[1:], segments, strict=True)}
+            return msgspec.structs.replace(rest, segments=named)
+
+        told = await asyncio.to_thread(stands)
         await self._write(STANDINGS + model, msgspec.json.encode(told), documents)
 
     async def _write(self, key: str, body: bytes, documents: Mapping[str, Document]) -> None:
@@ -255,11 +269,18 @@ class Certify:
         return START
 
 
-def terms_of(policy: Policy, alpha: float, version: str) -> Terms:
-    """Return what a policy with an alpha asks for."""
+def terms_of(policy: Policy, version: str) -> tuple[Terms, ...]:
+    """Return what a policy asks for: of the rest first, then of each segment; nothing where it has no alpha."""
+    names = (REST, *(segment.name for segment in policy.segments))
+    promises = ((name, policy.promise(name)) for name in names)
+    return tuple(_terms(policy, version, name, promise) for name, promise in promises if promise is not None)
+
+
+def _terms(policy: Policy, version: str, segment: str, promise: Promise) -> Terms:
     return Terms(
-        promise=Promise(alpha=alpha, delta=policy.delta),
+        promise=promise,
         version=version,
+        segment=segment,
         scorer=policy.scored_by.value,
         eligibility=policy.eligibility,
         audit_share=policy.audit_share,

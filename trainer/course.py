@@ -189,7 +189,7 @@ class Course:
         if record is None or tau is None or label is None or not label.reviewed or not record.drawn:
             return None
         scored = scored_for(record, self.row)
-        if scored is None or not scored.eligible or scored.confidence < tau:
+        if scored is None or record.segment != self.row.segment or not scored.eligible or scored.confidence < tau:
             return None
         return record.floor / record.q, float(counted.error(self.row.version))
 

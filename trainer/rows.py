@@ -68,7 +68,7 @@ class EpochRow(msgspec.Struct, frozen=True, kw_only=True, tag="epoch"):
 
 
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True, tag="process"):
-    """One process begins: it counts records of `segment` ("": of all) from `first_second` to `last_second`.
+    """One process begins: it counts records of `segment` ("": the rest) from `first_second` to `last_second`.
 
     `epoch` names the process, not the draws: overlapping processes share these. `delta` is what this process has,
     `grid` its thresholds from the strictest to the loosest. `eligibility` (`gateway.policy.Policy`) says which requests

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway.certification import Certification, Stage, Standing
+import msgspec
+
+from gateway.certification import Certification, Proof, Stage, Standing
 from gateway.quote import Work, audits_needed
 from trainer.adjudicate import Share
 from trainer.book import Book
@@ -24,25 +26,33 @@ _AUDITS_FAR: Final = 20_000
 _ERRORS_FAR: Final = 500
 
 
-def certification(book: Book, terms: Terms, now: int, lost: Mapping[str, str]) -> Certification | None:
-    """Return the rule for gateways, and which of them are `lost`; None where no epoch has begun."""
+def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[str, str]) -> Certification | None:
+    """Return the rule for gateways, and which of them are `lost`; None where no epoch has begun.
+
+    `asked` has the terms of the rest first, then those of each segment.
+    """
     epoch = book.epoch
     if epoch is None:
         return None
-    course = in_force(book, terms, now) or _before(book, terms, now)
-    step = course.standing if course is not None else None
-    rule = Certification(
+    rest, *segments = asked
+    return Certification(
+        **msgspec.structs.asdict(_proof(book, rest, now)),
         epoch=epoch.epoch,
-        scorer=terms.scorer,
-        versions=(terms.version,),
+        scorer=rest.scorer,
+        versions=(rest.version,),
+        segments={terms.segment: _proof(book, terms, now) for terms in segments},
         alarm=book.alarm,
         lost=dict(lost),
-        share=min(1.0, _RAISED * terms.audit_share) if any(each.raised for each in book.courses) else 0.0,
+        share=min(1.0, _RAISED * rest.audit_share) if any(each.raised for each in book.courses) else 0.0,
     )
+
+
+def _proof(book: Book, terms: Terms, now: int) -> Proof:
+    course = in_force(book, terms, now) or _before(book, terms, now)
+    step = course.standing if course is not None else None
     if course is None or step is None:
-        return rule
-    return Certification(
-        **{field: getattr(rule, field) for field in ("epoch", "scorer", "versions", "alarm", "lost", "share")},
+        return Proof()
+    return Proof(
         version=course.row.version,
         tau=step.tau,
         certificate=step.name,
@@ -95,7 +105,7 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share)
 
 def coverage(book: Book, course: Course, threshold: float) -> float | None:
     """Return the share of the newest requests that `threshold` lets through; None where there are none."""
-    scores = book.survey.get((course.row.version, course.row.scorer, course.row.eligibility), ())
+    scores = book.survey.get((course.row.version, course.row.scorer, course.row.eligibility, course.row.segment), ())
     total = sum(score.weight for score in scores)
     through = sum(score.weight for score in scores if score.confidence is not None and score.confidence >= threshold)
     return through / total if total else None
@@ -160,7 +170,7 @@ def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
         first = f"ALARM: {book.alarm}; everything goes to people until something is proved anew. "
     else:
         first = "nothing is proved yet; "
-    seen = len(book.survey.get((terms.version, terms.scorer, terms.eligibility), ()))
+    seen = len(book.survey.get((terms.version, terms.scorer, terms.eligibility, terms.segment), ()))
     return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
 
 

@@ -13,10 +13,11 @@ from trainer.course import Course
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a policy asks for, of which version: see `gateway.policy.Policy`."""
+    """What a policy asks for, of which version and segment: see `gateway.policy.Policy`."""
 
     promise: Promise
     version: str
+    segment: str = ""
     scorer: str
     eligibility: str
     audit_share: float
@@ -35,7 +36,12 @@ def fits(course: Course, terms: Terms) -> bool:
 def keeps(course: Course, terms: Terms) -> bool:
     """Return whether what a process proves keeps the promise, and perhaps more than that."""
     row, promise = course.row, terms.promise
-    same = (row.version, row.scorer, row.eligibility) == (terms.version, terms.scorer, terms.eligibility)
+    same = (row.version, row.segment, row.scorer, row.eligibility) == (
+        terms.version,
+        terms.segment,
+        terms.scorer,
+        terms.eligibility,
+    )
     # What it may spend, not what all may: over a lifetime, one that took all of delta leaves nothing for the others.
     enough = row.alpha <= promise.alpha and row.delta <= delta_of(terms, course.number)
     return same and not course.revoked and enough

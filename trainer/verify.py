@@ -314,7 +314,7 @@ def verify(model: str, links: Iterable[Link]) -> Finding:
 def _apply(process: _Process, record: SampledRecord, label: LabelRow | None) -> None:
     """Multiply the factor of one record into one process."""
     row = process.row
-    if not row.first_second <= record.second <= row.last_second or row.segment not in {"", record.segment}:
+    if not row.first_second <= record.second <= row.last_second:
         return
     # Of another version, scorer or rule book nobody knows what it says of this one.
     mine = [
@@ -324,7 +324,7 @@ def _apply(process: _Process, record: SampledRecord, label: LabelRow | None) -> 
     ]
     if not mine:
         _multiply(process, inf, 1.0, 1.0)
-    elif mine[0].eligible:
+    elif mine[0].eligible and record.segment == row.segment:
         wrong = label is None or label.truth is None or row.version in label.wrong
         _multiply(process, mine[0].confidence, record.floor / record.q, 1.0 if wrong else 0.0)
 

@@ -173,13 +173,14 @@ def _factor(counted: Counted, process: ProcessRow) -> tuple[float, float, float]
     record = counted.record
     if record is None:
         return inf, 1.0, 1.0
-    if not record.drawn or process.segment not in {"", record.segment}:
+    if not record.drawn:
         return None
     mine = scored_for(record, process)
     if mine is None:
-        # Nobody knows what this version would have said by these rules: as bad as a record that never came.
+        # Nobody knows what this version would have said by these rules, nor which segment they put the request in: as
+        # bad as a record that never came.
         return inf, 1.0, 1.0
-    if not mine.eligible:
+    if not mine.eligible or record.segment != process.segment:
         return None
     return mine.confidence, record.floor / record.q, float(counted.error(process.version))
 

@@ -91,8 +91,27 @@ class RollBackModelRequest(_message.Message):
     reason: str
     def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class Segment(_message.Message):
+    __slots__ = ("name", "attributes", "alpha", "delta")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    attributes: _containers.ScalarMap[str, str]
+    alpha: float
+    delta: float
+    def __init__(self, name: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ...) -> None: ...
+
 class Policy(_message.Message):
-    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish", "alpha", "delta", "scorer", "reviews_per_hour_max", "expire_days", "lifetime", "until_proved")
+    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish", "alpha", "delta", "scorer", "reviews_per_hour_max", "expire_days", "lifetime", "until_proved", "segments")
     class ClassThresholdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +133,7 @@ class Policy(_message.Message):
     EXPIRE_DAYS_FIELD_NUMBER: _ClassVar[int]
     LIFETIME_FIELD_NUMBER: _ClassVar[int]
     UNTIL_PROVED_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     threshold: float
@@ -128,7 +148,8 @@ class Policy(_message.Message):
     expire_days: float
     lifetime: bool
     until_proved: str
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., scorer: _Optional[str] = ..., reviews_per_hour_max: _Optional[float] = ..., expire_days: _Optional[float] = ..., lifetime: _Optional[bool] = ..., until_proved: _Optional[str] = ...) -> None: ...
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., scorer: _Optional[str] = ..., reviews_per_hour_max: _Optional[float] = ..., expire_days: _Optional[float] = ..., lifetime: _Optional[bool] = ..., until_proved: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("model",)

@@ -21,12 +21,14 @@ from fallback.config import Config, RedisSettings
 from fallback.documents import Documents
 from fallback.errors import InvalidError, UnavailableError
 from gateway import policy_commands
-from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Proof, Stage, Standing
 from gateway.client import Client, Result
 from gateway.model_client import ModelClient
+from gateway.model_wire import policy_to_wire
 from gateway.policy import Decision, Policy
+from gateway.segments import Segment
 from gateway.server import Gateway
-from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+from tests.live_gateway import JUDGED, LABELS, SURE, UNSURE, install, promote, running, settings, told
 
 # What a change may take to reach a gateway that nobody told of it.
 TAKEN_SECONDS: Final = 1.0
@@ -277,6 +279,44 @@ def test_how_the_proof_stands_is_told(laid: Config) -> None:
         )
         told_ = _certificate(gateway)
         assert (told_.stage, told_.tau, told_.coverage, told_.audits) == (pb.Certificate.CERTIFIED, 0.5, 0.75, 40)
+
+
+def test_requests_of_several_segments_in_one_batch_get_each_its_own(laid: Config) -> None:
+    """Whatever runs together: each reply is judged by its segment's proof, and holds its own numbers."""
+    segments = (Segment(name="north", attributes={"region": "north"}, alpha=0.01),)
+    policy = msgspec.structs.replace(POLICY, segments=segments)
+    north = _proved(0.9, certificate="m/north", alpha=0.01, eligibility=policy.eligibility)
+    proof = Proof(**{field: getattr(north, field) for field in Proof.__struct_fields__})
+
+    async def ask(gateway: Gateway) -> list[tuple[str, float, Result]]:
+        rng = np.random.default_rng(3)
+
+        async def one(client: Client) -> tuple[str, float, Result]:
+            x = rng.dirichlet([0.3, 0.3, 0.3], 1).astype(np.float32)
+            low, high = np.sort(x[0].astype(np.float64))[1:]
+            region = ("north", "south", "")[int(rng.integers(3))]
+            attributes = {"region": region} if region else {}
+            result = await client.predict("m", inputs={"x": x}, attributes=attributes)
+            assert result.label == LABELS[int(x.argmax())]
+            assert result.confidence == pytest.approx(float(x.max()))
+            return region, float(high - low), result
+
+        async with Client(gateway.address, identity="shop") as client:
+            return await asyncio.gather(*(one(client) for _ in range(200)))
+
+    async def change(gateway: Gateway) -> None:
+        async with ModelClient(gateway.address, identity="shop") as client:
+            await client.update_policy(policy_to_wire("m", policy, 0))
+
+    with running(laid) as gateway:
+        asyncio.run(change(gateway))
+        _write(laid, _proved(segments={"north": proof}, eligibility=policy.eligibility))
+        _until(gateway, Decision.ANSWERED)
+        found = asyncio.run(ask(gateway))
+    for region, margin, result in found:
+        tau, certificate = (0.9, "m/north") if region == "north" else (0.5, "m/0.5")
+        assert result.certificate == certificate
+        assert (result.decision is Decision.ANSWERED) == (margin >= tau), (region, margin, result.rules)
 
 
 def test_no_row_is_answered_below_the_threshold_in_force(laid: Config) -> None:

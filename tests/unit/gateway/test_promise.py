@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallback.errors import InvalidError
-from gateway.certification import Certification
+from gateway.certification import Certification, Proof
 from gateway.confidence import Scorer
 from gateway.policy import Decision, Decisions, Policy, Rules, Wish
+from gateway.segments import Segment
 
 LABELS = ("a", "b", "c")
 SHARES = st.floats(0, 1)
@@ -285,6 +286,44 @@ def test_a_granted_wish_is_audited_like_an_answer() -> None:
     assert (early.decision(0), early.q[0]) == (Decision.DEFERRED, 1.0)
     assert "ignored: while nothing is proved" in _said(early)["wish"][1]
     assert _one(policy=policy, score=0.1, wish=Wish.MODEL, earlier=True).decision(0) is Decision.DEFERRED
+
+
+def test_each_segment_is_judged_by_its_own_proof() -> None:
+    """By its own threshold and certificate; where nothing is proved of a segment it goes to people."""
+    segments = (
+        Segment(name="north", attributes={"region": "north"}, alpha=0.01),
+        Segment(name="night", attributes={"shift": "night"}),
+    )
+    policy = msgspec.structs.replace(POLICY, segments=segments)
+    north = Proof(
+        version="1", tau=0.8, certificate="m/north", begin_second=10, expire_second=20, alpha=0.01, delta=0.05
+    )
+    proved = msgspec.structs.replace(PROVED, segments={"north": north})
+    rules = Rules.compile(policy, LABELS, certification=proved, version="1")
+
+    def judged(**attributes: str) -> Decisions:
+        return rules.of(rules.segment_of(attributes)).decide(
+            confidence=np.array([0.95, 0.95]),
+            scores=np.array([0.6, 0.9]),
+            predicted=np.array([0, 0]),
+            draws=np.ones(2),
+            second=15,
+        )
+
+    assert judged().deferred.tolist() == [False, False]
+    assert (judged(region="north").deferred.tolist(), judged(region="north").certificate) == ([True, False], "m/north")
+    night = judged(shift="night", colour="blue")
+    assert (night.deferred.tolist(), night.certificate, night.floor) == ([True, True], "", 1.0)
+    assert night.verdicts(0)[0].evaluation == "nothing is proved of segment night yet: all go to a person"
+    assert judged(region="north", shift="night").certificate == "m/north", "the first that fits"
+    more = msgspec.structs.replace(north, alpha=0.02)
+    loose = Rules.compile(
+        policy, LABELS, certification=msgspec.structs.replace(PROVED, segments={"north": more}), version="1"
+    )
+    assert loose.of("north").tau(15) is None, "it promises more than what is proved"
+    assert policy.eligibility != POLICY.eligibility
+    alarmed = msgspec.structs.replace(proved, alarm="drift")
+    assert Rules.compile(policy, LABELS, certification=alarmed, version="1").of("north").tau(15) is None
 
 
 def test_the_share_in_force_is_the_larger_one() -> None:

@@ -264,6 +264,26 @@ def test_what_comes_twice_is_written_once(tmp_path: Path) -> None:
     assert _of(LostRow, world) == []
 
 
+def test_a_segment_has_a_proof_of_its_own(tmp_path: Path) -> None:
+    """Each by its own requests and alpha: the one that errs more gets a stricter threshold, and verify agrees."""
+    world = _world(tmp_path, asked=terms(alpha=0.2), north=terms(alpha=0.05, segment="north"), per_second=10)
+    world.run(300)
+    processes = {row.segment: row for row in _of(ProcessRow, world)}
+    assert {segment: row.alpha for segment, row in processes.items()} == {"": 0.2, "north": 0.05}
+    assert world.rule is not None
+    north = world.rule.segments["north"]
+    assert (north.alpha, north.version, north.eligibility) == (0.05, "1", "e")
+    assert world.rule.tau is not None
+    assert north.tau is not None
+    assert north.tau > world.rule.tau
+    assert north.certificate != world.rule.certificate
+    assert {row.segment for row in _of(SampledRecord, world)} == {"", "north"}
+    counted = {course.row.segment: course.audits[-1] for course in world.book.courses}
+    assert all(audits > 100 for audits in counted.values())
+    assert sum(counted.values()) <= world.book.records
+    assert _verified(world).agrees
+
+
 def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path, proved_world: World) -> None:
     """More errors than promised: no tau at once, a new epoch and process, the old secret out, and then proved again."""
     world = _again(proved_world, tmp_path)
@@ -577,5 +597,5 @@ def test_without_a_promise_nothing_begins(tmp_path: Path) -> None:
     """What gateways may tell is nothing to go by yet."""
     world = _world(tmp_path)
     certifier, _ = world.open()
-    assert certifier.step(News(now=START, reached=START), None) == []
+    assert certifier.step(News(now=START, reached=START), []) == []
     assert world.book.epoch is None

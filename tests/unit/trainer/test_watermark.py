@@ -210,7 +210,7 @@ def test_what_a_record_says_to_a_process() -> None:
     assert _columns(_record(5, draw=0.5)) == []
     assert _columns(record, msgspec.structs.replace(PROCESS, segment="north")) == []
     assert _columns(_record(5, segment="north"), msgspec.structs.replace(PROCESS, segment="north")) == [(0.8, 0.4, 0.0)]
-    assert _columns(_record(5, segment="north")) == [(0.8, 0.4, 0.0)]
+    assert _columns(_record(5, segment="north")) == []
     assert _columns(record, msgspec.structs.replace(PROCESS, first_second=6)) == []
     assert _columns(record, msgspec.structs.replace(PROCESS, last_second=4)) == []
     ruled_out = msgspec.structs.replace(SCORED, eligible=False)
@@ -227,5 +227,7 @@ def test_a_challenger_is_judged_by_its_own_word() -> None:
 def test_what_nobody_knows_counts_as_wrong_everywhere() -> None:
     """A record that never came, and one that does not say what the version thought."""
     assert _columns(None) == [(np.inf, 1.0, 1.0)]
-    assert _columns(_record(5), msgspec.structs.replace(PROCESS, version="8")) == [(np.inf, 1.0, 1.0)]
+    other = msgspec.structs.replace(PROCESS, version="8")
+    assert _columns(_record(5), other) == [(np.inf, 1.0, 1.0)]
+    assert _columns(_record(5, segment="north"), other) == [(np.inf, 1.0, 1.0)], "nor where they put it"
     assert _columns(_record(5), msgspec.structs.replace(PROCESS, scorer="energy")) == [(np.inf, 1.0, 1.0)]

@@ -69,6 +69,7 @@ class World:
 
     folder: Path
     asked: Terms
+    north: Terms | None = None
     seed: int = 1
     per_second: int = 5
     risk: tuple[float, ...] = (0.6, 0.5, 0.4, 0.3, 0.2, 0.02, 0.02, 0.02, 0.02, 0.02)
@@ -146,7 +147,7 @@ class World:
         cursor = int(chain.notes.arrivals)
         arrived = [rows.arrived(body) for body in self.stream[cursor:]]
         told = self.ledger[certifier.read_row :]
-        links = certifier.step(News(now=self.now, reached=self.now - 2, arrived=arrived, told=told), self.asked)
+        links = certifier.step(News(now=self.now, reached=self.now - 2, arrived=arrived, told=told), self.terms)
         certifier.read_row = len(self.ledger)
         notes = Notes(
             arrivals=str(cursor + len(arrived)),
@@ -162,7 +163,12 @@ class World:
         if not tell:
             self.kill()
             return
-        self.rule = certification(certifier.book, self.asked, self.now, certifier.lost)
+        self.rule = certification(certifier.book, self.terms, self.now, certifier.lost)
+
+    @property
+    def terms(self) -> list[Terms]:
+        """What is asked of the rest, and of every other request where there is a segment."""
+        return [self.asked] if self.north is None else [self.asked, self.north]
 
     def kill(self) -> None:
         """Forget everything that is not on the disk."""
@@ -183,10 +189,14 @@ class World:
         confidences = self.rng.random(self.per_second)
         if rule is not None:
             for confidence in confidences:
-                tau = rule.threshold(gateway.version, second)
+                segment = self.north.segment if self.north is not None and self.rng.random() < 0.5 else ""
+                proof = rule.proof(segment)
+                tau = None if proof is None else proof.threshold(gateway.version, second)
                 wrong = bool(self.rng.random() < self.risk[int(confidence * len(self.risk))])
                 automatic = tau is not None and bool(confidence >= tau)
-                sampled += self._decide(gateway, rule, second, float(confidence), wrong, automatic, tau is not None)
+                sampled += self._decide(
+                    gateway, rule, second, float(confidence), wrong, automatic, tau is not None, segment
+                )
                 answered += automatic
                 self.answered += automatic
                 self.answered_wrong += automatic and wrong
@@ -216,6 +226,7 @@ class World:
         wrong: bool,
         automatic: bool,
         certified: bool,
+        segment: str,
     ) -> bool:
         share = max(self.asked.audit_share, rule.share)
         key = f"client/{gateway.name}/{second}/{gateway.counter}/{self.rng.integers(1 << 30)}"
@@ -240,7 +251,7 @@ class World:
             counter=gateway.counter,
             model=MODEL,
             epoch=rule.epoch,
-            segment="",
+            segment=segment,
             request_key=key,
             q=q,
             floor=share if certified else 1.0,
