@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -76,6 +77,16 @@ UntilProved = Annotated[
 ]
 
 
+Segments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--segment",
+        metavar="NAME:KEY=VALUE[,...][:ALPHA]",
+        help="Give requests with these attributes a promise of their own; repeatable, NAME alone takes one away.",
+    ),
+]
+
+
 @policy.command("get", epilog="Example: demur models policy get digits")
 def policy_get(model: Model, *, gateway: Gateway = "") -> None:
     """Show the policy in force."""
@@ -98,6 +109,7 @@ def policy_set(
     expire_days: ExpireDays = None,
     lifetime: Lifetime = None,
     until_proved: UntilProved = None,
+    segment: Segments = None,
     gateway: Gateway = "",
 ) -> None:
     """Change the policy; what is not named stays as it is."""
@@ -119,7 +131,7 @@ def policy_set(
         for field, value in (("alpha", alpha), ("reviews_per_hour_max", reviews_per_hour_max))
         if value is not None
     }
-    if not (named or absent_at_zero or class_threshold) and always_person is None:
+    if not (named or absent_at_zero or class_threshold or segment) and always_person is None:
         raise InvalidError(
             "expected something to change, e.g. --threshold 0.95, got nothing; "
             f"what is in force: demur models policy get {model}"
@@ -127,6 +139,7 @@ def policy_set(
     _check_one_of("--scorer", scorer or None, _SCORERS)
     _check_one_of("--until-proved", until_proved, _UNTIL_PROVED)
     thresholds = [_assignment(item) for item in class_threshold or ()]
+    segments = [_segment(item) for item in segment or ()]
 
     async def change(client: ModelClient) -> pb.Policy:
         found = await client.get_policy(model)
@@ -141,6 +154,10 @@ def policy_set(
                 found.class_thresholds.pop(label, None)
             else:
                 found.class_thresholds[label] = share
+        for each in segments:
+            kept = [other for other in found.segments if other.name != each.name]
+            del found.segments[:]
+            found.segments.extend([*kept, each] if each.attributes else kept)
         if always_person is not None:
             found.always_person[:] = [label.strip() for label in always_person.split(",") if label.strip()]
         return await client.update_policy(found)
@@ -166,6 +183,23 @@ def _assignment(item: str) -> tuple[str, float | None]:
         raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, or LABEL= for none, got {item!r}") from error
 
 
+def _segment(item: str) -> pb.Segment:
+    """Read NAME:KEY=VALUE,...:ALPHA; without attributes where only a name is said."""
+    from demur.v1 import model_pb2 as pb
+    from fallback.errors import InvalidError
+
+    name, _, rest = item.partition(":")
+    said, _, alpha = rest.partition(":")
+    pairs = [pair.partition("=") for pair in said.split(",") if pair]
+    try:
+        share = float(alpha) if alpha else None
+    except ValueError:
+        share = math.nan
+    if not name or any(not key or not middle for key, middle, _ in pairs) or (share is not None and math.isnan(share)):
+        raise InvalidError(f"--segment: expected NAME:KEY=VALUE[,...][:ALPHA], or NAME to take it away, got {item!r}")
+    return pb.Segment(name=name, attributes={key: value for key, _, value in pairs}, alpha=share)
+
+
 def _show(found: pb.Policy) -> None:
     from rich.table import Table
 
@@ -182,6 +216,10 @@ def _show(found: pb.Policy) -> None:
         capacity = f"{found.reviews_per_hour_max:g}" if found.HasField("reviews_per_hour_max") else "nobody said"
         table.add_row("  reviews an hour", capacity)
         answers = found.until_proved == "answer"
+        for segment in found.segments:
+            said = ", ".join(f"{key}={value}" for key, value in sorted(segment.attributes.items()))
+            alpha = segment.alpha if segment.HasField("alpha") else found.alpha
+            table.add_row(f"  of segment {segment.name}", f"at most {100 * alpha:g} % wrong ({said})")
         table.add_row("  until it is proved", "your threshold answers, uncertified" if answers else "people are asked")
     unused = ""
     if promised:

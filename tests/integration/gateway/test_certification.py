@@ -24,7 +24,6 @@ from gateway import policy_commands
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Proof, Stage, Standing
 from gateway.client import Client, Result
 from gateway.model_client import ModelClient
-from gateway.model_wire import policy_to_wire
 from gateway.policy import Decision, Policy
 from gateway.segments import Segment
 from gateway.server import Gateway
@@ -304,12 +303,8 @@ def test_requests_of_several_segments_in_one_batch_get_each_its_own(laid: Config
         async with Client(gateway.address, identity="shop") as client:
             return await asyncio.gather(*(one(client) for _ in range(200)))
 
-    async def change(gateway: Gateway) -> None:
-        async with ModelClient(gateway.address, identity="shop") as client:
-            await client.update_policy(policy_to_wire("m", policy, 0))
-
     with running(laid) as gateway:
-        asyncio.run(change(gateway))
+        policy_commands.policy_set("m", segment=["north:region=north:0.01"], gateway=gateway.address)
         _write(laid, _proved(segments={"north": proof}, eligibility=policy.eligibility))
         _until(gateway, Decision.ANSWERED)
         found = asyncio.run(ask(gateway))

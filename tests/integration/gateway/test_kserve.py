@@ -322,6 +322,7 @@ def test_parameters_say_what_a_reviewer_sees(
     parameters = {
         "demur_subject": text,
         "demur_priority": 7,
+        "demur_attributes": '{"region": "north"}',
         "demur_review_deadline": 60,
         "demur_idempotency_key": uuid.uuid4().hex,
         "demur_callback": "https://example.com/hook",
@@ -333,6 +334,7 @@ def test_parameters_say_what_a_reviewer_sees(
     deferral = lease.deferral
     assert (deferral.name, lease.subject, deferral.media_type) == (first["demur_deferral"], content, media_type)
     assert deferral.priority == 7
+    assert deferral.attributes["region"] == "north"
     assert deferral.expire_time - deferral.create_time == pytest.approx(60, abs=1)
     assert deferral.callback is not None
     assert deferral.callback.webhook_url == "https://example.com/hook"
@@ -345,6 +347,7 @@ def test_parameters_say_what_a_reviewer_sees(
         ({"demur_priorty": 1}, "'demur_priorty' is not known; did you mean demur_priority"),
         ({"demur_priority": 10}, r"parameters\[demur_priority\]: expected 0 .* got 10"),
         ({"demur_priority": "high"}, "expected a number, got 'high'"),
+        ({"demur_attributes": '{"region": 3}'}, r"parameters\[demur_attributes\]: expected a JSON object of texts"),
         ({"demur_review_deadline": -1}, "expected 0 to"),
         ({"demur_subject": "data:image/png;base64,@@"}, "expected base64"),
         ({"demur_subject": 5}, "expected string_param, got 5"),

@@ -13,7 +13,9 @@ from fallback.errors import InvalidError
 from gateway import manifest as manifests
 from gateway.manifest import Golden, Manifest, Output, Preprocess, TensorSpec, Training
 from gateway.policy import Policy
+from gateway.segments import Segment
 
+_NORTH = Segment(name="north", attributes={"region": "north"})
 TASK = Task(question="Which?", labels=(LabelOption(label="a", key="1"), LabelOption(label="b")))
 FULL = Manifest(
     model="m",
@@ -89,6 +91,16 @@ def test_a_wrong_key_or_value_is_named(text: str, sentence: str) -> None:
         ({"preprocess": Preprocess(kind="json", std=(0.0,))}, "no std of 0"),
         ({"preprocess": Preprocess(kind="image", width=1, height=1, mean=(1, 2))}, "preprocess.mean: expected 1 or 1"),
         ({"policy": Policy(always_person=("z",))}, "policy: expected labels of the model (a, b), got 'z'"),
+        ({"policy": Policy(segments=(_NORTH,))}, "policy.segments: expected an alpha beside them"),
+        ({"policy": Policy(alpha=0.1, segments=(_NORTH,) * 2)}, "expected each name once, got 'north' more than once"),
+        (
+            {"policy": Policy(alpha=0.1, segments=(Segment(name="a b", attributes={"k": "v"}),))},
+            "policy.segments[0].name: expected 1 to 63 of",
+        ),
+        (
+            {"policy": Policy(alpha=0.1, segments=(Segment(name="north", attributes={}),))},
+            "policy.segments[0].attributes: expected 1 to 8, got 0",
+        ),
         (
             {"task": None, "on_deferral": None, "policy": Policy(alpha=0.01)},
             "policy.alpha: expected a model with labels and a task",

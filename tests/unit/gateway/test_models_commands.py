@@ -33,6 +33,13 @@ def test_a_threshold_of_a_class_names_class_and_number(item: str) -> None:
         policy_commands.policy_set("fraud", class_threshold=[item])
 
 
+@pytest.mark.parametrize("item", [":a=b", "north:region", "north:=b:0.01", "north:region=north:few"])
+def test_a_segment_names_attributes_and_perhaps_alpha(item: str) -> None:
+    """Or the name alone, to take it away."""
+    with pytest.raises(InvalidError, match=r"--segment: expected NAME:KEY=VALUE\[,...\]\[:ALPHA\], or NAME"):
+        policy_commands.policy_set("fraud", segment=[item])
+
+
 def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
     """With what the system says of it."""
     with pytest.raises(InvalidError) as raised:
