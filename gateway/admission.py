@@ -92,7 +92,7 @@ def plan(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Plan:
         cpu_seconds=math.ceil(2 * limits.seconds),
         parent=os.getpid(),
         # The largest batch too: a gateway that warms up with it must not be what finds that it does not fit.
-        rows=tuple(sorted({1, 2, manifest.batch_rows_max})),
+        rows=tuple(sorted({1, 2, manifest.batching.max_batch_size})),
         shapes=known_shapes(manifest.preprocess),
         golden=tuple(golden.inputs for golden in manifest.golden),
     )
@@ -129,7 +129,7 @@ def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
     except subprocess.TimeoutExpired as error:
         raise AdmissionError(
             f"{ARTEFACT}: loading and trying it took more than {limits.seconds:g} s; it is tried with up to "
-            f"batch_rows_max = {manifest.batch_rows_max} rows at a time"
+            f"batching.max_batch_size = {manifest.batching.max_batch_size} rows at a time"
         ) from error
     return verdict(done.returncode, done.stdout)
 

@@ -1,5 +1,6 @@
-"""What a ModelInfer request's `demur_*` parameters ask: callback, subject, priority, deadline, idempotency key.
+"""What a ModelInfer request's parameters ask: callback, subject, priority, deadline, key, place in the queue.
 
+Triton's own are `priority`, the level that it waits for a run at, and `timeout`, how long at most, microseconds. Ours:
 `demur_subject` is a data: URL with base64, a JSON text, or plain text; `demur_callback` a webhook's URL or a
 CallbackService's host:port; `demur_review_deadline` is in seconds; `demur_attributes` a JSON object of texts.
 """
@@ -33,10 +34,11 @@ _PARAMETERS: Final = (
     "demur_idempotency_key",
     "demur_attributes",
 )
+_TRITONS: Final = frozenset({"priority", "timeout"})
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request's `demur_*` parameters ask."""
+    """What a request's parameters ask. `level` and `timeout_us`: 0 for what the model says."""
 
     callback: Callback | None = None
     subject: Subject | None = None
@@ -44,6 +46,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     review_seconds: float | None = None
     idempotency_key: str = ""
     attributes: dict[str, str] = {}
+    level: int = 0
+    timeout_us: int = 0
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Asked:
@@ -52,9 +56,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             return _NOTHING
         if len(parameters) > PARAMETERS_MAX:
             raise InvalidError(f"parameters: expected at most {PARAMETERS_MAX}, got {len(parameters)}")
-        values = {name: _value(parameters[name]) for name in parameters if name.startswith(_PREFIX)}
-        for name in values:
-            if name not in _PARAMETERS:
+        wanted = [name for name in parameters if name.startswith(_PREFIX) or name in _TRITONS]
+        values = {name: _value(parameters[name]) for name in wanted}
+        for name in wanted:
+            if name not in _PARAMETERS and name not in _TRITONS:
                 near = difflib.get_close_matches(name, _PARAMETERS, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise InvalidError(f"parameters: {name[:100]!r} is not known{hint}")
@@ -66,6 +71,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             review_seconds=_review_seconds(values),
             idempotency_key=wire.text_from_wire("parameters[demur_idempotency_key]", key, chars_max=KEY_CHARS_MAX),
             attributes=_attributes(_text("demur_attributes", values)),
+            level=_not_negative("priority", values),
+            timeout_us=_not_negative("timeout", values),
         )
 
 
@@ -114,6 +121,13 @@ def _attributes(text: str) -> dict[str, str]:
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidError(f"{field}: expected a JSON object of texts, got {text[:100]!r}") from error
     return wire.attributes_from_wire(found, field=field)
+
+
+def _not_negative(name: str, values: Mapping[str, bool | int | float | str | None]) -> int:
+    found = _whole(name, values)
+    if found < 0:
+        raise InvalidError(f"parameters[{name}]: expected 0 or more, got {found}")
+    return found
 
 
 def _review_seconds(values: Mapping[str, bool | int | float | str | None]) -> float | None:

@@ -1,48 +1,55 @@
 """Groups waiting requests into one run, by back-pressure.
 
-Theory of operation. There is one thread for each model, and nobody waits for a batch to fill: while the thread runs one
-batch, others queue up, and when it comes back it takes all that waits, up to `rows_max` rows. Where runs are short, the
-thread that brought the jobs runs them itself (`drained`); there is one run at a time either way. An idle model thus
-answers a lone request at once, and a busy one is given ever larger batches, up to what it can take. What waits is
-bounded in rows; beyond that `submit` refuses at once and says when to come back, so that a queue never holds more than
-can be answered in time.
+Theory of operation. Nobody waits for a batch to fill, unless the model asks for it: while a model's threads (one for
+each of its `instances`) run batches, others queue up, and whichever comes back first takes what waits, up to `rows_max`
+rows. Where runs are short, the thread that brought the jobs runs them itself (`drained`), one run at a time. An idle
+model thus answers a lone request at once, and a busy one is given ever larger batches, up to what it can take. What
+waits is bounded in rows; beyond that `submit` refuses at once and says when to come back, so that a queue never holds
+more than can be answered in time. Nor is taken whose deadline is sooner than its turn can be.
 
-Only what fits together (the same `group`: same shapes, types and pinned version) is run together. Groups take turns,
-so that a flood of one shape cannot starve another. A job that is cancelled or overdue by the time its batch is formed
-is dropped there: its caller has been told, or is gone. Every job that was taken ends in one reply, `execute`'s or
-`fail`, whether anybody still listens or not.
+Only what fits together (the same `group`: same shapes, types and pinned version) is run together, in the order that
+`gateway.waiting` keeps: by priority level, and groups take turns. Who is out of time while others run is told by the
+timer's thread (`_look`), which takes them out of the queue; a job that is cancelled, or overdue by the time its batch
+is formed, is dropped there. What is run on the spot is not minded by the timer: it is done before that could look.
+Every job that was taken ends in one reply, `execute`'s or `fail`, whether anybody still listens or not.
 
 A batch that fails is halved and tried again, down to the job that fails alone: one caller's input can fail only its own
-call. Nothing that happens to one job, a caller that vanished included, can end the thread.
+call. Nothing that happens to one job, a caller that vanished included, can end a thread.
+
+Where replies are to go out in order, each batch has a ticket, and `in_order` waits until those before it have replied.
 
 This module knows no asyncio and no grpc. A job is told its fate by methods that may be called from any thread.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from threading import Condition, Lock, Thread
+from threading import Condition, Lock, Thread, local
 from typing import Final, Generic, Protocol, TypeVar
 
 from fallback.errors import DemurError, FullError, OverdueError, UnavailableError
+from gateway.batching import Batching
 from gateway.internal import told
+from gateway.timer import Timer
+from gateway.waiting import Waiting, expected_wait, retry_after
 
-_RETRY_SECONDS_MIN: Final = 0.05
-_RETRY_SECONDS_MAX: Final = 30.0
 # A run that is shorter is done by whoever brought the jobs: to wake another thread takes about as long.
 INLINE_SECONDS_MAX: Final = 0.001
 # How long it waits for a run under way that is said to be short.
 _HERE_SECONDS_MAX: Final = 0.005
 # Of how many runs it is known how long they took.
 _RUNS_MAX: Final = 8
-# Weight of the newest batch in the running mean of seconds a row.
-_NEWEST: Final = 0.2
+# Between two looks at all that waits: at least.
+_LOOK_SECONDS_MIN: Final = 0.002
 
 
 class Job(Protocol):
-    """What waits for a run."""
+    """What waits for a run. `until` is the batcher's: when it is out of time, by time.monotonic(), at first never."""
+
+    until: float
 
     @property
     def rows(self) -> int:
@@ -53,8 +60,20 @@ class Job(Protocol):
         """What it may be run together with: jobs of an equal group."""
 
     @property
+    def since(self) -> float:
+        """When it came, by time.monotonic()."""
+
+    @property
     def deadline(self) -> float | None:
         """When its caller stops waiting, by time.monotonic(); None: never."""
+
+    @property
+    def level(self) -> int:
+        """The priority level that it asks for; 0: the default."""
+
+    @property
+    def timeout_us(self) -> int:
+        """How long it asks to wait at most, microseconds; 0: as long as the model lets it."""
 
     @property
     def cancelled(self) -> bool:
@@ -68,117 +87,221 @@ J = TypeVar("J", bound=Job)
 
 
 class Batcher(Generic[J]):
-    """One model's queue and the thread that runs what waits in it.
+    """One model's queue and the threads that run what waits in it.
 
     `execute` runs one batch and replies to its jobs; it raises before it has replied to any of them, or not at all.
-    `rows_max` may be changed between batches. `queue_rows_max` bounds what waits, in rows; `linger_us` is how long a
-    lone job waits for company (0: not at all).
+    `queue_rows_max` bounds what waits, in rows.
     """
 
-    def __init__(
-        self,
-        name: str,
-        execute: Callable[[Sequence[J]], None],
-        *,
-        rows_max: int,
-        queue_rows_max: int,
-        linger_us: int = 0,
-    ) -> None:
-        self.rows_max = rows_max
+    def __init__(self, name: str, execute: Callable[[Sequence[J]], None], *, timer: Timer, queue_rows_max: int) -> None:
         self._name = name
         self._execute = execute
+        self._timer = timer
         self._queue_rows_max = queue_rows_max
-        self._linger_seconds = linger_us / 1e6
-        self._groups: dict[Hashable, deque[J]] = {}
-        self._rows = 0
-        self._row_seconds = 0.0
-        self._runs: deque[float] = deque(maxlen=_RUNS_MAX)
-        # Whether somebody runs a batch, one at a time; and whether the thread that brings jobs takes what waits.
-        self._running = False
+        self._batching = Batching()
+        self._plain = True
+        self._linger_seconds = 0.0
+        self._rows_max = 1
+        self._instances = 1
+        self._waiting: Waiting[J] = Waiting()
+        # What the model itself took for the newest runs, and whether that is so short that it is run on the spot.
+        self._computed: deque[float] = deque(maxlen=_RUNS_MAX)
+        self._quick = False
+        # What they took in all, and when the newest began.
+        self._took: deque[float] = deque(maxlen=_RUNS_MAX)
+        self._run_seconds = 0.0
+        self._began = 0.0
+        # How many run a batch; and whether the thread that brings jobs takes what waits.
+        self._running = 0
         self._here = False
         self._closed = False
+        # When the timer is to look, and before when it is not.
+        self._look_at = math.inf
+        self._look_after = 0.0
+        # Tickets that were given out, and how many of these have replied; each thread knows its own.
+        self._tickets = 0
+        self._replied = 0
+        self._own = local()
         self._lock = Lock()
         self._changed = Condition(self._lock)
-        self._thread = Thread(target=self._loop, name=f"batcher-{name}", daemon=True)
+        self._turn = Condition(self._lock)
+        self._threads: dict[int, Thread] = {}
 
     @property
     def rows(self) -> int:
         """How many rows wait."""
-        return self._rows
+        return self._waiting.rows
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    def configure(self, batching: Batching, *, rows_max: int, instances: int = 1) -> None:
+        """Batch so from the next run on: `rows_max` rows of one run, `instances` runs at a time; start the threads."""
+        with self._lock:
+            self._batching = batching
+            self._plain = batching.plain
+            self._linger_seconds = batching.max_queue_delay_microseconds / 1e6
+            self._rows_max = rows_max
+            self._instances = instances
+            self._waiting.ordered = batching.preserve_ordering
+            self._judge_quick()
+            missing = [number for number in range(instances) if number not in self._threads]
+            for number in missing:
+                name = f"batcher-{self._name}-{number}"
+                self._threads[number] = Thread(target=self._loop, args=(number,), name=name, daemon=True)
+            self._changed.notify_all()
+            threads = [self._threads[number] for number in missing]
+        for thread in threads:
+            thread.start()
 
     def submit(self, job: J, *, driven: bool = False) -> None:
-        """Let `job` wait for a run; raises FullError when there is no room, UnavailableError once closed.
+        """Let `job` wait for a run.
 
-        Where it is `driven`, `drained` follows on this thread, and nobody is woken before.
+        Where it is `driven`, `drained` follows on this thread, and nobody is woken before. Raises FullError where there
+        is no room or its deadline is sooner than its turn, OverdueError where that has passed, UnavailableError once
+        closed.
         """
         with self._lock:
             if self._closed:
                 raise UnavailableError("the gateway is stopping", retry_after_seconds=1.0)
-            if self._rows + job.rows > self._queue_rows_max:
-                raise FullError(
-                    f"model {self._name!r}: {self._rows} rows wait, the most is {self._queue_rows_max}",
-                    retry_after_seconds=retry_after(self._rows, self._row_seconds),
-                )
-            self._groups.setdefault(job.group, deque()).append(job)
-            self._rows += job.rows
+            waiting = self._waiting
+            if waiting.rows + job.rows > self._queue_rows_max:
+                raise self._full()
+            level = 0 if self._plain else self._level(job)
+            if not (driven and self._quick):
+                self._mind(job, level)
+            waiting.add(job, level)
             if not driven:
                 self._changed.notify()
 
+    def _full(self) -> FullError:
+        # Some who wait may have gone.
+        self._ask_look(time.monotonic())
+        rows = self._waiting.rows
+        wait = expected_wait(rows, rows_max=self._rows_max, run_seconds=self._run_seconds, instances=self._instances)
+        problem = f"model {self._name!r}: {rows} rows wait, the most is {self._queue_rows_max}"
+        return FullError(problem, retry_after_seconds=retry_after(wait))
+
+    def _level(self, job: J) -> int:
+        """Return the level that `job` waits at; raises FullError where it is full."""
+        level = self._batching.level(job.level)
+        most = self._batching.policy(level).max_queue_size
+        if most and self._waiting.count(level) >= most:
+            problem = f"model {self._name!r}: {most} requests of its priority level wait, which is the most"
+            raise FullError(problem, retry_after_seconds=retry_after(self._wait_seconds(level, time.monotonic())))
+        return level
+
+    def _mind(self, job: J, level: int) -> None:
+        """Have the timer look when `job` is out of time; raises where that is sooner than its turn can be."""
+        now, until = time.monotonic(), math.inf
+        if not self._plain and (timeout_us := self._batching.policy(level).timeout_us(job.timeout_us)):
+            until = now + timeout_us / 1e6
+        if job.deadline is not None:
+            left, wait = job.deadline - now, self._wait_seconds(level, now)
+            if left <= 0:
+                raise OverdueError("the deadline had passed before the request could wait for its turn")
+            if left < wait:
+                problem = f"model {self._name!r}: the wait is about {wait:.3f} s, the deadline is in {left:.3f} s"
+                raise FullError(problem, retry_after_seconds=retry_after(wait))
+            until = min(until, job.deadline)
+        job.until = until
+        if until < self._look_at:
+            self._ask_look(until)
+
+    def _wait_seconds(self, level: int, now: float) -> float:
+        """Return how long one of `level` that comes now has to wait, as the newest runs tell."""
+        free = self._running < self._instances
+        return expected_wait(
+            self._waiting.rows_before(level),
+            rows_max=self._rows_max,
+            run_seconds=self._run_seconds,
+            instances=self._instances,
+            rest_seconds=0.0 if free else max(0.0, self._began + self._run_seconds - now),
+        )
+
+    def _ask_look(self, when: float) -> None:
+        self._look_at = max(when, self._look_after)
+        self._timer.at(self._look_at, self._look)
+
+    def _look(self) -> None:
+        """Tell those who are out of time, or let them wait behind the others; on the timer's thread."""
+        now, ended = time.monotonic(), []
+        with self._lock:
+            self._look_at, self._look_after = math.inf, now + _LOOK_SECONDS_MIN
+            for job, level in self._waiting.remove(lambda job: job.until <= now or job.cancelled):
+                if job.cancelled or self._is_over(job, now):
+                    ended.append(job)
+                else:
+                    job.until = math.inf if job.deadline is None else job.deadline
+                    self._waiting.add(job, level, late=True)
+            soonest = min((job.until for job in self._waiting), default=math.inf)
+            if soonest < math.inf:
+                self._ask_look(soonest)
+        for job in ended:
+            _end(job, now)
+
+    def _is_over(self, job: J, now: float) -> bool:
+        """Whether one that is out of time is refused: its caller waits no more, or the model lets it wait no more."""
+        late = job.deadline is not None and job.deadline <= now
+        return late or not self._batching.policy(self._batching.level(job.level)).delays
+
     def drained(self) -> None:
-        """Run what waits on this thread, as long as a run is quicker than waking the other; else wake it."""
-        if not self._rows:
+        """Run what waits on this thread, as long as a run is quicker than waking another; else wake one."""
+        if not self._waiting.rows:
             return
-        if self._inline():
+        if self._quick:
             self._run_here()
-        elif not self._running:
+        elif self._running < self._instances:
             with self._lock:
                 self._changed.notify()
 
     def _run_here(self) -> None:
         with self._lock:
             self._here = True
-            # Of the other thread's run, which is as short.
+            # Of another thread's run, which is as short.
             self._changed.wait_for(lambda: not self._running, _HERE_SECONDS_MAX)
         try:
-            while (batch := self._take(wait=False)) is not None:
+            while (batch := self._take(None)) is not None:
                 self._work(batch)
         finally:
             with self._lock:
                 self._here = False
-                if self._groups or self._closed:
-                    self._changed.notify()
+                if self._waiting.rows or self._closed:
+                    self._changed.notify_all()
 
     def close(self, *, grace_seconds: float) -> None:
         """Take no more jobs, run what waits for up to `grace_seconds`, and refuse the rest."""
         with self._lock:
             self._closed = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join(grace_seconds)
+            self._changed.notify_all()
+            threads = list(self._threads.values())
+        until = time.monotonic() + grace_seconds
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
         with self._lock:
-            left = [job for group in self._groups.values() for job in group]
-            self._groups.clear()
-            self._rows = 0
-        for job in left:
+            left = self._waiting.remove(lambda _: True)
+        self._timer.forget(self._look)
+        for job, _ in left:
             job.fail(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
     def ran(self, seconds: float) -> None:
-        """Hear how long the model itself took for a batch."""
-        self._runs.append(seconds)
+        """Hear how long the model itself took for a batch.
 
-    def _inline(self) -> bool:
-        """Whether a run is known to be quick, and nobody is to be waited for.
-
-        By the shortest of the newest runs: one that took long may have been in another thread's way.
+        Runs are short where the shortest of the newest was: one that took long may have been in another's way.
         """
-        return bool(self._runs) and min(self._runs) < INLINE_SECONDS_MAX and not self._linger_seconds
+        with self._lock:
+            self._computed.append(seconds)
+            self._judge_quick()
 
-    def _loop(self) -> None:
-        while (batch := self._take(wait=True)) is not None:
+    def _judge_quick(self) -> None:
+        self._quick = min(self._computed, default=math.inf) < INLINE_SECONDS_MAX and not self._linger_seconds
+
+    def in_order(self) -> None:
+        """Return when what came before this thread's batch has replied; at once where the model does not ask for it."""
+        ticket: int | None = getattr(self._own, "ticket", None)
+        if ticket is not None:
+            with self._lock:
+                self._turn.wait_for(lambda: self._replied == ticket)
+
+    def _loop(self, number: int) -> None:
+        while (batch := self._take(number)) is not None:
             self._work(batch)
             if self._here:
                 with self._lock:
@@ -186,51 +309,61 @@ class Batcher(Generic[J]):
 
     def _work(self, batch: list[J]) -> None:
         """Run one batch, and let others take the next."""
+        start = time.monotonic()
+        live = [job for job in batch if not self._dropped(job, start)]
         try:
-            live = [job for job in batch if not self._dropped(job)]
             if live:
-                start = time.monotonic()
                 self._run(live)
-                each = (time.monotonic() - start) / sum([job.rows for job in live])
-                self._row_seconds = _mean(self._row_seconds, each)
         finally:
+            self.in_order()
             with self._lock:
-                self._running = False
+                self._running -= 1
+                if live:
+                    self._took.append(time.monotonic() - start)
+                    self._run_seconds = sorted(self._took)[len(self._took) // 2]
+                if getattr(self._own, "ticket", None) is not None:
+                    self._own.ticket = None
+                    self._replied += 1
+                    self._turn.notify_all()
 
-    def _take(self, *, wait: bool) -> list[J] | None:
-        """Return the jobs of the group whose turn it is, and be the one who runs.
+    def _take(self, number: int | None) -> list[J] | None:
+        """Return the next batch, and be one who runs; on thread `number`, or where it was brought (None).
 
-        None once closed and empty; where it may not `wait`, also while nothing waits or another runs.
+        On a thread: None once closed and empty, or where there are fewer instances by now. Where it was brought: None
+        while nothing waits or another runs.
         """
         with self._lock:
-            while not self._groups or self._running or (wait and self._here):
-                if not wait or (self._closed and not self._groups):
-                    return None
-                self._changed.wait()
-            if wait and self._linger_seconds and not self._closed and self._rows < self.rows_max:
-                self._changed.wait_for(lambda: self._closed or self._rows >= self.rows_max, self._linger_seconds)
-            self._running = True
-            return self._next()
+            if number is None:
+                return self._next() if self._waiting.rows and not self._running else None
+            while number < self._instances and not (self._closed and not self._waiting.rows):
+                left = self._lingers() if self._waiting.rows else None
+                if left == 0 and self._running < self._instances and not self._here:
+                    return self._next()
+                self._changed.wait(left or None)
+            self._threads.pop(number, None)
+            return None
+
+    def _lingers(self) -> float:
+        """Return how long what waits is to wait for company still, seconds."""
+        first = self._waiting.first()
+        if not self._linger_seconds or first is None or self._closed or self._waiting.rows >= self._rows_max:
+            return 0.0
+        return max(0.0, first.since + self._linger_seconds - time.monotonic())
 
     def _next(self) -> list[J]:
-        group, jobs = next(iter(self._groups.items()))
-        batch = [jobs.popleft()]
-        rows = batch[0].rows
-        while jobs and rows + jobs[0].rows <= self.rows_max:
-            rows += jobs[0].rows
-            batch.append(jobs.popleft())
-        del self._groups[group]
-        if jobs:
-            self._groups[group] = jobs
-        self._rows -= rows
+        self._running += 1
+        self._began = time.monotonic()
+        batch = self._waiting.take(self._rows_max)
+        if self._waiting.ordered:
+            self._own.ticket = self._tickets
+            self._tickets += 1
+        if self._waiting.rows and self._running < self._instances:
+            self._changed.notify()
         return batch
 
-    def _dropped(self, job: J) -> bool:
-        if job.cancelled:
-            job.fail(OverdueError("nobody waits for the reply any more"))
-            return True
-        if job.deadline is not None and job.deadline <= time.monotonic():
-            job.fail(OverdueError("the deadline passed while the request waited for its turn"))
+    def _dropped(self, job: J, now: float) -> bool:
+        if job.cancelled or (job.until <= now and self._is_over(job, now)):
+            _end(job, now)
             return True
         return False
 
@@ -249,11 +382,11 @@ class Batcher(Generic[J]):
                     part[0].fail(told(error, model=self._name))
 
 
-def _mean(before: float, newest: float) -> float:
-    """Return the running mean."""
-    return _NEWEST * newest + (1 - _NEWEST) * before if before else newest
-
-
-def retry_after(rows: int, row_seconds: float) -> float:
-    """Return when a queue of `rows` that takes `row_seconds` a row should have room again, seconds."""
-    return min(_RETRY_SECONDS_MAX, max(_RETRY_SECONDS_MIN, rows * row_seconds))
+def _end(job: Job, now: float) -> None:
+    """Tell a job why it is not run."""
+    if job.cancelled:
+        job.fail(OverdueError("nobody waits for the reply any more"))
+    elif job.deadline is not None and job.deadline <= now:
+        job.fail(OverdueError("the deadline passed while the request waited for its turn"))
+    else:
+        job.fail(OverdueError("the request waited for its turn longer than its model lets it"))

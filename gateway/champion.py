@@ -13,7 +13,7 @@ Swaps of one model come one at a time: the caller sees to that (`gateway.watch` 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -21,6 +21,7 @@ from typing import Final
 
 from fallback.errors import NotFoundError
 from gateway.certification import Certification
+from gateway.cores import cores
 from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
 from gateway.model import CPU, Device, Model
@@ -28,8 +29,19 @@ from gateway.policy import Policy, Rules
 from gateway.preprocess import known_shapes
 from gateway.registry import ModelVersion
 
-# A full batch that takes less has one thread: to share it out would take longer than it wins.
+# A full batch that takes less is run by one thread at a time: to share it out would take longer than it wins.
 _SHORT_SECONDS: Final = 0.002
+# Where several runs share the cores, a run has so many rows where more would hardly make it better.
+_SHARED_ROWS_MAX: Final = 8
+_HARDLY: Final = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a version is best run: so many runs at a time, to each of which up to `rows_max` rows are put together."""
+
+    instances: int
+    rows_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +52,7 @@ class Live:
     model: Model
     rules: Rules
     intake: Intake
+    way: Way
 
     @property
     def manifest(self) -> Manifest:
@@ -119,7 +132,7 @@ class Champion:
     def swap(self, version: ModelVersion, policy: Policy) -> Live:
         """Load, warm and put in place `version`; blocks. Raises a DemurError and leaves all as it was if it fails."""
         check_scorer(policy, version.manifest.output.activation)
-        model = self._load(version)
+        model, way = self._load(version)
         try:
             manifest = version.manifest
             # Written before versions recorded their tensors: as the artefact says.
@@ -133,7 +146,7 @@ class Champion:
             )
             model.warm_up(buckets(intake.rows_max), known_shapes(manifest.preprocess))
             rules = Rules.compile(policy, manifest.labels, version=version.version)
-            live = Live(version=version, model=model, rules=rules, intake=intake)
+            live = Live(version=version, model=model, rules=rules, intake=intake, way=way)
         except BaseException:
             model.close()
             raise
@@ -145,25 +158,28 @@ class Champion:
             before[1].replace()
         return live
 
-    def _load(self, version: ModelVersion) -> Model:
-        """Load with the threads that were set, or with as many as make sense: a short run is slower with several."""
+    def _load(self, version: ModelVersion) -> tuple[Model, Way]:
+        """Load, and see how it is best run: where a full batch takes long, several runs of one thread share the cores.
+
+        A short run is slower with several threads, and quicker where nobody else is woken for it.
+        """
+        manifest = version.manifest
+        most, wanted = rows_max(manifest), manifest.batching.instances
         model = Model.load(version.artefact, device=self._device, threads=self._threads or 1)
-        if self._threads or model.provider != CPU:
-            return model
-        rows, shapes = [rows_max(version.manifest)], known_shapes(version.manifest.preprocess)
         try:
-            # The first run is slow by itself.
-            model.warm_up(rows, shapes)
-            start = time.monotonic()
-            model.warm_up(rows, shapes)
-            seconds = time.monotonic() - start
+            shapes = known_shapes(manifest.preprocess)
+            if model.provider != CPU or (full := _seconds(model, most, shapes)) < _SHORT_SECONDS:
+                return model, Way(instances=wanted or 1, rows_max=most)
+            few = min(most, _SHARED_ROWS_MAX)
+            alike = _seconds(model, few, shapes) * most <= _HARDLY * full * few
         except BaseException:
             model.close()
             raise
-        if seconds < _SHORT_SECONDS:
-            return model
-        model.close()
-        return Model.load(version.artefact, device=self._device, threads=0)
+        threads, instances = shared(cores(), threads=self._threads, instances=wanted)
+        if threads != (self._threads or 1):
+            model.close()
+            model = Model.load(version.artefact, device=self._device, threads=threads)
+        return model, Way(instances=instances, rows_max=few if alike and instances > 1 else most)
 
     def set_policy(self, policy: Policy) -> None:
         """Judge by `policy` from the next batch on."""
@@ -230,10 +246,25 @@ def _rules(version: ModelVersion, policy: Policy, certification: Certification |
 
 def rows_max(manifest: Manifest) -> int:
     """Return how many rows one run may have."""
-    return manifest.batch_rows_max if manifest.batched else 1
+    return manifest.batching.max_batch_size if manifest.batched else 1
 
 
 def buckets(most: int) -> list[int]:
     """Return the numbers of rows to warm up: powers of two up to `most`, and `most`."""
     powers = [2**power for power in range(most.bit_length())]
     return powers if powers[-1] == most else [*powers, most]
+
+
+def shared(there: int, *, threads: int, instances: int) -> tuple[int, int]:
+    """Return the threads of one run and the runs at a time that use all cores; what is not 0 is somebody's choice."""
+    if instances:
+        return threads or max(1, there // instances), instances
+    return threads or 1, max(1, there // (threads or 1))
+
+
+def _seconds(model: Model, rows: int, shapes: Mapping[str, Sequence[int]]) -> float:
+    """Return how long a run of so many made-up rows takes; the first is slow by itself."""
+    model.warm_up([rows], shapes)
+    start = time.monotonic()
+    model.warm_up([rows], shapes)
+    return time.monotonic() - start

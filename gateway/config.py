@@ -30,7 +30,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Meta(
             ge=0,
             le=1024,
-            description="threads of one model's run on the CPU; 0: one where runs are short, else one a core",
+            description="threads of one run on the CPU; 0: the cores shared out among the model's instances",
         ),
     ] = 0
     message_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1, description="largest gRPC message taken, bytes")] = (
@@ -83,10 +83,6 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     queue_rows_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="rows that wait for one model's run before callers are refused, rows")
     ] = 4096
-    linger_us: Annotated[
-        int,
-        Meta(ge=0, le=1_000_000, description="how long a lone request waits for company, microseconds"),
-    ] = 0
     calls_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="calls under way at a time, waits and streams among them, calls")
     ] = 8192

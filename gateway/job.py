@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable
 
@@ -18,13 +19,25 @@ from gateway.request import Request, Result, Waiter
 class Job:
     """A request under way: what was asked, its rows, who waits, and since when. Ends in one `answer` or `fail`."""
 
-    __slots__ = ("_metrics", "_remembered", "_waiter", "digest", "earlier", "pinned", "prepared", "request", "since")
+    __slots__ = (
+        "_metrics",
+        "_remembered",
+        "_waiter",
+        "digest",
+        "earlier",
+        "pinned",
+        "prepared",
+        "request",
+        "since",
+        "until",
+    )
 
     def __init__(self, request: Request, waiter: Waiter, metrics: Metrics, remembered: Remembered) -> None:
         self.request = request
         self.prepared: Prepared
         self.pinned: Hold | None = None
         self.since = time.monotonic()
+        self.until = math.inf
         self.digest = ""
         self.earlier: frozenset[int] = frozenset()
         self._waiter = waiter
@@ -45,6 +58,16 @@ class Job:
     def deadline(self) -> float | None:
         """When its caller stops waiting, by time.monotonic()."""
         return self.request.deadline
+
+    @property
+    def level(self) -> int:
+        """The priority level that was asked for."""
+        return self.request.level
+
+    @property
+    def timeout_us(self) -> int:
+        """How long its caller lets it wait, microseconds; 0: as long as the model does."""
+        return self.request.timeout_us
 
     @property
     def key(self) -> str:

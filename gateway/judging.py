@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -46,7 +47,7 @@ class Judged(Asked, Protocol):
 
 
 class Judge:
-    """One model's. Called by one batch at a time."""
+    """One model's. `judge` from any thread; batches take turns."""
 
     def __init__(self, model: str, *, recorder: Recorder, hold_off: HoldOff, metrics: Metrics, secret: bytes) -> None:
         self._model = model
@@ -56,6 +57,7 @@ class Judge:
         self._secret = secret
         self._epoch: Epoch | None = None
         self._refusing = False
+        self._lock = Lock()
         # Draws of requests that nobody can ask again, for audits that prove nothing.
         self._chance = np.random.default_rng()
 
@@ -65,9 +67,10 @@ class Judge:
         """Return what each row is worth, None where nothing judges the model; and what was recorded as evidence."""
         if not live.manifest.labels:
             return None, None
-        if live.judged and live.rules.sampled:
-            return self._sample(jobs, live, outputs, rows)
-        return self._decide(jobs, live, outputs, rows, None, int(time.time())), None
+        with self._lock:
+            if live.judged and live.rules.sampled:
+                return self._sample(jobs, live, outputs, rows)
+            return self._decide(jobs, live, outputs, rows, None, int(time.time())), None
 
     def _sample(
         self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], rows: int

@@ -181,6 +181,8 @@ class InferenceService:
             review_seconds=asked.review_seconds,
             attributes=asked.attributes,
             deadline=call.deadline,
+            level=asked.level,
+            timeout_us=asked.timeout_us,
         )
 
     def wait(self, waiter: InferWaiter, result: Result) -> None:

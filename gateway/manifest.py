@@ -17,6 +17,7 @@ import msgspec
 from fallback.answer import AnswerKind, LabelOption, Task, check_task
 from fallback.errors import InvalidError
 from gateway import toml
+from gateway.batching import Batching, QueuePolicy, check_batching
 from gateway.confidence import Activation, Scorer
 from gateway.policy import Policy
 from gateway.segments import ATTRIBUTES_MAX, SEGMENTS_MAX, Segment
@@ -106,7 +107,7 @@ class Manifest(_Table, frozen=True, kw_only=True):
     preprocess: Preprocess | None = None
     policy: Policy = Policy()
     forbid_nan: bool = True
-    batch_rows_max: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 64
+    batching: Batching = Batching()
     batched: bool = True
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
@@ -159,7 +160,7 @@ def parse(text: str) -> Manifest:
 
 def render(manifest: Manifest) -> str:
     """Write a manifest as TOML text; `parse` reads it back equal."""
-    return toml.dumps(msgspec.to_builtins(manifest, builtin_types=(datetime,)))
+    return toml.dumps(msgspec.to_builtins(manifest, builtin_types=(datetime,), str_keys=True))
 
 
 def check(manifest: Manifest) -> None:
@@ -172,6 +173,7 @@ def check(manifest: Manifest) -> None:
         raise InvalidError(f"golden: expected at most {GOLDEN_MAX}, got {len(manifest.golden)}")
     _check_task(manifest)
     _check_preprocess(manifest.preprocess)
+    check_batching(manifest.batching)
     check_policy(manifest.policy, manifest)
 
 
@@ -218,7 +220,20 @@ def _explain(message: str) -> str:
     found = re.search(r"unknown field `([^`]*)`", message)
     if found is None:
         return message
-    structs = (Manifest, Output, Preprocess, Policy, Task, LabelOption, TensorSpec, Training, Golden, Segment)
+    structs = (
+        Manifest,
+        Output,
+        Preprocess,
+        Policy,
+        Task,
+        LabelOption,
+        TensorSpec,
+        Training,
+        Golden,
+        Batching,
+        QueuePolicy,
+        Segment,
+    )
     known = sorted({field.encode_name for struct in structs for field in msgspec.structs.fields(struct)})
     near = difflib.get_close_matches(found.group(1), known, n=1, cutoff=0.5)
     return message + (f"; did you mean `{near[0]}`?" if near else "")

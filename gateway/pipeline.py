@@ -35,6 +35,7 @@ from gateway.remembered import Remembered
 from gateway.request import Request, Result, Waiter
 from gateway.sampling import Sampled
 from gateway.tensor import Array
+from gateway.timer import Timer
 from gateway.transport import Call
 
 # Questions of which it is known how they fit: at most, then all are looked at anew.
@@ -53,10 +54,10 @@ class Pipeline:
         reader: Reader,
         remembered: Remembered,
         recorder: Recorder,
+        timer: Timer,
         metrics: Metrics,
         secret: bytes,
         queue_rows_max: int,
-        linger_us: int,
         pixels_max: int,
     ) -> None:
         self.model = model
@@ -72,14 +73,13 @@ class Pipeline:
         self._computing = metrics.stage_seconds.labels(model, "compute")
         self._queued = metrics.stage_seconds.labels(model, "queue")
         self._batcher: Batcher[Job | QuickJob] = Batcher(
-            model, self._execute, rows_max=1, queue_rows_max=queue_rows_max, linger_us=linger_us
+            model, self._execute, timer=timer, queue_rows_max=queue_rows_max
         )
         metrics.queue_rows.labels(model).set_function(lambda: self._batcher.rows)
-        self._batcher.start()
 
     def swapped(self, live: Live) -> None:
         """Take over what the live version says of batches."""
-        self._batcher.rows_max = live.intake.rows_max
+        self._batcher.configure(live.manifest.batching, rows_max=live.way.rows_max, instances=live.way.instances)
 
     def close(self, grace_seconds: float) -> None:
         """Run what waits for up to `grace_seconds`, then free the model."""
@@ -198,6 +198,7 @@ class Pipeline:
         compute = time.monotonic() - start
         _check_rows(outputs, rows, live)
         self._count(jobs, rows, start, compute)
+        self._batcher.in_order()
         # What an alarm took back while the model ran is not answered by any more.
         live = self.champion.renewed(live)
         parts = _by_segment(jobs, live, outputs)
@@ -226,6 +227,7 @@ class Pipeline:
         outputs = live.model.run(feeds)
         compute = time.monotonic() - start
         _check_rows(outputs, rows, live)
+        self._batcher.in_order()
         live = self.champion.renewed(live)
         decisions, sampled = self._judge.judge(jobs, live, outputs, rows)
         assert decisions is not None, "only what is judged is taken"

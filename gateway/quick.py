@@ -8,6 +8,7 @@ is made into what the general path would have made of it, so that there is one b
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -91,9 +92,22 @@ class Wording(Protocol):
 class QuickJob:
     """A plain request under way. Ends in one reply, `answer` or `fail`."""
 
-    __slots__ = ("_client", "_key", "_metrics", "_prepared", "_request", "call", "fit", "question", "since", "wording")
+    __slots__ = (
+        "_client",
+        "_key",
+        "_metrics",
+        "_prepared",
+        "_request",
+        "call",
+        "fit",
+        "question",
+        "since",
+        "until",
+        "wording",
+    )
 
-    deadline: Final = None  # its transport keeps it, and says `cancelled`
+    level: Final = 0
+    timeout_us: Final = 0
     pinned: Final = None
     digest: Final = ""
     wish: Final = Wish.NONE
@@ -113,6 +127,7 @@ class QuickJob:
         self.question = question
         self.fit = fit_
         self.since = time.monotonic()
+        self.until = math.inf
         self._client = client
         self.wording = wording
         self._metrics = metrics
@@ -130,6 +145,11 @@ class QuickJob:
     def group(self) -> tuple[str, ...]:
         """What it may be run together with."""
         return self.fit.group
+
+    @property
+    def deadline(self) -> float | None:
+        """When its caller stops waiting, by time.monotonic()."""
+        return self.call.deadline
 
     @property
     def cancelled(self) -> bool:

@@ -26,7 +26,8 @@ class Request:
     `client` comes from the edge's credentials. `request_key` names the request for the audit's draw: the client and
     its idempotency key, or an id made here. `one_row`: the tensors are one row, with or without an axis of rows.
     `deadline` by time.monotonic(). `review_seconds` None: the queue's setting. `tier` is that of reviewers to begin at,
-    empty for the first; `excluded_reviewers` are never asked.
+    empty for the first; `excluded_reviewers` are never asked. `level` is the priority level that it waits for a
+    run at, `timeout_us` how long at most, microseconds; 0 for what the model says.
     """
 
     model: str
@@ -46,6 +47,8 @@ class Request:
     tier: str = ""
     excluded_reviewers: tuple[str, ...] = ()
     deadline: float | None = None
+    level: int = 0
+    timeout_us: int = 0
 
     @property
     def said(self) -> Mapping[str, str]:

@@ -43,6 +43,7 @@ from gateway.service import PredictionService
 from gateway.shipping import Recorders, Shipping
 from gateway.slow import SlowLoop
 from gateway.standing import files_of
+from gateway.timer import Timer
 from gateway.transport import Routes, Transport
 from gateway.unparked import Unparked
 from gateway.watch import Watch
@@ -74,6 +75,7 @@ class Gateway:
         self._transport: Transport | None = None
         self._provider = ""
         self._slow = SlowLoop()
+        self._timer = Timer()
         self._reader = Reader(threads=_READERS, waiting_max=_READING_MAX)
         self._remembered = Remembered(self.settings.keys_max)
         self._recorders = Recorders(
@@ -112,6 +114,7 @@ class Gateway:
             check_listen("gateway.metrics_listen", self.settings.metrics_listen, self._credentials)
         self._provider = probe(self.settings.device)
         self._slow.start()
+        self._timer.start()
         try:
             self._slow.run(self._open(), timeout_seconds=_START_SECONDS_MAX)
             self._transport = self._make_transport()
@@ -142,6 +145,7 @@ class Gateway:
             self._transport.stop(grace)
         self._reader.close()
         self.champions.close(min(grace, _END_SECONDS))
+        self._timer.close()
         self._slow.stop(min(grace, _END_SECONDS), last=self._close)
         if self._page is not None:
             self._page.close()
@@ -203,10 +207,10 @@ class Gateway:
             reader=self._reader,
             remembered=self._remembered,
             recorder=self._recorders.of(model),
+            timer=self._timer,
             metrics=self.metrics,
             secret=self._secret,
             queue_rows_max=self.settings.queue_rows_max,
-            linger_us=self.settings.linger_us,
             pixels_max=self.settings.image_pixels_max,
         )
 

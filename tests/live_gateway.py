@@ -17,6 +17,7 @@ from fallback.config import Config
 from fallback.documents import Documents
 from fallback.errors import DemurError
 from gateway import lifecycle, manifest
+from gateway.batching import Batching
 from gateway.config import GatewaySettings
 from gateway.manifest import Manifest, Output
 from gateway.policy import Policy
@@ -30,7 +31,12 @@ UNSURE: Final = np.array([[0.3, 0.4, 0.3]], np.float32)
 # Nothing is audited unless a test says so.
 POLICY: Final = Policy(threshold=0.8, audit_share=0.0)
 JUDGED: Final = Manifest(
-    labels=LABELS, task=TASK, on_deferral="provisional", output=Output(tensor="p"), policy=POLICY, batch_rows_max=16
+    labels=LABELS,
+    task=TASK,
+    on_deferral="provisional",
+    output=Output(tensor="p"),
+    policy=POLICY,
+    batching=Batching(max_batch_size=16),
 )
 
 

@@ -70,7 +70,7 @@ def _chunks(
 ) -> Iterator[tuple[list[Example], dict[str, Array]]]:
     """Yield examples whose inputs have the same shapes, with one feed for all of them."""
     specs = [spec for spec in manifest.inputs if spec.name in wanted]
-    rows_max = manifest.batch_rows_max if manifest.batched else 1
+    rows_max = manifest.batching.max_batch_size if manifest.batched else 1
     for start in range(0, len(examples), rows_max):
         groups: dict[Any, tuple[list[Example], list[dict[str, Array]]]] = {}
         for example in examples[start : start + rows_max]:

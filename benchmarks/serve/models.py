@@ -13,6 +13,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from fallback.answer import LabelOption, Task
 from gateway import manifest
+from gateway.batching import Batching
 from gateway.manifest import Manifest, Output
 from gateway.policy import Policy
 
@@ -71,7 +72,7 @@ def described(name: Name, *, audit_share: float) -> str:
         on_deferral="provisional",
         output=Output(tensor="p"),
         policy=Policy(threshold=THRESHOLD, audit_share=audit_share),
-        batch_rows_max=SHAPES[name].rows_max,
+        batching=Batching(max_batch_size=SHAPES[name].rows_max),
     )
     return manifest.render(msgspec.structs.replace(facts, model=name))
 

@@ -360,3 +360,10 @@ def test_parameters_that_are_wrong_are_named(client: Any, parameters: dict[str, 
     with pytest.raises(InferenceServerException, match=sentence) as caught:
         _infer(client, "m", SURE, parameters=parameters)
     assert "INVALID_ARGUMENT" in str(caught.value)
+
+
+def test_a_timeout_below_nothing_is_named(client: Any) -> None:
+    """Triton's own parameter."""
+    with pytest.raises(InferenceServerException, match=r"parameters\[timeout\]: expected 0 or more, got -1") as caught:
+        _infer(client, "m", SURE, timeout=-1)
+    assert "INVALID_ARGUMENT" in str(caught.value)

@@ -13,6 +13,7 @@ import pytest
 
 from fallback.config import Config
 from fallback.errors import InvalidError, StateError
+from gateway.batching import Batching
 from gateway.client import Client
 from gateway.manifest import Manifest, Output
 from gateway.policy import Decision
@@ -69,7 +70,7 @@ async def test_a_batch_formed_for_the_version_before_keeps_to_the_bound_of_this_
 ) -> None:
     """A version that takes fewer rows at a time is never given more, though the batcher has not heard of it yet."""
     pipeline = gateway.champions.find("m")
-    small = msgspec.structs.replace(JUDGED, batch_rows_max=2)
+    small = msgspec.structs.replace(JUDGED, batching=Batching(max_batch_size=2))
     install(gateway.registry.folder.parent, "m", "2", told(2), small)
     monkeypatch.setattr(pipeline, "swapped", lambda _: None)
     gateway._slow.run(gateway.champions.ensure(gateway.registry.get("m", "2")), timeout_seconds=10)

@@ -16,6 +16,7 @@ from demur import kserve
 from demur.v1 import model_pb2, model_pb2_grpc
 from fallback.config import Config
 from gateway import manifest
+from gateway.batching import Batching
 from gateway.client import Client
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, SURE, install, promote, running, settings, told
@@ -141,7 +142,7 @@ def test_a_version_published_over_the_wire_answers(config: Config, tmp_path: Pat
 def test_requests_prepared_for_another_intake_are_prepared_again(config: Config) -> None:
     """A swap to a version with other limits fails only those that no longer fit."""
     config = settings(config)
-    wide = manifest.Manifest(batch_rows_max=4, output=manifest.Output(tensor="p"))
+    wide = manifest.Manifest(batching=Batching(max_batch_size=4), output=manifest.Output(tensor="p"))
     install(config.data_folder, "m", "1", told(1, scale=40), wide)
     install(config.data_folder, "m", "2", told(2, scale=40), manifest.Manifest(output=manifest.Output(tensor="p")))
     promote(config, "m", "1")

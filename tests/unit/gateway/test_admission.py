@@ -14,6 +14,7 @@ import pytest
 from fallback.answer import LabelOption, Task
 from gateway import admission
 from gateway.admission import AdmissionError, Limits
+from gateway.batching import Batching
 from gateway.manifest import Golden, Manifest, Output, Preprocess, TensorSpec
 from tests import onnx_files
 from tests.onnx_files import external, greedy, linear, lookup, looping, nan_maker, swelling, tokens_of, two_headed
@@ -96,8 +97,8 @@ def test_text_has_no_preprocessing(save: Save) -> None:
 def test_the_largest_batch_is_tried_under_the_limits(save: Save) -> None:
     """Or the gateway that warms up with it would be what runs out of memory."""
     path, limits = save(swelling(floats_a_row=2**24 // 2)), Limits(seconds=30, memory_bytes_max=2048 * MIB)
-    admission.admit(path, _manifest(batch_rows_max=2), limits=limits)
-    message = _refused(path, _manifest(batch_rows_max=100), limits=limits)
+    admission.admit(path, _manifest(batching=Batching(max_batch_size=2)), limits=limits)
+    message = _refused(path, _manifest(batching=Batching(max_batch_size=100)), limits=limits)
     assert "memory" in message.lower() or "alloc" in message.lower(), message
 
 

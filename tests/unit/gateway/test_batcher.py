@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fallback.errors import DemurError, FullError, OverdueError, UnavailableError
-from gateway.batcher import Batcher, retry_after
+from gateway.batcher import Batcher
+from gateway.batching import Batching, QueuePolicy
+from gateway.timer import Timer
 
 WAIT_SECONDS = 5.0
 
@@ -20,11 +24,24 @@ WAIT_SECONDS = 5.0
 class Job:
     """A job that remembers its end."""
 
-    def __init__(self, name: str, *, rows: int = 1, group: str = "", deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        rows: int = 1,
+        group: str = "",
+        deadline: float | None = None,
+        level: int = 0,
+        timeout_us: int = 0,
+    ) -> None:
         self.name = name
         self.rows = rows
         self.group = group
         self.deadline = deadline
+        self.level = level
+        self.timeout_us = timeout_us
+        self.since = time.monotonic()
+        self.until = math.inf
         self.cancelled = False
         self.error: DemurError | None = None
         self.ends = 0
@@ -63,13 +80,31 @@ class Gate:
             job.end()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def timer() -> Iterator[Timer]:
+    """The thread that looks after what waits."""
+    timer = Timer()
+    timer.start()
+    _TIMERS.append(timer)
+    yield timer
+    timer.close()
+
+
+_TIMERS: list[Timer] = []
+
+
 @contextmanager
-def batching(gate: Gate, *, rows_max: int = 8, queue_rows_max: int = 100, linger_us: int = 0) -> Iterator[Batcher[Job]]:
+def batching(
+    gate: Gate,
+    *,
+    rows_max: int = 8,
+    queue_rows_max: int = 100,
+    instances: int = 1,
+    **settings: Any,
+) -> Iterator[Batcher[Job]]:
     """A batcher whose thread is busy with a first job until the gate opens."""
-    batcher: Batcher[Job] = Batcher(
-        "m", gate.execute, rows_max=rows_max, queue_rows_max=queue_rows_max, linger_us=linger_us
-    )
-    batcher.start()
+    batcher: Batcher[Job] = Batcher("m", gate.execute, timer=_TIMERS[-1], queue_rows_max=queue_rows_max)
+    batcher.configure(Batching(**settings), rows_max=rows_max, instances=instances)
     batcher.submit(Job("first"))
     assert gate.entered.acquire(timeout=WAIT_SECONDS)
     yield batcher
@@ -144,16 +179,15 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
         batcher.submit(Job("fits", rows=2))
 
 
-def test_overdue_and_cancelled_jobs_are_dropped_when_the_batch_is_formed() -> None:
+def test_cancelled_jobs_are_dropped_when_the_batch_is_formed() -> None:
     """They take no place in it, and still end."""
     gate = Gate()
     with batching(gate) as batcher:
-        overdue, gone, live = Job("overdue", deadline=time.monotonic() - 1), Job("gone"), Job("live")
-        for job in (overdue, gone, live):
+        gone, live = Job("gone"), Job("live")
+        for job in (gone, live):
             batcher.submit(job)
         gone.cancelled = True
         gate.open.set()
-        assert isinstance(overdue.wait(), OverdueError)
         assert isinstance(gone.wait(), OverdueError)
         assert live.wait() is None
     assert gate.batches[1:] == [["live"]]
@@ -204,7 +238,7 @@ def test_lingering_waits_for_company_up_to_a_full_batch() -> None:
     """Where the operator asks for it."""
     gate = Gate()
     gate.open.set()
-    with batching(gate, rows_max=2, linger_us=2_000_000) as batcher:
+    with batching(gate, rows_max=2, max_queue_delay_microseconds=500_000) as batcher:
         assert gate.batches or gate.entered.acquire(timeout=0) is False
         first, second = Job("a"), Job("b")
         batcher.submit(first)
@@ -214,20 +248,14 @@ def test_lingering_waits_for_company_up_to_a_full_batch() -> None:
     assert ["a", "b"] in gate.batches
 
 
-@given(st.integers(0, 10**6), st.floats(0, 10))
-def test_when_to_come_back_is_bounded(rows: int, row_seconds: float) -> None:
-    """Never at once, never in an hour."""
-    assert 0.05 <= retry_after(rows, row_seconds) <= 30
-
-
 class Where:
     """A run that remembers on which thread it was, and says that the model took so long."""
 
     def __init__(self, seconds: float) -> None:
         self.threads: list[str] = []
-        self.batcher: Batcher[Job] = Batcher("m", self._execute, rows_max=8, queue_rows_max=1000)
+        self.batcher: Batcher[Job] = Batcher("m", self._execute, timer=_TIMERS[-1], queue_rows_max=1000)
         self._seconds = seconds
-        self.batcher.start()
+        self.batcher.configure(Batching(), rows_max=8)
 
     def _execute(self, jobs: Sequence[Job]) -> None:
         self.threads.append(threading.current_thread().name)
@@ -254,7 +282,7 @@ def test_a_quick_model_runs_where_its_jobs_come_in() -> None:
     where.batcher.drained()
     assert [job.wait() for job in jobs] == [None] * 20
     assert where.batcher.rows == 0
-    assert where.threads == ["batcher-m", *[threading.current_thread().name] * 3]
+    assert where.threads == ["batcher-m-0", *[threading.current_thread().name] * 3]
     where.batcher.close(grace_seconds=WAIT_SECONDS)
 
 
@@ -263,7 +291,7 @@ def test_a_model_that_takes_long_never_holds_up_who_brings_its_jobs() -> None:
     where = Where(0.01)
     for number in range(5):
         where.drive(str(number))
-    assert set(where.threads) == {"batcher-m"}
+    assert set(where.threads) == {"batcher-m-0"}
     where.batcher.close(grace_seconds=WAIT_SECONDS)
 
 
@@ -287,4 +315,183 @@ def test_jobs_from_everywhere_end_once_each() -> None:
         thread.join()
     assert [job.wait() for job in jobs] == [None] * 400
     where.batcher.close(grace_seconds=WAIT_SECONDS)
-    assert not where.batcher._thread.is_alive()
+    assert not any(thread.name.startswith("batcher-m") for thread in threading.enumerate())
+
+
+def _soon() -> float:
+    return time.monotonic() + 0.05
+
+
+def test_who_is_out_of_time_is_told_while_a_run_is_under_way() -> None:
+    """And gives its room to others; the run is still at its first batch."""
+    gate = Gate()
+    with batching(gate, queue_rows_max=2) as batcher:
+        jobs = [Job("a", deadline=_soon()), Job("b", deadline=_soon())]
+        for job in jobs:
+            batcher.submit(job)
+        for job in jobs:
+            error = job.wait()
+            assert isinstance(error, OverdueError)
+            assert "the deadline passed" in error.message
+        assert not gate.open.is_set()
+        assert batcher.rows == 0
+        batcher.submit(Job("c", rows=2))
+
+
+def test_a_queues_timeout_is_told_while_a_run_is_under_way() -> None:
+    """REJECT, after the model's time or the shorter one that a request asks for."""
+    gate = Gate()
+    policy = QueuePolicy(default_timeout_microseconds=3_600_000_000, allow_timeout_override=True)
+    with batching(gate, default_queue_policy=policy) as batcher:
+        short, long = Job("short", timeout_us=20_000), Job("long")
+        batcher.submit(short)
+        batcher.submit(long)
+        error = short.wait()
+        assert isinstance(error, OverdueError)
+        assert "longer than its model lets it" in error.message
+        assert not gate.open.is_set()
+        gate.open.set()
+        assert long.wait() is None
+
+
+def test_a_delayed_job_waits_behind_the_others_and_keeps_its_deadline() -> None:
+    """DELAY: out of time is not out of the queue; who waits no more is told all the same."""
+    gate = Gate()
+    policy = QueuePolicy(
+        timeout_action="DELAY", default_timeout_microseconds=3_600_000_000, allow_timeout_override=True
+    )
+    with batching(gate, rows_max=1, default_queue_policy=policy) as batcher:
+        late, given_up = Job("late", timeout_us=1), Job("gone", timeout_us=1, deadline=time.monotonic() + 0.1)
+        batcher.submit(late)
+        batcher.submit(given_up)
+        assert isinstance(given_up.wait(), OverdueError)
+        jobs = [Job(str(number)) for number in range(3)]
+        for job in jobs:
+            batcher.submit(job)
+        gate.open.set()
+        assert [job.wait() for job in (*jobs, late)] == [None] * 4
+    assert gate.batches == [["first"], ["0"], ["1"], ["2"], ["late"]]
+
+
+def test_levels_go_in_their_order() -> None:
+    """1 first; who names none, or one that is not there, has the default."""
+    gate = Gate()
+    with batching(gate, rows_max=1, priority_levels=3, default_priority_level=2) as batcher:
+        jobs = [Job("3", level=3), Job("none"), Job("1", level=1), Job("strange", level=9), Job("1 too", level=1)]
+        for job in jobs:
+            batcher.submit(job)
+        gate.open.set()
+        assert [job.wait() for job in jobs] == [None] * 5
+    assert gate.batches[1:] == [["1"], ["1 too"], ["none"], ["strange"], ["3"]]
+
+
+def test_a_level_takes_no_more_requests_than_its_policy_says() -> None:
+    """Another level has its own bound."""
+    gate = Gate()
+    with batching(
+        gate,
+        priority_levels=2,
+        default_priority_level=2,
+        default_queue_policy=QueuePolicy(max_queue_size=2),
+        priority_queue_policy={1: QueuePolicy(max_queue_size=1)},
+    ) as batcher:
+        for level in (1, 2, 2):
+            batcher.submit(Job(f"{level}", level=level))
+        for level, most in ((1, 1), (2, 2)):
+            with pytest.raises(
+                FullError, match=f"{most} requests of its priority level wait, which is the most"
+            ) as caught:
+                batcher.submit(Job("too many", level=level))
+            assert caught.value.retry_after_seconds is not None
+
+
+def test_a_deadline_sooner_than_the_turn_is_refused_at_once() -> None:
+    """The wait is what was measured; one that has passed is overdue."""
+    gate = Gate()
+    with batching(gate) as batcher:
+        time.sleep(0.3)
+        gate.open.set()
+        batcher.submit(after := Job("after"))
+        assert after.wait() is None
+        gate.open.clear()
+        for number in range(9):
+            batcher.submit(Job(str(number)))
+        said = r"the wait is about 0\.\d+ s, the deadline is in 0\.0\d+ s"
+        with pytest.raises(FullError, match=said) as caught:
+            batcher.submit(Job("late", deadline=time.monotonic() + 0.05))
+        assert caught.value.retry_after_seconds is not None
+        with pytest.raises(OverdueError, match="had passed"):
+            batcher.submit(Job("over", deadline=time.monotonic() - 1))
+        batcher.submit(Job("in time", deadline=time.monotonic() + 3600))
+
+
+class Pair:
+    """Runs that wait for each other: they end only where so many are under way at once."""
+
+    def __init__(self, parties: int) -> None:
+        self.barrier = threading.Barrier(parties)
+        self.batches: list[list[str]] = []
+
+    def execute(self, jobs: Sequence[Job]) -> None:
+        self.barrier.wait(WAIT_SECONDS)
+        self.batches.append([job.name for job in jobs])
+        for job in jobs:
+            job.end()
+
+
+def _batcher(execute: Callable[[Sequence[Job]], None], *, instances: int, **settings: Any) -> Batcher[Job]:
+    batcher: Batcher[Job] = Batcher("m", execute, timer=_TIMERS[-1], queue_rows_max=1000)
+    batcher.configure(Batching(**settings), rows_max=2, instances=instances)
+    return batcher
+
+
+def test_as_many_runs_are_under_way_as_there_are_instances() -> None:
+    """Also where all jobs came at once, by one call."""
+    pair = Pair(3)
+    batcher = _batcher(pair.execute, instances=3)
+    jobs = [Job(str(number)) for number in range(6)]
+    for job in jobs:
+        batcher.submit(job, driven=True)
+    batcher.drained()
+    assert [job.wait() for job in jobs] == [None] * 6
+    assert sorted(pair.batches) == [["0", "1"], ["2", "3"], ["4", "5"]]
+    batcher.close(grace_seconds=WAIT_SECONDS)
+
+
+def test_the_number_of_instances_may_change() -> None:
+    """Threads come and go with it."""
+    pair = Pair(2)
+    batcher = _batcher(pair.execute, instances=1)
+    for instances in (2, 1, 2):
+        batcher.configure(Batching(), rows_max=2, instances=instances)
+    jobs = [Job(str(number)) for number in range(4)]
+    for job in jobs:
+        batcher.submit(job)
+    assert [job.wait() for job in jobs] == [None] * 4
+    batcher.close(grace_seconds=WAIT_SECONDS)
+    assert not any(thread.name.startswith("batcher-m") for thread in threading.enumerate())
+
+
+def test_replies_go_out_in_the_order_of_arrival_where_that_is_asked_for() -> None:
+    """Though the second batch is done first, of another group."""
+    replied: list[str] = []
+    done = threading.Event()
+
+    def execute(jobs: Sequence[Job]) -> None:
+        if jobs[0].name == "a":
+            assert done.wait(WAIT_SECONDS)
+        else:
+            done.set()
+        batcher.in_order()
+        replied.extend(job.name for job in jobs)
+        for job in jobs:
+            job.end()
+
+    batcher = _batcher(execute, instances=2, preserve_ordering=True)
+    jobs = [Job("a"), Job("b", group="y"), Job("c"), Job("d")]
+    for job in jobs:
+        batcher.submit(job, driven=True)
+    batcher.drained()
+    assert [job.wait() for job in jobs] == [None] * 4
+    assert replied == ["a", "b", "c", "d"]
+    batcher.close(grace_seconds=WAIT_SECONDS)

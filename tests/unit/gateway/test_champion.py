@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from fallback.errors import ConfigError, InvalidError, StateError
+from gateway.batching import Batching
 from gateway.certification import Certification
-from gateway.champion import Champion, buckets
+from gateway.champion import Champion, Way, buckets, shared
+from gateway.cores import cores
 from gateway.model import Model
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry
 from tests.live_gateway import JUDGED, POLICY, SURE, install, told
+from tests.onnx_files import heavy, save
 
 
 @pytest.fixture
@@ -223,3 +226,40 @@ def test_inputs_that_the_model_refuses_are_invalid(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="out of data bounds") as caught:
         model.run({"i": np.array([7])})
     assert ".cc" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("threads", "instances", "expected"),
+    [
+        (0, 0, (1, 8)),
+        (2, 0, (2, 4)),
+        (16, 0, (16, 1)),
+        (0, 1, (8, 1)),
+        (0, 3, (2, 3)),
+        (0, 20, (1, 20)),
+        (4, 4, (4, 4)),
+    ],
+)
+def test_threads_and_instances_share_the_cores_out(threads: int, instances: int, expected: tuple[int, int]) -> None:
+    """Of 8; what somebody chose stays."""
+    assert shared(8, threads=threads, instances=instances) == expected
+
+
+def test_a_heavy_model_has_several_runs_of_few_rows_and_a_light_one_has_not(tmp_path: Path) -> None:
+    """By the time that a full batch takes; what the manifest says goes before."""
+    rows = 16
+    facts = msgspec.structs.replace(JUDGED, batching=Batching(max_batch_size=rows))
+    install(tmp_path, "light", "1", told(1), facts)
+    install(tmp_path, "heavy", "1", save(heavy(steps=10), tmp_path / "heavy.onnx").read_bytes(), facts)
+    chosen = msgspec.structs.replace(facts, batching=Batching(max_batch_size=rows, instances=3))
+    install(tmp_path, "chosen", "1", told(1), chosen)
+    registry, ways = Registry(tmp_path / "models"), {}
+    for model in ("light", "heavy", "chosen"):
+        champion = Champion(device="cpu")
+        ways[model] = champion.swap(registry.get(model, "1"), POLICY).way
+        champion.close()
+    assert ways == {
+        "light": Way(instances=1, rows_max=rows),
+        "heavy": Way(instances=cores(), rows_max=8 if cores() > 1 else rows),
+        "chosen": Way(instances=3, rows_max=rows),
+    }

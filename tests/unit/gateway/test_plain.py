@@ -15,7 +15,7 @@ from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from fallback.errors import DemurError
 from gateway import plain_infer, plain_predict
-from gateway.champion import Live
+from gateway.champion import Live, Way
 from gateway.intake import Intake
 from gateway.kserve import InferWaiter
 from gateway.metrics import Metrics
@@ -73,7 +73,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Live:
         model="m", version="1", folder=path.parent, manifest=facts, sha256="", create_time=datetime.now(tz=UTC)
     )
     intake = Intake(inputs=model.signature.inputs, batched=True, preprocess=None, forbid_nan=True, rows_max=16)
-    return Live(version=version, model=model, rules=Rules.compile(facts.policy, LABELS), intake=intake)
+    return Live(
+        version=version,
+        model=model,
+        rules=Rules.compile(facts.policy, LABELS),
+        intake=intake,
+        way=Way(instances=1, rows_max=16),
+    )
 
 
 def infer_asked(draw: random.Random) -> Any:
