@@ -379,10 +379,14 @@ def telling(deferral: Deferral, state: State, answer: Answer | None) -> str:
         return ""
     if not deferral.audit:
         return f"deferral.{state.value}"
-    if state is not State.RESOLVED or answer is None or isinstance(answer, CantTell):
-        return ""
-    told = deferral.prediction.answer if deferral.prediction is not None else None
-    return AMENDED if answer != told else ""
+    return AMENDED if overturned(deferral, state, answer) else ""
+
+
+def overturned(deferral: Deferral, state: State, answer: Answer | None) -> bool:
+    """Return whether `answer`, in which an audit ends in `state`, says that the client was given a wrong one."""
+    if not deferral.audit or state is not State.RESOLVED or answer is None or isinstance(answer, CantTell):
+        return False
+    return answer != (deferral.prediction.answer if deferral.prediction is not None else None)
 
 
 def tier_name(tiers: tuple[str, ...], number: int) -> str:

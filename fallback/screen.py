@@ -158,12 +158,12 @@ def _notes(found: Deferral) -> str:
 
 
 def _answer_of(found: Deferral) -> str:
-    return "-" if found.outcome is None or found.outcome.answer is None else _words(found.outcome.answer)
+    return "-" if found.outcome is None or found.outcome.answer is None else words(found.outcome.answer)
 
 
 def _guess(found: Deferral) -> str:
     guess = found.prediction
-    return f"{_words(guess.answer)} ({guess.confidence:.3f}, {guess.model} {guess.version})" if guess else "not shown"
+    return f"{words(guess.answer)} ({guess.confidence:.3f}, {guess.model} {guess.version})" if guess else "not shown"
 
 
 def _source(found: Deferral) -> str:
@@ -172,7 +172,8 @@ def _source(found: Deferral) -> str:
     return found.outcome.source.value + ("" if found.outcome.reviewed else ", seen by nobody")
 
 
-def _words(answer: Answer) -> str:
+def words(answer: Answer) -> str:
+    """Return an answer in a few words."""
     match answer:
         case Label(label=label):
             text = label

@@ -9,7 +9,8 @@ import structlog
 
 from fallback.errors import NotFoundError
 from gateway.certification import Certification
-from gateway.champion import Champion
+from gateway.champion import Champion, Live
+from gateway.kept import Kept
 from gateway.metrics import Metrics
 from gateway.model import Device
 from gateway.pipeline import Pipeline
@@ -48,6 +49,16 @@ class Champions:
             there = sorted(self._pipelines)[:NAMES_SHOWN]
             raise NotFoundError(f"model {model[:100]!r} is not served here; there are: {', '.join(there) or 'none'}")
         return found
+
+    def live(self) -> list[Live]:
+        """Return the live versions."""
+        found = (pipeline.champion.live for pipeline in self._pipelines.values())
+        return [live for live in found if live is not None]
+
+    def kept(self, model: str) -> Kept | None:
+        """Return the last automatic answers of a model; None for one that is not served here."""
+        pipeline = self._pipelines.get(model)
+        return None if pipeline is None else pipeline.kept
 
     def drained(self) -> None:
         """Run what driven calls brought."""

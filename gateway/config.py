@@ -99,6 +99,17 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keys_max: Annotated[
         int, Meta(ge=0, le=10_000_000, description="idempotency keys of answered requests that are remembered, keys")
     ] = 65_536
+    answers_kept: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="last automatic answers of a model that are remembered, without what was asked; 0: none",
+        ),
+    ] = 100_000
+    nearest_max: Annotated[
+        int, Meta(ge=0, le=100, description="answers that are listed beside one that an audit found wrong")
+    ] = 20
     spool_bytes_max: Annotated[
         int,
         Meta(

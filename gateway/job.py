@@ -75,6 +75,16 @@ class Job:
         return self.request.request_key
 
     @property
+    def client(self) -> str:
+        """Who asks."""
+        return self.request.client
+
+    @property
+    def name(self) -> str:
+        """What its client calls it; empty for nothing."""
+        return self.request.idempotency_key or self.request.id
+
+    @property
     def wish(self) -> Wish:
         """What the client asked for."""
         return self.request.wish

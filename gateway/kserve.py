@@ -176,6 +176,7 @@ class InferenceService:
             client=identity.name,
             idempotency_key=asked.idempotency_key,
             request_key=request_key(identity.name, asked.idempotency_key),
+            id=message.id,
             callback=asked.callback,
             priority=asked.priority,
             review_seconds=asked.review_seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -105,6 +105,14 @@ class ModelClient:
         """Return how the proof of a model stands."""
         request = pb.GetCertificateRequest(model=model)
         return await self._told(self._stub.GetCertificate(request, timeout=CALL_SECONDS, metadata=self._metadata))
+
+    async def amendments(self, model: str) -> Sequence[pb.Amendment]:
+        """Return answers of a model that audits found wrong, each with those near to it, the newest first."""
+        request = pb.ListAmendmentsRequest(model=model)
+        reply = await self._told(
+            self._stub.ListAmendments(request, timeout=CALL_SECONDS, metadata=self._metadata),
+        )
+        return tuple(reply.amendments)
 
     async def _told(self, call: Awaitable[T]) -> T:
         try:

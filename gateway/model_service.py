@@ -30,10 +30,11 @@ from fallback.errors import (
 )
 from fallback.identity import OPERATOR, Credentials
 from gateway import admission, lifecycle
+from gateway.amendments import AMENDMENTS, amendments_of
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Standing
 from gateway.lifecycle import ModelStates
 from gateway.manifest import MANIFEST_BYTES_MAX, Manifest, check_name, check_policy, parse
-from gateway.model_wire import certificate_to_wire, policy_from_wire, policy_to_wire, version_to_wire
+from gateway.model_wire import amendment_to_wire, certificate_to_wire, policy_from_wire, policy_to_wire, version_to_wire
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry, parse_name
 from gateway.transport import Call, Slow
@@ -88,6 +89,7 @@ class ModelService:
             "GetPolicy": self._get_policy,
             "UpdatePolicy": self._update_policy,
             "GetCertificate": self._get_certificate,
+            "ListAmendments": self._list_amendments,
         }
         return {f"/{SERVICE}/{name}": self._answering(method) for name, method in methods.items()}
 
@@ -323,6 +325,13 @@ class ModelService:
             standing=None if standing is None else _decode(standing, Standing),
             second=int(time.time()),
         )
+
+    async def _list_amendments(self, call: Call) -> Message:
+        model = _read(call.payload, pb.ListAmendmentsRequest).model
+        check_name("model", model)
+        await asyncio.to_thread(self._known, model)
+        found = amendments_of(await self._documents.read(AMENDMENTS + model))
+        return pb.ListAmendmentsResponse(amendments=[amendment_to_wire(model, each) for each in found.amendments])
 
 
 def _decode(document: Document, type_: type[S]) -> S:

@@ -7,8 +7,9 @@ from typing import Final, Literal
 
 from demur.v1 import model_pb2 as pb
 from fallback.errors import InvalidError
-from fallback.wire import attributes_from_wire
+from fallback.wire import answer_to_wire, attributes_from_wire, timestamp_to_wire
 from gateway import lifecycle
+from gateway.amendments import Amendment
 from gateway.certification import Certification, Stage, Standing
 from gateway.confidence import Scorer
 from gateway.lifecycle import ModelStates
@@ -163,6 +164,29 @@ def certificate_to_wire(
             if (value := getattr(standing, field)) is not None:
                 setattr(wire, field, value)
     return wire
+
+
+def amendment_to_wire(model: str, amendment: Amendment) -> pb.Amendment:
+    """Return an answer that people overturned, with those near to it."""
+    return pb.Amendment(
+        deferral=amendment.deferral,
+        version=version_name(model, amendment.version),
+        client=amendment.client,
+        predicted=amendment.predicted,
+        confidence=amendment.confidence,
+        answer=answer_to_wire(amendment.answer),
+        amend_time=timestamp_to_wire(amendment.time),
+        nearest=[
+            pb.Amendment.Near(
+                client=near.client,
+                request=near.request,
+                row=near.row,
+                confidence=near.confidence,
+                answer_time=timestamp_to_wire(near.time),
+            )
+            for near in amendment.nearest
+        ],
+    )
 
 
 def _stage(standing: Standing | None, tau: float | None, alarm: str) -> Stage:

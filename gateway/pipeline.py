@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fallback.errors import DemurError, InvalidError, NotFoundError, StateError
 from gateway.batcher import Batcher
@@ -24,6 +25,7 @@ from gateway.intake import Intake, join, prepare
 from gateway.internal import told
 from gateway.job import Job
 from gateway.judging import Judge
+from gateway.kept import Kept
 from gateway.metrics import Metrics
 from gateway.parking import Sampling, digest
 from gateway.policy import Decisions, Wish
@@ -59,9 +61,11 @@ class Pipeline:
         secret: bytes,
         queue_rows_max: int,
         pixels_max: int,
+        answers_kept: int = 0,
     ) -> None:
         self.model = model
         self.champion = champion
+        self.kept = Kept(answers_kept)
         self._deferring = deferring
         self._reader = reader
         self._remembered = remembered
@@ -206,6 +210,9 @@ class Pipeline:
         judged = [self._judge.judge(part, own, found, sum(job.rows for job in part)) for part, own, found in parts]
         declined: list[Declined] = []
         for (part, own, found), (decisions, sampled) in zip(parts, judged, strict=True):
+            if decisions is not None:
+                unseen = ~(decisions.deferred | decisions.audited | decisions.unreviewed)
+                self._keep(part, decisions, sampled, own, unseen)
             common = self._common(own, decisions, compute)
             first = 0
             for job in part:
@@ -233,9 +240,11 @@ class Pipeline:
         assert decisions is not None, "only what is judged is taken"
         self._count(jobs, rows, start, compute)
         chosen = decisions.deferred | decisions.audited
+        slow = chosen.any()
+        self._keep(jobs, decisions, sampled, live, ~chosen if slow else None)
         if any(array.dtype.kind in "OUS" for array in outputs.values()):
             chosen[:] = True
-        slow = chosen.any()
+            slow = chosen.any()
         batch = Answered(live, decisions, jobs, outputs, start=start, compute_seconds=compute)
         declined: list[Declined] = []
         first = answered = 0
@@ -260,6 +269,18 @@ class Pipeline:
             self._run_quick(good, live)
         for job in bad:
             self.submit(job.request, job.waiter)
+
+    def _keep(
+        self,
+        jobs: Sequence[Job | QuickJob],
+        decisions: Decisions,
+        sampled: Sampled | None,
+        live: Live,
+        which: NDArray[np.bool_] | None,
+    ) -> None:
+        """Keep rows that are answered, for who finds a wrong answer; of a batch that was in part refused, none."""
+        if live.judged and (sampled is None or sampled.refusal is None):
+            self.kept.add(jobs, decisions, live.version.version, live.manifest.labels, which)
 
     def _count(self, jobs: Sequence[Job | QuickJob], rows: int, start: float, compute: float) -> None:
         self._batcher.ran(compute)

@@ -93,12 +93,12 @@ class QuickJob:
     """A plain request under way. Ends in one reply, `answer` or `fail`."""
 
     __slots__ = (
-        "_client",
         "_key",
         "_metrics",
         "_prepared",
         "_request",
         "call",
+        "client",
         "fit",
         "question",
         "since",
@@ -128,7 +128,7 @@ class QuickJob:
         self.fit = fit_
         self.since = time.monotonic()
         self.until = math.inf
-        self._client = client
+        self.client = client
         self.wording = wording
         self._metrics = metrics
         self._key = ""
@@ -160,8 +160,14 @@ class QuickJob:
     def key(self) -> str:
         """What names it for the audit's draw."""
         if not self._key:
-            self._key = request_key(self._client, "")
+            self._key = request_key(self.client, "")
         return self._key
+
+    @property
+    def name(self) -> str:
+        """What its client calls it; empty for nothing."""
+        question = self.question
+        return question.id_of(self.call.payload).decode() if question.id_length else ""
 
     @property
     def numbers(self) -> memoryview:
@@ -181,7 +187,7 @@ class QuickJob:
         return Request(
             model=question.model,
             tensors={question.input: array},
-            client=self._client,
+            client=self.client,
             request_key=self.key,
             one_row=self.wording.one_row,
             deadline=self.call.deadline,

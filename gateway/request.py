@@ -24,7 +24,8 @@ class Request:
     """One question to a model. Either `tensors`, or a `subject` that the model's preprocessing reads, or both.
 
     `client` comes from the edge's credentials. `request_key` names the request for the audit's draw: the client and
-    its idempotency key, or an id made here. `one_row`: the tensors are one row, with or without an axis of rows.
+    its idempotency key, or an id made here; `id` is what the client calls it otherwise, empty for nothing. `one_row`:
+    the tensors are one row, with or without an axis of rows.
     `deadline` by time.monotonic(). `review_seconds` None: the queue's setting. `tier` is that of reviewers to begin at,
     empty for the first; `excluded_reviewers` are never asked. `level` is the priority level that it waits for a
     run at, `timeout_us` how long at most, microseconds; 0 for what the model says.
@@ -37,6 +38,7 @@ class Request:
     client: str
     idempotency_key: str = ""
     request_key: str
+    id: str = ""
     one_row: bool = False
     callback: Callback | None = None
     priority: int = 0

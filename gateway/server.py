@@ -26,6 +26,7 @@ from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
 from fallback.secret import secret
 from gateway import admission, metrics, model_service, service, transports
+from gateway.amendments import Amending
 from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
@@ -173,6 +174,12 @@ class Gateway:
             wait_seconds=self.settings.watch_seconds,
             metrics=self.metrics,
         )
+        self._amending = Amending(
+            queue=self.queue,
+            documents=self.documents,
+            champions=self.champions,
+            nearest_max=self.settings.nearest_max,
+        )
         self._deferring = Deferring(
             queue=self.queue,
             slow=self._slow,
@@ -190,7 +197,9 @@ class Gateway:
         await self.watch.start()
 
     async def _follow(self) -> None:
-        self._following = [asyncio.create_task(work) for work in (self.watch.run(), self.shipping.run())]
+        self._following = [
+            asyncio.create_task(work) for work in (self.watch.run(), self.shipping.run(), self._amending.run())
+        ]
 
     async def _close(self) -> None:
         await end_all(self._following)
@@ -212,6 +221,7 @@ class Gateway:
             secret=self._secret,
             queue_rows_max=self.settings.queue_rows_max,
             pixels_max=self.settings.image_pixels_max,
+            answers_kept=self.settings.answers_kept,
         )
 
     def _make_transport(self) -> Transport:

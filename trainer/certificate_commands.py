@@ -127,6 +127,24 @@ def show(
             _say(f"drawn: {picture}")
 
 
+@certificate.command(epilog="Example: demur certificate amended digits")
+def amended(model: Model, *, config: ConfigFile = None, data: Data = None) -> None:
+    """List answers that audits found wrong, each with the answers most like it: whose they are, and how they are named.
+
+    Nobody has looked at those. Their inputs are not kept; who sent one can send it again with a wish for a person.
+    """
+    from trainer import certificate_screen as screen
+    from trainer import retrain
+
+    settings = load(config, data)
+
+    async def ask() -> None:
+        async with retrain.client(settings) as gateway:
+            screen.show_amended(model, await gateway.amendments(model))
+
+    asyncio.run(ask())
+
+
 @certificate.command(epilog="Example: demur certificate plan digits --alpha 0.01 --requests-per-hour 500")
 def plan(
     model: Model,

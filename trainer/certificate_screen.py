@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from math import log
 from pathlib import Path
 from typing import Final
 
 import typer
 
+from demur.v1 import model_pb2 as pb
+from fallback.screen import words
+from fallback.wire import answer_from_wire
 from gateway.certification import Standing
 from gateway.promise import Promise
 from trainer.adjudicate import Share
@@ -51,6 +55,26 @@ def show(book: Book) -> None:
     for line in _history(course):
         typer.echo(line)
     typer.echo(f"  newest row {book.digest}")
+
+
+def show_amended(model: str, found: Sequence[pb.Amendment]) -> None:
+    """Print answers that audits found wrong, each with those near to it."""
+    if not found:
+        typer.echo(f"{model}: audits have found no wrong answer lately")
+    for one in found:
+        said = words(answer_from_wire(one.answer))
+        typer.echo(
+            f"{_time(one.amend_time.seconds)}  {one.deferral}: {one.client or 'somebody'} was told {one.predicted} "
+            f"({one.confidence:.4f}, version {one.version.rpartition('/')[2]}); people say {said}"
+        )
+        for near in one.nearest:
+            row = f", row {near.row}" if near.row else ""
+            typer.echo(
+                f"    {near.confidence!r}  {_time(near.answer_time.seconds)}  {near.client or 'somebody'}: "
+                f"{near.request or 'a request without a name'}{row}"
+            )
+        if not one.nearest:
+            typer.echo("    nothing like it among the answers that gateways remember")
 
 
 def draw(book: Book, path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
@@ -27,8 +27,8 @@ from fallback.answer import Identity
 from fallback.config import Config, FallbackSettings
 from fallback.deferral import Deferral, Lease
 from fallback.documents import Documents
-from fallback.errors import DemurError, InvalidError, NotFoundError, StateError, UnauthenticatedError
-from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY, REVIEWER, Credentials
+from fallback.errors import DemurError, ForbiddenError, InvalidError, NotFoundError, StateError, UnauthenticatedError
+from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY, OPERATOR, REVIEWER, Credentials
 from fallback.queue import Queue, QueueState
 from fallback.workbench import assets, certificates, wire
 from fallback.workbench.departures import Departures
@@ -111,11 +111,20 @@ class Workbench:
         self._reviewer(request)
         return {"queues": sorted(await self._queue.states(), key=lambda state: state.name)}
 
-    async def certificates(self, request: Request) -> dict[str, list[certificates.CertificateView]]:
-        """Say how the proofs of the models stand."""
+    async def certificates(
+        self, request: Request
+    ) -> dict[str, list[certificates.CertificateView] | list[certificates.AmendmentView]]:
+        """Say how the proofs of the models stand; to operators also which answers were wrong, and whose are like them.
+
+        Who asked what is not every reviewer's to know.
+        """
         self._reviewer(request)
         found = await self._documents.read_all("")
-        return {"certificates": certificates.views(found, second=int(time.time()))}
+        amended: list[certificates.AmendmentView] = []
+        with suppress(ForbiddenError):
+            self._reviewer(request, role=OPERATOR)
+            amended = certificates.amendments(found)
+        return {"certificates": certificates.views(found, second=int(time.time())), "amendments": amended}
 
     async def lease(self, request: Request) -> dict[str, list[wire.LeaseView]]:
         """Take items for the caller, first those they hold where they ask to go on."""
@@ -235,12 +244,12 @@ class Workbench:
         # A fresh lease runs for the queue's time; comparing its end with this machine's clock would trust two clocks.
         return float(self._config.queue(lease.deferral.queue).lease_seconds)
 
-    def _reviewer(self, request: Request) -> Identity:
+    def _reviewer(self, request: Request, *, role: str = REVIEWER) -> Identity:
         metadata = [(name, value) for name, value in request.headers.items() if name == AUTHORIZATION_KEY]
         named = request.headers.get("x-demur-identity")
         if named is not None:
             metadata.append((IDENTITY_KEY, unquote(named, errors="replace")))
-        return self._credentials.identify(metadata, peer=_peer(request), require_name=True, role=REVIEWER)
+        return self._credentials.identify(metadata, peer=_peer(request), require_name=True, role=role)
 
 
 def _peer(request: Request) -> str:

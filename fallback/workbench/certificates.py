@@ -13,10 +13,12 @@ from typing import Final
 import msgspec
 import structlog
 
+from fallback.answer import Answer
 from fallback.documents import Document
 
 CERTIFICATIONS: Final = "certifications/"
 STANDINGS: Final = "standings/"
+AMENDMENTS: Final = "amendments/"
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +80,52 @@ class CertificateView(msgspec.Struct, frozen=True, kw_only=True):
     miss: float | None
     reviewer_error: float | None
     alarm: str
+
+
+class NearView(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer like one that was wrong: whose, how they call it, and when, Unix seconds."""
+
+    client: str
+    request: str
+    row: int
+    confidence: float
+    time: float
+
+
+class AmendmentView(msgspec.Struct, frozen=True, kw_only=True):
+    """An automatic answer that people overturned, and those near to it."""
+
+    deferral: str
+    version: str
+    client: str
+    predicted: str
+    answer: Answer
+    confidence: float
+    time: float
+    nearest: tuple[NearView, ...] = ()
+    model: str = ""
+
+
+class _Amendments(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's."""
+
+    amendments: tuple[AmendmentView, ...] = ()
+
+
+def amendments(documents: Mapping[str, Document]) -> list[AmendmentView]:
+    """Return the overturned answers in `documents`, by model; what cannot be read is left out, and logged."""
+    found = []
+    for key, document in sorted(documents.items()):
+        if not key.startswith(AMENDMENTS):
+            continue
+        model = key.removeprefix(AMENDMENTS)
+        try:
+            read = msgspec.json.decode(document.body, type=_Amendments)
+        except msgspec.DecodeError as error:
+            log.warning("what audits found cannot be read; not shown", model=model, error=str(error))
+            continue
+        found += [msgspec.structs.replace(one, model=model) for one in read.amendments]
+    return found
 
 
 def views(documents: Mapping[str, Document], *, second: int) -> list[CertificateView]:

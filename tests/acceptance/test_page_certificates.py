@@ -8,9 +8,12 @@ import msgspec
 import pytest
 from playwright.async_api import expect
 
+from fallback.answer import Label
 from fallback.config import Config
 from fallback.documents import Documents
+from gateway.amendments import AMENDMENTS, Amendment, Amendments
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
+from gateway.kept import KeptAnswer
 from tests.serving import Site
 
 # The browser lives on one event loop for all tests.
@@ -68,3 +71,32 @@ async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Sit
     await page.get_by_role("button", name="What is proved").click()
     await expect(shown.locator(".fault")).to_contain_text("Everything goes to people. (10 % were wrong)")
     await expect(shown).not_to_contain_text("71 %")
+
+
+async def test_an_operator_sees_what_audits_found_wrong_and_the_answers_like_it(site: Site, config: Config) -> None:
+    """Each wrong answer opens on those near to it; what clients wrote is shown as text."""
+    near = KeptAnswer(client="shop", request="<b>7</b>", row=1, confidence=0.875, time=1_000.0)
+    amendment = Amendment(
+        deferral="queues/m/deferrals/1",
+        version="3",
+        client="shop",
+        predicted="cat",
+        answer=Label("dog"),
+        confidence=0.9,
+        time=2_000.0,
+        nearest=(near,),
+    )
+    documents = Documents.connect(config)
+    try:
+        body = msgspec.json.encode(Amendments(amendments=(amendment,)))
+        await documents.write(AMENDMENTS + "m", body, expected_revision=None)
+    finally:
+        await documents.close()
+    page = await site.open()
+    await page.locator("#person").click()
+    await page.get_by_role("button", name="What is proved").click()
+    found = page.locator('.amendments [data-deferral="queues/m/deferrals/1"]')
+    await expect(found.locator("summary")).to_contain_text("m: shop was told “cat” (0.9000), people say “dog”")
+    await found.locator("summary").click()
+    await expect(found.locator("tbody")).to_contain_text("<b>7</b>, row 1")
+    await expect(found.locator("tbody td").first).to_have_text("0.875")

@@ -3,8 +3,10 @@
 
 import { toApiError } from "./api.js";
 import { h, svg } from "./dom.js";
+import { answerText } from "./verdict.js";
 
 /** @typedef {import("./types.js").Certificate} Certificate */
+/** @typedef {import("./types.js").Amendment} Amendment */
 
 const BAR = { width: 360, row: 16, label: 46 };
 /** @type {Record<string, string>} by stage */
@@ -32,9 +34,10 @@ export async function openCertificates(api) {
   document.body.append(dialog);
   dialog.showModal();
   try {
-    /** @type {{certificates: Certificate[]}} */
-    const { certificates } = await api.call("certificates");
-    place.replaceChildren(...(certificates.length > 0 ? certificates.map(section) : [h("p", {}, "No model promises an error rate. An operator sets one with “demur certificate promise”.")]));
+    /** @type {{certificates: Certificate[], amendments: Amendment[]}} */
+    const { certificates, amendments } = await api.call("certificates");
+    place.replaceChildren(...(certificates.length > 0 ? certificates.map(section) : [h("p", {}, "No model promises an error rate. An operator sets one with “demur certificate promise”.")]),
+      ...(amendments.length > 0 ? [amended(amendments)] : []));
   } catch (error) {
     place.replaceChildren(h("p", { class: "fault", role: "alert" }, toApiError(error).message));
   }
@@ -73,6 +76,27 @@ function rows(certificate) {
     ["Ends", expire_second === 0 ? null : new Date(expire_second * 1000).toLocaleString()],
   ];
   return all.flatMap(([label, value]) => (value === null ? [] : [/** @type {[string, string]} */ ([label, value])]));
+}
+
+/**
+ * Answers that audits found wrong, each with the answers most like it, which nobody has looked at.
+ * @param {Amendment[]} amendments
+ */
+function amended(amendments) {
+  return h("section", { class: "certificate amendments" },
+    h("h3", {}, "Answers that were wrong"),
+    h("p", { class: "muted" }, "Beneath each are the answers most like it, that nobody has looked at. Their inputs are not kept: who sent one can send it again and wish for a person."),
+    ...amendments.map(({ model, deferral, client, predicted, answer, confidence, time, nearest }) => h("details", { "data-deferral": deferral },
+      h("summary", { dir: "auto" }, `${model}: ${client || "somebody"} was told “${predicted}” (${confidence.toFixed(4)}), people say “${answerText(answer)}”, ${clock(time)}`),
+      nearest.length > 0
+        ? h("table", { class: "near" }, h("thead", {}, h("tr", {}, ...["Confidence", "When", "Client", "Request"].map((name) => h("th", { scope: "col" }, name)))),
+          h("tbody", {}, ...nearest.map((near) => h("tr", {}, ...[String(near.confidence), clock(near.time), near.client || "–", `${near.request || "–"}${near.row > 0 ? `, row ${near.row}` : ""}`].map((text) => h("td", { dir: "auto" }, text))))))
+        : h("p", { class: "muted" }, "Nothing like it is among the answers that gateways remember."))));
+}
+
+/** @param {number} seconds since 1970 */
+function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleString();
 }
 
 /**

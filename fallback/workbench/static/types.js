@@ -32,4 +32,10 @@
  *   reviewer_error: number | null, alarm: string}} Certificate thresholds: each with the share of the way to its proof
  */
 
+/** @typedef {{client: string, request: string, row: number, confidence: number, time: number}} Near an answer like a wrong one */
+/**
+ * @typedef {{model: string, deferral: string, version: string, client: string, predicted: string, answer: Answer,
+ *   confidence: number, time: number, nearest: Near[]}} Amendment an automatic answer that people overturned
+ */
+
 export {};

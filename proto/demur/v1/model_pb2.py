@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from demur.v1 import types_pb2 as demur_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x65mur/v1/model.proto\x12\x08\x64\x65mur.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.demur.v1.ModelVersion.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x10\n\x08manifest\x18\x06 \x01(\t\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\n\n\x06SHADOW\x10\x02\x12\n\n\x06\x43\x41NARY\x10\x03\x12\x0c\n\x08\x43HAMPION\x10\x04\x12\x0b\n\x07RETIRED\x10\x05\x12\x0c\n\x08REJECTED\x10\x06\x12\x0f\n\x0bROLLED_BACK\x10\x07\"\xc0\x01\n\x1aPublishModelVersionRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.demur.v1.PublishModelVersionRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1aJ\n\x06Header\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x06\n\x04part\")\n\x18ListModelVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x19ListModelVersionsResponse\x12(\n\x08versions\x18\x01 \x03(\x0b\x32\x16.demur.v1.ModelVersion\":\n\x1aPromoteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"5\n\x14RollBackModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xbd\x01\n\x07Segment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\nattributes\x18\x02 \x03(\x0b\x32!.demur.v1.Segment.AttributesEntry\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\x04 \x01(\x01H\x01\x88\x01\x01\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alphaB\x08\n\x06_delta\"\xa2\x04\n\x06Policy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12?\n\x10\x63lass_thresholds\x18\x04 \x03(\x0b\x32%.demur.v1.Policy.ClassThresholdsEntry\x12\x15\n\ralways_person\x18\x05 \x03(\t\x12\x18\n\x0b\x61udit_share\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10\x61llow_model_wish\x18\x07 \x01(\x08\x12\x12\n\x05\x61lpha\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06scorer\x18\n \x01(\t\x12!\n\x14reviews_per_hour_max\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x0b\x65xpire_days\x18\x0c \x01(\x01H\x05\x88\x01\x01\x12\x10\n\x08lifetime\x18\r \x01(\x08\x12\x14\n\x0cuntil_proved\x18\x0e \x01(\t\x12#\n\x08segments\x18\x0f \x03(\x0b\x32\x11.demur.v1.Segment\x1a\x36\n\x14\x43lassThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0c\n\n_thresholdB\x0e\n\x0c_audit_shareB\x08\n\x06_alphaB\x08\n\x06_deltaB\x17\n\x15_reviews_per_hour_maxB\x0e\n\x0c_expire_days\"!\n\x10GetPolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x13UpdatePolicyRequest\x12 \n\x06policy\x18\x01 \x01(\x0b\x32\x10.demur.v1.Policy\"&\n\x15GetCertificateRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xfb\x05\n\x0b\x43\x65rtificate\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x05stage\x18\x02 \x01(\x0e\x32\x1b.demur.v1.Certificate.Stage\x12\r\n\x05\x61lpha\x18\x03 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x04 \x01(\x01\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\r\n\x05\x65poch\x18\x06 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x07 \x01(\t\x12\x10\n\x03tau\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63overage\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0b\x65rror_bound\x18\n \x01(\x01H\x02\x88\x01\x01\x12\x0e\n\x06\x61udits\x18\x0b \x01(\x03\x12\x1a\n\raudits_needed\x18\x0c \x01(\x03H\x03\x88\x01\x01\x12\x10\n\x08requests\x18\r \x01(\x03\x12\x32\n\x0ewatermark_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x64vice\x18\x10 \x01(\t\x12\x11\n\x04miss\x18\x11 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0ereviewer_error\x18\x12 \x01(\x01H\x05\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\x13 \x01(\t\x12\x33\n\nthresholds\x18\x14 \x03(\x0b\x32\x1f.demur.v1.Certificate.Threshold\x12\r\n\x05\x61larm\x18\x15 \x01(\t\x1a\x30\n\tThreshold\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\x10\n\x08\x65vidence\x18\x02 \x01(\x01\"_\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x07\n\x03OFF\x10\x01\x12\r\n\tSURVEYING\x10\x02\x12\x0b\n\x07PROVING\x10\x03\x12\r\n\tCERTIFIED\x10\x04\x12\x0b\n\x07\x41LARMED\x10\x05\x42\x06\n\x04_tauB\x0b\n\t_coverageB\x0e\n\x0c_error_boundB\x10\n\x0e_audits_neededB\x07\n\x05_missB\x11\n\x0f_reviewer_error2\xa7\x04\n\x0cModelService\x12U\n\x13PublishModelVersion\x12$.demur.v1.PublishModelVersionRequest\x1a\x16.demur.v1.ModelVersion(\x01\x12\\\n\x11ListModelVersions\x12\".demur.v1.ListModelVersionsRequest\x1a#.demur.v1.ListModelVersionsResponse\x12S\n\x13PromoteModelVersion\x12$.demur.v1.PromoteModelVersionRequest\x1a\x16.demur.v1.ModelVersion\x12G\n\rRollBackModel\x12\x1e.demur.v1.RollBackModelRequest\x1a\x16.demur.v1.ModelVersion\x12\x39\n\tGetPolicy\x12\x1a.demur.v1.GetPolicyRequest\x1a\x10.demur.v1.Policy\x12?\n\x0cUpdatePolicy\x12\x1d.demur.v1.UpdatePolicyRequest\x1a\x10.demur.v1.Policy\x12H\n\x0eGetCertificate\x12\x1f.demur.v1.GetCertificateRequest\x1a\x15.demur.v1.Certificateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x65mur/v1/model.proto\x12\x08\x64\x65mur.v1\x1a\x14\x64\x65mur/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.demur.v1.ModelVersion.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x10\n\x08manifest\x18\x06 \x01(\t\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\n\n\x06SHADOW\x10\x02\x12\n\n\x06\x43\x41NARY\x10\x03\x12\x0c\n\x08\x43HAMPION\x10\x04\x12\x0b\n\x07RETIRED\x10\x05\x12\x0c\n\x08REJECTED\x10\x06\x12\x0f\n\x0bROLLED_BACK\x10\x07\"\xc0\x01\n\x1aPublishModelVersionRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.demur.v1.PublishModelVersionRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1aJ\n\x06Header\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\x0f\n\x07promote\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\tB\x06\n\x04part\")\n\x18ListModelVersionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"E\n\x19ListModelVersionsResponse\x12(\n\x08versions\x18\x01 \x03(\x0b\x32\x16.demur.v1.ModelVersion\":\n\x1aPromoteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"5\n\x14RollBackModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xbd\x01\n\x07Segment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\nattributes\x18\x02 \x03(\x0b\x32!.demur.v1.Segment.AttributesEntry\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\x04 \x01(\x01H\x01\x88\x01\x01\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alphaB\x08\n\x06_delta\"\xa2\x04\n\x06Policy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12?\n\x10\x63lass_thresholds\x18\x04 \x03(\x0b\x32%.demur.v1.Policy.ClassThresholdsEntry\x12\x15\n\ralways_person\x18\x05 \x03(\t\x12\x18\n\x0b\x61udit_share\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10\x61llow_model_wish\x18\x07 \x01(\x08\x12\x12\n\x05\x61lpha\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06scorer\x18\n \x01(\t\x12!\n\x14reviews_per_hour_max\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x18\n\x0b\x65xpire_days\x18\x0c \x01(\x01H\x05\x88\x01\x01\x12\x10\n\x08lifetime\x18\r \x01(\x08\x12\x14\n\x0cuntil_proved\x18\x0e \x01(\t\x12#\n\x08segments\x18\x0f \x03(\x0b\x32\x11.demur.v1.Segment\x1a\x36\n\x14\x43lassThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0c\n\n_thresholdB\x0e\n\x0c_audit_shareB\x08\n\x06_alphaB\x08\n\x06_deltaB\x17\n\x15_reviews_per_hour_maxB\x0e\n\x0c_expire_days\"!\n\x10GetPolicyRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x13UpdatePolicyRequest\x12 \n\x06policy\x18\x01 \x01(\x0b\x32\x10.demur.v1.Policy\"&\n\x15GetCertificateRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xfb\x05\n\x0b\x43\x65rtificate\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x05stage\x18\x02 \x01(\x0e\x32\x1b.demur.v1.Certificate.Stage\x12\r\n\x05\x61lpha\x18\x03 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x04 \x01(\x01\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\r\n\x05\x65poch\x18\x06 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x07 \x01(\t\x12\x10\n\x03tau\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x63overage\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0b\x65rror_bound\x18\n \x01(\x01H\x02\x88\x01\x01\x12\x0e\n\x06\x61udits\x18\x0b \x01(\x03\x12\x1a\n\raudits_needed\x18\x0c \x01(\x03H\x03\x88\x01\x01\x12\x10\n\x08requests\x18\r \x01(\x03\x12\x32\n\x0ewatermark_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x64vice\x18\x10 \x01(\t\x12\x11\n\x04miss\x18\x11 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0ereviewer_error\x18\x12 \x01(\x01H\x05\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\x13 \x01(\t\x12\x33\n\nthresholds\x18\x14 \x03(\x0b\x32\x1f.demur.v1.Certificate.Threshold\x12\r\n\x05\x61larm\x18\x15 \x01(\t\x1a\x30\n\tThreshold\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\x10\n\x08\x65vidence\x18\x02 \x01(\x01\"_\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x07\n\x03OFF\x10\x01\x12\r\n\tSURVEYING\x10\x02\x12\x0b\n\x07PROVING\x10\x03\x12\r\n\tCERTIFIED\x10\x04\x12\x0b\n\x07\x41LARMED\x10\x05\x42\x06\n\x04_tauB\x0b\n\t_coverageB\x0e\n\x0c_error_boundB\x10\n\x0e_audits_neededB\x07\n\x05_missB\x11\n\x0f_reviewer_error\"&\n\x15ListAmendmentsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"A\n\x16ListAmendmentsResponse\x12\'\n\namendments\x18\x01 \x03(\x0b\x32\x13.demur.v1.Amendment\"\xdd\x02\n\tAmendment\x12\x10\n\x08\x64\x65\x66\x65rral\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x11\n\tpredicted\x18\x04 \x01(\t\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12 \n\x06\x61nswer\x18\x06 \x01(\x0b\x32\x10.demur.v1.Answer\x12.\n\namend_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07nearest\x18\x08 \x03(\x0b\x32\x18.demur.v1.Amendment.Near\x1ay\n\x04Near\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\x0b\n\x03row\x18\x03 \x01(\x05\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12/\n\x0b\x61nswer_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xfc\x04\n\x0cModelService\x12U\n\x13PublishModelVersion\x12$.demur.v1.PublishModelVersionRequest\x1a\x16.demur.v1.ModelVersion(\x01\x12\\\n\x11ListModelVersions\x12\".demur.v1.ListModelVersionsRequest\x1a#.demur.v1.ListModelVersionsResponse\x12S\n\x13PromoteModelVersion\x12$.demur.v1.PromoteModelVersionRequest\x1a\x16.demur.v1.ModelVersion\x12G\n\rRollBackModel\x12\x1e.demur.v1.RollBackModelRequest\x1a\x16.demur.v1.ModelVersion\x12\x39\n\tGetPolicy\x12\x1a.demur.v1.GetPolicyRequest\x1a\x10.demur.v1.Policy\x12?\n\x0cUpdatePolicy\x12\x1d.demur.v1.UpdatePolicyRequest\x1a\x10.demur.v1.Policy\x12H\n\x0eGetCertificate\x12\x1f.demur.v1.GetCertificateRequest\x1a\x15.demur.v1.Certificate\x12S\n\x0eListAmendments\x12\x1f.demur.v1.ListAmendmentsRequest\x1a .demur.v1.ListAmendmentsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,42 +37,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_POLICY_CLASSTHRESHOLDSENTRY']._loaded_options = None
   _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELVERSION']._serialized_start=68
-  _globals['_MODELVERSION']._serialized_end=369
-  _globals['_MODELVERSION_STATE']._serialized_start=242
-  _globals['_MODELVERSION_STATE']._serialized_end=369
-  _globals['_PUBLISHMODELVERSIONREQUEST']._serialized_start=372
-  _globals['_PUBLISHMODELVERSIONREQUEST']._serialized_end=564
-  _globals['_PUBLISHMODELVERSIONREQUEST_HEADER']._serialized_start=482
-  _globals['_PUBLISHMODELVERSIONREQUEST_HEADER']._serialized_end=556
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=566
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=607
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=609
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=678
-  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=680
-  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=738
-  _globals['_ROLLBACKMODELREQUEST']._serialized_start=740
-  _globals['_ROLLBACKMODELREQUEST']._serialized_end=793
-  _globals['_SEGMENT']._serialized_start=796
-  _globals['_SEGMENT']._serialized_end=985
-  _globals['_SEGMENT_ATTRIBUTESENTRY']._serialized_start=916
-  _globals['_SEGMENT_ATTRIBUTESENTRY']._serialized_end=965
-  _globals['_POLICY']._serialized_start=988
-  _globals['_POLICY']._serialized_end=1534
-  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_start=1389
-  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_end=1443
-  _globals['_GETPOLICYREQUEST']._serialized_start=1536
-  _globals['_GETPOLICYREQUEST']._serialized_end=1569
-  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1571
-  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1626
-  _globals['_GETCERTIFICATEREQUEST']._serialized_start=1628
-  _globals['_GETCERTIFICATEREQUEST']._serialized_end=1666
-  _globals['_CERTIFICATE']._serialized_start=1669
-  _globals['_CERTIFICATE']._serialized_end=2432
-  _globals['_CERTIFICATE_THRESHOLD']._serialized_start=2204
-  _globals['_CERTIFICATE_THRESHOLD']._serialized_end=2252
-  _globals['_CERTIFICATE_STAGE']._serialized_start=2254
-  _globals['_CERTIFICATE_STAGE']._serialized_end=2349
-  _globals['_MODELSERVICE']._serialized_start=2435
-  _globals['_MODELSERVICE']._serialized_end=2986
+  _globals['_MODELVERSION']._serialized_start=90
+  _globals['_MODELVERSION']._serialized_end=391
+  _globals['_MODELVERSION_STATE']._serialized_start=264
+  _globals['_MODELVERSION_STATE']._serialized_end=391
+  _globals['_PUBLISHMODELVERSIONREQUEST']._serialized_start=394
+  _globals['_PUBLISHMODELVERSIONREQUEST']._serialized_end=586
+  _globals['_PUBLISHMODELVERSIONREQUEST_HEADER']._serialized_start=504
+  _globals['_PUBLISHMODELVERSIONREQUEST_HEADER']._serialized_end=578
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=588
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=629
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=631
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=700
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=702
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=760
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=762
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=815
+  _globals['_SEGMENT']._serialized_start=818
+  _globals['_SEGMENT']._serialized_end=1007
+  _globals['_SEGMENT_ATTRIBUTESENTRY']._serialized_start=938
+  _globals['_SEGMENT_ATTRIBUTESENTRY']._serialized_end=987
+  _globals['_POLICY']._serialized_start=1010
+  _globals['_POLICY']._serialized_end=1556
+  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_start=1411
+  _globals['_POLICY_CLASSTHRESHOLDSENTRY']._serialized_end=1465
+  _globals['_GETPOLICYREQUEST']._serialized_start=1558
+  _globals['_GETPOLICYREQUEST']._serialized_end=1591
+  _globals['_UPDATEPOLICYREQUEST']._serialized_start=1593
+  _globals['_UPDATEPOLICYREQUEST']._serialized_end=1648
+  _globals['_GETCERTIFICATEREQUEST']._serialized_start=1650
+  _globals['_GETCERTIFICATEREQUEST']._serialized_end=1688
+  _globals['_CERTIFICATE']._serialized_start=1691
+  _globals['_CERTIFICATE']._serialized_end=2454
+  _globals['_CERTIFICATE_THRESHOLD']._serialized_start=2226
+  _globals['_CERTIFICATE_THRESHOLD']._serialized_end=2274
+  _globals['_CERTIFICATE_STAGE']._serialized_start=2276
+  _globals['_CERTIFICATE_STAGE']._serialized_end=2371
+  _globals['_LISTAMENDMENTSREQUEST']._serialized_start=2456
+  _globals['_LISTAMENDMENTSREQUEST']._serialized_end=2494
+  _globals['_LISTAMENDMENTSRESPONSE']._serialized_start=2496
+  _globals['_LISTAMENDMENTSRESPONSE']._serialized_end=2561
+  _globals['_AMENDMENT']._serialized_start=2564
+  _globals['_AMENDMENT']._serialized_end=2913
+  _globals['_AMENDMENT_NEAR']._serialized_start=2792
+  _globals['_AMENDMENT_NEAR']._serialized_end=2913
+  _globals['_MODELSERVICE']._serialized_start=2916
+  _globals['_MODELSERVICE']._serialized_end=3552
 # @@protoc_insertion_point(module_scope)

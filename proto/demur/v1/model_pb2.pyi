@@ -1,5 +1,6 @@
 import datetime
 
+from demur.v1 import types_pb2 as _types_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -235,3 +236,48 @@ class Certificate(_message.Message):
     thresholds: _containers.RepeatedCompositeFieldContainer[Certificate.Threshold]
     alarm: str
     def __init__(self, model: _Optional[str] = ..., stage: _Optional[_Union[Certificate.Stage, str]] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., version: _Optional[str] = ..., epoch: _Optional[str] = ..., certificate: _Optional[str] = ..., tau: _Optional[float] = ..., coverage: _Optional[float] = ..., error_bound: _Optional[float] = ..., audits: _Optional[int] = ..., audits_needed: _Optional[int] = ..., requests: _Optional[int] = ..., watermark_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., advice: _Optional[str] = ..., miss: _Optional[float] = ..., reviewer_error: _Optional[float] = ..., digest: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[Certificate.Threshold, _Mapping]]] = ..., alarm: _Optional[str] = ...) -> None: ...
+
+class ListAmendmentsRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class ListAmendmentsResponse(_message.Message):
+    __slots__ = ("amendments",)
+    AMENDMENTS_FIELD_NUMBER: _ClassVar[int]
+    amendments: _containers.RepeatedCompositeFieldContainer[Amendment]
+    def __init__(self, amendments: _Optional[_Iterable[_Union[Amendment, _Mapping]]] = ...) -> None: ...
+
+class Amendment(_message.Message):
+    __slots__ = ("deferral", "version", "client", "predicted", "confidence", "answer", "amend_time", "nearest")
+    class Near(_message.Message):
+        __slots__ = ("client", "request", "row", "confidence", "answer_time")
+        CLIENT_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_FIELD_NUMBER: _ClassVar[int]
+        ROW_FIELD_NUMBER: _ClassVar[int]
+        CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+        ANSWER_TIME_FIELD_NUMBER: _ClassVar[int]
+        client: str
+        request: str
+        row: int
+        confidence: float
+        answer_time: _timestamp_pb2.Timestamp
+        def __init__(self, client: _Optional[str] = ..., request: _Optional[str] = ..., row: _Optional[int] = ..., confidence: _Optional[float] = ..., answer_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    DEFERRAL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    AMEND_TIME_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_FIELD_NUMBER: _ClassVar[int]
+    deferral: str
+    version: str
+    client: str
+    predicted: str
+    confidence: float
+    answer: _types_pb2.Answer
+    amend_time: _timestamp_pb2.Timestamp
+    nearest: _containers.RepeatedCompositeFieldContainer[Amendment.Near]
+    def __init__(self, deferral: _Optional[str] = ..., version: _Optional[str] = ..., client: _Optional[str] = ..., predicted: _Optional[str] = ..., confidence: _Optional[float] = ..., answer: _Optional[_Union[_types_pb2.Answer, _Mapping]] = ..., amend_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., nearest: _Optional[_Iterable[_Union[Amendment.Near, _Mapping]]] = ...) -> None: ...

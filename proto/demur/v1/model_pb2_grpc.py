@@ -69,6 +69,11 @@ class ModelServiceStub:
                 request_serializer=demur_dot_v1_dot_model__pb2.GetCertificateRequest.SerializeToString,
                 response_deserializer=demur_dot_v1_dot_model__pb2.Certificate.FromString,
                 _registered_method=True)
+        self.ListAmendments = channel.unary_unary(
+                '/demur.v1.ModelService/ListAmendments',
+                request_serializer=demur_dot_v1_dot_model__pb2.ListAmendmentsRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_model__pb2.ListAmendmentsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -122,6 +127,13 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAmendments(self, request, context):
+        """Automatic answers that audits found wrong, each with those like it that any gateway gave lately; operators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -159,6 +171,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetCertificate,
                     request_deserializer=demur_dot_v1_dot_model__pb2.GetCertificateRequest.FromString,
                     response_serializer=demur_dot_v1_dot_model__pb2.Certificate.SerializeToString,
+            ),
+            'ListAmendments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAmendments,
+                    request_deserializer=demur_dot_v1_dot_model__pb2.ListAmendmentsRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_model__pb2.ListAmendmentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -350,6 +367,33 @@ class ModelService:
             '/demur.v1.ModelService/GetCertificate',
             demur_dot_v1_dot_model__pb2.GetCertificateRequest.SerializeToString,
             demur_dot_v1_dot_model__pb2.Certificate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAmendments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ModelService/ListAmendments',
+            demur_dot_v1_dot_model__pb2.ListAmendmentsRequest.SerializeToString,
+            demur_dot_v1_dot_model__pb2.ListAmendmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

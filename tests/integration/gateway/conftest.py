@@ -27,6 +27,7 @@ from tests.live_gateway import JUDGED, echo, install, promote, running, settings
 AUDITED = msgspec.structs.replace(JUDGED, policy=Policy(threshold=0.8, audit_share=1.0))
 MODELS: dict[str, tuple[bytes, Manifest]] = {
     "m": (told(1), JUDGED),
+    "checked": (told(1), JUDGED),
     "waits": (told(1), msgspec.structs.replace(JUDGED, on_deferral="wait")),
     "refuses": (told(1), msgspec.structs.replace(JUDGED, on_deferral="refuse")),
     "audited": (told(1), AUDITED),
