@@ -95,7 +95,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     where nobody can tell. `advice` is a sentence: what would change it. `miss` is the estimated share of wrong answers
     that a single reviewer let pass, `reviewer_error` what gold items say; None where nothing is known.
     `grid` and `log_peaks` are of the newest process, strictest first. `digest` is that of the newest row of the chain.
-    Where the policy has segments all this is of the rest, and `segments` has the same of each, by name.
+    Where the policy has segments all this is of the rest, and `segments` has the same of each, by name; `challengers`
+    has that of each version in shadow, by its number.
     """
 
     stage: Stage
@@ -119,3 +120,4 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     reviewer_error: float | None = None
     digest: str = ""
     segments: dict[str, Standing] = {}
+    challengers: dict[str, Standing] = {}

@@ -46,13 +46,14 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """One loaded version, as a batch needs it."""
+    """One loaded version, as a batch needs it; `challengers` in shadow are asked about what is sampled."""
 
     version: ModelVersion
     model: Model
     rules: Rules
     intake: Intake
     way: Way
+    challengers: tuple[Champion, ...] = ()
 
     @property
     def manifest(self) -> Manifest:
@@ -121,7 +122,13 @@ class Champion:
         self._threads = threads
         self._current: tuple[Live, _Users] | None = None
         self._certification: Certification | None = None
+        self._challengers: tuple[Champion, ...] = ()
         self._policy_lock = Lock()
+
+    @property
+    def challengers(self) -> tuple[Champion, ...]:
+        """What is in shadow."""
+        return self._challengers
 
     @property
     def live(self) -> Live | None:
@@ -152,7 +159,7 @@ class Champion:
             raise
         with self._policy_lock:
             # Not what was proved when it began to load: an alarm may have come since.
-            live = replace(live, rules=_rules(version, policy, self._certification))
+            live = replace(live, rules=_rules(version, policy, self._certification), challengers=self._challengers)
             before, self._current = self._current, (live, _Users(model))
         if before is not None:
             before[1].replace()
@@ -188,6 +195,20 @@ class Champion:
                 live, users = self._current
                 rules = _rules(live.version, policy, self._certification)
                 self._current = replace(live, rules=rules), users
+            challengers = self._challengers
+        for challenger in challengers:
+            challenger.set_policy(policy)
+
+    def set_challengers(self, challengers: Sequence[Champion]) -> None:
+        """Have these beside whatever is live, from the next batch on; those that are no more are freed."""
+        with self._policy_lock:
+            gone = [challenger for challenger in self._challengers if challenger not in challengers]
+            self._challengers = tuple(challengers)
+            if self._current is not None:
+                live, users = self._current
+                self._current = replace(live, challengers=self._challengers), users
+        for challenger in gone:
+            challenger.close()
 
     def set_certification(self, certification: Certification | None) -> None:
         """Answer by what is proved, from the next batch on; kept for versions that are swapped in later."""
@@ -237,6 +258,7 @@ class Champion:
             before, self._current = self._current, None
         if before is not None:
             before[1].replace()
+        self.set_challengers(())
 
 
 def _rules(version: ModelVersion, policy: Policy, certification: Certification | None) -> Rules:

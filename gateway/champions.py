@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from fallback.errors import NotFoundError
+from fallback.errors import DemurError, NotFoundError
 from gateway.certification import Certification
 from gateway.champion import Champion, Live
 from gateway.kept import Kept
@@ -91,6 +91,35 @@ class Champions:
         self._provider = live.model.provider
         self._metrics.set_champion(version.model, version.version, live.model.provider)
         log.info("swapped", model=version.model, version=version.version, provider=live.model.provider)
+
+    async def shadow(self, model: str, versions: Sequence[ModelVersion]) -> None:
+        """Have exactly these versions in shadow; a DemurError of one that does not load leaves it out."""
+        pipeline = self._pipelines.get(model)
+        if pipeline is None:
+            return
+        there = {
+            live.version.version: challenger
+            for challenger in pipeline.champion.challengers
+            if (live := challenger.live) is not None
+        }
+        wanted, problem = list[Champion](), None
+        for version in versions:
+            challenger = there.get(version.version)
+            if challenger is None:
+                challenger = Champion(device=self._device, threads=self._threads)
+                policy = self._policies.get(model, version.manifest.policy)
+                try:
+                    await asyncio.to_thread(challenger.swap, version, policy)
+                except DemurError as error:
+                    problem = error
+                    continue
+                if (changed := self._policies.get(model, policy)) is not policy:
+                    challenger.set_policy(changed)  # it came while this one was loading
+                log.info("in shadow", model=model, version=version.version)
+            wanted.append(challenger)
+        pipeline.champion.set_challengers(wanted)
+        if problem is not None:
+            raise problem
 
     def remove(self, model: str) -> None:
         """Have no live version of `model`; what runs ends first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from gateway.recorder import Recorder
 from gateway.request import row_key
 from gateway.samples import epoch_secret
 from gateway.sampling import Asked, Epoch, Sampled, record
+from gateway.shadow import Opinion, runs
 from gateway.tensor import Array
 
 log = structlog.get_logger(__name__)
@@ -49,12 +50,17 @@ class Judged(Asked, Protocol):
 class Judge:
     """One model's. `judge` from any thread; batches take turns."""
 
-    def __init__(self, model: str, *, recorder: Recorder, hold_off: HoldOff, metrics: Metrics, secret: bytes) -> None:
+    def __init__(
+        self, model: str, *, recorder: Recorder, hold_off: HoldOff, metrics: Metrics, secret: bytes, pixels_max: int
+    ) -> None:
         self._model = model
         self._recorder = recorder
         self._hold_off = hold_off
         self._metrics = metrics
         self._secret = secret
+        self._pixels_max = pixels_max
+        # Challengers that said nothing of a row, once at least.
+        self._silent: set[str] = set()
         self._epoch: Epoch | None = None
         self._refusing = False
         self._lock = Lock()
@@ -80,9 +86,53 @@ class Judge:
         with self._recorder.turn(_lost(live)) as turn:
             decisions = self._decide(jobs, live, outputs, rows, epoch, turn.second)
             held_off = self._hold_off.why(live.manifest.review_queue) if decisions.all_asked else None
-            sampled = record(turn, jobs, live, decisions, epoch, held_off)
+            asked = bool(live.challengers) and held_off is None and turn.trouble is None
+            opinions = self._opinions(jobs, live, decisions, turn.second) if asked else {}
+            sampled = record(turn, jobs, live, decisions, epoch, held_off, opinions)
         self._tell(sampled)
         return decisions, sampled
+
+    def _opinions(
+        self, jobs: Sequence[Judged], live: Live, decisions: Decisions, second: int
+    ) -> dict[int, list[Opinion]]:
+        """Return what challengers say of the rows that are sampled, by row of the batch."""
+        chosen = decisions.deferred | decisions.audited
+        firsts = {id(job): first for job, first in _placed(jobs) if chosen[first : first + job.rows].any()}
+        asked = [job for job in jobs if id(job) in firsts]
+        found: dict[int, list[Opinion]] = {}
+        for challenger in live.challengers:
+            with challenger.acquire() as other:
+                if other is None or other.version.version == live.version.version:
+                    continue
+                said = 0
+                for part, outputs in runs(other, asked, pixels_max=self._pixels_max):
+                    for job, place, judged in self._shadowed(part, other, outputs, second):
+                        for row in np.flatnonzero(chosen[firsts[id(job)] : firsts[id(job)] + job.rows]).tolist():
+                            opinion = Opinion(live=other, decisions=judged, row=place + row)
+                            found.setdefault(firsts[id(job)] + row, []).append(opinion)
+                            said += 1
+                self._tell_silent(other.version.version, int(chosen.sum()) - said)
+        return found
+
+    def _tell_silent(self, version: str, rows: int) -> None:
+        """Count rows of which a challenger said nothing, which are errors of it."""
+        if not rows:
+            return
+        self._metrics.shadow_silent.labels(self._model, version).inc(rows)
+        if version not in self._silent:
+            self._silent.add(version)
+            log.warning("a challenger does not take what is asked, or fails", model=self._model, version=version)
+
+    def _shadowed(
+        self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], second: int
+    ) -> Iterator[tuple[Judged, int, Decisions]]:
+        """Yield each job with the place of its rows in a challenger's decisions; nothing where these go wrong."""
+        try:
+            judged = self._decide(jobs, live, outputs, sum(job.rows for job in jobs), None, second)
+        except InvalidError:
+            return
+        for job, place in _placed(jobs):
+            yield job, place, judged
 
     def _tell(self, sampled: Sampled) -> None:
         refusing = sampled.refusal is not None and sampled.due > 0

@@ -35,16 +35,18 @@ class VersionState(StrEnum):
 
 
 _S = VersionState
-# state -> the states that may follow. SHADOW and CANARY are entered by a later release; their edges stand already.
+# Each is run beside the champion on all that is sampled.
+SHADOWS_MAX: Final = 3
+# state -> the states that may follow. CANARY is entered by a later release; its edges stand already.
 TABLE: Final = MappingProxyType(
     {
         _S.CANDIDATE: frozenset({_S.SHADOW, _S.CANARY, _S.CHAMPION, _S.REJECTED}),
-        _S.SHADOW: frozenset({_S.CANARY, _S.CHAMPION, _S.REJECTED}),
+        _S.SHADOW: frozenset({_S.CANDIDATE, _S.CANARY, _S.CHAMPION, _S.REJECTED}),
         _S.CANARY: frozenset({_S.CHAMPION, _S.REJECTED, _S.ROLLED_BACK}),
         _S.CHAMPION: frozenset({_S.RETIRED, _S.ROLLED_BACK}),
-        _S.RETIRED: frozenset({_S.CHAMPION}),
+        _S.RETIRED: frozenset({_S.SHADOW, _S.CHAMPION}),
         _S.REJECTED: frozenset[VersionState](),
-        _S.ROLLED_BACK: frozenset({_S.CHAMPION}),
+        _S.ROLLED_BACK: frozenset({_S.SHADOW, _S.CHAMPION}),
     }
 )
 
@@ -105,6 +107,29 @@ def roll_back(states: ModelStates, *, reason: str, time: float) -> ModelStates:
     return msgspec.structs.replace(states, champion=back, previous=tuple(older))
 
 
+def shadow(states: ModelStates, version: str, *, reason: str, time: float) -> ModelStates:
+    """Put `version` into shadow; raises StateError where the table has no such edge, or as many are there as may be."""
+    if not states.champion:
+        raise StateError("expected a champion that a challenger is beside; there is none")
+    there = shadows(states)
+    if version not in there and len(there) >= SHADOWS_MAX:
+        raise StateError(f"versions {', '.join(there)} are in shadow, {SHADOWS_MAX} at most")
+    states = _move(states, version, _S.SHADOW, reason, time)
+    return msgspec.structs.replace(states, previous=tuple(other for other in states.previous if other != version))
+
+
+def unshadow(states: ModelStates, version: str, *, reason: str, time: float) -> ModelStates:
+    """Take `version` out of the shadow, as a candidate; raises StateError where it is not there."""
+    if standing(states, version).state is not _S.SHADOW:
+        raise StateError(f"version {version} is {standing(states, version).state.value}, not in shadow")
+    return _move(states, version, _S.CANDIDATE, reason, time)
+
+
+def shadows(states: ModelStates) -> list[str]:
+    """Return the versions in shadow, the oldest first."""
+    return sorted((version for version, each in states.states.items() if each.state is _S.SHADOW), key=int)
+
+
 def reject(states: ModelStates, version: str, *, reason: str, time: float) -> ModelStates:
     """Give `version` up for good; raises StateError where the table has no such edge."""
     return _move(states, version, _S.REJECTED, reason, time)
@@ -142,7 +167,7 @@ def _move(states: ModelStates, version: str, target: VersionState, reason: str, 
 def _put(states: ModelStates, version: str, target: VersionState, reason: str, time: float) -> ModelStates:
     entered = Standing(state=target, reason=reason[:REASON_CHARS_MAX], time=time)
     kept = {**states.states, version: entered}
-    needed = {states.champion, *states.previous, version}
+    needed = {states.champion, *states.previous, *shadows(states), version}
     for old in sorted((old for old in kept if old not in needed), key=int)[: max(0, len(kept) - STATES_MAX)]:
         del kept[old]
     return msgspec.structs.replace(states, states=kept)

@@ -126,6 +126,9 @@ class Metrics:
             "over", "Requests that met a queue over a limit, by what was done", "queue", "limit", "done"
         )
         self.swaps = self._counter("swaps", "Versions swapped in", "model")
+        self.shadow_silent = self._counter(
+            "shadow_silent", "Sampled rows of which a challenger said nothing: errors of it", "model", "version"
+        )
         self.swap_failures = self._counter("swap_failures", "Versions that could not be loaded", "model")
         self.batch_rows = Histogram(
             "demur_batch_rows", "Rows run together", ["model"], buckets=_ROWS, registry=self.registry

@@ -84,6 +84,21 @@ class ModelClient:
             self._stub.PromoteModelVersion(request, timeout=timeout_seconds, metadata=self._metadata),
         )
 
+    async def shadow(
+        self,
+        model: str,
+        version: str,
+        *,
+        stop: bool = False,
+        reason: str = "",
+        timeout_seconds: float = PUBLISH_SECONDS,
+    ) -> pb.ModelVersion:
+        """Put a version in shadow, or take it out; returns once the gateway called has it there."""
+        request = pb.ShadowModelVersionRequest(name=f"models/{model}/versions/{version}", reason=reason, stop=stop)
+        return await self._told(
+            self._stub.ShadowModelVersion(request, timeout=timeout_seconds, metadata=self._metadata),
+        )
+
     async def roll_back(
         self, model: str, *, reason: str = "", timeout_seconds: float = PUBLISH_SECONDS
     ) -> pb.ModelVersion:

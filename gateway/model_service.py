@@ -7,6 +7,7 @@ that a version that does not load changes nothing anywhere; if the states then c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -86,6 +87,7 @@ class ModelService:
             "ListModelVersions": self._list,
             "PromoteModelVersion": self._promote,
             "RollBackModel": self._roll_back,
+            "ShadowModelVersion": self._shadow,
             "GetPolicy": self._get_policy,
             "UpdatePolicy": self._update_policy,
             "GetCertificate": self._get_certificate,
@@ -230,6 +232,35 @@ class ModelService:
         version = await asyncio.to_thread(self._registry.get, request.model, states.champion)
         return version_to_wire(version, states)
 
+    async def _shadow(self, call: Call) -> Message:
+        request = _read(call.payload, pb.ShadowModelVersionRequest)
+        model, number = parse_name(request.name)
+        version = await asyncio.to_thread(self._registry.get, model, number)
+        reason = request.reason or ("out of the shadow" if request.stop else "in shadow")
+
+        def changed(states: ModelStates) -> ModelStates:
+            known = lifecycle.add(states, number, reason="published", time=time.time())
+            change = lifecycle.unshadow if request.stop else lifecycle.shadow
+            return change(known, number, reason=reason, time=time.time())
+
+        return version_to_wire(version, await self._to_its_end(self._change_shadows(model, number, changed)))
+
+    async def _change_shadows(
+        self, model: str, version: str, change: Callable[[ModelStates], ModelStates]
+    ) -> ModelStates:
+        """Load what is to be in shadow, then write the states; on trouble all is as it was."""
+        async with self._watch.lock(model):
+            before = states_of(await self._documents.read(MODELS + model))
+            try:
+                await self._watch.shadow(model, change(before))
+                states = await self._write(model, change)
+            except DemurError as error:
+                with contextlib.suppress(DemurError):
+                    await self._watch.shadow(model, before)
+                raise StateError(f"version {version} of {model!r}: {error.message}; all is as it was") from error
+        log.info("shadows", model=model, versions=lifecycle.shadows(states))
+        return states
+
     def _known(self, model: str) -> None:
         if not self._registry.versions(model):
             raise NotFoundError(
@@ -249,8 +280,16 @@ class ModelService:
                 raise
             if states.champion != target:
                 await self._watch.load(model, states.champion)
+            await self._follow_shadows(model, states)
         log.info("champion", model=model, version=states.champion, before=before.champion)
         return states
+
+    async def _follow_shadows(self, model: str, states: ModelStates) -> None:
+        """Have in shadow what is left there; one that does not load is no reason to go back."""
+        try:
+            await self._watch.shadow(model, states)
+        except DemurError as error:
+            log.error("a challenger could not be loaded", model=model, error=error.message)  # noqa: TRY400 - the sentence says all
 
     async def _load(self, model: str, target: str, before: str) -> None:
         try:

@@ -194,6 +194,21 @@ def promote(model: Model, version: Version, *, reason: Reason = "", gateway: Gat
     _say(call(gateway, lambda client: client.promote(model, version, reason=reason)), "is live")
 
 
+@models.command(epilog="Example: demur models shadow digits 3")
+def shadow(
+    model: Model,
+    version: Version,
+    *,
+    stop: Annotated[bool, typer.Option("--stop", help="Take it out of the shadow.")] = False,
+    reason: Reason = "",
+    gateway: Gateway = "",
+) -> None:
+    """Have a version judged by what people say, beside the live one, before it answers anybody."""
+    found = call(gateway, lambda client: client.shadow(model, version, stop=stop, reason=reason))
+    told = "is in shadow; how far its own proof is: demur certificate show " + model
+    _say(found, "is out of the shadow" if stop else told)
+
+
 @models.command(epilog="Example: demur models rollback digits --reason 'worse at night'")
 def rollback(model: Model, *, reason: Reason = "", gateway: Gateway = "") -> None:
     """Go back to the version that was live before this one."""

@@ -31,12 +31,14 @@ _AUDITED: Final = "audit"
 class Sampling:
     """How a row of a model under certification was recorded.
 
-    `always`: three people look at it in any case. `again`: its record was made at an earlier try.
+    `always`: three people look at it in any case. `again`: its record was made at an earlier try. `others` are the
+    answers of challengers: where one is not a person's, more people decide.
     """
 
     draw: Draw
     always: bool
     again: bool
+    others: tuple[Label, ...] = ()
 
 
 def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) -> str:
@@ -108,8 +110,12 @@ def parking(
         on_expiry=request.on_expiry,
         tier=request.tier,
         excluded_reviewers=request.excluded_reviewers,
-        second_opinion=None if sampling is None else SecondOpinion(predictions=(answer,), always=sampling.always),
+        second_opinion=None if sampling is None else _second_opinion(answer, sampling),
     )
+
+
+def _second_opinion(answer: Label, sampling: Sampling) -> SecondOpinion:
+    return SecondOpinion(predictions=tuple(dict.fromkeys((answer, *sampling.others))), always=sampling.always)
 
 
 def _draw(request: Request, prepared: Prepared, decisions: Decisions, row: int, place: int) -> Draw:

@@ -70,7 +70,9 @@ class Pipeline:
         self._reader = reader
         self._remembered = remembered
         self._metrics = metrics
-        self._judge = Judge(model, recorder=recorder, hold_off=deferring.hold_off, metrics=metrics, secret=secret)
+        self._judge = Judge(
+            model, recorder=recorder, hold_off=deferring.hold_off, metrics=metrics, secret=secret, pixels_max=pixels_max
+        )
         self._pixels_max = pixels_max
         self._fits: dict[Question, tuple[Intake, Fit | None]] = {}
         self._rows_seen = metrics.batch_rows.labels(model)

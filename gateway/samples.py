@@ -44,7 +44,7 @@ class SampledRecord(msgspec.Struct, frozen=True, kw_only=True, tag="sampled"):
     `counter` counts the sampled requests of its gateway. `q` in (0, 1] is the probability of a blind review by the rule
     in force, `floor` <= q the lowest such probability that any request had at that moment (p in the mathematics);
     `draw` in [0, 1) is HMAC(secret of `epoch`, model | epoch | request_key), and a blind review was due if draw < q.
-    `scored` has the version that served the request and every other that is under certification.
+    `scored` has the version that served the request first, and every other that is under certification.
     A request that was refused because a queue was full is recorded too; its label never comes.
     """
 

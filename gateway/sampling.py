@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import msgspec
@@ -20,11 +21,11 @@ from gateway.policy import Decisions, draw
 from gateway.recorder import Key, Recorded, Turn
 from gateway.request import Request, row_key
 from gateway.sampler import Seen
-from gateway.samples import AGREEMENT_SHARE, SampledRecord, Scored, agreement_epoch, place_text, row_epoch
+from gateway.samples import AGREEMENT_SHARE, Place, SampledRecord, Scored, agreement_epoch, place_text, row_epoch
+from gateway.shadow import Opinion
 from gateway.spool import Entry, Kind
 
 _RECORDS: Final = msgspec.json.Encoder()
-_ANSWERS: Final = msgspec.json.Encoder(order="sorted")
 _AUDITS: Final = msgspec.msgpack.Encoder()
 
 
@@ -98,13 +99,22 @@ class _Drawn:
 
 
 def record(
-    turn: Turn, jobs: Sequence[Asked], live: Live, decisions: Decisions, epoch: Epoch, held_off: DemurError | None
+    turn: Turn,
+    jobs: Sequence[Asked],
+    live: Live,
+    decisions: Decisions,
+    epoch: Epoch,
+    held_off: DemurError | None,
+    opinions: Mapping[int, Sequence[Opinion]] = MappingProxyType({}),
 ) -> Sampled:
     """Record the sampled rows of a batch before anybody is answered; where they are `held_off` nothing is.
 
-    Of a request's rows one is evidence; the others that are sampled are recorded as not eligible.
+    Of a request's rows one is evidence; the others that are sampled are recorded as not eligible. `opinions` is what
+    challengers say, by row of the batch.
     """
-    decisions = _as_evidence(jobs, decisions, epoch)
+    which = _evidence(jobs, epoch)
+    if which is not None:
+        decisions = replace(decisions, eligible=decisions.eligible & which)
     chosen = decisions.deferred | decisions.audited
     places = np.flatnonzero(chosen).tolist()
     sampled, drawn = Sampled(due=len(places), refusal=turn.trouble or held_off), _Drawn()
@@ -113,7 +123,12 @@ def record(
         turn.count(_seen(decisions, _answerable(jobs, chosen), 0))
         return sampled
     for job, first, row in _rows(jobs, places):
-        sampled.samplings[first + row] = _row(turn, job, live, decisions, epoch, first, row, drawn)
+        at = first + row
+        said = [Opinion(live=live, decisions=decisions, row=at), *opinions.get(at, ())]
+        evidence = which is None or bool(which[at])
+        scored = tuple(opinion.scored(evidence=evidence) for opinion in said)
+        others = tuple(opinion.answer for opinion in said[1:])
+        sampled.samplings[at] = _row(turn, job, live, decisions, epoch, first, row, drawn, scored, others)
     sampled.records = len(drawn.records)
     seen = _seen(decisions, _except(len(chosen), drawn.again), sampled.records)
     try:
@@ -125,16 +140,16 @@ def record(
     return sampled
 
 
-def _as_evidence(jobs: Sequence[Asked], decisions: Decisions, epoch: Epoch) -> Decisions:
-    """Return `decisions` with no row eligible but the one of each request that is evidence."""
+def _evidence(jobs: Sequence[Asked], epoch: Epoch) -> NDArray[np.bool_] | None:
+    """Return which row of each request is evidence; None: all are."""
     if all(job.rows == 1 for job in jobs):
-        return decisions
-    which = np.zeros(len(decisions.eligible), np.bool_)
+        return None
+    which = np.zeros(sum(job.rows for job in jobs), np.bool_)
     first = 0
     for job in jobs:
         which[first + epoch.evidence_row(job.request.request_key, job.rows)] = True
         first += job.rows
-    return replace(decisions, eligible=decisions.eligible & which)
+    return which
 
 
 def _rows(jobs: Sequence[Asked], places: Sequence[int]) -> Iterator[tuple[Asked, int, int]]:
@@ -150,7 +165,16 @@ def _rows(jobs: Sequence[Asked], places: Sequence[int]) -> Iterator[tuple[Asked,
 
 
 def _row(
-    turn: Turn, job: Asked, live: Live, decisions: Decisions, epoch: Epoch, first: int, row: int, drawn: _Drawn
+    turn: Turn,
+    job: Asked,
+    live: Live,
+    decisions: Decisions,
+    epoch: Epoch,
+    first: int,
+    row: int,
+    drawn: _Drawn,
+    scored: tuple[Scored, ...],
+    others: tuple[Label, ...],
 ) -> Sampling:
     """Return what one row is parked with, and add to `drawn` what is to be written of it."""
     at, request = first + row, job.request
@@ -170,9 +194,10 @@ def _row(
         ),
         always=epoch.panel_drawn(request_key),
         again=before is not None,
+        others=others,
     )
     if before is None:
-        drawn.records.append((Kind.ROW, _RECORDS.encode(_record(place, sampling.draw, live, decisions, at))))
+        drawn.records.append((Kind.ROW, _RECORDS.encode(_record(place, sampling.draw, live, decisions, scored))))
     else:
         drawn.again.append(at)
     if audited and (before is None or not before.audited):
@@ -183,9 +208,8 @@ def _row(
     return sampling
 
 
-def _record(place: tuple[int, str, int], drawn: Draw, live: Live, decisions: Decisions, at: int) -> SampledRecord:
+def _record(place: Place, drawn: Draw, live: Live, decisions: Decisions, scored: tuple[Scored, ...]) -> SampledRecord:
     second, gateway, counter = place
-    answer = Label(live.manifest.labels[decisions.predicted[at]])
     return SampledRecord(
         second=second,
         gateway=gateway,
@@ -197,16 +221,7 @@ def _record(place: tuple[int, str, int], drawn: Draw, live: Live, decisions: Dec
         q=drawn.q,
         floor=decisions.floor,
         draw=drawn.xi,
-        scored=(
-            Scored(
-                version=live.version.version,
-                scorer=live.rules.scorer.value,
-                confidence=float(decisions.scores[at]),
-                prediction=_ANSWERS.encode(answer).decode(),
-                eligible=bool(decisions.eligible[at]),
-                eligibility=live.rules.policy.eligibility,
-            ),
-        ),
+        scored=scored,
     )
 
 

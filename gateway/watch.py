@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -45,6 +46,9 @@ class Champions(Protocol):
 
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""
+
+    async def shadow(self, model: str, versions: Sequence[ModelVersion]) -> None:
+        """Have exactly these versions in shadow; a DemurError of one that does not load leaves it out."""
 
     def remove(self, model: str) -> None:
         """Have no live version of `model`."""
@@ -127,6 +131,25 @@ class Watch:
         self._metrics.swaps.labels(model).inc()
         return found
 
+    async def shadow(self, model: str, states: ModelStates) -> None:
+        """Have in shadow what the states say, under the model's lock; a DemurError of one leaves it out."""
+        versions, problem = list[ModelVersion](), None
+        for version in lifecycle.shadows(states):
+            try:
+                found = await asyncio.to_thread(self._registry.get, model, version)
+                await asyncio.to_thread(self._registry.verify, found)
+            except DemurError as error:
+                problem = error
+            else:
+                versions.append(found)
+        try:
+            await self._champions.shadow(model, versions)
+        except DemurError as error:
+            problem = error
+        if problem is not None:
+            self._metrics.swap_failures.labels(model).inc()
+            raise problem
+
     async def restore(self, model: str, before: str) -> None:
         """Have live what the states say, under the model's lock; `before` where they cannot be read. Empty: nothing."""
         try:
@@ -178,6 +201,11 @@ class Watch:
             states = states_of(document)
             if states.champion:
                 await self.load(model, states.champion)
+            # Whoever serves goes on without a challenger, which then counts as wrong about what it was not asked.
+            try:
+                await self.shadow(model, states)
+            except DemurError as error:
+                log.error("a challenger could not be loaded", model=model, error=error.message)  # noqa: TRY400 - as below
             self.keep(key, document)
 
     async def _newest(self, key: str, document: Document) -> Document:

@@ -125,6 +125,25 @@ async def _promote(config: Config, model: str, version: str) -> None:
         await documents.close()
 
 
+def shadow(config: Config, model: str, *versions: str) -> None:
+    """Say in the shared documents that versions are in shadow."""
+
+    async def change() -> None:
+        documents = Documents.connect(config)
+        try:
+            found = await documents.read(f"models/{model}")
+            assert found is not None
+            states = lifecycle.decode(found.body)
+            for version in versions:
+                states = lifecycle.add(states, version, reason="test", time=0)
+                states = lifecycle.shadow(states, version, reason="test", time=0)
+            await documents.write(f"models/{model}", lifecycle.encode(states), expected_revision=found.revision)
+        finally:
+            await documents.close()
+
+    asyncio.run(change())
+
+
 def settings(config: Config, tables: Mapping[str, msgspec.Struct] | None = None, **fields: Any) -> Config:
     """The same configuration with a gateway on a free port, and `fields` in its table."""
     small = {"grpc_listen": "127.0.0.1:0", "metrics_listen": "", "device": "cpu", "threads": 1, "drain_seconds": 5.0}

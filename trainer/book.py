@@ -167,10 +167,17 @@ class Book:
         for course in self.courses:
             course.take(counted)
             if course.alarmed(counted):
-                self._ring(course, reached)
+                self._ring(course, reached, counted)
 
-    def _ring(self, rung: Course, reached: int) -> None:
-        """Take back everything that was proved: nobody knows since when it is not so."""
+    def _ring(self, rung: Course, reached: int, counted: Sequence[Counted]) -> None:
+        """Take back everything that was proved: nobody knows since when it is not so.
+
+        Of a challenger, which answered nobody, only what was proved of itself.
+        """
+        records = [each.record for each in counted if each.record is not None]
+        if rung.row.version not in {scored.version for record in records for scored in record.scored[:1]}:
+            rung.revoked = True
+            return
         whose = f", segment {rung.row.segment}" if rung.row.segment else ""
         self.alarm = (
             f"version {rung.row.version}{whose}: more than {rung.row.alpha:.3g} of the answers from {rung.row.scorer} "

@@ -128,18 +128,28 @@ class Certify:
         self, model: str, states: Document, policy: Document | None
     ) -> tuple[Sequence[Terms], Ground] | None:
         """Return what is asked for, None where nothing is live or promised."""
-        version = lifecycle.decode(states.body).champion
-        if not version:
+        decoded = lifecycle.decode(states.body)
+        if not decoded.champion:
             return None
-        manifest = self._manifests.get((model, version))
-        if manifest is None:
-            manifest = (await asyncio.to_thread(self.rooms.registry.get, model, version)).manifest
-            self._manifests = {key: kept for key, kept in self._manifests.items() if key[0] != model}
-            self._manifests[model, version] = manifest
-        rule = manifest.policy if policy is None else msgspec.json.decode(policy.body, type=Policy)
-        if rule.alpha is None:
+        manifests = await self._manifests_of(model, [decoded.champion, *lifecycle.shadows(decoded)])
+        rule = None if policy is None else msgspec.json.decode(policy.body, type=Policy)
+        asked = [
+            terms for version, manifest in manifests.items() for terms in terms_of(rule or manifest.policy, version)
+        ]
+        # A challenger is judged beside what answers by a promise.
+        if not asked or asked[0].version != decoded.champion:
             return None
-        return terms_of(rule, version), self._ground(manifest)
+        return asked, self._ground(manifests[decoded.champion])
+
+    async def _manifests_of(self, model: str, versions: Sequence[str]) -> dict[str, Manifest]:
+        """Return the manifests of some versions, which never change."""
+        found = {}
+        for version in versions:
+            known = self._manifests.get((model, version))
+            found[version] = known or (await asyncio.to_thread(self.rooms.registry.get, model, version)).manifest
+        self._manifests = {key: kept for key, kept in self._manifests.items() if key[0] != model}
+        self._manifests.update({(model, version): manifest for version, manifest in found.items()})
+        return found
 
     def _ground(self, manifest: Manifest) -> Ground:
         queue, settings = self.config.queue(manifest.review_queue), self.rooms.settings
@@ -231,9 +241,18 @@ class Certify:
         ground = mine.certifier.ground
 
         def stands() -> Standing:
-            rest, *segments = (standing.standing(book, terms, ground, now=now, miss=miss) for terms in asked)
-            named = {terms.segment: each for terms, each in zip(asked[1:], segments, strict=True)}
-            return msgspec.structs.replace(rest, segments=named)
+            found = {(terms.version, terms.segment): one(terms) for terms in asked}
+            champion, *challengers = (
+                msgspec.structs.replace(
+                    found[version, REST],
+                    segments={name: each for (whose, name), each in found.items() if whose == version and name},
+                )
+                for version in dict.fromkeys(terms.version for terms in asked)
+            )
+            return msgspec.structs.replace(champion, challengers={each.version: each for each in challengers})
+
+        def one(terms: Terms) -> Standing:
+            return standing.standing(book, terms, ground, now=now, miss=miss)
 
         told = await asyncio.to_thread(stands)
         await self._write(STANDINGS + model, msgspec.json.encode(told), documents)

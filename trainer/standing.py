@@ -29,17 +29,18 @@ _ERRORS_FAR: Final = 500
 def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[str, str]) -> Certification | None:
     """Return the rule for gateways, and which of them are `lost`; None where no epoch has begun.
 
-    `asked` has the terms of the rest first, then those of each segment.
+    `asked` has the terms of what answers, the rest's first, then each segment's, and after these those of challengers.
     """
     epoch = book.epoch
     if epoch is None:
         return None
-    rest, *segments = asked
+    rest = asked[0]
+    segments = [terms for terms in asked[1:] if terms.version == rest.version]
     return Certification(
         **msgspec.structs.asdict(_proof(book, rest, now)),
         epoch=epoch.epoch,
         scorer=rest.scorer,
-        versions=(rest.version,),
+        versions=tuple(dict.fromkeys(terms.version for terms in asked)),
         segments={terms.segment: _proof(book, terms, now) for terms in segments},
         alarm=book.alarm,
         lost=dict(lost),

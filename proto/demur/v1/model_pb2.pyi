@@ -84,6 +84,16 @@ class PromoteModelVersionRequest(_message.Message):
     reason: str
     def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class ShadowModelVersionRequest(_message.Message):
+    __slots__ = ("name", "reason", "stop")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    reason: str
+    stop: bool
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ..., stop: _Optional[bool] = ...) -> None: ...
+
 class RollBackModelRequest(_message.Message):
     __slots__ = ("model", "reason")
     MODEL_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,11 @@ class ModelServiceStub:
                 request_serializer=demur_dot_v1_dot_model__pb2.RollBackModelRequest.SerializeToString,
                 response_deserializer=demur_dot_v1_dot_model__pb2.ModelVersion.FromString,
                 _registered_method=True)
+        self.ShadowModelVersion = channel.unary_unary(
+                '/demur.v1.ModelService/ShadowModelVersion',
+                request_serializer=demur_dot_v1_dot_model__pb2.ShadowModelVersionRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
         self.GetPolicy = channel.unary_unary(
                 '/demur.v1.ModelService/GetPolicy',
                 request_serializer=demur_dot_v1_dot_model__pb2.GetPolicyRequest.SerializeToString,
@@ -108,6 +113,14 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShadowModelVersion(self, request, context):
+        """Puts a version in shadow, beside the champion, or takes it out: it is asked about all that people are asked about, and
+        answers nobody. Its own certificate is proved from the same reviews, before it is promoted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPolicy(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -155,6 +168,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
             'RollBackModel': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBackModel,
                     request_deserializer=demur_dot_v1_dot_model__pb2.RollBackModelRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
+            ),
+            'ShadowModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShadowModelVersion,
+                    request_deserializer=demur_dot_v1_dot_model__pb2.ShadowModelVersionRequest.FromString,
                     response_serializer=demur_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
             ),
             'GetPolicy': grpc.unary_unary_rpc_method_handler(
@@ -285,6 +303,33 @@ class ModelService:
             target,
             '/demur.v1.ModelService/RollBackModel',
             demur_dot_v1_dot_model__pb2.RollBackModelRequest.SerializeToString,
+            demur_dot_v1_dot_model__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShadowModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ModelService/ShadowModelVersion',
+            demur_dot_v1_dot_model__pb2.ShadowModelVersionRequest.SerializeToString,
             demur_dot_v1_dot_model__pb2.ModelVersion.FromString,
             options,
             channel_credentials,

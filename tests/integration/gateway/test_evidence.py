@@ -40,7 +40,7 @@ from gateway.server import PROCESS, SPOOLS_FOLDER, Gateway
 from gateway.shipping import LOOK_SECONDS
 from gateway.watch import POLICIES
 from tests.evidence import Evidence
-from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, shadow, told
 
 EPOCH: Final = "1"
 SHARE: Final = 0.5
@@ -191,6 +191,31 @@ def test_what_is_sampled_is_recorded_with_its_place_and_comes_to_the_certifier(c
     assert sum(d.audit for d in deferrals) == len(audited)
     assert all(d.second_opinion and d.second_opinion.predictions == (Label("b"),) for d in deferrals)
     assert {result.deferral.name for result in deferred} == {d.name for d in deferrals if not d.audit}
+
+
+def test_what_a_challenger_says_stands_in_the_record_and_nowhere_else(config: Config) -> None:
+    """Of what is sampled, several rows at a time too; people decide by three where it disagrees; nobody is answered by
+    it, and one that takes other inputs is left out.
+    """  # noqa: D205 - one sentence needs two lines
+    config = settings(config)
+    _lay_down(config)
+    odd = msgspec.structs.replace(JUDGED, labels=("b", "a", "c"), policy=POLICY)
+    install(config.data_folder, "m", "2", told(2), odd)
+    install(config.data_folder, "m", "3", told(3, width=4), msgspec.structs.replace(odd, labels=("a", "b", "c", "d")))
+    shadow(config, "m", "2", "3")
+    with running(config) as gateway:
+        answers = [_ask(gateway.address, SURE, idempotency_key=f"s{number}") for number in range(REQUESTS)]
+        _ask(gateway.address, UNSURE, idempotency_key="u")
+    assert {(answer.version, answer.label) for answer in answers} == {("1", "b")}
+    evidence = _evidence(config)
+    assert {tuple(scored.version for scored in record.scored) for record in evidence.records} == {("1", "2")}
+    assert {scored.prediction for record in evidence.records for scored in record.scored} == {
+        '{"label":"b","type":"label"}',
+        '{"label":"a","type":"label"}',
+    }
+    assert all(record.scored[0].confidence == record.scored[1].confidence for record in evidence.records)
+    assert {d.second_opinion.predictions for d in _deferrals(config) if d.second_opinion} == {(Label("b"), Label("a"))}
+    assert evidence.holes == 0
 
 
 def test_before_anything_is_proved_everybody_is_recorded(config: Config) -> None:

@@ -91,6 +91,19 @@ class Champions:
         champion = self.champions.get(model)
         return champion.live.version if champion is not None and champion.live is not None else None
 
+    async def shadow(self, model: str, versions: Sequence[ModelVersion]) -> None:
+        found = []
+        for version in versions:
+            challenger = Champion(device="cpu", threads=1)
+            await asyncio.to_thread(challenger.swap, version, version.manifest.policy)
+            found.append(challenger)
+        if model in self.champions:
+            self.champions[model].set_challengers(found)
+
+    def shadows(self, model: str) -> list[str]:
+        lives = (challenger.live for challenger in self.champions[model].challengers)
+        return [live.version.version for live in lives if live is not None]
+
     def remove(self, model: str) -> None:
         self.champions[model].close()
 
@@ -158,6 +171,10 @@ class Gateway:
         request = pb.PromoteModelVersionRequest(name=f"models/m/versions/{version}", reason="better")
         return pb.ModelVersion.FromString(await self.call("PromoteModelVersion", request))
 
+    async def shadow(self, version: str, *, stop: bool = False) -> pb.ModelVersion:
+        request = pb.ShadowModelVersionRequest(name=f"models/m/versions/{version}", stop=stop)
+        return pb.ModelVersion.FromString(await self.call("ShadowModelVersion", request))
+
     async def roll_back(self) -> pb.ModelVersion:
         request = pb.RollBackModelRequest(model="m", reason="worse")
         return pb.ModelVersion.FromString(await self.call("RollBackModel", request))
@@ -217,6 +234,41 @@ async def test_a_version_is_published_promoted_and_rolled_back(gateway: Gateway)
         await gateway.roll_back()
     with pytest.raises(StateError, match="version 1 is the champion already"):
         await gateway.promote("1")
+
+
+async def test_a_version_goes_into_the_shadow_and_out_of_it(gateway: Gateway, other: Gateway) -> None:
+    """Beside the champion, here and at every other gateway; promoted it is no challenger any more."""
+    await gateway.publish("m", _content(0), promote=True)
+    for seed in (1, 2):
+        await gateway.publish("m", _content(seed))
+    with pytest.raises(StateError, match="version 2 of 'm': version 2 is candidate, not in shadow; all is as it was"):
+        await gateway.shadow("2", stop=True)
+    assert (await gateway.shadow("2")).state == pb.ModelVersion.SHADOW
+    assert (await gateway.shadow("3")).reason == "in shadow"
+    assert gateway.champions.shadows("m") == ["2", "3"]
+    assert (await gateway.shadow("3", stop=True)).state == pb.ModelVersion.CANDIDATE
+    assert (gateway.champions.live("m"), gateway.champions.shadows("m")) == ("1", ["2"])
+    await gateway.promote("2")
+    assert (gateway.champions.live("m"), gateway.champions.shadows("m")) == ("2", [])
+    await gateway.shadow("1")
+    assert await gateway.states() == {"1": "SHADOW", "2": "CHAMPION", "3": "CANDIDATE"}
+    await other.watch.start()
+    assert (other.champions.live("m"), other.champions.shadows("m")) == ("2", ["1"])
+
+
+async def test_a_challenger_that_does_not_load_changes_nothing(gateway: Gateway) -> None:
+    """The sentence says why; what was in shadow stays there."""
+    await gateway.publish("m", _content(0), promote=True)
+    for seed in (1, 2):
+        await gateway.publish("m", _content(seed))
+    await gateway.shadow("2")
+    artefact = gateway.registry.get("m", "3").artefact
+    artefact.chmod(0o644)
+    artefact.write_bytes(b"changed on the disk")
+    with pytest.raises(StateError, match=r"version 3 of 'm': .* was changed: .*; all is as it was"):
+        await gateway.shadow("3")
+    assert gateway.champions.shadows("m") == ["2"]
+    assert await gateway.states() == {"1": "CHAMPION", "2": "SHADOW", "3": "CANDIDATE"}
 
 
 async def test_a_version_that_does_not_load_changes_nothing(gateway: Gateway) -> None:

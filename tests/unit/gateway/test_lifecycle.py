@@ -37,6 +37,23 @@ def test_only_the_edges_of_the_table_are_walked(start: VersionState, target: Ver
             walk(states, "7", reason="why", time=2.0)
 
 
+def test_a_shadow_stands_beside_a_champion_and_few_others() -> None:
+    """From where the table lets it; out of it, it is a candidate again."""
+    states = _states(**{"1": S.CHAMPION, "2": S.CANDIDATE, "3": S.RETIRED, "4": S.ROLLED_BACK, "5": S.CANDIDATE})
+    for version in "234":
+        states = lifecycle.shadow(states, version, reason="why", time=2.0)
+    assert lifecycle.shadows(states) == ["2", "3", "4"]
+    with pytest.raises(StateError, match="versions 2, 3, 4 are in shadow, 3 at most"):
+        lifecycle.shadow(states, "5", reason="why", time=2.0)
+    out = lifecycle.unshadow(states, "3", reason="enough", time=3.0)
+    assert out.states["3"] == Standing(state=S.CANDIDATE, reason="enough", time=3.0)
+    with pytest.raises(StateError, match="version 5 is candidate, not in shadow"):
+        lifecycle.unshadow(states, "5", reason="why", time=2.0)
+    with pytest.raises(StateError, match="expected a champion"):
+        lifecycle.shadow(_states(**{"2": S.CANDIDATE}), "2", reason="why", time=2.0)
+    assert lifecycle.promote(states, "2", reason="better", time=4.0).states["2"].state is S.CHAMPION
+
+
 def test_the_table_names_every_state() -> None:
     """No state lacks a row."""
     assert set(lifecycle.TABLE) == set(S)
