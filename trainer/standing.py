@@ -36,20 +36,21 @@ def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[st
         return None
     rest = asked[0]
     segments = [terms for terms in asked[1:] if terms.version == rest.version]
+    shadows = {terms.version for terms in asked} - {rest.version}
     return Certification(
-        **msgspec.structs.asdict(_proof(book, rest, now)),
+        **msgspec.structs.asdict(_proof(book, rest, now, shadows)),
         epoch=epoch.epoch,
         scorer=rest.scorer,
         versions=tuple(dict.fromkeys(terms.version for terms in asked)),
-        segments={terms.segment: _proof(book, terms, now) for terms in segments},
+        segments={terms.segment: _proof(book, terms, now, shadows) for terms in segments},
         alarm=book.alarm,
         lost=dict(lost),
         share=min(1.0, _RAISED * rest.audit_share) if any(each.raised for each in book.courses) else 0.0,
     )
 
 
-def _proof(book: Book, terms: Terms, now: int) -> Proof:
-    course = in_force(book, terms, now) or _before(book, terms, now)
+def _proof(book: Book, terms: Terms, now: int, shadows: set[str]) -> Proof:
+    course = in_force(book, terms, now) or _before(book, terms, now, shadows)
     step = course.standing if course is not None else None
     if course is None or step is None:
         return Proof()
@@ -139,10 +140,10 @@ def known_work(book: Book, alpha: float) -> Work | None:
     )
 
 
-def _before(book: Book, terms: Terms, now: int) -> Course | None:
+def _before(book: Book, terms: Terms, now: int, shadows: set[str]) -> Course | None:
     """Return what answers where another version is still live: a gateway that has not swapped yet, or could not."""
-    others = dict.fromkeys(course.row.version for course in reversed(book.courses))
-    found = (in_force(book, replace(terms, version=version), now) for version in others)
+    others = [version for course in reversed(book.courses) if (version := course.row.version) not in shadows]
+    found = (in_force(book, replace(terms, version=version), now) for version in dict.fromkeys(others))
     return next((course for course in found if course is not None), None)
 
 

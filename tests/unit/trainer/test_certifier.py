@@ -284,6 +284,48 @@ def test_a_segment_has_a_proof_of_its_own(tmp_path: Path) -> None:
     assert _verified(world).agrees
 
 
+def test_a_challenger_is_certified_in_shadow_and_answers_by_it_once_promoted(tmp_path: Path) -> None:
+    """From the same reviews, by its own confidences and errors; before that its proof answers nobody."""
+    better = terms(alpha=0.05, version="2")
+    world = _world(tmp_path, asked=terms(alpha=0.05), challenger=better, per_second=10, risk=(0.4,) * 10)
+    world.run(200)
+    assert world.rule is not None
+    assert (world.rule.versions, world.rule.tau) == (("1", "2"), None), "the champion proves nothing"
+    course = in_force(world.book, better, world.now)
+    assert course is not None
+    assert course.standing is not None
+    world.asked, world.challenger = better, None
+    for gateway in world.gateways:
+        gateway.version = "2"
+    world.risk = (0.0,) * 10
+    world.run(1)
+    assert (world.rule.version, world.rule.certificate) == ("2", course.standing.name)
+    world.run(30)
+    assert world.answered > 100
+    assert _verified(world).agrees
+
+
+def test_a_challenger_that_grows_worse_takes_nothing_back_but_its_own(tmp_path: Path) -> None:
+    """It answered nobody: the champion goes on, and the challenger begins anew."""
+    world = _world(tmp_path, asked=terms(alpha=0.2), challenger=terms(alpha=0.2, version="2"), per_second=10)
+    world.run(200)
+    assert world.rule is not None
+    before = world.rule
+    assert before.tau is not None
+    world.challenger_risk = 0.9
+    proved = in_force(world.book, terms(alpha=0.2, version="2"), world.now)
+    assert proved is not None
+    world.run_until(lambda: proved.revoked, most=400)
+    world.run(1)
+    assert (world.rule.alarm, world.rule.certificate[:2], world.rule.epoch) == (
+        "",
+        before.certificate[:2],
+        before.epoch,
+    )
+    assert world.rule.tau is not None
+    assert _verified(world).agrees
+
+
 def test_an_alarm_takes_everything_back_and_begins_anew(tmp_path: Path, proved_world: World) -> None:
     """More errors than promised: no tau at once, a new epoch and process, the old secret out, and then proved again."""
     world = _again(proved_world, tmp_path)

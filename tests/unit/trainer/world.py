@@ -70,6 +70,8 @@ class World:
     folder: Path
     asked: Terms
     north: Terms | None = None
+    challenger: Terms | None = None
+    challenger_risk: float = 0.0
     seed: int = 1
     per_second: int = 5
     risk: tuple[float, ...] = (0.6, 0.5, 0.4, 0.3, 0.2, 0.02, 0.02, 0.02, 0.02, 0.02)
@@ -167,8 +169,8 @@ class World:
 
     @property
     def terms(self) -> list[Terms]:
-        """What is asked of the rest, and of every other request where there is a segment."""
-        return [self.asked] if self.north is None else [self.asked, self.north]
+        """What is asked: of the rest, of every other request where there is a segment, of a challenger."""
+        return [terms for terms in (self.asked, self.north, self.challenger) if terms is not None]
 
     def kill(self) -> None:
         """Forget everything that is not on the disk."""
@@ -245,6 +247,12 @@ class World:
             eligible=True,
             eligibility=gateway.rules or self.asked.eligibility,
         )
+        others: tuple[Scored, ...] = ()
+        if self.challenger is not None:
+            right, other_wrong = FALSE if wrong else TRUE, self.rng.random() < self.challenger_risk
+            said = (TRUE if wrong else FALSE) if other_wrong else right
+            other = {"version": self.challenger.version, "prediction": said}
+            others = (msgspec.structs.replace(scored, **other, confidence=float(self.rng.random())),)
         record = SampledRecord(
             second=second,
             gateway=gateway.name,
@@ -256,7 +264,7 @@ class World:
             q=q,
             floor=share if certified else 1.0,
             draw=number,
-            scored=(scored,),
+            scored=(scored, *others),
         )
         if self.rng.random() < self.hole_share:
             self.holes += 1
