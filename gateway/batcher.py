@@ -38,6 +38,8 @@ from gateway.waiting import Waiting, expected_wait, retry_after
 
 # A run that is shorter is done by whoever brought the jobs: to wake another thread takes about as long.
 INLINE_SECONDS_MAX: Final = 0.001
+# Weight of the newest run in the mean: one that took 100 ms is remembered for some thirty that are short.
+_NEWEST: Final = 0.05
 # How long it waits for a run under way that is said to be short.
 _HERE_SECONDS_MAX: Final = 0.005
 # Of how many runs it is known how long they took.
@@ -104,8 +106,8 @@ class Batcher(Generic[J]):
         self._rows_max = 1
         self._instances = 1
         self._waiting: Waiting[J] = Waiting()
-        # What the model itself took for the newest runs, and whether that is so short that it is run on the spot.
-        self._computed: deque[float] = deque(maxlen=_RUNS_MAX)
+        # What the model itself takes for a run, and whether that is so short that it is run on the spot.
+        self._compute_seconds = math.inf
         self._quick = False
         # What they took in all, and when the newest began.
         self._took: deque[float] = deque(maxlen=_RUNS_MAX)
@@ -282,16 +284,14 @@ class Batcher(Generic[J]):
             job.fail(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
     def ran(self, seconds: float) -> None:
-        """Hear how long the model itself took for a batch.
-
-        Runs are short where the shortest of the newest was: one that took long may have been in another's way.
-        """
+        """Hear how long the model itself took for a batch."""
         with self._lock:
-            self._computed.append(seconds)
+            mean = self._compute_seconds
+            self._compute_seconds = seconds if mean == math.inf else mean + _NEWEST * (seconds - mean)
             self._judge_quick()
 
     def _judge_quick(self) -> None:
-        self._quick = min(self._computed, default=math.inf) < INLINE_SECONDS_MAX and not self._linger_seconds
+        self._quick = self._compute_seconds < INLINE_SECONDS_MAX and not self._linger_seconds
 
     def in_order(self) -> None:
         """Return when what came before this thread's batch has replied; at once where the model does not ask for it."""

@@ -77,6 +77,62 @@ def heavy(*, steps: int, width: int = 256) -> Any:
     return model_of(graph)
 
 
+def timed(*, width: int = 128, weight: int = 1) -> Any:
+    """A model whose run takes as long as it is told: `x` (rows, 4) -> `p` (rows, 3), its first three; `n` (rows, 1).
+
+    The run makes as many rounds as the largest fourth number; each computes `width`^2 sines. `n` is how many rows the
+    batch had. `weight` numbers stand in the file and are used for nothing.
+    """
+    round_ = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["still"]),
+            helper.make_node("Sin", ["kept"], ["next"]),
+        ],
+        "round",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept", TensorProto.FLOAT, [width, width]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [width, width]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Split", ["x", "parts"], ["p_", "time"], axis=1),
+        helper.make_node("ReduceMax", ["time"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["rounds"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["rounds", "yes", "large"], ["sines"], body=round_),
+        helper.make_node("ReduceMax", ["sines"], ["sine"], keepdims=0),
+        helper.make_node("ReduceMax", ["weights"], ["weight"], keepdims=0),
+        helper.make_node("Mul", ["sine", "weight"], ["one"]),
+        helper.make_node("Mul", ["one", "zero"], ["nothing"]),
+        helper.make_node("Add", ["p_", "nothing"], ["p"]),
+        helper.make_node("Shape", ["x"], ["count"], end=1),
+        helper.make_node("Cast", ["count"], ["rows_"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["time", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "rows_"], ["n"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "timed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
+        [
+            helper.make_tensor_value_info("p", TensorProto.FLOAT, ["rows", 3]),
+            helper.make_tensor_value_info("n", TensorProto.FLOAT, ["rows", 1]),
+        ],
+        initializer=[
+            numpy_helper.from_array(np.array([3, 1]), "parts"),
+            numpy_helper.from_array(np.ones((), bool), "yes"),
+            numpy_helper.from_array(np.ones((width, width), np.float32), "large"),
+            numpy_helper.from_array(np.ones(weight, np.float32), "weights"),
+            numpy_helper.from_array(np.array(0, np.float32), "zero"),
+        ],
+    )
+    return model_of(graph)
+
+
 def greedy(*, elements: int) -> Any:
     """A model whose run makes a tensor of `elements` floats."""
     graph = helper.make_graph(
