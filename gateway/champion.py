@@ -285,8 +285,11 @@ def shared(there: int, *, threads: int, instances: int) -> tuple[int, int]:
 
 
 def _seconds(model: Model, rows: int, shapes: Mapping[str, Sequence[int]]) -> float:
-    """Return how long a run of so many made-up rows takes; the first is slow by itself."""
+    """Return how long a run of so many made-up rows takes this thread, whatever others do meanwhile.
+
+    The first one is slow by itself.
+    """
     model.warm_up([rows], shapes)
-    start = time.monotonic()
+    start = time.thread_time()
     model.warm_up([rows], shapes)
-    return time.monotonic() - start
+    return time.thread_time() - start

@@ -54,29 +54,6 @@ def looping(*, rounds: int) -> Any:
     return model_of(graph)
 
 
-def heavy(*, steps: int, width: int = 256) -> Any:
-    """A model whose rows take long each: `x` (rows, 3) -> `p`, which is `x`, by way of `steps` tensors of `width`^2."""
-    large = numpy_helper.from_array(np.ones((1, width * width), np.float32), "large")
-    nodes = [
-        helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=1),
-        helper.make_node("Mul", ["most", "large"], ["t0"]),
-    ]
-    nodes += [helper.make_node("Sin", [f"t{step}"], [f"t{step + 1}"]) for step in range(steps)]
-    nodes += [
-        helper.make_node("ReduceMin", [f"t{steps}"], ["least"], axes=[1], keepdims=1),
-        helper.make_node("Mul", ["least", "zero"], ["nothing"]),
-        helper.make_node("Add", ["x", "nothing"], ["p"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "heavy",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
-        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["rows", 3])],
-        initializer=[large, numpy_helper.from_array(np.array(0, np.float32), "zero")],
-    )
-    return model_of(graph)
-
-
 def timed(*, width: int = 128, weight: int = 1) -> Any:
     """A model whose run takes as long as it is told: `x` (rows, 4) -> `p` (rows, 3), its first three; `n` (rows, 1).
 
