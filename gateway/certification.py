@@ -87,6 +87,24 @@ class Stage(StrEnum):
     ALARMED = "alarmed"
 
 
+class Threshold(msgspec.Struct, frozen=True, kw_only=True):
+    """One threshold that is to be proved, and what was counted from it on.
+
+    `log_peak` is ln of the highest evidence so far, and `proved` whether it and all stricter ones have enough.
+    `coverage` in [0, 1] is the share of the population that it lets through; `audits` of these were counted, of which
+    `errors` were wrong; `seen_error` is the share of wrong ones by weight, since the unsure are audited more often.
+    None where nothing is known.
+    """
+
+    threshold: float
+    log_peak: float = 0.0
+    proved: bool = False
+    coverage: float | None = None
+    audits: int = 0
+    errors: int = 0
+    seen_error: float | None = None
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How the proof of a model stands at the second `watermark`, in words and numbers.
 
@@ -94,9 +112,12 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     wrong ones among these; `audits` have been counted, `audits_needed` more are expected to certify or to loosen, None
     where nobody can tell. `advice` is a sentence: what would change it. `miss` is the estimated share of wrong answers
     that a single reviewer let pass, `reviewer_error` what gold items say; None where nothing is known.
-    `grid` and `log_peaks` are of the newest process, strictest first. `digest` is that of the newest row of the chain.
+    `thresholds` are of the process told of, strictest first. `digest` is that of the newest row of the chain.
     Where the policy has segments all this is of the rest, and `segments` has the same of each, by name; `challengers`
     has that of each version in shadow, by its number.
+    Of what a plan goes by, whatever is promised: `requests_per_hour`, 0 where nobody knows, and by threshold of the
+    newest process, strictest first, its coverage and what share of its answers is thought wrong (`risks`); `processes`
+    is how many there were.
     """
 
     stage: Stage
@@ -113,11 +134,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     watermark: int = 0
     expire_second: int = 0
-    grid: tuple[float, ...] = ()
-    log_peaks: tuple[float, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
     advice: str = ""
     miss: float | None = None
     reviewer_error: float | None = None
     digest: str = ""
     segments: dict[str, Standing] = {}
     challengers: dict[str, Standing] = {}
+    requests_per_hour: float = 0.0
+    risks: tuple[tuple[float, float], ...] = ()
+    processes: int = 0

@@ -111,9 +111,21 @@ class ModelClient:
         request = pb.GetPolicyRequest(model=model)
         return await self._told(self._stub.GetPolicy(request, timeout=CALL_SECONDS, metadata=self._metadata))
 
-    async def update_policy(self, policy: pb.Policy) -> pb.Policy:
-        """Put a policy into force; a `revision` other than 0 must be the stored one."""
-        request = pb.UpdatePolicyRequest(policy=policy)
+    async def update_policy(
+        self,
+        policy: pb.Policy,
+        *,
+        work: pb.Work | None = None,
+        accept_problems: bool = False,
+        validate_only: bool = False,
+    ) -> pb.Policy:
+        """Put a policy into force, with its plan where it promises something; see UpdatePolicyRequest.
+
+        A `revision` other than 0 must be the stored one. Raises StateError for a new promise whose plan has problems.
+        """
+        request = pb.UpdatePolicyRequest(
+            policy=policy, work=work, accept_problems=accept_problems, validate_only=validate_only
+        )
         return await self._told(self._stub.UpdatePolicy(request, timeout=CALL_SECONDS, metadata=self._metadata))
 
     async def certificate(self, model: str) -> pb.Certificate:

@@ -35,8 +35,16 @@ from gateway.amendments import AMENDMENTS, amendments_of
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Standing
 from gateway.lifecycle import ModelStates
 from gateway.manifest import MANIFEST_BYTES_MAX, Manifest, check_name, check_policy, parse
-from gateway.model_wire import amendment_to_wire, certificate_to_wire, policy_from_wire, policy_to_wire, version_to_wire
+from gateway.model_wire import (
+    amendment_to_wire,
+    certificate_to_wire,
+    policy_from_wire,
+    policy_to_wire,
+    version_to_wire,
+    work_from_wire,
+)
 from gateway.policy import Policy
+from gateway.quote import Plan, Said, check_problems, plan
 from gateway.registry import ModelVersion, Registry, parse_name
 from gateway.transport import Call, Slow
 from gateway.watch import MODELS, POLICIES, Watch, states_of
@@ -324,24 +332,32 @@ class ModelService:
         """Return the policy in force and its revision, 0 for the one that the version was published with."""
         version = await self._judged(model)
         document = await self._documents.read(POLICIES + model)
-        if document is None:
-            return version.manifest.policy, 0
-        return msgspec.json.decode(document.body, type=Policy), document.revision
+        return _decode(document, Policy) or version.manifest.policy, document.revision if document else 0
 
     async def _update_policy(self, call: Call) -> Message:
-        wire = _read(call.payload, pb.UpdatePolicyRequest).policy
+        request = _read(call.payload, pb.UpdatePolicyRequest)
+        wire = request.policy
         version = await self._judged(wire.model)
         policy = policy_from_wire(wire)
         check_policy(policy, version.manifest)
-        key = POLICIES + wire.model
-        document = await self._documents.read(key)
-        stored = document.revision if document else 0
+        found = await self._plan(wire.model, policy, work_from_wire(request.work))
+        before, stored = await self._policy(wire.model)
         if wire.revision not in {0, stored}:
             raise AbortedError(f"policy.revision: expected {stored}, got {wire.revision}; read it again, then retry")
-        written = await self._documents.write(key, msgspec.json.encode(policy), expected_revision=stored)
+        if found is not None and not request.accept_problems:
+            check_problems(found, policy, before)
+        if request.validate_only:
+            return policy_to_wire(wire.model, policy, stored, found)
+        body = msgspec.json.encode(policy)
+        written = await self._documents.write(POLICIES + wire.model, body, expected_revision=stored)
         self._watch.take_policy(wire.model, written)
         log.info("policy", model=wire.model, revision=written.revision, policy=msgspec.to_builtins(policy))
-        return policy_to_wire(wire.model, policy, written.revision)
+        return policy_to_wire(wire.model, policy, written.revision, found)
+
+    async def _plan(self, model: str, policy: Policy, said: Said) -> Plan | None:
+        """Return what the promise of `policy` costs, as far as anybody knows."""
+        standing = _decode(await self._documents.read(STANDINGS + model), Standing)
+        return await asyncio.to_thread(plan, policy, said, standing)
 
     async def _judged(self, model: str) -> ModelVersion:
         """Return the version whose labels a policy of `model` must know: the champion, else the newest."""
@@ -355,13 +371,11 @@ class ModelService:
     async def _get_certificate(self, call: Call) -> Message:
         model = _read(call.payload, pb.GetCertificateRequest).model
         policy, _ = await self._policy(model)
-        certification = await self._documents.read(CERTIFICATIONS + model)
-        standing = await self._documents.read(STANDINGS + model)
         return certificate_to_wire(
             model,
             policy,
-            certification=None if certification is None else _decode(certification, Certification),
-            standing=None if standing is None else _decode(standing, Standing),
+            certification=_decode(await self._documents.read(CERTIFICATIONS + model), Certification),
+            standing=_decode(await self._documents.read(STANDINGS + model), Standing),
             second=int(time.time()),
         )
 
@@ -373,8 +387,8 @@ class ModelService:
         return pb.ListAmendmentsResponse(amendments=[amendment_to_wire(model, each) for each in found.amendments])
 
 
-def _decode(document: Document, type_: type[S]) -> S:
-    return msgspec.json.decode(document.body, type=type_)
+def _decode(document: Document | None, type_: type[S]) -> S | None:
+    return None if document is None else msgspec.json.decode(document.body, type=type_)
 
 
 def _read(payload: bytes, type_: type[M]) -> M:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from dataclasses import fields
+from typing import Any, Final, Literal
 
 from demur.v1 import model_pb2 as pb
 from fallback.errors import InvalidError
@@ -16,10 +17,12 @@ from gateway.lifecycle import ModelStates
 from gateway.manifest import render
 from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, Policy, Rules
 from gateway.promise import RISK_MAX
+from gateway.quote import Plan, Quote, Said, Work
 from gateway.registry import ModelVersion, version_name
 from gateway.segments import Segment
 
 _Optional = Literal["alpha", "delta", "reviews_per_hour_max", "expire_days"]
+_WORK: Final = tuple(field.name for field in fields(Said))
 _NOT_BEGUN: Final = (
     "the certifier has not begun with this model, or not yet with this policy; is `demur train --watch` running?"
 )
@@ -39,8 +42,8 @@ def version_to_wire(version: ModelVersion, states: ModelStates) -> pb.ModelVersi
     return wire
 
 
-def policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
-    """Return a policy as it is in force, every field said."""
+def policy_to_wire(model: str, policy: Policy, revision: int, plan: Plan | None = None) -> pb.Policy:
+    """Return a policy as it is in force, every field said, and what it costs where that was asked."""
     return pb.Policy(
         model=model,
         revision=revision,
@@ -60,7 +63,39 @@ def policy_to_wire(model: str, policy: Policy, revision: int) -> pb.Policy:
             pb.Segment(name=each.name, attributes=each.attributes, alpha=each.alpha, delta=each.delta)
             for each in policy.segments
         ],
+        plan=None if plan is None else plan_to_wire(plan),
     )
+
+
+def plan_to_wire(plan: Plan) -> pb.Plan:
+    """Return what a promise costs."""
+    work, offer = plan.work, plan.quote
+    return pb.Plan(
+        work=pb.Work(**{field: getattr(work, field) for field in _WORK}),
+        **{field.name: getattr(offer, field.name) for field in fields(offer)},
+        reviews_per_hour_before=plan.reviews_per_hour_before,
+        reviews_per_hour_after=plan.reviews_per_hour_after,
+        problems=plan.problems,
+    )
+
+
+def plan_from_wire(wire: pb.Plan) -> Plan:
+    """Read what a gateway says that a promise costs."""
+    offer: dict[str, Any] = {
+        name: getattr(wire, name) if wire.HasField(name) else None for name in (field.name for field in fields(Quote))
+    }
+    return Plan(
+        work=Work(**{field: getattr(wire.work, field) for field in _WORK}),
+        quote=Quote(**offer),
+        reviews_per_hour_before=wire.reviews_per_hour_before,
+        reviews_per_hour_after=wire.reviews_per_hour_after,
+        problems=tuple(wire.problems),
+    )
+
+
+def work_from_wire(wire: pb.Work) -> Said:
+    """Read what a caller knows of the work."""
+    return Said(**{field: getattr(wire, field) if wire.HasField(field) else None for field in _WORK})
 
 
 def policy_from_wire(wire: pb.Policy) -> Policy:
@@ -211,5 +246,13 @@ def _tell_standing(wire: pb.Certificate, model: str, standing: Standing) -> None
         wire.watermark_time.FromSeconds(standing.watermark)
     wire.advice, wire.digest = standing.advice, standing.digest
     needed = math.log(1 / standing.delta)
-    for threshold, peak in zip(standing.grid, standing.log_peaks, strict=False):
-        wire.thresholds.add(threshold=threshold, evidence=min(1.0, max(0.0, peak / needed)))
+    for each in standing.thresholds:
+        wire.thresholds.add(
+            threshold=each.threshold,
+            evidence=min(1.0, max(0.0, each.log_peak / needed)),
+            proved=each.proved,
+            coverage=each.coverage,
+            audits=each.audits,
+            errors=each.errors,
+            seen_error=each.seen_error,
+        )

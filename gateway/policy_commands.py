@@ -76,6 +76,8 @@ UntilProved = Annotated[
     ),
 ]
 
+Anyway = Annotated[bool, typer.Option("--anyway", help="Promise it although the plan has problems.")]
+
 
 Segments = Annotated[
     list[str] | None,
@@ -110,9 +112,13 @@ def policy_set(
     lifetime: Lifetime = None,
     until_proved: UntilProved = None,
     segment: Segments = None,
+    anyway: Anyway = False,
     gateway: Gateway = "",
 ) -> None:
-    """Change the policy; what is not named stays as it is."""
+    """Change the policy; what is not named stays as it is.
+
+    What a promise costs is checked first, by the evidence: see `demur certificate plan`.
+    """
     from fallback.errors import InvalidError
 
     plain = {
@@ -160,7 +166,7 @@ def policy_set(
             found.segments.extend([*kept, each] if each.attributes else kept)
         if always_person is not None:
             found.always_person[:] = [label.strip() for label in always_person.split(",") if label.strip()]
-        return await client.update_policy(found)
+        return await client.update_policy(found, accept_problems=anyway)
 
     _show(call(gateway, change))
 
@@ -203,6 +209,9 @@ def _segment(item: str) -> pb.Segment:
 def _show(found: pb.Policy) -> None:
     from rich.table import Table
 
+    from gateway.model_wire import plan_from_wire
+    from gateway.quote import sentences
+
     promised = found.HasField("alpha")
     table = Table.grid(padding=(0, 2))
     table.add_row("model", found.model)
@@ -230,4 +239,10 @@ def _show(found: pb.Policy) -> None:
     table.add_row("always a person", ", ".join(found.always_person) or "-")
     table.add_row("audit share", f"{found.audit_share:g}")
     table.add_row("model wish", "allowed" if found.allow_model_wish else "refused")
+    if found.HasField("plan"):
+        plan = plan_from_wire(found.plan)
+        for line in sentences(plan):
+            table.add_row("plan", line)
+        for problem in plan.problems:
+            table.add_row("problem", problem)
     console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import pi
 from typing import Final
 
 from fallback.errors import InvalidError
@@ -34,3 +35,10 @@ def false_error(reviewer_error: float) -> float:
     """
     g = reviewer_error
     return g * (1 - (1 - g) ** 2) + AGREEMENT_SHARE * (1 - g) * g**2
+
+
+def lifetime_delta(delta: float, number: int) -> float:
+    """Return the delta of the `number`-th process, counted from 1; over all that ever come these add up to `delta`."""
+    if number < 1:
+        raise InvalidError(f"number: expected 1 or more, got {number}")
+    return 6 * delta / (pi**2 * number**2)

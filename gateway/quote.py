@@ -12,7 +12,7 @@ far too rosy.) The same walk from a process under way says how many audits it st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from math import log, log1p, sqrt
 from typing import Final
@@ -20,8 +20,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fallback.errors import InvalidError
-from gateway.promise import STAKES, Promise, false_error
+from fallback.errors import InvalidError, StateError
+from gateway.certification import Standing
+from gateway.policy import Policy
+from gateway.promise import STAKES, Promise, false_error, lifetime_delta
 from gateway.samples import AGREEMENT_SHARE
 
 AUDITS_MAX: Final = 200_000
@@ -30,6 +32,14 @@ _ERRORS_MAX: Final = 2_500
 # Kernels of a binomial are cut where what is left out cannot move a median.
 _TAIL: Final = 1e-9
 _DAY_HOURS: Final = 24.0
+# What there must be to plan by.
+_KNOWN: Final = ("requests_per_hour", "coverage", "true_error", "model_error")
+_PROMISED: Final = frozenset(Policy.__struct_fields__) - {
+    "threshold",
+    "class_thresholds",
+    "always_person",
+    "allow_model_wish",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,33 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What somebody says of the work, see `Work`; None: what the evidence says counts."""
+
+    requests_per_hour: float | None = None
+    coverage: float | None = None
+    true_error: float | None = None
+    model_error: float | None = None
+    review_seconds: float | None = None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What only evidence could say."""
+        return tuple(name for name in _KNOWN if getattr(self, name) is None)
+
+    def over(self, known: Work | None) -> Work | None:
+        """Return the work as it was said, the rest as `known`; None where something is missing that nobody knows.
+
+        Raises InvalidError for what is out of range.
+        """
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        said = {name: value for name, value in said.items() if value is not None}
+        if known is not None:
+            return replace(known, **said)
+        return None if self.missing else Work(**said)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
     """What to expect: half of all cases need at most `audits`, nine of ten at most `audits_high`.
 
@@ -85,6 +122,7 @@ class Plan:
     Reviews an hour: `before` a certificate and `after`, counting two more people where one is not enough.
     """
 
+    work: Work
     quote: Quote
     reviews_per_hour_before: float
     reviews_per_hour_after: float
@@ -145,6 +183,53 @@ def audits_needed(
     return (*found, *[None] * (len(shares) - len(found)))
 
 
+def known_work(standing: Standing, alpha: float) -> Work | None:
+    """Return what there is to decide, as the evidence says, were `alpha` to be promised; None where it says nothing.
+
+    The wanted threshold is the loosest that is thought to have at most half of alpha wrong.
+    """
+    if not standing.risks or not standing.requests_per_hour:
+        return None
+    wanted = [risk for risk in standing.risks if risk[1] <= alpha / 2] or standing.risks[:1]
+    coverage, true_error = wanted[-1]
+    if not coverage:
+        return None
+    return Work(
+        requests_per_hour=standing.requests_per_hour,
+        coverage=coverage,
+        true_error=true_error,
+        model_error=standing.risks[-1][1],
+        reviewer_error=standing.reviewer_error or 0.0,
+    )
+
+
+def plan(policy: Policy, said: Said, standing: Standing | None) -> Plan | None:
+    """Return what the promise of `policy` costs; None where it makes none, or nobody knows what there is to do.
+
+    Raises InvalidError where something was said of the work, and not enough.
+    """
+    if policy.alpha is None:
+        return None
+    work = said.over(None if standing is None else known_work(standing, policy.alpha))
+    if work is not None:
+        return check_plan(policy, policy.alpha, work, number=1 if standing is None else standing.processes + 1)
+    if len(said.missing) < len(_KNOWN):
+        raise InvalidError(f"work: nothing is known of it yet, so say all of it: {', '.join(said.missing)}")
+    return None
+
+
+def check_problems(found: Plan, policy: Policy, before: Policy) -> None:
+    """Raise StateError where `policy` promises something else than the policy `before` it, and its plan has problems.
+
+    While the promise is the same, what else changes may be a way out of them.
+    """
+    if found.problems and any(getattr(policy, name) != getattr(before, name) for name in _PROMISED):
+        raise StateError(
+            f"policy: nothing was changed, since the promise has problems: {'; '.join(found.problems)}. "
+            "accept_problems makes it all the same"
+        )
+
+
 def _binomial(trials: int, error: float) -> NDArray[np.float64]:
     """Return how likely 0, 1, 2, ... errors among `trials` are, as far as it can matter.
 
@@ -178,22 +263,21 @@ def quote(promise: Promise, work: Work) -> Quote:
     )
 
 
-def check_plan(
-    promise: Promise, work: Work, *, audit_share: float, reviews_per_hour_max: float, expire_days: float
-) -> Plan:
-    """Return what a policy would cost, and whether its parts fit together, before anything changes.
+def check_plan(policy: Policy, alpha: float, work: Work, *, number: int = 1) -> Plan:
+    """Return what it costs to promise `alpha` by `policy`, and whether its parts fit, before anything changes.
 
-    `audit_share` in (0, 1] of the answered requests is audited, people manage `reviews_per_hour_max` reviews, and a
-    certificate ends after `expire_days`. Raises InvalidError for what is out of range.
+    `number` is that of the model's next process, counted from 1. Raises InvalidError for what is out of range.
     """
+    audit_share, expire_days, most = policy.audit_share, policy.expire_days, policy.reviews_per_hour_max
     if not 0 < audit_share <= 1:
         raise InvalidError(
             f"audit_share: expected a share in (0, 1], got {audit_share}; without audits nothing is proved"
         )
-    if not reviews_per_hour_max > 0 or not expire_days > 0:
-        raise InvalidError(
-            f"expected reviews_per_hour_max and expire_days above 0, got {reviews_per_hour_max} and {expire_days}"
-        )
+    if (most is not None and not most > 0) or not expire_days > 0:
+        raise InvalidError(f"expected reviews_per_hour_max and expire_days above 0, got {most} and {expire_days}")
+    promise = Promise(alpha=alpha, delta=lifetime_delta(policy.delta, number) if policy.lifetime else policy.delta)
+    if policy.until_proved == "answer":
+        work = replace(work, blind_before=audit_share)
     offer = quote(promise, work)
     before, after = _reviews_per_hour(work, work.blind_before), _reviews_per_hour(work, audit_share)
     problems = []
@@ -207,15 +291,36 @@ def check_plan(
                 f"{renewal:.1f} days; let it live longer, or audit more"
             )
     for when, needed in (("until there is a certificate", before), ("under the certificate", after)):
-        if needed > reviews_per_hour_max:
+        if most is not None and needed > most:
             problem = (
-                f"reviews_per_hour_max {reviews_per_hour_max:g}: {when} about {needed:.0f} reviews an hour come; "
+                f"reviews_per_hour_max {most:g}: {when} about {needed:.0f} reviews an hour come; "
                 f"labels that come too late count as errors, so have more reviewers or send fewer requests"
             )
             if needed == before and work.blind_before > audit_share:
                 problem += ", or let your own threshold answer until then, uncertified: --until-proved answer"
             problems.append(problem)
-    return Plan(quote=offer, reviews_per_hour_before=before, reviews_per_hour_after=after, problems=tuple(problems))
+    return Plan(
+        work=work,
+        quote=offer,
+        reviews_per_hour_before=before,
+        reviews_per_hour_after=after,
+        problems=tuple(problems),
+    )
+
+
+def sentences(plan: Plan) -> list[str]:
+    """Return a plan in words, but for its problems."""
+    work, offer = plan.work, plan.quote
+    answered = f"{work.coverage:.0%} would be answered, {work.true_error:.2%} of these wrong"
+    said = [f"planned by {work.requests_per_hour:.0f} requests an hour, of which {answered}"]
+    if offer.audits is not None:
+        high = "" if offer.audits_high is None else f", nine times of ten at most {offer.audits_high}"
+        said.append(
+            f"about {offer.audits} audits{high}: {offer.requests} requests, {offer.days:.1f} days, "
+            f"{offer.person_hours:.1f} hours of people"
+        )
+    before, after = plan.reviews_per_hour_before, plan.reviews_per_hour_after
+    return [*said, f"reviews an hour: {before:.0f} until it is proved, {after:.0f} after"]
 
 
 def _unreachable(promise: Promise, work: Work, seen: float) -> str:

@@ -38,7 +38,7 @@ After Waudby-Smith and Ramdas (Estimating means of bounded random variables by b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log, pi
+from math import ceil, log
 from typing import Final
 
 import numpy as np
@@ -187,13 +187,6 @@ def grid(confidences: Floats, *, thresholds: int = THRESHOLDS, coverage_min: flo
     shares = np.linspace(coverage_min, 1.0, thresholds) if thresholds > 1 else np.array([coverage_min])
     places = [ceil(share * len(descending) - 1e-9) - 1 for share in shares]
     return np.unique(descending[places])[::-1].astype(np.float64)
-
-
-def lifetime_delta(delta: float, number: int) -> float:
-    """Return the delta of the `number`-th process, counted from 1; over all that ever come these add up to `delta`."""
-    if number < 1:
-        raise InvalidError(f"number: expected 1 or more, got {number}")
-    return 6 * delta / (pi**2 * number**2)
 
 
 def error_bound(evidence: Evidence, tau: float, promise: Promise) -> float:

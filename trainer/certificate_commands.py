@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from gateway.commands import ConfigFile, Data, load
 
 if TYPE_CHECKING:
     from fallback.config import Config
-    from gateway.quote import Plan, Work
+    from gateway.quote import Plan, Said, Work
     from trainer.book import Book
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
@@ -48,6 +48,9 @@ UntilProved = Annotated[
         metavar="ask|answer",
         help="Until it is proved, ask people about everything, or let your own threshold answer, uncertified.",
     ),
+]
+Lifetime = Annotated[
+    bool, typer.Option("--lifetime", help="Share delta out over all certificates the model will ever have.")
 ]
 Seconds = Annotated[float, typer.Option("--review-seconds", help="How long one review takes.")]
 
@@ -160,13 +163,34 @@ def plan(
     model_error: ModelError = -1.0,
     review_seconds: Seconds = 10.0,
     until_proved: UntilProved = "ask",
+    lifetime: Lifetime = False,
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
-    """Say what a promise would cost: audits, days, people's hours, and whether its parts fit. Changes nothing."""
-    settings = load(config, data)
-    work = _work(settings, model, alpha, requests_per_hour, coverage, true_error, model_error, review_seconds)
-    _tell(_planned(work, alpha, delta, audit_share, expire_days, reviews_per_hour, until_proved))
+    """Say what a promise would cost: audits, days, people's hours, and whether its parts fit. Changes nothing.
+
+    Needs no gateway: what is known of the work is read from the evidence in the data folder.
+    """
+    from fallback.errors import InvalidError
+    from gateway.policy import Policy
+    from gateway.quote import check_plan
+
+    _check_until_proved(until_proved)
+    said = _said(requests_per_hour, coverage, true_error, model_error, review_seconds)
+    known, number = _known(load(config, data), model, alpha)
+    work = said.over(known)
+    if work is None:
+        options = ", ".join("--" + name.replace("_", "-") for name in said.missing)
+        raise InvalidError(f"there is no evidence of {model} yet, so say {options}")
+    policy = Policy(
+        delta=delta,
+        audit_share=audit_share,
+        expire_days=expire_days,
+        reviews_per_hour_max=reviews_per_hour or None,
+        lifetime=lifetime,
+        until_proved="answer" if until_proved == "answer" else "ask",
+    )
+    _tell(check_plan(policy, alpha, work, number=number))
 
 
 @certificate.command(epilog="Example: demur certificate promise digits --alpha 0.05")
@@ -184,31 +208,25 @@ def promise(
     model_error: ModelError = -1.0,
     review_seconds: Seconds = 10.0,
     until_proved: UntilProved = "ask",
-    lifetime: Annotated[
-        bool, typer.Option("--lifetime", help="Share delta out over all certificates the model will ever have.")
-    ] = False,
+    lifetime: Lifetime = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Promise it although the plan has problems.")] = False,
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
     """Promise an error rate: from now on only what is proved to keep it is answered automatically.
 
-    Checks the plan first, as `demur certificate plan` does. Where nothing is known of the model yet and no numbers are
-    given, there is nothing to check.
+    The gateway checks the plan first, by what it knows of the work and what is said here. Where nothing is known of the
+    model yet and no numbers are given, there is nothing to check.
     """
-    from fallback.errors import InvalidError, StateError
+    from demur.v1 import model_pb2 as pb
+    from fallback.errors import StateError
+    from gateway.model_wire import plan_from_wire
     from trainer import retrain
 
+    _check_until_proved(until_proved)
     settings = load(config, data)
-    try:
-        work = _work(settings, model, alpha, requests_per_hour, coverage, true_error, model_error, review_seconds)
-    except InvalidError as error:
-        _say(f"not planned: {error.message}")
-    else:
-        found = _planned(work, alpha, delta, audit_share, expire_days, reviews_per_hour, until_proved)
-        _tell(found)
-        if found.problems and not anyway:
-            raise StateError("nothing was changed, for the problems above; --anyway promises it all the same")
+    said = _said(requests_per_hour, coverage, true_error, model_error, review_seconds)
+    work = pb.Work(**{name: value for name, value in asdict(said).items() if value is not None})
 
     async def change() -> None:
         async with retrain.client(settings) as gateway:
@@ -217,7 +235,15 @@ def promise(
             policy.expire_days, policy.lifetime, policy.until_proved = expire_days, lifetime, until_proved
             if reviews_per_hour:
                 policy.reviews_per_hour_max = reviews_per_hour
-            await gateway.update_policy(policy)
+            asked = await gateway.update_policy(policy, work=work, accept_problems=True, validate_only=True)
+            if asked.HasField("plan"):
+                found = plan_from_wire(asked.plan)
+                _tell(found)
+                if found.problems and not anyway:
+                    raise StateError("nothing was changed, for the problems above; --anyway promises it all the same")
+            else:
+                _say(f"not planned: nothing is known of the work of {model} yet, and nothing was said of it")
+            await gateway.update_policy(policy, work=work, accept_problems=anyway)
 
     asyncio.run(change())
     _say(
@@ -252,83 +278,48 @@ def _book(settings: Config, model: str) -> Book:
     return book
 
 
-def _work(
-    settings: Config,
-    model: str,
-    alpha: float,
-    requests_per_hour: float,
-    coverage: float,
-    true_error: float,
-    model_error: float,
-    review_seconds: float,
-) -> Work:
-    """Return what there is to decide: what was said, else what the evidence of `model` says."""
-    from fallback.errors import InvalidError, NotFoundError
-    from gateway.quote import Work
-    from trainer.standing import known_work
+def _said(
+    requests_per_hour: float, coverage: float, true_error: float, model_error: float, review_seconds: float
+) -> Said:
+    """Return what the options say of the work; 0 and -1 say nothing."""
+    from gateway.quote import Said
 
-    try:
-        known = known_work(_book(settings, model), alpha)
-    except NotFoundError:
-        known = None
-    missing = [
-        option
-        for option, given in (
-            ("--requests-per-hour", requests_per_hour > 0),
-            ("--coverage", coverage > 0),
-            ("--true-error", true_error >= 0),
-            ("--model-error", model_error >= 0),
-        )
-        if not given
-    ]
-    if known is None and missing:
-        raise InvalidError(f"there is no evidence of {model} yet, so say {', '.join(missing)}")
-    return Work(
-        requests_per_hour=requests_per_hour or (known.requests_per_hour if known else 0.0),
-        coverage=coverage or (known.coverage if known else 0.0),
-        true_error=true_error if true_error >= 0 or known is None else known.true_error,
-        model_error=model_error if model_error >= 0 or known is None else known.model_error,
+    return Said(
+        requests_per_hour=requests_per_hour or None,
+        coverage=coverage or None,
+        true_error=None if true_error < 0 else true_error,
+        model_error=None if model_error < 0 else model_error,
         review_seconds=review_seconds,
     )
 
 
-def _planned(
-    work: Work,
-    alpha: float,
-    delta: float,
-    audit_share: float,
-    expire_days: float,
-    reviews_per_hour: float,
-    until_proved: str,
-) -> Plan:
-    from fallback.errors import InvalidError
-    from gateway.promise import Promise
-    from gateway.quote import check_plan
+def _known(settings: Config, model: str, alpha: float) -> tuple[Work | None, int]:
+    """Return what the evidence of `model` says of the work, and the number of its next process."""
+    from fallback.errors import NotFoundError
+    from gateway.certification import Stage, Standing
+    from gateway.quote import known_work
+    from trainer.standing import risks
 
-    if until_proved not in {"ask", "answer"}:
-        raise InvalidError(f"--until-proved: expected ask or answer, got {until_proved!r}")
-    if until_proved == "answer" and 0 < audit_share <= 1:
-        work = replace(work, blind_before=audit_share)
-    return check_plan(
-        Promise(alpha=alpha, delta=delta),
-        work,
-        audit_share=audit_share,
-        reviews_per_hour_max=reviews_per_hour or float("inf"),
-        expire_days=expire_days,
-    )
+    try:
+        book = _book(settings, model)
+    except NotFoundError:
+        return None, 1
+    told = Standing(stage=Stage.OFF, alpha=0.0, delta=0.0, requests_per_hour=book.requests_per_hour, risks=risks(book))
+    return known_work(told, alpha), book.processes + 1
+
+
+def _check_until_proved(value: str) -> None:
+    from fallback.errors import InvalidError
+
+    if value not in {"ask", "answer"}:
+        raise InvalidError(f"--until-proved: expected ask or answer, got {value!r}")
 
 
 def _tell(found: Plan) -> None:
-    offer = found.quote
-    if offer.audits is not None:
-        _say(
-            f"about {offer.audits} audits, nine times of ten at most {offer.audits_high}: {offer.requests} requests, "
-            f"{offer.days:.1f} days, {offer.person_hours:.1f} hours of people"
-        )
-    _say(
-        f"reviews an hour: {found.reviews_per_hour_before:.0f} until it is proved, "
-        f"{found.reviews_per_hour_after:.0f} after"
-    )
+    from gateway.quote import sentences
+
+    for line in sentences(found):
+        _say(line)
     for problem in found.problems:
         _say(f"problem: {problem}")
 

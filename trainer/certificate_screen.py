@@ -19,7 +19,7 @@ from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certifier import Ground
 from trainer.course import Course
-from trainer.standing import coverage, expected_error, standing
+from trainer.standing import coverages, expected_error, standing
 from trainer.terms import Terms
 
 _BAR_CHARS: Final = 24
@@ -85,7 +85,7 @@ def draw(book: Book, path: Path) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     if course is not None:
-        shares = [coverage(book, course, threshold) or 0.0 for threshold in course.row.grid]
+        shares = [share or 0.0 for share in coverages(book, course)]
         risks = [expected_error(course, place) for place in range(len(course.row.grid))]
         left.plot(shares, risks, marker="o", markersize=3, label="estimated from audits")
         left.axhline(course.row.alpha, linestyle="--", color="tab:red", label="promised at most")
@@ -130,13 +130,13 @@ def _standing(book: Book, course: Course) -> Standing:
 
 def _table(book: Book, course: Course) -> list[str]:
     lines = ["  threshold  coverage  audits  wrong    risk  evidence"]
-    needed, proved = log(1 / course.row.delta), course.proved
+    needed, proved, let = log(1 / course.row.delta), course.proved, coverages(book, course)
     for place, threshold in enumerate(course.row.grid):
         way = min(1.0, max(0.0, float(course.state.peaks[place]) / needed))
         bar = ("#" * round(way * _BAR_CHARS)).ljust(_BAR_CHARS, ".")
         mark = "  proved" if place < proved else ""
         lines.append(
-            f"  {threshold:9.4f}  {_share(coverage(book, course, threshold)):>8}  {int(course.audits[place]):6d}  "
+            f"  {threshold:9.4f}  {_share(let[place]):>8}  {int(course.audits[place]):6d}  "
             f"{int(course.errors[place]):5d}  {_share(expected_error(course, place)):>6}  {bar}{mark}"
         )
     return lines

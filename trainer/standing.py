@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Final
 
 import msgspec
+import numpy as np
 
-from gateway.certification import Certification, Proof, Stage, Standing
-from gateway.quote import Work, audits_needed
+from gateway.certification import Certification, Proof, Stage, Standing, Threshold
+from gateway.quote import audits_needed
 from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certifier import Ground
@@ -83,34 +84,55 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share)
         miss=miss.estimate if miss.total else None,
         digest=book.digest,
         advice=_survey_advice(book, terms, ground),
+        requests_per_hour=book.requests_per_hour,
+        risks=risks(book, version=terms.version, segment=terms.segment),
+        processes=book.processes,
     )
     if course is None:
         return told
     place = course.row.grid.index(step.tau) if step is not None else 0
     needed = _needed(course)
-    return Standing(
-        **{name: getattr(told, name) for name in ("stage", "alpha", "delta", "version", "epoch", "watermark", "miss")},
+    return msgspec.structs.replace(
+        told,
         certificate=step.name if step is not None else "",
         tau=step.tau if step is not None else None,
-        coverage=coverage(book, course, step.tau) if step is not None else None,
+        coverage=coverages(book, course)[place] if step is not None else None,
         error_bound=course.error_bound() if step is not None else None,
         audits=int(course.audits[place]),
         audits_needed=needed,
         requests=course.requests,
         expire_second=course.expire_second if step is not None else 0,
-        grid=course.row.grid,
-        log_peaks=tuple(course.state.peaks.tolist()),
+        thresholds=thresholds(book, course),
         advice=_advice(book, course, needed),
-        digest=book.digest,
     )
 
 
-def coverage(book: Book, course: Course, threshold: float) -> float | None:
-    """Return the share of the newest requests that `threshold` lets through; None where there are none."""
+def thresholds(book: Book, course: Course) -> tuple[Threshold, ...]:
+    """Return what was counted at each threshold of a process, strictest first."""
+    proved, let = course.proved, coverages(book, course)
+    return tuple(
+        Threshold(
+            threshold=threshold,
+            log_peak=float(course.state.peaks[place]),
+            proved=place < proved,
+            coverage=let[place],
+            audits=int(course.audits[place]),
+            errors=int(course.errors[place]),
+            seen_error=float(course.wrong[place] / course.weights[place]) if course.weights[place] > 0 else None,
+        )
+        for place, threshold in enumerate(course.row.grid)
+    )
+
+
+def coverages(book: Book, course: Course) -> list[float] | list[None]:
+    """Return the share of the newest requests that each threshold lets through; None where there are none."""
     scores = book.survey.get((course.row.version, course.row.scorer, course.row.eligibility, course.row.segment), ())
-    total = sum(score.weight for score in scores)
-    through = sum(score.weight for score in scores if score.confidence is not None and score.confidence >= threshold)
-    return through / total if total else None
+    if not scores:
+        return [None] * len(course.row.grid)
+    weights = np.array([score.weight for score in scores])
+    confidences = np.array([-np.inf if score.confidence is None else score.confidence for score in scores])
+    through: list[float] = (weights @ (confidences[:, np.newaxis] >= course.grid) / weights.sum()).tolist()
+    return through
 
 
 def expected_error(course: Course, place: int) -> float:
@@ -122,21 +144,19 @@ def expected_error(course: Course, place: int) -> float:
     return wrong / (float(course.weights[place]) + _PRIOR_AUDITS)
 
 
-def known_work(book: Book, alpha: float) -> Work | None:
-    """Return what there is to decide, as the evidence says, were `alpha` to be promised; None where it says nothing.
+def risks(book: Book, *, version: str = "", segment: str = "") -> tuple[tuple[float, float], ...]:
+    """Return coverage and expected error by threshold of a segment's newest process, as `Standing.risks`.
 
-    The wanted threshold is the loosest of the newest process that is thought to have at most half of alpha wrong.
+    The newest of `version` where there is one.
     """
-    if not book.courses or not book.requests_per_hour:
-        return None
-    course = book.courses[-1]
-    errors = [expected_error(course, place) for place in range(len(course.row.grid))]
-    place = max((place for place, error in enumerate(errors) if error <= alpha / 2), default=0)
-    share = coverage(book, course, course.row.grid[place])
-    if not share:
-        return None
-    return Work(
-        requests_per_hour=book.requests_per_hour, coverage=share, true_error=errors[place], model_error=errors[-1]
+    courses = [course for course in book.courses if course.row.segment == segment]
+    courses = [course for course in courses if course.row.version == version] or courses
+    if not courses:
+        return ()
+    return tuple(
+        (coverage, expected_error(courses[-1], place))
+        for place, coverage in enumerate(coverages(book, courses[-1]))
+        if coverage is not None
     )
 
 
@@ -185,7 +205,7 @@ def _advice(book: Book, course: Course, needed: int | None) -> str:
     if place >= len(course.row.grid):
         return f"{alarm}everything that may be answered is: the loosest threshold is proved"
     threshold = course.row.grid[place]
-    let = coverage(book, course, threshold)
+    let = coverages(book, course)[place]
     share = "" if let is None else f", which lets {let:.0%} of the requests through"
     if needed is None and expected_error(course, place) < alpha:
         return f"{alarm}to prove {threshold:.4g}{share}, very many more audits are needed{waiting}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.promise import Promise
+from gateway.promise import Promise, lifetime_delta
 from trainer.book import Book
-from trainer.certificate import lifetime_delta
 from trainer.course import Course
 
 

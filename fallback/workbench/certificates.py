@@ -34,6 +34,18 @@ class _Certification(msgspec.Struct, frozen=True, kw_only=True):
     alarm: str = ""
 
 
+class _Threshold(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted at one threshold."""
+
+    threshold: float
+    log_peak: float = 0.0
+    proved: bool = False
+    coverage: float | None = None
+    audits: int = 0
+    errors: int = 0
+    seen_error: float | None = None
+
+
 class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted so far."""
 
@@ -48,17 +60,28 @@ class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     audits_needed: int | None = None
     requests: int = 0
     watermark: int = 0
-    grid: tuple[float, ...] = ()
-    log_peaks: tuple[float, ...] = ()
+    thresholds: tuple[_Threshold, ...] = ()
     advice: str = ""
     miss: float | None = None
     reviewer_error: float | None = None
 
 
+class ThresholdView(msgspec.Struct, frozen=True, kw_only=True):
+    """One threshold that is to be proved; `evidence` in [0, 1] is the share of the way to its proof."""
+
+    threshold: float
+    evidence: float
+    proved: bool
+    coverage: float | None
+    audits: int
+    errors: int
+    seen_error: float | None
+
+
 class CertificateView(msgspec.Struct, frozen=True, kw_only=True):
     """One model's. `tau`, `coverage` and `error_bound` only where a certificate is in force; times in seconds.
 
-    `thresholds`: each with the share of the way to its proof, in [0, 1], the strictest first.
+    `thresholds`: the strictest first.
     """
 
     model: str
@@ -75,7 +98,7 @@ class CertificateView(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     watermark: int
     expire_second: int
-    thresholds: tuple[tuple[float, float], ...]
+    thresholds: tuple[ThresholdView, ...]
     advice: str
     miss: float | None
     reviewer_error: float | None
@@ -153,7 +176,6 @@ def _view(model: str, standing: _Standing, proved: _Certification, second: int) 
     # Numbers that were counted for another certificate than the one in force say nothing of it.
     counted = in_force and standing.certificate == proved.certificate
     stage = "certified" if in_force else "proving" if standing.stage == "certified" else standing.stage
-    needed = math.log(1 / standing.delta)
     return CertificateView(
         model=model,
         stage="alarmed" if proved.alarm else stage,
@@ -169,12 +191,21 @@ def _view(model: str, standing: _Standing, proved: _Certification, second: int) 
         requests=standing.requests,
         watermark=standing.watermark,
         expire_second=proved.expire_second if in_force else 0,
-        thresholds=tuple(
-            (threshold, min(1.0, max(0.0, peak / needed)))
-            for threshold, peak in zip(standing.grid, standing.log_peaks, strict=False)
-        ),
+        thresholds=tuple(_threshold_view(each, standing.delta) for each in standing.thresholds),
         advice=standing.advice,
         miss=standing.miss,
         reviewer_error=standing.reviewer_error,
         alarm=proved.alarm,
+    )
+
+
+def _threshold_view(counted: _Threshold, delta: float) -> ThresholdView:
+    return ThresholdView(
+        threshold=counted.threshold,
+        evidence=min(1.0, max(0.0, counted.log_peak / math.log(1 / delta))),
+        proved=counted.proved,
+        coverage=counted.coverage,
+        audits=counted.audits,
+        errors=counted.errors,
+        seen_error=counted.seen_error,
     )

@@ -12,7 +12,7 @@ from fallback.answer import Label
 from fallback.config import Config
 from fallback.documents import Documents
 from gateway.amendments import AMENDMENTS, Amendment, Amendments
-from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing, Threshold
 from gateway.kept import KeptAnswer
 from tests.serving import Site
 
@@ -41,8 +41,11 @@ async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Sit
         audits=912,
         audits_needed=140,
         requests=20_000,
-        grid=(0.9, 0.5, 0.1),
-        log_peaks=(4.0, 3.0, 1.5),
+        thresholds=(
+            Threshold(threshold=0.9, log_peak=4.0, proved=True, coverage=0.4, audits=520, seen_error=0.0),
+            Threshold(threshold=0.5, log_peak=3.0, proved=True, coverage=0.71, audits=912, errors=4, seen_error=0.004),
+            Threshold(threshold=0.1, log_peak=1.5, coverage=1.0, audits=1_300, errors=26, seen_error=0.021),
+        ),
         advice="140 more audits would loosen it.",
     )
     documents = Documents.connect(config)

@@ -105,15 +105,15 @@ function clock(seconds) {
  */
 function bars({ thresholds, tau }) {
   const { width, row, label } = BAR;
-  const proved = thresholds.filter(([, evidence]) => evidence >= 1).length;
+  const proved = thresholds.filter(({ proved }) => proved).length;
   const picture = svg("svg", { viewBox: `0 0 ${width} ${row * thresholds.length}`, class: "evidence", role: "img", "aria-label": `Evidence: ${proved} of ${thresholds.length} thresholds proved` });
-  thresholds.forEach(([threshold, evidence], index) => {
+  thresholds.forEach(({ threshold, evidence, proved: whole }, index) => {
     const y = index * row;
     const text = svg("text", { x: label - 6, y: y + row - 4, "text-anchor": "end" });
     text.textContent = threshold.toFixed(2);
     const full = width - label;
     picture.append(text, svg("rect", { x: label, y: y + 3, width: full, height: row - 6, class: "way" }),
-      svg("rect", { x: label, y: y + 3, width: full * evidence, height: row - 6, class: threshold === tau ? "gone tau" : evidence >= 1 ? "gone whole" : "gone" }));
+      svg("rect", { x: label, y: y + 3, width: full * evidence, height: row - 6, class: threshold === tau ? "gone tau" : whole ? "gone whole" : "gone" }));
   });
   return h("figure", {}, picture, h("figcaption", { class: "muted" }, "The way to the proof, for each score that could be enough."));
 }

@@ -26,10 +26,15 @@
  */
 
 /**
+ * @typedef {{threshold: number, evidence: number, proved: boolean, coverage: number | null, audits: number, errors: number,
+ *   seen_error: number | null}} Threshold evidence: the share of the way to its proof
+ */
+
+/**
  * @typedef {{model: string, stage: string, alpha: number, delta: number, version: string, certificate: string, tau: number | null,
  *   coverage: number | null, error_bound: number | null, audits: number, audits_needed: number | null, requests: number,
- *   watermark: number, expire_second: number, thresholds: [number, number][], advice: string, miss: number | null,
- *   reviewer_error: number | null, alarm: string}} Certificate thresholds: each with the share of the way to its proof
+ *   watermark: number, expire_second: number, thresholds: Threshold[], advice: string, miss: number | null,
+ *   reviewer_error: number | null, alarm: string}} Certificate thresholds: the strictest first
  */
 
 /** @typedef {{client: string, request: string, row: number, confidence: number, time: number}} Near an answer like a wrong one */

@@ -122,7 +122,7 @@ class Segment(_message.Message):
     def __init__(self, name: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish", "alpha", "delta", "scorer", "reviews_per_hour_max", "expire_days", "lifetime", "until_proved", "segments")
+    __slots__ = ("model", "revision", "threshold", "class_thresholds", "always_person", "audit_share", "allow_model_wish", "alpha", "delta", "scorer", "reviews_per_hour_max", "expire_days", "lifetime", "until_proved", "segments", "plan")
     class ClassThresholdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +145,7 @@ class Policy(_message.Message):
     LIFETIME_FIELD_NUMBER: _ClassVar[int]
     UNTIL_PROVED_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
     model: str
     revision: int
     threshold: float
@@ -160,7 +161,46 @@ class Policy(_message.Message):
     lifetime: bool
     until_proved: str
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
-    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., scorer: _Optional[str] = ..., reviews_per_hour_max: _Optional[float] = ..., expire_days: _Optional[float] = ..., lifetime: _Optional[bool] = ..., until_proved: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+    plan: Plan
+    def __init__(self, model: _Optional[str] = ..., revision: _Optional[int] = ..., threshold: _Optional[float] = ..., class_thresholds: _Optional[_Mapping[str, float]] = ..., always_person: _Optional[_Iterable[str]] = ..., audit_share: _Optional[float] = ..., allow_model_wish: _Optional[bool] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., scorer: _Optional[str] = ..., reviews_per_hour_max: _Optional[float] = ..., expire_days: _Optional[float] = ..., lifetime: _Optional[bool] = ..., until_proved: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ...) -> None: ...
+
+class Work(_message.Message):
+    __slots__ = ("requests_per_hour", "coverage", "true_error", "model_error", "review_seconds")
+    REQUESTS_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    TRUE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ERROR_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    requests_per_hour: float
+    coverage: float
+    true_error: float
+    model_error: float
+    review_seconds: float
+    def __init__(self, requests_per_hour: _Optional[float] = ..., coverage: _Optional[float] = ..., true_error: _Optional[float] = ..., model_error: _Optional[float] = ..., review_seconds: _Optional[float] = ...) -> None: ...
+
+class Plan(_message.Message):
+    __slots__ = ("work", "seen_error", "audits", "audits_high", "requests", "days", "person_hours", "reviews_per_hour_before", "reviews_per_hour_after", "problems")
+    WORK_FIELD_NUMBER: _ClassVar[int]
+    SEEN_ERROR_FIELD_NUMBER: _ClassVar[int]
+    AUDITS_FIELD_NUMBER: _ClassVar[int]
+    AUDITS_HIGH_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    PERSON_HOURS_FIELD_NUMBER: _ClassVar[int]
+    REVIEWS_PER_HOUR_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    REVIEWS_PER_HOUR_AFTER_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    work: Work
+    seen_error: float
+    audits: int
+    audits_high: int
+    requests: int
+    days: float
+    person_hours: float
+    reviews_per_hour_before: float
+    reviews_per_hour_after: float
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, work: _Optional[_Union[Work, _Mapping]] = ..., seen_error: _Optional[float] = ..., audits: _Optional[int] = ..., audits_high: _Optional[int] = ..., requests: _Optional[int] = ..., days: _Optional[float] = ..., person_hours: _Optional[float] = ..., reviews_per_hour_before: _Optional[float] = ..., reviews_per_hour_after: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("model",)
@@ -169,10 +209,16 @@ class GetPolicyRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class UpdatePolicyRequest(_message.Message):
-    __slots__ = ("policy",)
+    __slots__ = ("policy", "validate_only", "accept_problems", "work")
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     policy: Policy
-    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+    validate_only: bool
+    accept_problems: bool
+    work: Work
+    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ..., validate_only: _Optional[bool] = ..., accept_problems: _Optional[bool] = ..., work: _Optional[_Union[Work, _Mapping]] = ...) -> None: ...
 
 class GetCertificateRequest(_message.Message):
     __slots__ = ("model",)
@@ -197,12 +243,22 @@ class Certificate(_message.Message):
     CERTIFIED: Certificate.Stage
     ALARMED: Certificate.Stage
     class Threshold(_message.Message):
-        __slots__ = ("threshold", "evidence")
+        __slots__ = ("threshold", "evidence", "proved", "coverage", "audits", "errors", "seen_error")
         THRESHOLD_FIELD_NUMBER: _ClassVar[int]
         EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+        PROVED_FIELD_NUMBER: _ClassVar[int]
+        COVERAGE_FIELD_NUMBER: _ClassVar[int]
+        AUDITS_FIELD_NUMBER: _ClassVar[int]
+        ERRORS_FIELD_NUMBER: _ClassVar[int]
+        SEEN_ERROR_FIELD_NUMBER: _ClassVar[int]
         threshold: float
         evidence: float
-        def __init__(self, threshold: _Optional[float] = ..., evidence: _Optional[float] = ...) -> None: ...
+        proved: bool
+        coverage: float
+        audits: int
+        errors: int
+        seen_error: float
+        def __init__(self, threshold: _Optional[float] = ..., evidence: _Optional[float] = ..., proved: _Optional[bool] = ..., coverage: _Optional[float] = ..., audits: _Optional[int] = ..., errors: _Optional[int] = ..., seen_error: _Optional[float] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]

@@ -128,7 +128,9 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdatePolicy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Replaces the policy. Where it promises an error rate, what that costs is in the reply (`plan`), and a new promise whose
+        plan has problems is FAILED_PRECONDITION, naming them, unless `accept_problems`.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -19,7 +19,7 @@ from demur.v1 import model_pb2 as pb
 from fallback import embedded
 from fallback.config import Config, RedisSettings
 from fallback.documents import Documents
-from fallback.errors import InvalidError, UnavailableError
+from fallback.errors import InvalidError, StateError, UnavailableError
 from gateway import policy_commands
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Proof, Stage, Standing
 from gateway.client import Client, Result
@@ -240,6 +240,44 @@ def test_a_promise_that_is_made_stronger_is_not_kept_by_the_old_proof(laid: Conf
         ):
             with pytest.raises(InvalidError, match=sentence):
                 asyncio.run(update(gateway, **wrong))
+
+
+def test_a_promise_is_checked_against_the_evidence_before_anything_changes(laid: Config) -> None:
+    """One whose plan has problems is refused, unless they are accepted; what promises nothing new is not."""
+    evidence: dict[str, Any] = {
+        "requests_per_hour": 600.0,
+        "risks": ((0.4, 0.002), (0.8, 0.02), (1.0, 0.09)),
+        "processes": 2,
+    }
+    _write(laid, Standing(stage=Stage.PROVING, alpha=0.05, delta=0.05, **evidence))
+
+    async def ask(gateway: Gateway) -> None:
+        async with ModelClient(gateway.address, identity="shop") as client:
+            found = await client.get_policy("m")
+            assert not found.HasField("plan")
+            found.audit_share = 0.2
+            told = (await client.update_policy(found)).plan
+            assert (told.work.coverage, told.work.true_error, told.work.requests_per_hour) == (0.8, 0.02, 600.0)
+            assert (told.audits > 0, told.person_hours > 0, [*told.problems]) == (True, True, [])
+            kept = await client.get_policy("m")
+            kept.reviews_per_hour_max, kept.alpha = 10, 0.001
+            with pytest.raises(StateError) as caught:
+                await client.update_policy(kept)
+            for sentence in ("alpha 0.001 cannot be proved", "reviews_per_hour_max 10: until there is", "under the"):
+                assert sentence in caught.value.message
+            seen = await client.update_policy(kept, validate_only=True, accept_problems=True)
+            assert (len(seen.plan.problems), seen.revision) == (3, kept.revision)
+            assert (await client.get_policy("m")).alpha == POLICY.alpha
+            better = pb.Work(true_error=0.0, model_error=0.0)
+            seen = await client.update_policy(kept, work=better, validate_only=True, accept_problems=True)
+            assert len(seen.plan.problems) == 2
+            forced = await client.update_policy(kept, accept_problems=True)
+            assert (forced.revision, forced.alpha) == (kept.revision + 1, 0.001)
+            forced.always_person.append("b")
+            assert (await client.update_policy(forced)).always_person == ["b"]
+
+    with running(laid) as gateway:
+        asyncio.run(ask(gateway))
 
 
 def test_the_command_sets_and_shows_what_is_promised(laid: Config, capsys: pytest.CaptureFixture[str]) -> None:

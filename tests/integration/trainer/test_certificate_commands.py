@@ -73,8 +73,14 @@ async def test_a_promise_is_checked_before_anything_changes(config: Config, gate
         wishes = ("--audit-share", "0.2", "--until-proved", "answer")
         code, said = await demur("certificate", "promise", "digits", "--alpha", "0.05", *wishes)
         assert code == 0, said
-        assert "not planned: there is no evidence of digits yet" in said
+        assert "not planned: nothing is known of the work of digits yet" in said
         after = await calls.get_policy("digits")
-    assert (after.alpha, after.delta, after.audit_share) == (0.05, 0.05, 0.2)
-    assert (before.until_proved, after.until_proved) == ("ask", "answer")
-    assert (after.threshold, after.expire_days) == (before.threshold, 30.0)
+        assert (after.alpha, after.delta, after.audit_share) == (0.05, 0.05, 0.2)
+        assert (before.until_proved, after.until_proved) == ("ask", "answer")
+        assert (after.threshold, after.expire_days) == (before.threshold, 30.0)
+        code, said = await demur("certificate", "promise", "digits", "--alpha", "0.04", "--coverage", "0.5")
+        assert (code, "so say all of it: requests_per_hour, true_error, model_error" in said) == (2, True), said
+        code, said = await demur("certificate", "promise", "digits", "--alpha", "0.01", "--anyway", *hopeless)
+        assert code == 0, said
+        assert "problem: alpha 0.01 cannot be proved" in said
+        assert (await calls.get_policy("digits")).alpha == 0.01

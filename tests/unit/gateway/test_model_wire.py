@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from demur.v1 import model_pb2 as pb
 from fallback.errors import InvalidError
-from gateway.certification import Certification, Stage, Standing
-from gateway.model_wire import certificate_to_wire, policy_from_wire, policy_to_wire
+from gateway.certification import Certification, Stage, Standing, Threshold
+from gateway.model_wire import certificate_to_wire, plan_from_wire, policy_from_wire, policy_to_wire
 from gateway.policy import Policy
+from gateway.quote import Work, check_plan
 
 POLICY = Policy(alpha=0.01, delta=0.05, audit_share=0.2)
 PROVED = Certification(
@@ -42,8 +44,13 @@ STANDING = Standing(
     requests=4_000,
     watermark=140,
     expire_second=200,
-    grid=(0.75, 0.625, 0.5),
-    log_peaks=(2 * log(20), log(20), -1.0),
+    thresholds=(
+        Threshold(threshold=0.75, log_peak=2 * log(20), proved=True, coverage=0.5, audits=600),
+        Threshold(
+            threshold=0.625, log_peak=log(20), proved=True, coverage=0.75, audits=900, errors=9, seen_error=0.004
+        ),
+        Threshold(threshold=0.5, log_peak=-1.0),
+    ),
     advice="120 more audits loosen it",
     miss=0.001,
     digest="ab",
@@ -70,6 +77,16 @@ def test_a_policy_comes_back_equal(policy: Policy) -> None:
     assert (wire.model, wire.revision) == ("m", 4)
     assert wire.HasField("alpha") == (policy.alpha is not None)
     assert policy_from_wire(pb.Policy.FromString(wire.SerializeToString())) == policy
+
+
+def test_a_plan_comes_back_equal() -> None:
+    """One that is in reach and one that is not, with their problems."""
+    work = Work(requests_per_hour=100, coverage=0.75, true_error=0.0, model_error=0.0625)
+    hopeless = replace(work, true_error=0.5)
+    for plan in (check_plan(POLICY, 0.01, work), check_plan(POLICY, 0.01, hopeless)):
+        wire = policy_to_wire("m", POLICY, 4, plan)
+        assert wire.plan.HasField("audits") == (plan.quote.audits is not None)
+        assert plan_from_wire(pb.Plan.FromString(wire.plan.SerializeToString())) == plan
 
 
 def test_an_update_of_an_older_client_leaves_the_defaults() -> None:
@@ -111,7 +128,11 @@ def test_a_certificate_in_force_is_told_whole() -> None:
     assert (told.watermark_time.seconds, told.expire_time.seconds) == (140, 200)
     assert (told.miss, told.HasField("reviewer_error"), told.digest, told.alarm) == (0.001, False, "ab", "")
     assert told.advice == "120 more audits loosen it"
-    assert [(each.threshold, each.evidence) for each in told.thresholds] == [(0.75, 1.0), (0.625, 1.0), (0.5, 0.0)]
+    counted = [(each.threshold, each.evidence, each.proved, each.audits, each.errors) for each in told.thresholds]
+    assert counted == [(0.75, 1.0, True, 600, 0), (0.625, 1.0, True, 900, 9), (0.5, 0.0, False, 0, 0)]
+    assert (told.thresholds[1].coverage, told.thresholds[1].seen_error) == (0.75, 0.004)
+    assert not told.thresholds[2].HasField("coverage")
+    assert not told.thresholds[2].HasField("seen_error")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fallback.errors import InvalidError
+from gateway.certification import Stage, Standing
+from gateway.policy import Policy
 from gateway.promise import Promise
-from gateway.quote import Plan, Work, audits_needed, boundary, check_plan, quote
+from gateway.quote import Plan, Said, Work, audits_needed, boundary, check_plan, known_work, quote, sentences
 from tests.statistics.simulation import report
 from trainer.certificate import Evidence, advance, begin, certified
 
@@ -72,10 +75,11 @@ def test_a_quote_counts_requests_days_and_hours() -> None:
     assert offer.audits_high > offer.audits
 
 
-def _plan(work: Work = WORK, **changes: float) -> Plan:
-    return check_plan(
-        ONE_PER_CENT, work, **{"audit_share": 0.2, "reviews_per_hour_max": 200.0, "expire_days": 30.0, **changes}
-    )
+POLICY = Policy(alpha=0.01, audit_share=0.2, reviews_per_hour_max=200.0)
+
+
+def _plan(work: Work = WORK, **changes: Any) -> Plan:
+    return check_plan(replace(POLICY, **changes), 0.01, work)
 
 
 def test_a_plan_that_fits_has_no_problems() -> None:
@@ -103,10 +107,10 @@ def test_more_than_people_manage_before_a_proof_has_a_way_out() -> None:
     (asked,) = _plan(reviews_per_hour_max=100.0).problems
     assert "until there is a certificate about 133 reviews an hour come" in asked
     assert "--until-proved answer" in asked
-    answers = replace(WORK, blind_before=0.2)
-    assert _plan(answers, reviews_per_hour_max=100.0).problems == ()
-    assert "--until-proved" not in " ".join(_plan(answers, reviews_per_hour_max=50.0).problems)
-    assert "under the certificate" in " ".join(_plan(answers, reviews_per_hour_max=50.0).problems)
+    assert _plan(until_proved="answer", reviews_per_hour_max=100.0).problems == ()
+    short = " ".join(_plan(until_proved="answer", reviews_per_hour_max=50.0).problems)
+    assert "--until-proved" not in short
+    assert "under the certificate" in short
 
 
 def test_nothing_is_proved_without_audits() -> None:
@@ -128,3 +132,52 @@ def test_nobody_looks_further_ahead_than_asked() -> None:
     promise = Promise(alpha=0.05)
     assert audits_needed(promise, 0.03, audits_max=20_000) == audits_needed(promise, 0.03)
     assert audits_needed(promise, 0.03, audits_max=50) == (None,)
+
+
+def test_delta_shared_out_over_a_lifetime_costs_more_each_time() -> None:
+    """The fifth process has far less of it than the first."""
+    once, first, fifth = (
+        check_plan(replace(POLICY, lifetime=lifetime), 0.01, WORK, number=number).quote.audits
+        for lifetime, number in ((False, 5), (True, 1), (True, 5))
+    )
+    assert once is not None
+    assert first is not None
+    assert fifth is not None
+    assert once < first < fifth
+
+
+def test_the_evidence_says_what_there_is_to_decide() -> None:
+    """The loosest threshold thought to have at most half of alpha wrong; another alpha, another one."""
+    told = Standing(
+        stage=Stage.PROVING,
+        alpha=0.05,
+        delta=0.05,
+        requests_per_hour=100,
+        risks=((0.4, 0.001), (0.7, 0.004), (1.0, 0.06)),
+    )
+    assert known_work(told, 0.01) == Work(requests_per_hour=100, coverage=0.7, true_error=0.004, model_error=0.06)
+    wide, narrow = known_work(told, 0.12), known_work(told, 0.0001)
+    assert wide is not None
+    assert narrow is not None
+    assert (wide.coverage, narrow.coverage) == (1.0, 0.4)
+    assert known_work(replace(told, requests_per_hour=0.0), 0.01) is None
+    assert known_work(replace(told, risks=()), 0.01) is None
+
+
+def test_what_somebody_says_of_the_work_counts_before_the_evidence() -> None:
+    """What is missing is taken from it; without it all must be said."""
+    assert Said(coverage=0.5, review_seconds=4.0).over(WORK) == Work(
+        requests_per_hour=100, coverage=0.5, true_error=0.003, model_error=0.07, review_seconds=4.0
+    )
+    part = Said(requests_per_hour=100, true_error=0.003)
+    assert part.over(None) is None
+    assert part.missing == ("coverage", "model_error")
+    assert Said(requests_per_hour=100, coverage=0.7, true_error=0.003, model_error=0.07).over(None) == WORK
+
+
+def test_a_plan_is_told_in_words() -> None:
+    """What it goes by, what it costs, how many reviews an hour."""
+    first, second, third = sentences(_plan())
+    assert first == "planned by 100 requests an hour, of which 70% would be answered, 0.30% of these wrong"
+    assert second.startswith("about 869 audits, nine times of ten at most ")
+    assert third == "reviews an hour: 133 until it is proved, 58 after"

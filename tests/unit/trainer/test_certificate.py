@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from fallback.errors import InvalidError
-from gateway.promise import STAKES, Promise
+from gateway.promise import STAKES, Promise, lifetime_delta
 from trainer.certificate import (
     Evidence,
     Floats,
@@ -19,7 +19,6 @@ from trainer.certificate import (
     certified,
     error_bound,
     grid,
-    lifetime_delta,
     log_evidence,
     tau,
 )

@@ -13,11 +13,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.certification import Stage, Standing
+from gateway.promise import lifetime_delta
+from gateway.quote import known_work
 from gateway.samples import ClosingRow, JoinRow, SampledRecord, UnparkedRow
 from tests.unit.trainer.world import GROUND, MODEL, SECRET, START, Gateway, World, terms
 from trainer import rows
 from trainer.adjudicate import Share
-from trainer.certificate import advance, begin, error_bound, lifetime_delta, tau
+from trainer.certificate import advance, begin, error_bound, tau
 from trainer.certifier import News
 from trainer.chain import Chain
 from trainer.rows import CertificateRow, EpochRow, LabelRow, LostRow, ProcessRow, RevealRow, Row, WatermarkRow
@@ -94,6 +96,15 @@ def test_from_the_first_request_to_a_certificate(tmp_path: Path) -> None:
     assert told.stage is Stage.CERTIFIED
     assert told.certificate == world.rule.certificate
     assert told.coverage == pytest.approx(1 - world.rule.tau, abs=0.06)
+    assert [each.proved for each in told.thresholds] == [each.threshold >= world.rule.tau for each in told.thresholds]
+    at_tau = next(each for each in told.thresholds if each.threshold == world.rule.tau)
+    assert (at_tau.coverage, at_tau.audits) == (told.coverage, told.audits)
+    assert at_tau.seen_error is not None
+    assert at_tau.seen_error < 0.1 < (told.thresholds[-1].seen_error or 0.0)
+    work = known_work(told, 0.1)
+    assert work is not None
+    assert work.coverage == pytest.approx(told.coverage, abs=0.25)
+    assert (work.requests_per_hour, told.processes) == (world.book.requests_per_hour, 1)
     assert told.error_bound is not None
     assert 0.02 < told.error_bound <= 0.1
     finding = _verified(world)

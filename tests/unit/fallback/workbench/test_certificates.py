@@ -10,8 +10,8 @@ import pytest
 
 from fallback.config import Config
 from fallback.documents import Document, Documents
-from fallback.workbench.certificates import CertificateView, views
-from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
+from fallback.workbench.certificates import CertificateView, ThresholdView, views
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing, Threshold
 from tests.unit.fallback.workbench.calls import Page
 
 PROVED = Certification(
@@ -29,8 +29,13 @@ STANDING = Standing(
     audits=900,
     audits_needed=120,
     requests=4_000,
-    grid=(0.75, 0.625, 0.5),
-    log_peaks=(9.0, log(20), -1.0),
+    thresholds=(
+        Threshold(threshold=0.75, log_peak=9.0, proved=True, coverage=0.5, audits=600),
+        Threshold(
+            threshold=0.625, log_peak=log(20), proved=True, coverage=0.75, audits=900, errors=9, seen_error=0.004
+        ),
+        Threshold(threshold=0.5, log_peak=-1.0),
+    ),
     advice="120 more audits loosen it",
 )
 
@@ -53,7 +58,14 @@ def test_what_the_certifier_wrote_is_shown() -> None:
     assert (found.model, found.stage, found.certificate, found.tau) == ("m", "certified", "m/7/1", 0.625)
     assert (found.coverage, found.error_bound, found.audits, found.audits_needed) == (0.75, 0.009, 900, 120)
     assert (found.expire_second, found.advice) == (200, "120 more audits loosen it")
-    assert found.thresholds == ((0.75, 1.0), (0.625, 1.0), (0.5, 0.0))
+    assert [(each.threshold, each.evidence, each.proved) for each in found.thresholds] == [
+        (0.75, 1.0, True),
+        (0.625, 1.0, True),
+        (0.5, 0.0, False),
+    ]
+    assert found.thresholds[1] == ThresholdView(
+        threshold=0.625, evidence=1.0, proved=True, coverage=0.75, audits=900, errors=9, seen_error=0.004
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,6 +110,7 @@ async def test_the_page_asks_for_them(page: Page, config: Config) -> None:
     status, reply = await page.call("certificates")
     assert status == 200
     [shown] = reply["certificates"]
-    assert (shown["model"], shown["stage"], shown["thresholds"][2]) == ("m", "proving", [0.5, 0.0])
+    assert (shown["model"], shown["stage"]) == ("m", "proving")
+    assert (shown["thresholds"][2]["threshold"], shown["thresholds"][2]["coverage"]) == (0.5, None)
     status, error = await page.call("certificates", headers={"X-Demur-Identity": None})
     assert (status, error["code"]) == (401, "UNAUTHENTICATED")
