@@ -28,7 +28,7 @@ from gateway.policy import Policy
 from gateway.promise import Promise
 from gateway.segments import REST
 from gateway.watch import MODELS, POLICIES
-from trainer import chain, rows, standing
+from trainer import chain, rows, snapshot, standing
 from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certifier import Certifier, Ground, News
@@ -189,17 +189,19 @@ class Certify:
 
     def _open_chain(self, model: str, ground: Ground) -> _Open:
         started = time.monotonic()
-        kept, book = Chain(self.rooms.data / chain.FOLDER, model), Book(model=model)
-        kept.open(book.take)
+        kept, key = Chain(self.rooms.data / chain.FOLDER, model), secret(self.config, "audit").encode()
+        book, start = snapshot.read(kept, key) or (Book(model=model), None)
+        before = book.rows
+        kept.open(book.take, start)
         certifier = Certifier(
             book=book,
-            secret=secret(self.config, "audit").encode(),
+            secret=key,
             ground=ground,
             read_row=kept.notes.ledger_row,
             agreed=kept.notes.agreed,
             overturned=kept.notes.overturned,
         )
-        log.info("read the chain", model=model, rows=kept.rows, seconds=round(time.monotonic() - started, 3))
+        log.info("read the chain", model=model, rows=kept.rows - before, seconds=round(time.monotonic() - started, 3))
         return _Open(chain=kept, certifier=certifier)
 
     def _work(self, model: str, mine: _Open, news: News, asked: Sequence[Terms], cursor: str) -> None:
@@ -219,6 +221,8 @@ class Certify:
         )
         if links or cursor != mine.chain.notes.arrivals:
             mine.chain.append(links, notes)
+            if mine.chain.full:
+                snapshot.write(mine.chain, certifier.book, certifier.secret)
         for notice in certifier.notices:
             log.warning("evidence", model=model, notice=notice)
         if certifier.book.alarm != mine.alarm:

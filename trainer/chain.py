@@ -15,6 +15,7 @@ One process at a time appends (the ledger's lock); anybody may read meanwhile.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,18 @@ class _Mark(msgspec.Struct, frozen=True, kw_only=True):
     notes: Notes
 
 
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where a file of a chain ends: how many rows there are by then, the last one's digest, the notes.
+
+    `files` are the chain's files up to there, each with its sha256 (hex).
+    """
+
+    rows: int
+    digest: str
+    notes: Notes
+    files: dict[str, str]
+
+
 class BrokenError(StateError):
     """The chain is not what was written: a row was changed, left out or put in."""
 
@@ -65,14 +78,18 @@ class Chain:
         self.digest = genesis(model)
         self.notes = Notes()
 
-    def open(self, take: Callable[[Row, str], None]) -> None:
+    def open(self, take: Callable[[Row, str], None], start: Start | None = None) -> None:
         """Hand every row and its digest to `take`, in order, and cut off what was never finished.
 
-        Raises BrokenError naming the first row whose digest does not follow.
+        From `start` the rows after it only; raises BrokenError for a file before it that is not what it was, and else
+        naming the first row whose digest does not follow.
         """
         self.rows, self.digest, self.notes = 0, genesis(self.model), Notes()
         with disk(self.folder):
             segments = self._segments()
+            if start is not None:
+                segments = self._after(start, segments)
+                self.rows, self.digest, self.notes = start.rows, start.digest, start.notes
             for number, segment in enumerate(segments):
                 whole = self._replay(segment, take)
                 if whole == segment.stat().st_size:
@@ -80,6 +97,27 @@ class Chain:
                 if number < len(segments) - 1 or _goes_on(segment, whole):
                     raise BrokenError(f"{segment}: after row {self.rows} comes something that is no whole batch")
                 _cut(segment, whole)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next rows begin a file."""
+        with disk(self.folder):
+            segments = self._segments()
+            return bool(segments) and segments[-1].stat().st_size >= SEGMENT_BYTES_MAX
+
+    def start(self) -> Start:
+        """Return where the chain stands, at the end of its last file."""
+        with disk(self.folder):
+            files = {segment.name: _sha256(segment) for segment in self._segments()}
+        return Start(rows=self.rows, digest=self.digest, notes=self.notes, files=files)
+
+    def _after(self, start: Start, segments: list[Path]) -> list[Path]:
+        """Return the files after `start`, once those before it are found to be what they were."""
+        for name, digest in start.files.items():
+            path = self.folder / name
+            if not path.exists() or _sha256(path) != digest:
+                raise BrokenError(f"{path}: was changed or is gone; see `demur verify {self.model}`")
+        return [segment for segment in segments if segment.name not in start.files]
 
     def read(self, take: Callable[[Row, str], None]) -> None:
         """Hand every finished row to `take` as `open` does, changing nothing: while somebody else appends, too."""
@@ -198,6 +236,11 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cut(path: Path, end: int) -> None:

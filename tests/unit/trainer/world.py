@@ -19,7 +19,7 @@ from gateway.certification import Certification
 from gateway.policy import draw
 from gateway.promise import Promise
 from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, UnparkedRow, epoch_secret, place_text
-from trainer import rows
+from trainer import rows, snapshot
 from trainer.book import Book
 from trainer.certifier import Certifier, Ground, News
 from trainer.chain import Chain, Notes
@@ -91,6 +91,7 @@ class World:
     hole_share: float = 0.0
     never_share: float = 0.0
     holes: int = 0
+    skipped: int = 0
     secret: bytes = SECRET
     retries: list[SampledRecord] = field(default_factory=list)
     certifier: Certifier | None = None
@@ -131,8 +132,10 @@ class World:
     def open(self) -> tuple[Certifier, Chain]:
         """Begin with what is on the disk."""
         if self.certifier is None or self.chain is None:
-            book, self.chain = Book(model=MODEL), Chain(self.folder, MODEL)
-            self.chain.open(book.take)
+            self.chain = Chain(self.folder, MODEL)
+            book, start = snapshot.read(self.chain, self.secret) or (Book(model=MODEL), None)
+            self.skipped = book.rows
+            self.chain.open(book.take, start)
             self.certifier = Certifier(
                 book=book,
                 secret=self.secret,
@@ -162,6 +165,8 @@ class World:
             return
         if links or arrived:
             chain.append(links, notes)
+            if chain.full:
+                snapshot.write(chain, certifier.book, self.secret)
         if not tell:
             self.kill()
             return
