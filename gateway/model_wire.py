@@ -170,35 +170,75 @@ def certificate_to_wire(
     """
     if policy.alpha is None:
         return pb.Certificate(model=model, stage=pb.Certificate.OFF)
-    rules = Rules.compile(
-        policy, (), certification=certification, version="" if certification is None else certification.version
-    )
+    version = "" if certification is None else certification.version
+    rules = Rules.compile(policy, (), certification=certification, version=version)
+    wire = _proof_to_wire(model, rules, standing, second)
+    told = {} if standing is None else standing.segments
+    for segment in policy.segments:
+        proof = None if certification is None else certification.proof(segment.name)
+        own = Rules.compile(
+            policy,
+            (),
+            certification=certification,
+            version="" if proof is None else proof.version,
+            segment=segment.name,
+        )
+        wire.segments.append(_proof_to_wire(model, own, told.get(segment.name), second))
+    for challenger in () if standing is None else standing.challengers.values():
+        found = _challenger_to_wire(model, "", challenger)
+        found.segments.extend(_challenger_to_wire(model, name, each) for name, each in challenger.segments.items())
+        wire.challengers.append(found)
+    return wire
+
+
+def _proof_to_wire(model: str, rules: Rules, standing: Standing | None, second: int) -> pb.Certificate:
+    """Return how the proof of the segment of `rules` stands."""
+    promise, certification, proof = rules.policy.promise(rules.segment), rules.certification, rules.proof
+    assert promise is not None, "without a promise there is nothing to prove"
     alarm = "" if certification is None else certification.alarm
     tau = rules.tau(second)
-    if standing is not None and standing.alpha != policy.alpha:
+    if standing is not None and standing.alpha != promise.alpha:
         standing = None  # of another promise
     wire = pb.Certificate(
         model=model,
-        alpha=policy.alpha,
-        delta=policy.delta,
+        alpha=promise.alpha,
+        delta=promise.delta,
         stage=_stage(standing, tau, alarm).name,
         alarm=alarm,
         advice=_NOT_BEGUN,
+        segment=rules.segment,
     )
     if standing is not None:
         _tell_standing(wire, model, standing)
     if certification is not None:
         wire.epoch = certification.epoch
-    if certification is None or tau is None:
+    if proof is None or tau is None:
         return wire
-    wire.version = version_name(model, certification.version)
-    wire.tau, wire.certificate = tau, certification.certificate
-    wire.expire_time.FromSeconds(certification.expire_second)
-    if standing is not None and standing.certificate == certification.certificate:
-        for field in ("coverage", "error_bound"):
-            if (value := getattr(standing, field)) is not None:
-                setattr(wire, field, value)
+    wire.version = version_name(model, proof.version)
+    wire.tau, wire.certificate = tau, proof.certificate
+    wire.expire_time.FromSeconds(proof.expire_second)
+    if standing is not None and standing.certificate == proof.certificate:
+        _tell_proved(wire, standing)
     return wire
+
+
+def _challenger_to_wire(model: str, segment: str, standing: Standing) -> pb.Certificate:
+    """Return what is proved of a version in shadow."""
+    wire = pb.Certificate(
+        model=model, alpha=standing.alpha, delta=standing.delta, stage=standing.stage.name, segment=segment
+    )
+    _tell_standing(wire, model, standing)
+    if standing.tau is not None:
+        wire.tau, wire.certificate = standing.tau, standing.certificate
+        wire.expire_time.FromSeconds(standing.expire_second)
+        _tell_proved(wire, standing)
+    return wire
+
+
+def _tell_proved(wire: pb.Certificate, standing: Standing) -> None:
+    for field in ("coverage", "error_bound"):
+        if (value := getattr(standing, field)) is not None:
+            setattr(wire, field, value)
 
 
 def amendment_to_wire(model: str, amendment: Amendment) -> pb.Amendment:

@@ -29,17 +29,24 @@ _UNKNOWN: Final = "-"
 
 def show(book: Book) -> None:
     """Print how `book` stands."""
-    course = _newest(book)
-    if course is None:
+    courses = _courses(book)
+    if not courses:
         epoch = book.epoch
         said = "thresholds are not chosen yet" if epoch is not None else "nothing has begun"
         typer.echo(f"{book.model}: {said}; {book.records} sampled requests of {book.rows} rows")
         return
+    for course in courses:
+        _show_one(book, course)
+    typer.echo(f"  newest row {book.digest}")
+
+
+def _show_one(book: Book, course: Course) -> None:
     told = _standing(book, course)
     promise = course.promise
+    whose = f", segment {course.row.segment}" if course.row.segment else ""
     typer.echo(
-        f"{book.model}, version {course.row.version}: {told.stage.value}; at most {promise.alpha:.3g} of the automatic "
-        f"answers wrong, with confidence {1 - promise.delta:.3g}"
+        f"{book.model}, version {course.row.version}{whose}: {told.stage.value}; at most {promise.alpha:.3g} of the "
+        f"automatic answers wrong, with confidence {1 - promise.delta:.3g}"
     )
     if told.tau is not None:
         typer.echo(
@@ -54,7 +61,6 @@ def show(book: Book) -> None:
         typer.echo(line)
     for line in _history(course):
         typer.echo(line)
-    typer.echo(f"  newest row {book.digest}")
 
 
 def show_amended(model: str, found: Sequence[pb.Amendment]) -> None:
@@ -107,10 +113,19 @@ def draw(book: Book, path: Path) -> None:
 
 
 def _newest(book: Book) -> Course | None:
-    """Return the process to tell of: the one that answers, else the newest."""
+    """Return the process to tell of where there is room for one: the rest's that answers, else the newest."""
+    return next(iter(_courses(book)), None)
+
+
+def _courses(book: Book) -> list[Course]:
+    """Return the processes to tell of: for each version and segment the one that answers by it, else the newest."""
     now = int(time.time())
-    forced = [course for course in book.courses if course.standing is not None and now < course.expire_second]
-    return next(iter(forced or book.courses[-1:]), None)
+    found: dict[tuple[str, str], Course] = {}
+    for course in sorted(book.courses, key=lambda course: course.row.segment):
+        key, forced = (course.row.segment, course.row.version), found.get((course.row.segment, course.row.version))
+        if forced is None or forced.standing is None or now >= forced.expire_second:
+            found[key] = course
+    return [*found.values()]
 
 
 def _standing(book: Book, course: Course) -> Standing:
@@ -118,6 +133,7 @@ def _standing(book: Book, course: Course) -> Standing:
     terms = Terms(
         promise=Promise(alpha=row.alpha, delta=row.delta),
         version=row.version,
+        segment=row.segment,
         scorer=row.scorer,
         eligibility=row.eligibility,
         audit_share=1.0,

@@ -11,10 +11,11 @@ import pytest
 
 from demur.v1 import model_pb2 as pb
 from fallback.errors import InvalidError
-from gateway.certification import Certification, Stage, Standing, Threshold
+from gateway.certification import Certification, Proof, Stage, Standing, Threshold
 from gateway.model_wire import certificate_to_wire, plan_from_wire, policy_from_wire, policy_to_wire
 from gateway.policy import Policy
 from gateway.quote import Work, check_plan
+from gateway.segments import Segment
 
 POLICY = Policy(alpha=0.01, delta=0.05, audit_share=0.2)
 PROVED = Certification(
@@ -67,6 +68,7 @@ def _told(second: int = 150, policy: Policy = POLICY, **changes: Any) -> pb.Cert
     "policy",
     [
         Policy(),
+        Policy(alpha=0.1, segments=(Segment(name="n", attributes={"k": "v"}, alpha=0.2, delta=0.1),)),
         Policy(threshold=0.5, class_thresholds={"a": 0.75}, always_person=("b",), allow_model_wish=True),
         Policy(alpha=0.01, delta=0.1, scorer="energy", reviews_per_hour_max=30, expire_days=7, lifetime=True),
     ],
@@ -133,6 +135,32 @@ def test_a_certificate_in_force_is_told_whole() -> None:
     assert (told.thresholds[1].coverage, told.thresholds[1].seen_error) == (0.75, 0.004)
     assert not told.thresholds[2].HasField("coverage")
     assert not told.thresholds[2].HasField("seen_error")
+
+
+def test_segments_and_challengers_are_told_each_with_its_own() -> None:
+    """A segment by what is in force for it, a challenger by what was counted, for it answers nobody."""
+    segments = tuple(Segment(name=name, attributes={"at": name}, alpha=0.02) for name in ("north", "south"))
+    policy = msgspec.structs.replace(POLICY, segments=segments)
+    north = Proof(version="3", tau=0.75, certificate="m/8/1", begin_second=100, expire_second=300, alpha=0.02)
+    proved = msgspec.structs.replace(PROVED, segments={"north": north}, eligibility=policy.eligibility)
+    own = msgspec.structs.replace(STANDING, alpha=0.02, certificate="m/8/1", coverage=0.25)
+    better = msgspec.structs.replace(STANDING, version="4", tau=0.5, certificate="m/9/1", segments={"north": own})
+    standing = msgspec.structs.replace(STANDING, segments={"north": own}, challengers={"4": better})
+    told = _told(policy=policy, proved=proved, standing=standing)
+    assert (told.segment, told.tau, told.certificate) == ("", 0.625, "m/7/1")
+    assert [(each.segment, each.alpha, each.certificate) for each in told.segments] == [
+        ("north", 0.02, "m/8/1"),
+        ("south", 0.02, ""),
+    ]
+    assert (told.segments[0].tau, told.segments[0].coverage, told.segments[0].expire_time.seconds) == (0.75, 0.25, 300)
+    assert (told.segments[1].stage, told.segments[1].HasField("tau")) == (pb.Certificate.SURVEYING, False)
+    (challenger,) = told.challengers
+    assert (challenger.version, challenger.stage, challenger.tau) == (
+        "models/m/versions/4",
+        pb.Certificate.CERTIFIED,
+        0.5,
+    )
+    assert [each.segment for each in challenger.segments] == ["north"]
 
 
 @pytest.mark.parametrize(
