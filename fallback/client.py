@@ -23,7 +23,7 @@ import msgspec
 from demur.v1 import review_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.review_pb2_grpc import ReviewServiceStub
-from fallback.answer import Answer
+from fallback.answer import Answer, Subject
 from fallback.deferral import Deferral, Lease, State
 from fallback.edge import error_of
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
@@ -47,7 +47,7 @@ REPLY_BYTES_MAX: Final = 300 * 1024 * 1024
 _RETRIED: Final = (
     *("ListQueues", "GetDeferral", "ListDeferrals", "ExtendLease", "ReleaseLease", "SubmitReview"),
     *("SkipDeferral", "UndoReview", "FlagDeferral", "SaveDraft", "EraseContent"),
-    *("ListCallbacks", "GetCallback", "RedeliverCallbacks"),
+    *("ListCallbacks", "GetCallback", "RedeliverCallbacks", "AddGold", "ListGold"),
 )
 _SERVICE_CONFIG: Final = msgspec.json.encode(
     {
@@ -198,6 +198,33 @@ class ReviewClient:
         """Erase subject, inputs and drafts of a deferral for good; returns it. For operators; raises NotFoundError."""
         request = pb.EraseContentRequest(name=name, request_id=_request_id())
         return deferral_from_wire(await self._call(self._stub.EraseContent, request))
+
+    async def add_gold(
+        self, queue: str, *, deferral: str = "", subject: Subject | None = None, answer: Answer | None = None
+    ) -> str:
+        """Add a gold item, made of a deferral (by its name) or a subject, and return its name. For operators.
+
+        `answer` is known to be right; None: what people answered to `deferral`. Raises InvalidError, NotFoundError.
+        """
+        request = pb.AddGoldRequest(queue=queue)
+        if subject is not None:
+            request.subject.content, request.subject.media_type = subject.content, subject.media_type
+            request.subject.attributes.update(subject.attributes)
+        else:
+            request.deferral = deferral
+        if answer is not None:
+            request.answer.CopyFrom(answer_to_wire(answer))
+        added = await self._call(self._stub.AddGold, request)
+        return str(added.name)
+
+    async def gold(self, queue: str) -> pb.ListGoldResponse:
+        """Return the gold items of a queue and how reviewers did with them. For operators."""
+        listed: pb.ListGoldResponse = await self._call(self._stub.ListGold, pb.ListGoldRequest(queue=queue))
+        return listed
+
+    async def remove_gold(self, name: str) -> None:
+        """Take a gold item away, and what it found out with it; raises NotFoundError. For operators."""
+        await self._call(self._stub.RemoveGold, pb.RemoveGoldRequest(name=name))
 
     async def get(self, name: str) -> Deferral:
         """Return a deferral, without its prediction while you may still be asked about it; raises NotFoundError."""

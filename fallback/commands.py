@@ -22,6 +22,7 @@ from fallback.command_line import (
     say,
     whisper,
 )
+from fallback.gold_commands import gold
 
 _WATCH_SECONDS: Final = 10.0
 
@@ -172,3 +173,4 @@ def cancel(name: DeferralName, *, config: ConfigFile = None, data: Data = None) 
 
 
 queue.add_typer(callbacks, name="callbacks")
+queue.add_typer(gold, name="gold")

@@ -109,6 +109,9 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         int, Meta(ge=1, le=25, description="reviews at most (M) while no answer has more than half; at least N")
     ] = 3
     assisted: Annotated[bool, Meta(description="reviewers see the model's guess before they answer")] = False
+    gold_share: Annotated[
+        float, Meta(ge=0, le=0.5, description="share of what reviewers take that are gold items, where there are any")
+    ] = 0.02
     lease_seconds: Annotated[
         float, Meta(gt=0, le=_DAY, description="how long a reviewer may hold an item without a sign of life, seconds")
     ] = 120.0

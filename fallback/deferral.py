@@ -213,6 +213,13 @@ class SecondOpinion(msgspec.Struct, frozen=True, kw_only=True):
         return len(said) == len(reviews) == 1 and not self.always
 
 
+class GoldMark(msgspec.Struct, frozen=True, kw_only=True):
+    """That a deferral is a gold item that was planted (`fallback.gold`), and its known answer; for no reviewer."""
+
+    id: str
+    answer: Answer
+
+
 class Parking(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a request when it is parked.
 
@@ -241,6 +248,7 @@ class Parking(msgspec.Struct, frozen=True, kw_only=True):
     tier: str = ""
     excluded_reviewers: tuple[str, ...] = ()
     second_opinion: SecondOpinion | None = None
+    gold: GoldMark | None = None
 
 
 class Deferral(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,6 +285,12 @@ class Deferral(msgspec.Struct, frozen=True, kw_only=True):
     content: Content = Content.NONE
     tier: str = ""
     second_opinion: SecondOpinion | None = None
+    gold: GoldMark | None = None
+
+    @property
+    def always_blind(self) -> bool:
+        """Whether its reviewers are not shown the model's guess, whatever the queue says."""
+        return self.second_opinion is not None or self.gold is not None
 
     @property
     def name(self) -> str:

@@ -221,9 +221,11 @@ def _words(
     digest = keys.digest(parking.input_digest)
     marks = f"{'a' * parking.audit}{'c' * (parking.callback is not None)}{'f' * file}"
     facts = f"{len(parking.subject) + len(parking.inputs)}{marks}"
-    boost = boost_ms(parking.priority, settings)
+    # A gold item is up next: it is not to wait behind what came long before.
+    boost = boost_ms(parking.priority, settings) if parking.gold is None else length_ms
     times = f"{parking.priority} {boost} {length_ms}"
-    narrow = parking.tier or parking.excluded_reviewers or parking.second_opinion is not None
+    blind = parking.second_opinion is not None or parking.gold is not None
+    narrow = parking.tier or parking.excluded_reviewers or blind
     whom = f"\n{_whom(parking, settings)}" if narrow else ""
     return " ".join([one, idempotency, digest, task, times, facts, *content]) + whom
 
@@ -231,7 +233,7 @@ def _words(
 def _whom(parking: Parking, settings: QueueSettings) -> str:
     """Return the number of the tier to begin at, how it is reviewed, and who is never asked, as the script takes it."""
     tier = settings.tiers.index(parking.tier) if parking.tier else 0
-    how = "blind" if parking.second_opinion is not None else ""
+    how = "blind" if parking.second_opinion is not None or parking.gold is not None else ""
     return msgspec.json.encode([str(tier), how, *parking.excluded_reviewers]).decode()
 
 

@@ -31,6 +31,8 @@ In each queue, after `demur:1:{<queue>}:`
     arriving        ZSET    id -> when the reaper first saw it, ms, 0 before: ids whose small content may be there;
                             <id>.file where a file may
                             without a record; until their script ran, at most the orphan time
+    gold            HASH    id -> a gold item, JSON: see `fallback.gold`; until removed
+    tried           HASH    <gold item's id> <reviewer> -> "right <ms>", "wrong <ms>" or "skipped <ms>"; as its item
     erased          HASH    id -> sha256 of inputs that were erased; until the trainer has erased its copy
     load            HASH    how much there is to do; see `fallback.load`. For ever, with few fields:
                               <minute>:<priority>   how many deferrals were parked; for an hour
@@ -100,6 +102,8 @@ INDEXES: Final = (
     "ended",
     "flagged",
     "arriving",
+    "gold",
+    "tried",
     "erased",
     "load",
 )

@@ -32,6 +32,7 @@ from fallback.blobs import INPUTS, SUBJECT
 from fallback.config import Config, RedisSettings
 from fallback.deferral import TERMINAL, Deferral, Lease, Parking, State
 from fallback.errors import DemurError, InvalidError, UnavailableError
+from fallback.gold import Golds
 from fallback.intake import Parked
 from fallback.limits import Limits
 from fallback.listing import QueueState
@@ -64,6 +65,7 @@ class Queue:
         self._store = store
         self._outbox = Outbox(store)
         self._limits = Limits(store)
+        self.gold = Golds(store, self._limits)
         self._tails: dict[str, Tail] = {}
         settings = store.config.table("redis", RedisSettings)
         self._tails_max = max(1, int(settings.connections_max * _TAILS_SHARE))
@@ -107,14 +109,14 @@ class Queue:
         _check_wait(wait_seconds, LEASE_WAIT_SECONDS_MAX)
         tiers = leases.tiers_of(queue, self._store.config.queue(queue), reviewer, skills)
         held = await leases.resume(self._store, queue, reviewer, limit) if resume else []
-        if held:
-            left = limit - len(held)
-            return [*held, *(await leases.lease(self._store, queue, reviewer, left, tiers) if left else [])]
 
         async def look() -> list[Lease]:
-            return await leases.lease(self._store, queue, reviewer, limit, tiers)
+            left = limit - len(held)
+            return await leases.lease(self._store, queue, reviewer, left, tiers) if left else []
 
-        return await self._until(bool, look, queue, WORK, wait_seconds)
+        taken = await self._until(bool, look, queue, WORK, 0 if held else wait_seconds)
+        await self.gold.plant(queue, taken)
+        return [*held, *taken]
 
     async def extend(self, token: str, *, reviewer: Identity, request_id: str, content: bool = True) -> Lease:
         """Hold on for another lease time; without `content` the lease comes without its subject.

@@ -44,6 +44,7 @@ from fallback.deferral import (
     Deferral,
     Draw,
     Flag,
+    GoldMark,
     OnExpiry,
     Outcome,
     Parking,
@@ -87,6 +88,8 @@ class Body(Facts, frozen=True, kw_only=True, array_like=True):
     sample: tuple[str, str, str] | None = None
     # Its predictions, a label for itself, and whether it is always asked for.
     opinion: tuple[tuple[Answer | str, ...], bool] | None = None
+    # Which gold item it is, and its answer.
+    gold: tuple[str, Answer | str] | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,9 +171,11 @@ def encode_body(
     )
     sample = None if parking.draw is None else _sampled(parking.draw)
     opinion = None if parking.second_opinion is None else _opined(parking.second_opinion)
-    if sample is None and opinion is None:
+    gold = None if parking.gold is None else (parking.gold.id, _short(parking.gold.answer))
+    if sample is None and opinion is None and gold is None:
         return msgspec.json.encode(facts)
-    return msgspec.json.encode((*msgspec.structs.astuple(facts), sample, opinion))
+    last = () if gold is None else (gold,)
+    return msgspec.json.encode((*msgspec.structs.astuple(facts), sample, opinion, *last))
 
 
 def encode_verdict(verdict: Verdict) -> bytes:
@@ -213,6 +218,7 @@ def decode(queue: str, deferral_id: str, fields: Mapping[str, str], task: Task, 
         content=_content(fields, body),
         tier=tier_name(tiers, tier),
         second_opinion=_opinion(body),
+        gold=None if body.gold is None else GoldMark(id=body.gold[0], answer=_whole(body.gold[1])),
     )
     return Record(
         deferral=deferral,

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from demur.v1 import review_pb2 as pb
 from fallback.answer import Answer, Boxes, CantTell, Json, Label, Labels, Number
 from fallback.client import ReviewQueue
 from fallback.deferral import Deferral
 from fallback.telling import CallbackEntry
 from fallback.telling_wire import entry_to_wire
-from fallback.wire import deferral_to_wire
+from fallback.wire import answer_from_wire, deferral_to_wire
 
 _ANSWER_CHARS_MAX = 60
 _WIDTH_MAX = 1_000
@@ -132,6 +133,25 @@ def callback(found: CallbackEntry, *, json: bool) -> None:
     for key, value in rows.items():
         table.add_row(Text(key, "dim"), Text(_safe(value)))
     return Console().print(table)
+
+
+def gold(queue: str, found: pb.ListGoldResponse, *, json: bool) -> None:
+    """Show a queue's gold items and how reviewers did with them."""
+    if json:
+        plain = MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        return _lines([plain])
+    table = _table("item", "right", "wrong", "answer")
+    for item in found.items:
+        answer = Text(words(answer_from_wire(item.answer)))
+        table.add_row(Text(item.name), str(item.tried.right), str(item.tried.wrong), answer)
+    table.columns[0].no_wrap = True
+    _print(table, len(found.items), f"queue {queue} has no gold items: add some with demur queue gold add or keep")
+    people = _table("reviewer", "right", "wrong")
+    for reviewer, tried in sorted(found.reviewers.items()):
+        people.add_row(Text(_safe(reviewer)), str(tried.right), str(tried.wrong))
+    return _print(
+        people, len(found.reviewers), f"nobody has answered one yet; {found.share:.3g} of what people take are"
+    )
 
 
 def _to(entry: CallbackEntry) -> str:

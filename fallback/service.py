@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from demur.v1 import review_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.review_pb2_grpc import ReviewServiceServicer, add_ReviewServiceServicer_to_server
+from fallback import gold_service
 from fallback.answer import Identity
 from fallback.config import Config, FallbackSettings
 from fallback.deferral import TERMINAL, Deferral, Lease
@@ -145,7 +146,7 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         return pb.SaveDraftResponse()
 
     async def EraseContent(self, request: pb.EraseContentRequest, context: Context) -> types_pb2.Deferral:  # noqa: D102, N802  # named and described by the contract
-        operator = self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=OPERATOR)
+        operator = self._operator(context)
         name, request_id = _name(request.name), _request_id(request.request_id)
         deferral = await self._queue.erase(name, request_id=request_id)
         log.info("content erased", deferral=name, by=operator.name)
@@ -201,8 +202,19 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
             count = await self._queue.redeliver(queue, ids, request_id=request_id)
         return pb.RedeliverCallbacksResponse(redelivered=count)
 
-    def _operator(self, context: Context) -> None:
-        self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=OPERATOR)
+    async def AddGold(self, request: pb.AddGoldRequest, context: Context) -> pb.GoldItem:  # noqa: D102, N802  # named and described by the contract
+        return await gold_service.add(self._queue, request, self._operator(context))
+
+    async def ListGold(self, request: pb.ListGoldRequest, context: Context) -> pb.ListGoldResponse:  # noqa: D102, N802  # named and described by the contract
+        self._operator(context)
+        share = self._config.queue(queue_from_wire("queue", request.queue)).gold_share
+        return await gold_service.listing(self._queue, request, share=share)
+
+    async def RemoveGold(self, request: pb.RemoveGoldRequest, context: Context) -> pb.RemoveGoldResponse:  # noqa: D102, N802  # named and described by the contract
+        return await gold_service.remove(self._queue, request, self._operator(context))
+
+    def _operator(self, context: Context) -> Identity:
+        return self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=OPERATOR)
 
     def _reviewer(self, context: Context) -> Identity:
         return self._credentials.identify(_metadata(context), peer=context.peer(), require_name=True, role=REVIEWER)
@@ -218,7 +230,7 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
 
     def _may_show(self, deferral: Deferral) -> bool:
         """Whether the guess may be told: not while somebody may yet answer, or take an answer back and give another."""
-        assisted = deferral.second_opinion is None and self._config.queue(deferral.queue).assisted
+        assisted = not deferral.always_blind and self._config.queue(deferral.queue).assisted
         return deferral.state in TERMINAL or assisted
 
     async def _lease(

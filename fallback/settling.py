@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 import structlog
 
 from fallback.answer import Answer
@@ -30,6 +31,7 @@ from fallback.deferral import (
     telling,
 )
 from fallback.errors import AbortedError
+from fallback.gold import tried
 from fallback.parking import boost_ms
 from fallback.records import MS, Record, Verdict, encode_verdict
 from fallback.store import NO_REQUEST, Request, Store, accepted, missing, refused
@@ -82,7 +84,9 @@ def foresee(store: Store, record: Record, reviewer: str, answer: Answer) -> tupl
     review = Review(
         reviewer=reviewer, answer=answer, create_time=0.0, blind=True, duration_seconds=0.0, tier=deferral.tier
     )
-    match _weigh(store, record, (*deferral.reviews, review)):
+    reviews = (*deferral.reviews, review)
+    record = msgspec.structs.replace(record, deferral=msgspec.structs.replace(deferral, reviews=reviews))
+    match _weigh(store, record, reviews):
         case NeedMore() | Escalate():
             return ()
         case Settled(source=source, answer=settled):
@@ -195,8 +199,9 @@ def _settlement(store: Store, record: Record, verdict: Verdict) -> tuple[Argumen
 
 def _ending(store: Store, record: Record, state: State, verdict: Verdict) -> tuple[bytes, str, int]:
     """Return what every ending script takes: the outcome, the event to tell, how long all is kept."""
-    retention = retention_ms(store, record.deferral.queue)
-    return encode_verdict(verdict), telling(record.deferral, state, verdict.answer), retention
+    deferral, retention = record.deferral, retention_ms(store, record.deferral.queue)
+    event = telling(deferral, state, verdict.answer) if deferral.gold is None else tried(deferral, deferral.gold)
+    return encode_verdict(verdict), event, retention
 
 
 def retention_ms(store: Store, queue: str) -> int:

@@ -351,6 +351,14 @@ local function finish(id, state, outcome, event, time, retention, mine, base, fi
   end
   call('ZREM', K.open, id)
   call('ZREM', K.expiry, id)
+  -- Of a gold item it is kept who was right; it is told to nobody, and is no outcome for those who read these.
+  local tries = string.match(event, '^gold (.*)$')
+  if tries then
+    for _, try in ipairs(cjson.decode(tries)) do
+      call('HSET', K.tried, try[1], try[2] .. ' ' .. text(time))
+    end
+    event = ''
+  end
   for number, slot in ipairs(slots) do
     if slot[1] == 'filled' then
       call('ZREM', K.answered, hold(slot[2], id))
@@ -364,7 +372,9 @@ local function finish(id, state, outcome, event, time, retention, mine, base, fi
   for _, field in ipairs(call('HKEYS', drafts(id))) do
     forget_draft(id, field)
   end
-  call('XADD', K.outcomes, '*', 'id', id)
+  if not tries then
+    call('XADD', K.outcomes, '*', 'id', id)
+  end
   if event ~= '' then
     call('ZADD', K.outbox, text(time), id)
   end

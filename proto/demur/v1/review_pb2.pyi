@@ -309,3 +309,70 @@ class RedeliverCallbacksResponse(_message.Message):
     REDELIVERED_FIELD_NUMBER: _ClassVar[int]
     redelivered: int
     def __init__(self, redelivered: _Optional[int] = ...) -> None: ...
+
+class AddGoldRequest(_message.Message):
+    __slots__ = ("queue", "deferral", "subject", "task", "answer")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    DEFERRAL_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    queue: str
+    deferral: str
+    subject: _types_pb2.Subject
+    task: _types_pb2.Task
+    answer: _types_pb2.Answer
+    def __init__(self, queue: _Optional[str] = ..., deferral: _Optional[str] = ..., subject: _Optional[_Union[_types_pb2.Subject, _Mapping]] = ..., task: _Optional[_Union[_types_pb2.Task, _Mapping]] = ..., answer: _Optional[_Union[_types_pb2.Answer, _Mapping]] = ...) -> None: ...
+
+class Tried(_message.Message):
+    __slots__ = ("right", "wrong")
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    WRONG_FIELD_NUMBER: _ClassVar[int]
+    right: int
+    wrong: int
+    def __init__(self, right: _Optional[int] = ..., wrong: _Optional[int] = ...) -> None: ...
+
+class GoldItem(_message.Message):
+    __slots__ = ("name", "answer", "tried")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    TRIED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    answer: _types_pb2.Answer
+    tried: Tried
+    def __init__(self, name: _Optional[str] = ..., answer: _Optional[_Union[_types_pb2.Answer, _Mapping]] = ..., tried: _Optional[_Union[Tried, _Mapping]] = ...) -> None: ...
+
+class ListGoldRequest(_message.Message):
+    __slots__ = ("queue",)
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    queue: str
+    def __init__(self, queue: _Optional[str] = ...) -> None: ...
+
+class ListGoldResponse(_message.Message):
+    __slots__ = ("items", "reviewers", "tried", "share")
+    class ReviewersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tried
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tried, _Mapping]] = ...) -> None: ...
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    REVIEWERS_FIELD_NUMBER: _ClassVar[int]
+    TRIED_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[GoldItem]
+    reviewers: _containers.MessageMap[str, Tried]
+    tried: Tried
+    share: float
+    def __init__(self, items: _Optional[_Iterable[_Union[GoldItem, _Mapping]]] = ..., reviewers: _Optional[_Mapping[str, Tried]] = ..., tried: _Optional[_Union[Tried, _Mapping]] = ..., share: _Optional[float] = ...) -> None: ...
+
+class RemoveGoldRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RemoveGoldResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

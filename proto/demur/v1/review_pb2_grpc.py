@@ -110,6 +110,21 @@ class ReviewServiceStub:
                 request_serializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksRequest.SerializeToString,
                 response_deserializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksResponse.FromString,
                 _registered_method=True)
+        self.AddGold = channel.unary_unary(
+                '/demur.v1.ReviewService/AddGold',
+                request_serializer=demur_dot_v1_dot_review__pb2.AddGoldRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.GoldItem.FromString,
+                _registered_method=True)
+        self.ListGold = channel.unary_unary(
+                '/demur.v1.ReviewService/ListGold',
+                request_serializer=demur_dot_v1_dot_review__pb2.ListGoldRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.ListGoldResponse.FromString,
+                _registered_method=True)
+        self.RemoveGold = channel.unary_unary(
+                '/demur.v1.ReviewService/RemoveGold',
+                request_serializer=demur_dot_v1_dot_review__pb2.RemoveGoldRequest.SerializeToString,
+                response_deserializer=demur_dot_v1_dot_review__pb2.RemoveGoldResponse.FromString,
+                _registered_method=True)
 
 
 class ReviewServiceServicer:
@@ -223,6 +238,29 @@ class ReviewServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddGold(self, request, context):
+        """Adds a gold item: a subject whose answer is known, shown to reviewers among the others, once to each, so that it is
+        seen how often they are wrong. No client, ledger or certificate ever sees one. For operators, as the two below. The
+        same subject of the same task is the same item: added again it gets the new answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGold(self, request, context):
+        """The gold items of a queue, and how reviewers did with them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveGold(self, request, context):
+        """Takes an item away, and what it found out with it. NOT_FOUND where it is not there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReviewServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -300,6 +338,21 @@ def add_ReviewServiceServicer_to_server(servicer, server):
                     servicer.RedeliverCallbacks,
                     request_deserializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksRequest.FromString,
                     response_serializer=demur_dot_v1_dot_review__pb2.RedeliverCallbacksResponse.SerializeToString,
+            ),
+            'AddGold': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddGold,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.AddGoldRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.GoldItem.SerializeToString,
+            ),
+            'ListGold': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGold,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.ListGoldRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.ListGoldResponse.SerializeToString,
+            ),
+            'RemoveGold': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveGold,
+                    request_deserializer=demur_dot_v1_dot_review__pb2.RemoveGoldRequest.FromString,
+                    response_serializer=demur_dot_v1_dot_review__pb2.RemoveGoldResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -707,6 +760,87 @@ class ReviewService:
             '/demur.v1.ReviewService/RedeliverCallbacks',
             demur_dot_v1_dot_review__pb2.RedeliverCallbacksRequest.SerializeToString,
             demur_dot_v1_dot_review__pb2.RedeliverCallbacksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddGold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/AddGold',
+            demur_dot_v1_dot_review__pb2.AddGoldRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.GoldItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/ListGold',
+            demur_dot_v1_dot_review__pb2.ListGoldRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.ListGoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveGold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demur.v1.ReviewService/RemoveGold',
+            demur_dot_v1_dot_review__pb2.RemoveGoldRequest.SerializeToString,
+            demur_dot_v1_dot_review__pb2.RemoveGoldResponse.FromString,
             options,
             channel_credentials,
             insecure,
