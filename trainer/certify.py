@@ -69,6 +69,7 @@ class _Open:
     standing: tuple[str, Sequence[Terms]] | None = None
     alarm: str = ""
     rang: bool = False
+    challenged: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -117,6 +118,10 @@ class Certify:
         for each in self._open.values():
             each.rang = False
         return found
+
+    def challenged(self) -> set[str]:
+        """Return the models that have a version in shadow under certification."""
+        return {model for model, each in self._open.items() if each.challenged}
 
     def alarms(self) -> Mapping[str, int]:
         """Return the models whose promise is not kept, and the second up to which that was seen."""
@@ -167,6 +172,7 @@ class Certify:
         if mine is None:
             mine = self._open[model] = await asyncio.to_thread(self._open_chain, model, ground)
         mine.certifier.ground = ground
+        mine.challenged = asked[-1].version != asked[0].version
         # Before the ledger is read: what it says of an earlier moment holds of a later one.
         reached = self.progress.reached
         now = await self.arrivals.time(model)

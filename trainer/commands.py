@@ -230,6 +230,7 @@ def _show(console: Console, report: Report) -> None:
 
     head = {
         Result.PROMOTED: f"version {report.version} is live, in place of version {report.parent}",
+        Result.SHADOWED: f"version {report.version} is in shadow, and takes over once its own certificate is as good",
         Result.REJECTED: f"version {report.parent} stays live: the retrained one did not pass",
         Result.REFUSED: f"version {report.parent} stays live: it could not be retrained",
         Result.UNCHANGED: f"version {report.parent} stays live",

@@ -82,6 +82,10 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         float,
         Meta(gt=0, lt=0.5, description="probability below which a drop is no longer taken for chance (sign test)"),
     ] = 0.05
+    shadow_days_max: Annotated[
+        float,
+        Meta(gt=0, le=3_650, description="how long a retrained version may take to be proved in shadow, days"),
+    ] = 14.0
     survey_requests: Annotated[
         int,
         Meta(ge=20, le=2_000, description="scores of a version before the thresholds to prove are chosen, requests"),

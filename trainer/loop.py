@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -21,7 +21,7 @@ from fallback.documents import Documents
 from fallback.errors import DemurError, StateError
 from fallback.queue import Queue
 from gateway.model_client import ModelClient
-from trainer import dataset, ledger, retrain
+from trainer import dataset, ledger, retrain, shadowing
 from trainer.certify import REACHED_SECONDS, Certify, Progress
 from trainer.config import TrainerSettings
 from trainer.follow import follow
@@ -66,7 +66,7 @@ async def watch(config: Config, stop: asyncio.Event, *, ready: Callable[[], None
             grown.clear()
             try:
                 async with retrain.client(config) as gateway:
-                    return await retrain_due(rooms, gateway, certifiers.alarms())
+                    return await retrain_due(rooms, gateway, certifiers.alarms(), certifiers.challenged())
             except BaseException:
                 grown.set()
                 raise
@@ -119,9 +119,15 @@ def backoff(failures: int, *, seconds_max: float) -> float:
     return min(seconds_max, _BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30))
 
 
-async def retrain_due(rooms: Rooms, gateway: ModelClient, alarms: Mapping[str, int] = MappingProxyType({})) -> bool:
+async def retrain_due(
+    rooms: Rooms,
+    gateway: ModelClient,
+    alarms: Mapping[str, int] = MappingProxyType({}),
+    challenged: Collection[str] = (),
+) -> bool:
     """Retrain every model that has enough new labels, or any since an alarm (its second, by model); True where one was.
 
+    Of the models that are `challenged` by a retrained version in shadow, that one is looked after first.
     One model's trouble does not keep the others waiting: it is raised when all have had their turn.
     """
     did, problems = False, []
@@ -129,6 +135,8 @@ async def retrain_due(rooms: Rooms, gateway: ModelClient, alarms: Mapping[str, i
         try:
             labels = await asyncio.to_thread(new_labels, rooms, model)
             rung = labels > 0 and alarm_due(rooms, model, alarms.get(model))
+            if model in challenged and not rung and await shadowing.go_on(rooms, gateway, model):
+                continue
             if labels < rooms.settings.retrain_after_reviews and not rung:
                 continue
             why = f"{labels} new labels" + (" after an alarm" if rung else "")

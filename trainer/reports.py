@@ -21,6 +21,7 @@ class Result(StrEnum):
     """How a retraining ended."""
 
     PROMOTED = "promoted"
+    SHADOWED = "shadowed"
     REJECTED = "rejected"
     REFUSED = "refused"
     UNCHANGED = "unchanged"

@@ -253,8 +253,16 @@ async def _publish(rooms: Rooms, gateway: ModelClient, parent: ModelVersion, mad
         version = parse_name(published.name)[1]
         # Admission takes a while.
         await _check_live(gateway, parent, f"version {version} was published, not promoted")
+    if promised(await gateway.certificate(parent.model)):
+        await gateway.shadow(parent.model, version, reason=_reason(report))
+        return msgspec.structs.replace(report, result=Result.SHADOWED, version=version)
     await gateway.promote(parent.model, version, reason=_reason(report))
     return msgspec.structs.replace(report, result=Result.PROMOTED, version=version)
+
+
+def promised(certificate: pb.Certificate) -> bool:
+    """Return whether a version is to be proved in shadow before it answers, by how the model's proof stands."""
+    return bool(certificate.epoch) and certificate.stage not in {pb.Certificate.OFF, pb.Certificate.ALARMED}
 
 
 async def _check_live(gateway: ModelClient, parent: ModelVersion, consequence: str) -> None:

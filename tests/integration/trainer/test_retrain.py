@@ -8,16 +8,19 @@ import msgspec
 import numpy as np
 import pytest
 
+from demur.v1 import model_pb2 as pb
 from fallback import embedded
 from fallback.answer import Answer, CantTell, Label
 from fallback.config import Config, RedisSettings
+from fallback.documents import Documents
 from fallback.errors import NotFoundError, StateError, UnavailableError
 from fallback.queue import Queue
 from gateway import manifest as manifests
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing
 from gateway.model_client import ModelClient
 from gateway.server import Gateway
 from tests import live_gateway
-from trainer import digits, first, loop, retrain
+from trainer import digits, first, loop, retrain, shadowing
 from trainer.config import TrainerSettings
 from trainer.imports import Split
 from trainer.ledger import locked
@@ -255,6 +258,42 @@ async def test_a_version_that_was_published_and_not_promoted_is_promoted_by_the_
     raised = msgspec.structs.replace(rooms.settings, holdout_share=0.5)
     kept = retrain.limits(raised, rooms.registry.get("digits", "2").manifest)
     assert kept.holdout_share == 0.2, "the rest was trained on"
+
+
+async def test_while_a_promise_is_proved_a_new_version_is_proved_first(
+    config: Config, rooms: Rooms, client: ModelClient, review: Review, truth: Truth
+) -> None:
+    """It goes into the shadow, and takes over once its certificate lets no less through; until then none is trained."""
+    policy = await client.get_policy("digits")
+    policy.alpha = 0.1
+    await client.update_policy(policy)
+    documents = Documents.connect(config)
+    rule = Certification(
+        epoch="1", scorer="margin", version="1", tau=0.9, expire_second=4_000_000_000, alpha=0.1, delta=0.05
+    )
+    await documents.write(CERTIFICATIONS + "digits", msgspec.json.encode(rule), expected_revision=0)
+    await review(truth(60))
+    await loop.catch_up(config, rooms)
+    report = await retrain.retrain(rooms, "digits", client, why="test")
+    assert (report.result, report.version) == (Result.SHADOWED, "2")
+    assert await _states(client) == {"1": "CHAMPION", "2": "SHADOW"}
+    challenger = Standing(stage=Stage.CERTIFIED, alpha=0.1, delta=0.05, version="2", tau=0.8, coverage=0.5)
+    champion = Standing(stage=Stage.CERTIFIED, alpha=0.1, delta=0.05, version="1", coverage=0.6, requests=100)
+    for coverage, revision in ((0.5, 0), (0.7, 1)):
+        mine = msgspec.structs.replace(challenger, coverage=coverage, requests=100)
+        told = msgspec.structs.replace(champion, challengers={"2": mine})
+        assert not await loop.retrain_due(rooms, client, challenged={"digits"})
+        await documents.write(STANDINGS + "digits", msgspec.json.encode(told), expected_revision=revision)
+    await documents.close()
+    assert await shadowing.go_on(rooms, client, "digits") is False
+    assert await _states(client) == {"1": "RETIRED", "2": "CHAMPION"}
+    (live,) = [version for version in await client.list("digits") if version.state == pb.ModelVersion.CHAMPION]
+    assert live.reason.startswith("proved in shadow: certificate")
+
+
+async def _states(client: ModelClient) -> dict[str, str]:
+    found = await client.list("digits")
+    return {version.name.rpartition("/")[2]: pb.ModelVersion.State.Name(version.state) for version in found}
 
 
 async def test_a_stop_ends_a_retraining_at_once(

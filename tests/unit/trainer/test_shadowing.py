@@ -1,0 +1,54 @@
+"""When a version in shadow lets no less through than the one that answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from demur.v1 import model_pb2 as pb
+from trainer.retrain import promised
+from trainer.shadowing import better, let_through
+
+
+def _proof(coverage: float | None, requests: int = 100, *segments: pb.Certificate) -> pb.Certificate:
+    tau = None if coverage is None else 0.5
+    return pb.Certificate(tau=tau, coverage=coverage, requests=requests, segments=segments)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "expected"),
+    [
+        (_proof(None), _proof(None), False),
+        (_proof(0.0), _proof(None), False),
+        (_proof(0.4), _proof(None), True),
+        (_proof(0.4), _proof(0.5), False),
+        (_proof(0.5), _proof(0.5), True),
+        (_proof(0.9, 100, _proof(None, 900)), _proof(0.5, 100, _proof(0.5, 900)), False),
+        (_proof(0.4, 100, _proof(0.6, 900)), _proof(0.5, 100, _proof(0.5, 900)), True),
+    ],
+)
+def test_a_challenger_is_better_where_it_lets_no_less_through(
+    challenger: pb.Certificate, champion: pb.Certificate, expected: bool
+) -> None:
+    """Of all requests, whichever segment they are in; where nothing is proved it lets nothing through."""
+    assert better(challenger, champion) is expected
+
+
+def test_what_is_let_through_counts_segments_by_their_requests() -> None:
+    """And what is proved without a request so far by its coverage."""
+    assert let_through(_proof(0.5, 100, _proof(1.0, 300), _proof(None, 100))) == pytest.approx(0.7)
+    assert let_through(_proof(0.5, 0)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("certificate", "expected"),
+    [
+        (pb.Certificate(stage=pb.Certificate.OFF), False),
+        (pb.Certificate(stage=pb.Certificate.SURVEYING), False),
+        (pb.Certificate(stage=pb.Certificate.PROVING, epoch="1"), True),
+        (pb.Certificate(stage=pb.Certificate.CERTIFIED, epoch="1"), True),
+        (pb.Certificate(stage=pb.Certificate.ALARMED, epoch="1"), False),
+    ],
+)
+def test_where_there_is_a_proof_to_lose_a_version_is_proved_first(certificate: pb.Certificate, expected: bool) -> None:
+    """Not before the certifier has begun, and not after an alarm."""
+    assert promised(certificate) is expected
