@@ -23,15 +23,21 @@ AMENDMENTS: Final = "amendments/"
 log = structlog.get_logger(__name__)
 
 
-class _Certification(msgspec.Struct, frozen=True, kw_only=True):
-    """What gateways answer by."""
+class _Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What gateways answer a segment's requests by."""
 
     tau: float | None = None
     certificate: str = ""
     version: str = ""
     begin_second: int = 0
     expire_second: int = 0
+
+
+class _Certification(_Proof, frozen=True, kw_only=True):
+    """What gateways answer by: the requests of no segment, and each segment's."""
+
     alarm: str = ""
+    segments: dict[str, _Proof] = {}
 
 
 class _Threshold(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +60,8 @@ class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     delta: float
     version: str = ""
     certificate: str = ""
+    tau: float | None = None
+    expire_second: int = 0
     coverage: float | None = None
     error_bound: float | None = None
     audits: int = 0
@@ -64,6 +72,8 @@ class _Standing(msgspec.Struct, frozen=True, kw_only=True):
     advice: str = ""
     miss: float | None = None
     reviewer_error: float | None = None
+    segments: dict[str, _Standing] = {}
+    challengers: dict[str, _Standing] = {}
 
 
 class ThresholdView(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,12 +89,15 @@ class ThresholdView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CertificateView(msgspec.Struct, frozen=True, kw_only=True):
-    """One model's. `tau`, `coverage` and `error_bound` only where a certificate is in force; times in seconds.
+    """One model's, or one of its segments'. `thresholds`: the strictest first; times in seconds.
 
-    `thresholds`: the strictest first.
+    `tau`, `coverage` and `error_bound` only where a certificate is in force; of a version in `shadow`, which answers
+    nobody, where one would be.
     """
 
     model: str
+    segment: str = ""
+    shadow: bool = False
     stage: str
     alpha: float
     delta: float
@@ -165,20 +178,40 @@ def views(documents: Mapping[str, Document], *, second: int) -> list[Certificate
         except msgspec.DecodeError as error:
             log.warning("a proof's standing cannot be read; not shown", model=model, error=str(error))
             continue
-        if standing.stage != "off":
-            found.append(_view(model, standing, proved, second))
+        if standing.stage == "off":
+            continue
+        found.append(_view(model, "", standing, proved, proved.alarm, second))
+        for segment, each in standing.segments.items():
+            found.append(_view(model, segment, each, proved.segments.get(segment, _Proof()), proved.alarm, second))
+        for challenger in standing.challengers.values():
+            found += [_shadow_view(model, segment, each, second) for segment, each in _parts(challenger)]
     return found
 
 
-def _view(model: str, standing: _Standing, proved: _Certification, second: int) -> CertificateView:
+def _parts(standing: _Standing) -> list[tuple[str, _Standing]]:
+    return [("", standing), *standing.segments.items()]
+
+
+def _shadow_view(model: str, segment: str, standing: _Standing, second: int) -> CertificateView:
+    proof = _Proof(
+        tau=standing.tau,
+        certificate=standing.certificate,
+        version=standing.version,
+        expire_second=standing.expire_second,
+    )
+    return msgspec.structs.replace(_view(model, segment, standing, proof, "", second), shadow=True)
+
+
+def _view(model: str, segment: str, standing: _Standing, proved: _Proof, alarm: str, second: int) -> CertificateView:
     in_time = proved.begin_second <= second < proved.expire_second
-    in_force = in_time and proved.tau is not None and not proved.alarm
+    in_force = in_time and proved.tau is not None and not alarm
     # Numbers that were counted for another certificate than the one in force say nothing of it.
     counted = in_force and standing.certificate == proved.certificate
     stage = "certified" if in_force else "proving" if standing.stage == "certified" else standing.stage
     return CertificateView(
         model=model,
-        stage="alarmed" if proved.alarm else stage,
+        segment=segment,
+        stage="alarmed" if alarm else stage,
         alpha=standing.alpha,
         delta=standing.delta,
         version=proved.version if in_force else standing.version,
@@ -195,7 +228,7 @@ def _view(model: str, standing: _Standing, proved: _Certification, second: int) 
         advice=standing.advice,
         miss=standing.miss,
         reviewer_error=standing.reviewer_error,
-        alarm=proved.alarm,
+        alarm=alarm,
     )
 
 

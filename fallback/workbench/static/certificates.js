@@ -17,6 +17,13 @@ const STAGES = {
   alarmed: "Taken back: answers went wrong. Everything goes to people.",
 };
 
+/** @type {Record<string, string>} by stage, of a version that answers nobody yet */
+const SHADOWED = {
+  surveying: "Getting to know its scores. It answers nobody.",
+  proving: "Not proved yet. It answers nobody.",
+  certified: "Proved: in force as soon as it is promoted. It answers nobody yet.",
+};
+
 /**
  * @param {number} share
  * @returns {string} in percent, as exact as it is small
@@ -45,11 +52,12 @@ export async function openCertificates(api) {
 
 /** @param {Certificate} certificate */
 function section(certificate) {
-  const { model, stage, alpha, delta, alarm, advice, thresholds } = certificate;
+  const { model, segment, shadow, version, stage, alpha, delta, alarm, advice, thresholds } = certificate;
+  const title = [model, segment === "" ? "" : `segment ${segment}`, shadow ? `version ${version}, in shadow` : ""].filter((part) => part !== "").join(" · ");
   return h("section", { class: "certificate", "data-model": model, "data-stage": stage },
-    h("h3", { dir: "auto" }, model),
+    h("h3", { dir: "auto" }, title),
     h("p", {}, `At most ${percent(alpha)} of the automatic answers wrong, with ${percent(1 - delta)} confidence.`),
-    h("p", { class: stage === "alarmed" ? "fault" : "muted" }, STAGES[stage] ?? stage, alarm === "" ? "" : ` (${alarm})`),
+    h("p", { class: stage === "alarmed" ? "fault" : "muted" }, (shadow ? SHADOWED : STAGES)[stage] ?? stage, alarm === "" ? "" : ` (${alarm})`),
     h("dl", { class: "facts" }, ...rows(certificate).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { dir: "auto" }, value)))),
     thresholds.length > 0 && bars(certificate),
     advice !== "" && h("p", { class: "advice" }, advice));

@@ -34,7 +34,8 @@
  * @typedef {{model: string, stage: string, alpha: number, delta: number, version: string, certificate: string, tau: number | null,
  *   coverage: number | null, error_bound: number | null, audits: number, audits_needed: number | null, requests: number,
  *   watermark: number, expire_second: number, thresholds: Threshold[], advice: string, miss: number | null,
- *   reviewer_error: number | null, alarm: string}} Certificate thresholds: the strictest first
+ *   reviewer_error: number | null, alarm: string, segment: string, shadow: boolean}} Certificate thresholds: the strictest
+ *   first; shadow: a version that answers nobody
  */
 
 /** @typedef {{client: string, request: string, row: number, confidence: number, time: number}} Near an answer like a wrong one */

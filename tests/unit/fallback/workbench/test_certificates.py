@@ -11,7 +11,7 @@ import pytest
 from fallback.config import Config
 from fallback.documents import Document, Documents
 from fallback.workbench.certificates import CertificateView, ThresholdView, views
-from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Stage, Standing, Threshold
+from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Proof, Stage, Standing, Threshold
 from tests.unit.fallback.workbench.calls import Page
 
 PROVED = Certification(
@@ -50,6 +50,25 @@ def _documents(standing: Standing = STANDING, proved: Certification | None = PRO
 def _view(second: int = 150, **documents: Any) -> CertificateView:
     [found] = views(_documents(**documents), second=second)
     return found
+
+
+def test_segments_and_versions_in_shadow_are_shown_beside() -> None:
+    """Each segment by what is in force for it; of a version in shadow what would be, though it answers nobody."""
+    own = msgspec.structs.replace(STANDING, certificate="m/8/1", coverage=0.25)
+    better = msgspec.structs.replace(STANDING, version="4", tau=0.5, certificate="m/9/1", expire_second=300)
+    standing = msgspec.structs.replace(
+        STANDING, segments={"north": own, "south": own}, challengers={"4": msgspec.structs.replace(better)}
+    )
+    north = Proof(version="3", tau=0.75, certificate="m/8/1", begin_second=100, expire_second=200)
+    found = views(
+        _documents(standing=standing, proved=msgspec.structs.replace(PROVED, segments={"north": north})), second=150
+    )
+    assert [(each.segment, each.version, each.shadow, each.stage, each.tau, each.coverage) for each in found] == [
+        ("", "3", False, "certified", 0.625, 0.75),
+        ("north", "3", False, "certified", 0.75, 0.25),
+        ("south", "3", False, "proving", None, None),
+        ("", "4", True, "certified", 0.5, 0.75),
+    ]
 
 
 def test_what_the_certifier_wrote_is_shown() -> None:
