@@ -47,8 +47,17 @@ _CHANCE: Final = random.SystemRandom()
 log = structlog.get_logger(__name__)
 
 
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A gold item as it is kept, its subject beside it."""
+
+    task: Task
+    answer: Answer
+    media_type: str
+    attributes: dict[str, str]
+
+
 class GoldItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A subject with its known answer, as it is kept."""
+    """A subject with its known answer."""
 
     task: Task
     answer: Answer
@@ -108,14 +117,24 @@ class Golds:
         """Add an item, or give one that is there another answer; returns its id."""
         check_queue_name(queue)
         _check(item)
+        if unknown := await self._limits.unknown({queue}):
+            raise unknown[queue]
         redis, key = self._store.connection.redis, keys.index(queue, "gold")
         if await self._store.connection.attempt(lambda: redis.hlen(key)) >= ITEMS_MAX:
             raise FullError(
                 f"queue {queue} has {ITEMS_MAX} gold items, the most there may be; remove some",
                 retry_after_seconds=_FULL_RETRY_SECONDS,
             )
-        await self._store.connection.attempt(lambda: redis.hset(key, item.id, msgspec.json.encode(item)))
+        kept = _Kept(task=item.task, answer=item.answer, media_type=item.media_type, attributes=item.attributes)
+
+        async def write() -> None:
+            pipeline = redis.pipeline(transaction=True)
+            pipeline.set(keys.gold_subject(queue, item.id), item.subject)
+            pipeline.hset(key, item.id, msgspec.json.encode(kept))
+            await pipeline.execute()
+
         await self._store.connection.attempt(lambda: redis.sadd(keys.QUEUES, queue))
+        await self._store.connection.attempt(write)
         return item.id
 
     async def remove(self, queue: str, one: str) -> None:
@@ -124,6 +143,7 @@ class Golds:
         redis, key = self._store.connection.redis, keys.index(queue, "gold")
         if not await self._store.connection.attempt(lambda: redis.hdel(key, one)):
             raise NotFoundError(f"queue {queue} has no gold item {one[:40]!r}; see: demur queue gold list {queue}")
+        await self._store.connection.attempt(lambda: redis.unlink(keys.gold_subject(queue, one)))
         fields = [field for field in await self._tried(queue) if field.partition(" ")[0] == one]
         if fields:
             await self._store.connection.attempt(lambda: redis.hdel(keys.index(queue, "tried"), *fields))
@@ -133,8 +153,12 @@ class Golds:
         check_queue_name(queue)
         redis, key = self._store.connection.redis, keys.index(queue, "gold")
         items: dict[bytes, bytes] = await self._store.connection.attempt(lambda: redis.hgetall(key))
-        answers = {one.decode(): msgspec.json.decode(kept, type=GoldItem).answer for one, kept in items.items()}
+        answers = {one.decode(): msgspec.json.decode(kept, type=_Kept).answer for one, kept in items.items()}
         return counted(answers, await self._tried(queue), since=await self._store.clock(queue) - TRIED_SECONDS)
+
+    async def tried(self, queue: str) -> Tried:
+        """Return how people did in a queue, all in all."""
+        return (await self.state(queue)).all
 
     async def _tried(self, queue: str) -> dict[str, str]:
         redis, key = self._store.connection.redis, keys.index(queue, "tried")
@@ -170,15 +194,29 @@ class Golds:
             if len(reviewers) <= EXCLUDED_MAX and all(len(name) <= NAME_CHARS_MAX for name in reviewers)
         ]
         for one in _CHANCE.sample(fit, min(len(fit), _TRIES)):
-            kept = await self._store.connection.attempt(lambda one=one: redis.hget(key, one))  # type: ignore[misc]
-            if kept is None:
+            item = await self._item(queue, one)
+            if item is None:
                 continue
-            item = msgspec.json.decode(kept, type=GoldItem)
             (verdict,) = await park(self._store, [_parking(queue, one, item, seen[one])], self._limits)
             if isinstance(verdict, DemurError):
                 raise verdict
             if isinstance(verdict, Parked) and verdict.created:
                 return
+
+    async def _item(self, queue: str, one: str) -> GoldItem | None:
+        redis = self._store.connection.redis
+
+        async def read() -> list[bytes | None]:
+            pipeline = redis.pipeline(transaction=True)
+            pipeline.hget(keys.index(queue, "gold"), one)
+            pipeline.get(keys.gold_subject(queue, one))
+            return list(await pipeline.execute())
+
+        kept, subject = await self._store.connection.attempt(read)
+        if kept is None or subject is None:
+            return None
+        said = msgspec.json.decode(kept, type=_Kept)
+        return GoldItem(subject=subject, **msgspec.structs.asdict(said))
 
 
 def counted(answers: Mapping[str, Answer], found: Mapping[str, str], *, since: float) -> GoldState:

@@ -31,7 +31,7 @@ In each queue, after `demur:1:{<queue>}:`
     arriving        ZSET    id -> when the reaper first saw it, ms, 0 before: ids whose small content may be there;
                             <id>.file where a file may
                             without a record; until their script ran, at most the orphan time
-    gold            HASH    id -> a gold item, JSON: see `fallback.gold`; until removed
+    gold            HASH    id -> a gold item without its subject, JSON: see `fallback.gold`; until removed
     tried           HASH    <gold item's id> <reviewer> -> "right <ms>", "wrong <ms>" or "skipped <ms>"; as its item
     erased          HASH    id -> sha256 of inputs that were erased; until the trainer has erased its copy
     load            HASH    how much there is to do; see `fallback.load`. For ever, with few fields:
@@ -51,6 +51,7 @@ In each queue, after `demur:1:{<queue>}:`
     w:<id>          HASH    <slot>:<reviewer> -> draft, JSON: unfinished work; while OPEN
     t:<digest>      STRING  a task as JSON; while an OPEN deferral asks it, then for the retention time and a day
     k:<digest>      STRING  "<id> <input digest>" under sha256 of client and idempotency key; lives as its record
+    o:<id>          STRING  what reviewers see of a gold item; as that
     r:<digest>      STRING  "<fingerprint> <reply>" of a request id; for the queue's request_seconds
     trimmed         STRING  the newest outcome that was trimmed; for ever
     g:<digest>      STRING  "<ms> <target>" of a callback whose target said it is gone for good; until redelivered or
@@ -190,6 +191,11 @@ def task(queue: str, digest: str) -> str:
 def gone(queue: str, target: str) -> str:
     """Return the key of a callback's target that said it is gone for good."""
     return f"{prefix(queue)}g:{digest(target)}"
+
+
+def gold_subject(queue: str, one: str) -> str:
+    """Return the key of what reviewers see of a gold item."""
+    return f"{prefix(queue)}o:{one}"
 
 
 def trimmed(queue: str) -> str:

@@ -130,7 +130,10 @@ def judge_reviewers(gold: Share, *, alpha: float, true_error: float = 0.0) -> Re
     if false_error(gold.lower) >= room:
         reach, advice = Reach.UNREACHABLE, f"{shown}: alpha {alpha:.2%} cannot be proved; train them, or raise alpha"
     elif false_error(gold.upper) >= room:
-        reach, advice = Reach.DOUBTFUL, f"{shown}: too few gold items ({gold.total}) to be sure that alpha is in reach"
+        reach, advice = (
+            Reach.DOUBTFUL,
+            f"{shown}: too few answers ({gold.total}) to be sure that alpha {alpha:.2%} is in reach: add gold items",
+        )
     else:
         reach, advice = Reach.REACHABLE, shown
     return Reviewers(error=gold, false_error=seen, reach=reach, advice=advice)

@@ -14,6 +14,7 @@ from gateway.commands import ConfigFile, Data, load
 if TYPE_CHECKING:
     from fallback.config import Config
     from gateway.quote import Plan, Said, Work
+    from trainer.adjudicate import Share
     from trainer.book import Book
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
@@ -123,8 +124,8 @@ def show(
     if picture is not None and len(names) > 1:
         raise InvalidError(f"--picture: expected one model, got {len(names)}; name one of {', '.join(names)}")
     for name in names:
-        book = _book(settings, name)
-        screen.show(book)
+        book, gold = _book(settings, name)
+        screen.show(book, gold)
         if picture is not None:
             screen.draw(book, picture)
             _say(f"drawn: {picture}")
@@ -268,14 +269,16 @@ def _chains(settings: Config, model: str) -> tuple[Path, list[str]]:
     return folder, [model] if model else known
 
 
-def _book(settings: Config, model: str) -> Book:
+def _book(settings: Config, model: str) -> tuple[Book, Share]:
+    """Return the evidence of `model`, and of how many answers to gold items reviewers got wrong how many."""
+    from trainer.adjudicate import Share
     from trainer.book import Book
     from trainer.chain import Chain
 
     folder, _ = _chains(settings, model)
-    book = Book(model=model)
-    Chain(folder, model).read(book.take)
-    return book
+    book, chain = Book(model=model), Chain(folder, model)
+    chain.read(book.take)
+    return book, Share(count=chain.notes.gold_wrong, total=chain.notes.gold)
 
 
 def _said(
@@ -301,10 +304,17 @@ def _known(settings: Config, model: str, alpha: float) -> tuple[Work | None, int
     from trainer.standing import risks
 
     try:
-        book = _book(settings, model)
+        book, gold = _book(settings, model)
     except NotFoundError:
         return None, 1
-    told = Standing(stage=Stage.OFF, alpha=0.0, delta=0.0, requests_per_hour=book.requests_per_hour, risks=risks(book))
+    told = Standing(
+        stage=Stage.OFF,
+        alpha=0.0,
+        delta=0.0,
+        requests_per_hour=book.requests_per_hour,
+        risks=risks(book),
+        reviewer_error=gold.estimate if gold.total else None,
+    )
     return known_work(told, alpha), book.processes + 1
 
 

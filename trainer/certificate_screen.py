@@ -27,8 +27,8 @@ _MINUTE: Final = 60
 _UNKNOWN: Final = "-"
 
 
-def show(book: Book) -> None:
-    """Print how `book` stands."""
+def show(book: Book, gold: Share) -> None:
+    """Print how `book` stands; `gold`: how many of their answers to gold items reviewers got wrong."""
     courses = _courses(book)
     if not courses:
         epoch = book.epoch
@@ -36,12 +36,17 @@ def show(book: Book) -> None:
         typer.echo(f"{book.model}: {said}; {book.records} sampled requests of {book.rows} rows")
         return
     for course in courses:
-        _show_one(book, course)
+        _show_one(book, course, gold)
+    if gold.total:
+        typer.echo(
+            f"  reviewers got {gold.count} of {gold.total} answers to gold items wrong: {_share(gold.estimate)}, with "
+            f"95 % confidence at most {_share(gold.upper)}"
+        )
     typer.echo(f"  newest row {book.digest}")
 
 
-def _show_one(book: Book, course: Course) -> None:
-    told = _standing(book, course)
+def _show_one(book: Book, course: Course, gold: Share) -> None:
+    told = _standing(book, course, gold)
     promise = course.promise
     whose = f", segment {course.row.segment}" if course.row.segment else ""
     typer.echo(
@@ -128,7 +133,7 @@ def _courses(book: Book) -> list[Course]:
     return [*found.values()]
 
 
-def _standing(book: Book, course: Course) -> Standing:
+def _standing(book: Book, course: Course, gold: Share) -> Standing:
     row = course.row
     terms = Terms(
         promise=Promise(alpha=row.alpha, delta=row.delta),
@@ -141,7 +146,7 @@ def _standing(book: Book, course: Course) -> Standing:
     )
     sla = book.epoch.sla_seconds if book.epoch is not None else 0
     ground = Ground(sla_seconds=sla)
-    return standing(book, terms, ground, now=int(time.time()), miss=Share(count=0, total=0))
+    return standing(book, terms, ground, now=int(time.time()), miss=Share(count=0, total=0), gold=gold)
 
 
 def _table(book: Book, course: Course) -> list[str]:

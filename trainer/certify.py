@@ -8,6 +8,7 @@ between, the next start finds in the chain how far it is, and tells again what f
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from fallback.arrivals import READ_MAX, START, Arrivals
 from fallback.config import Config
 from fallback.documents import Document, Documents
 from fallback.errors import AbortedError, DemurError
+from fallback.gold import Golds
 from fallback.secret import secret
 from gateway import lifecycle
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Standing
@@ -43,6 +45,8 @@ REACHED_SECONDS: Final = 2
 # Beside the time that people have: until a request is parked, and until what nobody answered has expired.
 SLA_MARGIN_SECONDS: Final = 600
 _STANDING_SECONDS: Final = 2.0
+_GOLD_SECONDS: Final = 10.0
+_NO_GOLD: Final = Share(count=0, total=0)
 _LOOK_SECONDS: Final = 60.0
 _NOTHING: Final = "0-0"
 _DAY: Final = 86_400
@@ -66,21 +70,24 @@ class _Open:
     certifier: Certifier
     told: float = 0.0
     looked: float = 0.0
-    standing: tuple[str, Sequence[Terms]] | None = None
+    standing: tuple[str, Sequence[Terms], Share] | None = None
     alarm: str = ""
     rang: bool = False
     challenged: bool = False
+    gold: Share = _NO_GOLD
+    gold_looked: float = -math.inf
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Certify:
-    """The certifiers of this process, which holds the ledger's lock."""
+    """The certifiers of this process, which holds the ledger's lock. `golds`: what gold items say of reviewers."""
 
     config: Config
     rooms: Rooms
     arrivals: Arrivals
     documents: Documents
     progress: Progress
+    golds: Golds
     _open: dict[str, _Open] = field(default_factory=dict)
     _manifests: dict[tuple[str, str], Manifest] = field(default_factory=dict)
 
@@ -172,6 +179,7 @@ class Certify:
         if mine is None:
             mine = self._open[model] = await asyncio.to_thread(self._open_chain, model, ground)
         mine.certifier.ground = ground
+        await self._look_at_gold(mine, self._manifests[model, asked[0].version].review_queue)
         mine.challenged = asked[-1].version != asked[0].version
         # Before the ledger is read: what it says of an earlier moment holds of a later one.
         reached = self.progress.reached
@@ -192,6 +200,13 @@ class Certify:
             await self.arrivals.trim(model, cursor)
         await self._tell(model, mine, asked, now, documents)
         return len(came) >= READ_MAX
+
+    async def _look_at_gold(self, mine: _Open, queue: str) -> None:
+        """See how reviewers do with gold items, now and then: it changes slowly."""
+        if time.monotonic() - mine.gold_looked < _GOLD_SECONDS:
+            return
+        found = await self.golds.tried(queue)
+        mine.gold, mine.gold_looked = Share(count=found.wrong, total=found.right + found.wrong), time.monotonic()
 
     def _open_chain(self, model: str, ground: Ground) -> _Open:
         started = time.monotonic()
@@ -224,8 +239,10 @@ class Certify:
             ledger_row=certifier.ledger_row,
             agreed=certifier.agreed,
             overturned=certifier.overturned,
+            gold=mine.gold.total,
+            gold_wrong=mine.gold.count,
         )
-        if links or cursor != mine.chain.notes.arrivals:
+        if links or (cursor, notes.gold) != (mine.chain.notes.arrivals, mine.chain.notes.gold):
             mine.chain.append(links, notes)
             if mine.chain.full:
                 snapshot.write(mine.chain, certifier.book, certifier.secret)
@@ -244,9 +261,10 @@ class Certify:
         rule = standing.certification(book, asked, now, mine.certifier.lost)
         if rule is not None:
             await self._write(CERTIFICATIONS + model, msgspec.json.encode(rule), documents)
-        if mine.standing == (book.digest, asked) or time.monotonic() - mine.told < _STANDING_SECONDS:
+        gold = mine.gold
+        if mine.standing == (book.digest, asked, gold) or time.monotonic() - mine.told < _STANDING_SECONDS:
             return
-        mine.told, mine.standing = time.monotonic(), (book.digest, asked)
+        mine.told, mine.standing = time.monotonic(), (book.digest, asked, gold)
         miss = Share(count=mine.certifier.overturned, total=mine.certifier.agreed)
         ground = mine.certifier.ground
 
@@ -262,7 +280,7 @@ class Certify:
             return msgspec.structs.replace(champion, challengers={each.version: each for each in challengers})
 
         def one(terms: Terms) -> Standing:
-            return standing.standing(book, terms, ground, now=now, miss=miss)
+            return standing.standing(book, terms, ground, now=now, miss=miss, gold=gold)
 
         told = await asyncio.to_thread(stands)
         await self._write(STANDINGS + model, msgspec.json.encode(told), documents)

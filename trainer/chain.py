@@ -37,13 +37,16 @@ class Notes(msgspec.Struct, frozen=True, kw_only=True):
     """What is known beside the rows: cursors of the gateways' stream (`arrivals`) and of the ledger, both read so far.
 
     `agreed` counts the records where the hash had three people look although the first one agreed with every
-    prediction, `overturned` those among them where these three came to another truth.
+    prediction, `overturned` those among them where these three came to another truth. `gold` counts the answers to gold
+    items in the queue of the model, `gold_wrong` the wrong ones among them, as it was when this was written.
     """
 
     arrivals: str = "0"
     ledger_row: int = 0
     agreed: int = 0
     overturned: int = 0
+    gold: int = 0
+    gold_wrong: int = 0
 
 
 class _Mark(msgspec.Struct, frozen=True, kw_only=True):

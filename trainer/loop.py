@@ -45,7 +45,9 @@ async def watch(config: Config, stop: asyncio.Event, *, ready: Callable[[], None
         for connected in (queue, arrivals, documents):
             closing.push_async_callback(connected.close)
         progress = Progress(last_row=await asyncio.to_thread(rooms.ledger.last_row))
-        certifiers = Certify(config=config, rooms=rooms, arrivals=arrivals, documents=documents, progress=progress)
+        certifiers = Certify(
+            config=config, rooms=rooms, arrivals=arrivals, documents=documents, progress=progress, golds=queue.gold
+        )
         ready()
         grown = asyncio.Event()
         grown.set()

@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.certification import Certification, Proof, Stage, Standing, Threshold
 from gateway.quote import audits_needed
-from trainer.adjudicate import Share
+from trainer.adjudicate import Reach, Share, judge_reviewers
 from trainer.book import Book
 from trainer.certifier import Ground
 from trainer.course import Course
@@ -25,6 +25,7 @@ _PRIOR_SHARE: Final = 0.25
 # Further ahead nobody looks while evidence comes in: what is told of it must not keep an alarm waiting.
 _AUDITS_FAR: Final = 20_000
 _ERRORS_FAR: Final = 500
+_NO_GOLD: Final = Share(count=0, total=0)
 
 
 def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[str, str]) -> Certification | None:
@@ -67,8 +68,8 @@ def _proof(book: Book, terms: Terms, now: int, shadows: set[str]) -> Proof:
     )
 
 
-def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share) -> Standing:
-    """Return how the proof of what `terms` ask for stands."""
+def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share, gold: Share = _NO_GOLD) -> Standing:
+    """Return how the proof of what `terms` ask for stands; `gold` is what of gold items reviewers got wrong."""
     forced = in_force(book, terms, now)
     fitting = [course for course in book.courses if fits(course, terms) and now < course.expire_second]
     # What is told of audits is of the process that goes on: the one in force where it is not over.
@@ -82,8 +83,9 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share)
         epoch=book.epoch.epoch if book.epoch else "",
         watermark=max(0, book.passed),
         miss=miss.estimate if miss.total else None,
+        reviewer_error=gold.estimate if gold.total else None,
         digest=book.digest,
-        advice=_survey_advice(book, terms, ground),
+        advice=_survey_advice(book, terms, ground) + _reviewers(gold, terms.promise.alpha),
         requests_per_hour=book.requests_per_hour,
         risks=risks(book, version=terms.version, segment=terms.segment),
         processes=book.processes,
@@ -103,7 +105,7 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share)
         requests=course.requests,
         expire_second=course.expire_second if step is not None else 0,
         thresholds=thresholds(book, course),
-        advice=_advice(book, course, needed),
+        advice=_advice(book, course, needed) + _reviewers(gold, terms.promise.alpha),
     )
 
 
@@ -185,6 +187,14 @@ def _needed(course: Course) -> int | None:
         return None
     far = min(_AUDITS_FAR, int(_ERRORS_FAR / course.row.alpha))
     return audits_needed(course.promise, error, logs=course.state.logs[:, place], audits_max=far)[0]
+
+
+def _reviewers(gold: Share, alpha: float) -> str:
+    """Return what is to be said of reviewers whose own errors stand, or may stand, in the way of `alpha`."""
+    if not gold.total:
+        return ""
+    found = judge_reviewers(gold, alpha=alpha)
+    return "" if found.reach is Reach.REACHABLE else f". {found.advice[0].upper()}{found.advice[1:]}"
 
 
 def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:

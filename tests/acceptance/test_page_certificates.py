@@ -47,6 +47,7 @@ async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Sit
             Threshold(threshold=0.1, log_peak=1.5, coverage=1.0, audits=1_300, errors=26, seen_error=0.021),
         ),
         advice="140 more audits would loosen it.",
+        reviewer_error=0.021,
     )
     documents = Documents.connect(config)
     try:
@@ -61,6 +62,7 @@ async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Sit
             "71 %",
             "0.93 %",
             "about 140",
+            "Reviewers wrong2.1 %",
         ):
             await expect(shown).to_contain_text(text)
         await expect(shown.locator("svg")).to_have_attribute("aria-label", "Evidence: 2 of 3 thresholds proved")

@@ -27,6 +27,7 @@ from fallback.arrivals import Arrivals
 from fallback.config import Config
 from fallback.deferral import Draw, Parking, Prediction
 from fallback.documents import Documents
+from fallback.gold import GoldItem
 from fallback.queue import Parked, Queue
 from fallback.secret import secret
 from gateway import lifecycle
@@ -154,6 +155,15 @@ class Gateway:
             ),
         )
 
+    async def answer_gold(self) -> None:
+        """Have a gold item answered right, and no other after it."""
+        task, ann = digits.manifest(MODEL).task or pytest.fail("a task"), Identity(name="ann")
+        item = GoldItem(task=task, answer=Label("7"), subject=b"gold", media_type="text/plain")
+        await self.queue.gold.add(MODEL, item)
+        await self.queue.gold._plant(MODEL)
+        (lease,) = await self.queue.lease(MODEL, reviewer=ann)
+        await self.queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="gold")
+
     async def _review(self) -> None:
         reviewer = Identity(name="ann")
         while leases := await self.queue.lease(MODEL, reviewer=reviewer, limit=50):
@@ -274,6 +284,7 @@ async def _settled(gateway: Gateway) -> None:
 async def test_requests_and_what_people_say_of_them_become_a_certificate(gateway: Gateway) -> None:
     """Everything goes to people, until a threshold is proved; `demur verify` computes the same from the data folder."""
     folder = gateway.config.data_folder / chain.FOLDER
+    await gateway.answer_gold()
     async with watching(gateway.config):
         await _ruled(gateway)
         await gateway.join()
@@ -301,6 +312,9 @@ async def test_requests_and_what_people_say_of_them_become_a_certificate(gateway
     code, said = await demur("certificate", "show", "digits", "--picture", str(folder.parent / "digits.png"))
     assert code == 0, said
     assert f"certificate {rule.certificate}" in said
+    assert standing.reviewer_error == 0.0
+    assert "reviewers got 0 of 1 answers to gold items wrong" in said
+    assert "too few answers (1) to be sure that alpha 10.00% is in reach: add gold items" in said
     assert (folder.parent / "digits.png").read_bytes().startswith(b"\x89PNG")
     code, said = await demur("certificate", "plan", "digits", "--alpha", "0.1")
     assert code == 0, said

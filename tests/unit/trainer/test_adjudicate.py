@@ -90,6 +90,6 @@ def test_gold_items_say_whether_alpha_can_be_reached(count: int, total: int, rea
     """Surely, perhaps, or surely not, with what to do."""
     found = judge_reviewers(Share(count=count, total=total), alpha=0.01)
     assert found.reach == reach
-    assert {Reach.UNREACHABLE: "train them", Reach.DOUBTFUL: "too few gold", Reach.REACHABLE: "gold"}[reach] in (
+    assert {Reach.UNREACHABLE: "train them", Reach.DOUBTFUL: "add gold", Reach.REACHABLE: "gold"}[reach] in (
         found.advice
     )

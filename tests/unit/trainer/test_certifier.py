@@ -77,6 +77,23 @@ def _standing(world: World) -> Standing:
     return standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [(60, "Reviewers get 60.0% of gold items wrong"), (1, "to be sure that alpha"), (None, ""), (0, "")],
+)
+def test_what_gold_items_say_of_reviewers_is_told_where_it_stands_in_the_way(
+    tmp_path: Path, wrong: int | None, said: str
+) -> None:
+    """With what to do; nobody is told of what does not."""
+    world = _world(tmp_path)
+    world.run(1)
+    gold = Share(count=wrong or 0, total=0 if wrong is None else {1: 3, 0: 400}.get(wrong, 100))
+    told = standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0), gold=gold)
+    assert told.reviewer_error == (None if wrong is None else pytest.approx(gold.estimate))
+    assert (said in told.advice) if said else ("gold" not in told.advice)
+    assert ("train them, or raise alpha" in told.advice) == (wrong == 60)
+
+
 def test_from_the_first_request_to_a_certificate(tmp_path: Path) -> None:
     """Scores choose the thresholds, a process that begins later judges them, gateways answer by what it proved."""
     world = _world(tmp_path)
