@@ -26,15 +26,16 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition, Lock, Thread, local
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
-from fallback.errors import DemurError, FullError, OverdueError, UnavailableError
+from fallback.errors import FullError, OverdueError, UnavailableError
 from gateway.batching import Batching
 from gateway.internal import told
 from gateway.timer import Timer
-from gateway.waiting import Waiting, expected_wait, retry_after
+from gateway.turns import Shares
+from gateway.waiting import Job, Waiting, end, expected_wait, retry_after
 
 # A run that is shorter is done by whoever brought the jobs: to wake another thread takes about as long.
 INLINE_SECONDS_MAX: Final = 0.001
@@ -48,43 +49,6 @@ _RUNS_MAX: Final = 8
 _LOOK_SECONDS_MIN: Final = 0.002
 
 
-class Job(Protocol):
-    """What waits for a run. `until` is the batcher's: when it is out of time, by time.monotonic(), at first never."""
-
-    until: float
-
-    @property
-    def rows(self) -> int:
-        """How many rows it adds to a batch, at least 1."""
-
-    @property
-    def group(self) -> Hashable:
-        """What it may be run together with: jobs of an equal group."""
-
-    @property
-    def since(self) -> float:
-        """When it came, by time.monotonic()."""
-
-    @property
-    def deadline(self) -> float | None:
-        """When its caller stops waiting, by time.monotonic(); None: never."""
-
-    @property
-    def level(self) -> int:
-        """The priority level that it asks for; 0: the default."""
-
-    @property
-    def timeout_us(self) -> int:
-        """How long it asks to wait at most, microseconds; 0: as long as the model lets it."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for it any more."""
-
-    def fail(self, error: DemurError) -> None:
-        """Tell its caller."""
-
-
 J = TypeVar("J", bound=Job)
 
 
@@ -95,16 +59,26 @@ class Batcher(Generic[J]):
     `queue_rows_max` bounds what waits, in rows.
     """
 
-    def __init__(self, name: str, execute: Callable[[Sequence[J]], None], *, timer: Timer, queue_rows_max: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        execute: Callable[[Sequence[J]], None],
+        *,
+        timer: Timer,
+        shares: Shares,
+        queue_rows_max: int,
+    ) -> None:
         self._name = name
         self._execute = execute
         self._timer = timer
+        self._shares = shares
         self._queue_rows_max = queue_rows_max
         self._batching = Batching()
         self._plain = True
         self._linger_seconds = 0.0
         self._rows_max = 1
         self._instances = 1
+        self._on_cores = True
         self._waiting: Waiting[J] = Waiting()
         # What the model itself takes for a run, and whether that is so short that it is run on the spot.
         self._compute_seconds = math.inf
@@ -134,14 +108,18 @@ class Batcher(Generic[J]):
         """How many rows wait."""
         return self._waiting.rows
 
-    def configure(self, batching: Batching, *, rows_max: int, instances: int = 1) -> None:
-        """Batch so from the next run on: `rows_max` rows of one run, `instances` runs at a time; start the threads."""
+    def configure(self, batching: Batching, *, rows_max: int, instances: int = 1, on_cores: bool = True) -> None:
+        """Batch so from the next run on: `rows_max` rows of one run, `instances` runs at a time; start the threads.
+
+        `on_cores`: runs share the cores with other models'.
+        """
         with self._lock:
             self._batching = batching
             self._plain = batching.plain
             self._linger_seconds = batching.max_queue_delay_microseconds / 1e6
             self._rows_max = rows_max
             self._instances = instances
+            self._on_cores = on_cores
             self._waiting.ordered = batching.preserve_ordering
             self._judge_quick()
             missing = [number for number in range(instances) if number not in self._threads]
@@ -237,24 +215,32 @@ class Batcher(Generic[J]):
             if soonest < math.inf:
                 self._ask_look(soonest)
         for job in ended:
-            _end(job, now)
+            end(job, now)
 
     def _is_over(self, job: J, now: float) -> bool:
         """Whether one that is out of time is refused: its caller waits no more, or the model lets it wait no more."""
         late = job.deadline is not None and job.deadline <= now
         return late or not self._batching.policy(self._batching.level(job.level)).delays
 
-    def drained(self) -> None:
-        """Run what waits on this thread, as long as a run is quicker than waking another; else wake one."""
-        if not self._waiting.rows:
-            return
+    @property
+    def quick(self) -> bool:
+        """Whether runs are so short that who brings jobs does them."""
+        return self._quick
+
+    def drained(self, until: float = math.inf) -> None:
+        """Run what waits on this thread up to `until`, if a run is quicker than waking another; else wake one."""
         if self._quick:
-            self._run_here()
-        elif self._running < self._instances:
+            self._run_here(until)
+        if self._waiting.rows and self._running < self._instances:
             with self._lock:
                 self._changed.notify()
 
-    def _run_here(self) -> None:
+    def run_batch(self) -> None:
+        """Run one batch on this thread; `drained` follows."""
+        self._run_here(0.0)
+
+    def _run_here(self, until: float) -> None:
+        """Run what waits on this thread up to `until`, one batch at least."""
         with self._lock:
             self._here = True
             # Of another thread's run, which is as short.
@@ -262,11 +248,19 @@ class Batcher(Generic[J]):
         try:
             while (batch := self._take(None)) is not None:
                 self._work(batch)
+                if time.monotonic() >= until:
+                    break
         finally:
             with self._lock:
                 self._here = False
-                if self._waiting.rows or self._closed:
+                if self._closed:
                     self._changed.notify_all()
+
+    def offer(self) -> bool:
+        """Take notice of a free core; returns whether there is use for it."""
+        with self._lock:
+            self._changed.notify()
+            return bool(self._waiting.rows)
 
     def close(self, *, grace_seconds: float) -> None:
         """Take no more jobs, run what waits for up to `grace_seconds`, and refuse the rest."""
@@ -280,6 +274,7 @@ class Batcher(Generic[J]):
         with self._lock:
             left = self._waiting.remove(lambda _: True)
         self._timer.forget(self._look)
+        self._shares.forget(self)
         for job, _ in left:
             job.fail(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
@@ -302,7 +297,9 @@ class Batcher(Generic[J]):
 
     def _loop(self, number: int) -> None:
         while (batch := self._take(number)) is not None:
+            start = time.monotonic()
             self._work(batch)
+            self._shares.give(self, time.monotonic() - start)
             if self._here:
                 with self._lock:
                     self._changed.notify_all()
@@ -337,11 +334,17 @@ class Batcher(Generic[J]):
                 return self._next() if self._waiting.rows and not self._running else None
             while number < self._instances and not (self._closed and not self._waiting.rows):
                 left = self._lingers() if self._waiting.rows else None
-                if left == 0 and self._running < self._instances and not self._here:
+                if left == 0 and self._may_run():
                     return self._next()
                 self._changed.wait(left or None)
             self._threads.pop(number, None)
             return None
+
+    def _may_run(self) -> bool:
+        """Whether one more thread may run a batch; if so, it has its share."""
+        if self._here or self._running >= self._instances:
+            return False
+        return self._shares.take(self, beside=self._running > 0 and self._on_cores)
 
     def _lingers(self) -> float:
         """Return how long what waits is to wait for company still, seconds."""
@@ -363,7 +366,7 @@ class Batcher(Generic[J]):
 
     def _dropped(self, job: J, now: float) -> bool:
         if job.cancelled or (job.until <= now and self._is_over(job, now)):
-            _end(job, now)
+            end(job, now)
             return True
         return False
 
@@ -380,13 +383,3 @@ class Batcher(Generic[J]):
                     parts += [part[middle:], part[:middle]]
                 else:
                     part[0].fail(told(error, model=self._name))
-
-
-def _end(job: Job, now: float) -> None:
-    """Tell a job why it is not run."""
-    if job.cancelled:
-        job.fail(OverdueError("nobody waits for the reply any more"))
-    elif job.deadline is not None and job.deadline <= now:
-        job.fail(OverdueError("the deadline passed while the request waited for its turn"))
-    else:
-        job.fail(OverdueError("the request waited for its turn longer than its model lets it"))

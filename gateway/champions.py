@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
@@ -16,8 +18,11 @@ from gateway.model import Device
 from gateway.pipeline import Pipeline
 from gateway.policy import Policy
 from gateway.registry import ModelVersion
+from gateway.turns import take_turns
 
 NAMES_SHOWN = 20
+# How long the thread that brings requests runs them itself before it looks for others.
+HERE_SECONDS_MAX: Final = 0.005
 
 log = structlog.get_logger(__name__)
 
@@ -61,9 +66,18 @@ class Champions:
         return None if pipeline is None else pipeline.kept
 
     def drained(self) -> None:
-        """Run what driven calls brought."""
-        for pipeline in self._pipelines.values():
-            pipeline.drained()
+        """Run what driven calls brought: short runs here and by turns, for a while; others on their models' threads."""
+        waiting = [pipeline.batcher for pipeline in self._pipelines.values() if pipeline.batcher.rows]
+        if not waiting:
+            return
+        until = time.monotonic() + HERE_SECONDS_MAX
+        if len(waiting) > 1:
+            for batcher in waiting:
+                if not batcher.quick:
+                    batcher.drained()
+            take_turns([batcher for batcher in waiting if batcher.quick], until)
+        for batcher in waiting:
+            batcher.drained(until)
 
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""

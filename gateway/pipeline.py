@@ -40,6 +40,7 @@ from gateway.sampling import Sampled
 from gateway.tensor import Array
 from gateway.timer import Timer
 from gateway.transport import Call
+from gateway.turns import Shares
 
 # Questions of which it is known how they fit: at most, then all are looked at anew.
 _FITS_MAX: Final = 512
@@ -58,6 +59,7 @@ class Pipeline:
         remembered: Remembered,
         recorder: Recorder,
         timer: Timer,
+        shares: Shares,
         metrics: Metrics,
         secret: bytes,
         queue_rows_max: int,
@@ -79,23 +81,24 @@ class Pipeline:
         self._rows_seen = metrics.batch_rows.labels(model)
         self._computing = metrics.stage_seconds.labels(model, "compute")
         self._queued = metrics.stage_seconds.labels(model, "queue")
-        self._batcher: Batcher[Job | QuickJob] = Batcher(
-            model, self._execute, timer=timer, queue_rows_max=queue_rows_max
+        self.batcher: Batcher[Job | QuickJob] = Batcher(
+            model, self._execute, timer=timer, shares=shares, queue_rows_max=queue_rows_max
         )
-        metrics.queue_rows.labels(model).set_function(lambda: self._batcher.rows)
+        metrics.queue_rows.labels(model).set_function(lambda: self.batcher.rows)
 
     def swapped(self, live: Live) -> None:
         """Take over what the live version says of batches."""
-        self._batcher.configure(live.manifest.batching, rows_max=live.way.rows_max, instances=live.way.instances)
+        self.batcher.configure(
+            live.manifest.batching,
+            rows_max=live.way.rows_max,
+            instances=live.way.instances,
+            on_cores=live.model.provider == CPU,
+        )
 
     def close(self, grace_seconds: float) -> None:
         """Run what waits for up to `grace_seconds`, then free the model."""
-        self._batcher.close(grace_seconds=grace_seconds)
+        self.batcher.close(grace_seconds=grace_seconds)
         self.champion.close()
-
-    def drained(self) -> None:
-        """Run what a driven call brought and is quick, on this thread; what is not wakes the batcher's."""
-        self._batcher.drained()
 
     def submit_quick(
         self, call: Call, question: Question, client: str, wording: Wording, *, driven: bool = False
@@ -113,7 +116,7 @@ class Pipeline:
             return False
         job = QuickJob(call, question, known[1], client, wording, self._metrics)
         try:
-            self._batcher.submit(job, driven=driven)
+            self.batcher.submit(job, driven=driven)
         except DemurError as error:
             job.fail(error)
         return True
@@ -156,7 +159,7 @@ class Pipeline:
             if request.idempotency_key:
                 job.digest = digest(request.model, request.tensors, request.subject)
                 job.earlier = self._remembered.check(request.request_key, job.digest)
-            self._batcher.submit(job, driven=driven)
+            self.batcher.submit(job, driven=driven)
         except Exception as error:  # noqa: BLE001 - the root of a reader's work: the caller is told
             job.fail(told(error, model=self.model))
 
@@ -204,7 +207,7 @@ class Pipeline:
         outputs, compute = self._computed(live, join([job.prepared for job in jobs]))
         _check_rows(outputs, rows, live)
         self._count(jobs, rows, start, compute)
-        self._batcher.in_order()
+        self.batcher.in_order()
         # What an alarm took back while the model ran is not answered by any more.
         live = self.champion.renewed(live)
         parts = _by_segment(jobs, live, outputs)
@@ -235,7 +238,7 @@ class Pipeline:
         _check_size(len(jobs), rows, live)
         outputs, compute = self._computed(live, feeds)
         _check_rows(outputs, rows, live)
-        self._batcher.in_order()
+        self.batcher.in_order()
         live = self.champion.renewed(live)
         decisions, sampled = self._judge.judge(jobs, live, outputs, rows)
         assert decisions is not None, "only what is judged is taken"
@@ -289,7 +292,7 @@ class Pipeline:
         outputs = live.model.run(feeds)
         compute = time.monotonic() - start
         # On the CPU the thread's own time, without what it was in others' way.
-        self._batcher.ran(time.thread_time() - own if live.model.provider == CPU else compute)
+        self.batcher.ran(time.thread_time() - own if live.model.provider == CPU else compute)
         return outputs, compute
 
     def _count(self, jobs: Sequence[Job | QuickJob], rows: int, start: float, compute: float) -> None:

@@ -30,6 +30,7 @@ from gateway.amendments import Amending
 from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.config import GatewaySettings
+from gateway.cores import cores
 from gateway.deferring import Deferring
 from gateway.hold_off import HoldOff
 from gateway.kserve import InferenceService
@@ -46,6 +47,7 @@ from gateway.slow import SlowLoop
 from gateway.standing import files_of
 from gateway.timer import Timer
 from gateway.transport import Routes, Transport
+from gateway.turns import Shares
 from gateway.unparked import Unparked
 from gateway.watch import Watch
 
@@ -77,6 +79,7 @@ class Gateway:
         self._provider = ""
         self._slow = SlowLoop()
         self._timer = Timer()
+        self._shares = Shares(cores())
         self._reader = Reader(threads=_READERS, waiting_max=_READING_MAX)
         self._remembered = Remembered(self.settings.keys_max)
         self._recorders = Recorders(
@@ -217,6 +220,7 @@ class Gateway:
             remembered=self._remembered,
             recorder=self._recorders.of(model),
             timer=self._timer,
+            shares=self._shares,
             metrics=self.metrics,
             secret=self._secret,
             queue_rows_max=self.settings.queue_rows_max,

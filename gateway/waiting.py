@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
+from fallback.errors import DemurError, OverdueError
 
-class Waiter(Protocol):
+
+class Placed(Protocol):
     """What takes a place."""
 
     @property
@@ -20,7 +22,36 @@ class Waiter(Protocol):
         """What it may be run together with: those of an equal group."""
 
 
-W = TypeVar("W", bound=Waiter)
+class Job(Placed, Protocol):
+    """What waits for a run. `until` is the batcher's: when it is out of time, by time.monotonic(), at first never."""
+
+    until: float
+
+    @property
+    def since(self) -> float:
+        """When it came, by time.monotonic()."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When its caller stops waiting, by time.monotonic(); None: never."""
+
+    @property
+    def level(self) -> int:
+        """The priority level that it asks for; 0: the default."""
+
+    @property
+    def timeout_us(self) -> int:
+        """How long it asks to wait at most, microseconds; 0: as long as the model lets it."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+
+    def fail(self, error: DemurError) -> None:
+        """Tell its caller."""
+
+
+P = TypeVar("P", bound=Placed)
 _RETRY_SECONDS_MIN: Final = 0.05
 _RETRY_SECONDS_MAX: Final = 30.0
 # Stands for all groups, where these do not take turns.
@@ -29,18 +60,18 @@ _ANY: Final = object()
 Place = tuple[int, bool]
 
 
-class _Line(Generic[W]):
+class _Line(Generic[P]):
     """Those of one place, by group; groups take turns, so that a flood of one cannot starve another."""
 
     __slots__ = ("count", "groups", "rows")
 
     def __init__(self) -> None:
-        self.groups: dict[Hashable, deque[W]] = {}
+        self.groups: dict[Hashable, deque[P]] = {}
         self.count = 0
         self.rows = 0
 
 
-class Waiting(Generic[W]):
+class Waiting(Generic[P]):
     """Those that wait. First come, first served within a place and a group."""
 
     __slots__ = ("_lines", "_places", "ordered", "rows")
@@ -48,17 +79,17 @@ class Waiting(Generic[W]):
     def __init__(self) -> None:
         # Whether nobody who comes now overtakes another of the same place, for a batch of their group.
         self.ordered = False
-        self._lines: dict[Place, _Line[W]] = {}
+        self._lines: dict[Place, _Line[P]] = {}
         self._places: list[Place] = []
         self.rows = 0
 
-    def __iter__(self) -> Iterator[W]:
+    def __iter__(self) -> Iterator[P]:
         """Yield all, in no order that means anything."""
         for line in self._lines.values():
             for found in line.groups.values():
                 yield from found
 
-    def add(self, one: W, level: int = 0, *, late: bool = False) -> None:
+    def add(self, one: P, level: int = 0, *, late: bool = False) -> None:
         """Let `one` wait, behind those of its level, or behind those that are in time there."""
         place = level, late
         line = self._lines.get(place)
@@ -83,19 +114,19 @@ class Waiting(Generic[W]):
         """Return how many rows go before one of `level` that comes now."""
         return sum(line.rows for place, line in self._lines.items() if place <= (level, False))
 
-    def first(self) -> W | None:
+    def first(self) -> P | None:
         """Return whose turn it is."""
         for place in self._places:
             for found in self._lines[place].groups.values():
                 return found[0]
         return None
 
-    def take(self, rows_max: int) -> list[W]:
+    def take(self, rows_max: int) -> list[P]:
         """Take the next batch out: one group, the first place's before the next's, up to `rows_max` rows.
 
         One that has more rows by itself is a batch.
         """
-        batch: list[W] = []
+        batch: list[P] = []
         rows = 0
         key: Hashable = None
         for place in self._places:
@@ -119,9 +150,9 @@ class Waiting(Generic[W]):
         self.rows -= rows
         return batch
 
-    def remove(self, gone: Callable[[W], bool]) -> list[tuple[W, int]]:
+    def remove(self, gone: Callable[[P], bool]) -> list[tuple[P, int]]:
         """Take out all who are `gone`; returns each with its level."""
-        removed: list[tuple[W, int]] = []
+        removed: list[tuple[P, int]] = []
         for (level, _), line in self._lines.items():
             left = [one for found in line.groups.values() for one in found if gone(one)]
             if not left:
@@ -137,7 +168,7 @@ class Waiting(Generic[W]):
         return removed
 
 
-def _fill(batch: list[W], found: deque[W], rows: int, rows_max: int, *, mixed: bool) -> int:
+def _fill(batch: list[P], found: deque[P], rows: int, rows_max: int, *, mixed: bool) -> int:
     """Move from `found` what still fits into a batch of `rows` rows; returns how many it then has."""
     while found and (not batch or rows + found[0].rows <= rows_max):
         if mixed and batch and found[0].group != batch[0].group:
@@ -146,6 +177,16 @@ def _fill(batch: list[W], found: deque[W], rows: int, rows_max: int, *, mixed: b
         rows += one.rows
         batch.append(one)
     return rows
+
+
+def end(job: Job, now: float) -> None:
+    """Tell a job why it is not run."""
+    if job.cancelled:
+        job.fail(OverdueError("nobody waits for the reply any more"))
+    elif job.deadline is not None and job.deadline <= now:
+        job.fail(OverdueError("the deadline passed while the request waited for its turn"))
+    else:
+        job.fail(OverdueError("the request waited for its turn longer than its model lets it"))
 
 
 def expected_wait(rows: int, *, rows_max: int, run_seconds: float, instances: int, rest_seconds: float = 0.0) -> float:

@@ -71,13 +71,13 @@ class Stand:
     def busy(self, model: str) -> Any:
         """Keep a model busy for a while; returns the call once the run is under way."""
         call = self.ask(model, rows(1, rounds=LONG))
-        batcher = self.gateway.champions.find(model)._batcher
+        batcher = self.gateway.champions.find(model).batcher
         wait_until(lambda: batcher._running > 0)
         return call
 
     def waiting(self, model: str, count: int) -> None:
         """Return once so many rows wait."""
-        wait_until(lambda: self.gateway.champions.find(model)._batcher.rows == count)
+        wait_until(lambda: self.gateway.champions.find(model).batcher.rows == count)
 
     def ran(self, model: str) -> float:
         """Return how many rows the model was run on."""

@@ -17,6 +17,7 @@ from fallback.errors import DemurError, FullError, OverdueError, UnavailableErro
 from gateway.batcher import Batcher
 from gateway.batching import Batching, QueuePolicy
 from gateway.timer import Timer
+from gateway.turns import Shares
 
 WAIT_SECONDS = 5.0
 
@@ -93,6 +94,12 @@ def timer() -> Iterator[Timer]:
 _TIMERS: list[Timer] = []
 
 
+def _made(
+    execute: Callable[[Sequence[Job]], None], *, queue_rows_max: int = 1000, shares: Shares | None = None
+) -> Batcher[Job]:
+    return Batcher("m", execute, timer=_TIMERS[-1], shares=shares or Shares(8), queue_rows_max=queue_rows_max)
+
+
 @contextmanager
 def batching(
     gate: Gate,
@@ -103,7 +110,7 @@ def batching(
     **settings: Any,
 ) -> Iterator[Batcher[Job]]:
     """A batcher whose thread is busy with a first job until the gate opens."""
-    batcher: Batcher[Job] = Batcher("m", gate.execute, timer=_TIMERS[-1], queue_rows_max=queue_rows_max)
+    batcher = _made(gate.execute, queue_rows_max=queue_rows_max)
     batcher.configure(Batching(**settings), rows_max=rows_max, instances=instances)
     batcher.submit(Job("first"))
     assert gate.entered.acquire(timeout=WAIT_SECONDS)
@@ -253,7 +260,7 @@ class Where:
 
     def __init__(self, seconds: float) -> None:
         self.threads: list[str] = []
-        self.batcher: Batcher[Job] = Batcher("m", self._execute, timer=_TIMERS[-1], queue_rows_max=1000)
+        self.batcher = _made(self._execute)
         self._seconds = seconds
         self.batcher.configure(Batching(), rows_max=8)
 
@@ -440,7 +447,7 @@ class Pair:
 
 
 def _batcher(execute: Callable[[Sequence[Job]], None], *, instances: int, **settings: Any) -> Batcher[Job]:
-    batcher: Batcher[Job] = Batcher("m", execute, timer=_TIMERS[-1], queue_rows_max=1000)
+    batcher = _made(execute)
     batcher.configure(Batching(**settings), rows_max=2, instances=instances)
     return batcher
 
@@ -495,3 +502,57 @@ def test_replies_go_out_in_the_order_of_arrival_where_that_is_asked_for() -> Non
     assert [job.wait() for job in jobs] == [None] * 4
     assert replied == ["a", "b", "c", "d"]
     batcher.close(grace_seconds=WAIT_SECONDS)
+
+
+class Steps:
+    """Runs that wait to be let go one by one."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.leave = threading.Semaphore(0)
+
+    def execute(self, jobs: Sequence[Job]) -> None:
+        self.entered.release()
+        assert self.leave.acquire(timeout=WAIT_SECONDS)
+        for job in jobs:
+            job.end()
+
+
+def test_a_model_runs_though_another_has_all_cores_and_gets_its_share_of_them() -> None:
+    """A first run needs no free core; a run beside it does, and is begun when one gets free."""
+    shares = Shares(2)
+    heavy, light = Steps(), Steps()
+    many, one = _made(heavy.execute, shares=shares), _made(light.execute, shares=shares)
+    for batcher in (many, one):
+        batcher.configure(Batching(), rows_max=1, instances=2)
+    jobs = [Job(str(number)) for number in range(3)]
+    for job in jobs:
+        many.submit(job)
+    for _ in range(2):
+        assert heavy.entered.acquire(timeout=WAIT_SECONDS)
+    one.submit(lone := Job("light"))
+    assert light.entered.acquire(timeout=WAIT_SECONDS)
+    heavy.leave.release()
+    while not shares._wanting:
+        time.sleep(0.001)
+    assert many.rows == 1
+    light.leave.release()
+    assert lone.wait() is None
+    assert heavy.entered.acquire(timeout=WAIT_SECONDS)
+    heavy.leave.release(2)
+    assert [job.wait() for job in jobs] == [None] * 3
+    for batcher in (many, one):
+        batcher.close(grace_seconds=WAIT_SECONDS)
+
+
+def test_who_brings_jobs_runs_them_for_a_while_only() -> None:
+    """The batcher's thread does the rest; one batch at least is run on the spot."""
+    where = Where(0.0001)
+    where.drive("first")
+    jobs = [Job(str(number)) for number in range(24)]
+    for job in jobs:
+        where.batcher.submit(job, driven=True)
+    where.batcher.drained(until=0.0)
+    assert [job.wait() for job in jobs] == [None] * 24
+    assert where.threads == ["batcher-m-0", threading.current_thread().name, "batcher-m-0", "batcher-m-0"]
+    where.batcher.close(grace_seconds=WAIT_SECONDS)
