@@ -56,22 +56,26 @@ class Certification(Proof, frozen=True, kw_only=True):
     """The rule by which gateways answer and draw while the policy of `model` has an alpha; itself the rest's proof.
 
     `epoch` names the draws; thresholds are in the scale of `scorer`. `segments` are the proofs of the policy's
-    segments, by name. `share` in (0, 1] of what is answered is audited, or the policy's share where that is more.
-    `versions`: all that are under certification, for whom records say what they would have answered. `alarm`: what took
-    back everything that was proved. `lost` are names that gateways went by and why nothing they tell counts any more:
-    each takes another name.
+    segments, by name, and `others` those of other versions, by version and segment: a gateway answers by them as long,
+    or as soon, as such a version is live there. `share` in (0, 1] of what is answered is audited, or the policy's share
+    where that is more. `versions`: all that are under certification, for whom records say what they would have
+    answered. `alarm`: what took back everything that was proved. `lost` are names that gateways went by and why nothing
+    they tell counts any more: each takes another name.
     """
 
     epoch: str
     scorer: str
     versions: tuple[str, ...] = ()
     segments: dict[str, Proof] = {}
+    others: dict[str, dict[str, Proof]] = {}
     share: float = 0.0
     alarm: str = ""
     lost: dict[str, str] = {}
 
-    def proof(self, segment: str) -> Proof | None:
-        """Return what is proved of a segment, or of the rest; None: nothing was said."""
+    def proof(self, segment: str, version: str) -> Proof | None:
+        """Return what is proved of a segment, or of the rest, for `version`; None: nothing was said."""
+        if version != self.version and version in self.others:
+            return self.others[version].get(segment)
         return self.segments.get(segment) if segment else self
 
 

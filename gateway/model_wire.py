@@ -175,7 +175,7 @@ def certificate_to_wire(
     wire = _proof_to_wire(model, rules, standing, second)
     told = {} if standing is None else standing.segments
     for segment in policy.segments:
-        proof = None if certification is None else certification.proof(segment.name)
+        proof = None if certification is None else certification.proof(segment.name, version)
         own = Rules.compile(
             policy,
             (),

@@ -288,7 +288,7 @@ class Rules:
         own = np.array([policy.class_thresholds.get(label, policy.threshold) for label in labels], np.float64)
         single = np.array([policy.class_thresholds.get(label, 0.0) for label in labels], np.float64)
         always = [label in policy.always_person for label in labels]
-        proof = None if certification is None else certification.proof(segment)
+        proof = None if certification is None else certification.proof(segment, version)
         apart = {}
         if segment == REST:
             for each in policy.segments:

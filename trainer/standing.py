@@ -11,6 +11,7 @@ import numpy as np
 
 from gateway.certification import Certification, Proof, Stage, Standing, Threshold
 from gateway.quote import audits_needed
+from gateway.segments import REST
 from trainer.adjudicate import Reach, Share, judge_reviewers
 from trainer.book import Book
 from trainer.certifier import Ground
@@ -37,35 +38,43 @@ def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[st
     if epoch is None:
         return None
     rest = asked[0]
-    segments = [terms for terms in asked[1:] if terms.version == rest.version]
-    shadows = {terms.version for terms in asked} - {rest.version}
+    own = [terms for terms in asked if terms.version == rest.version]
+    # Of versions in shadow, and of one that a gateway has not swapped yet, or could not.
+    versions = dict.fromkeys(course.row.version for course in book.courses if course.row.version != rest.version)
+    others = {version: _proofs(book, [replace(terms, version=version) for terms in own], now) for version in versions}
+    proofs = _proofs(book, own, now)
     return Certification(
-        **msgspec.structs.asdict(_proof(book, rest, now, shadows)),
+        **msgspec.structs.asdict(proofs.pop(REST, Proof())),
         epoch=epoch.epoch,
         scorer=rest.scorer,
         versions=tuple(dict.fromkeys(terms.version for terms in asked)),
-        segments={terms.segment: _proof(book, terms, now, shadows) for terms in segments},
+        segments=proofs,
+        others={version: found for version, found in others.items() if found},
         alarm=book.alarm,
         lost=dict(lost),
         share=min(1.0, _RAISED * rest.audit_share) if any(each.raised for each in book.courses) else 0.0,
     )
 
 
-def _proof(book: Book, terms: Terms, now: int, shadows: set[str]) -> Proof:
-    course = in_force(book, terms, now) or _before(book, terms, now, shadows)
-    step = course.standing if course is not None else None
-    if course is None or step is None:
-        return Proof()
-    return Proof(
-        version=course.row.version,
-        tau=step.tau,
-        certificate=step.name,
-        begin_second=step.begin_second,
-        expire_second=course.expire_second,
-        alpha=course.row.alpha,
-        delta=course.row.delta,
-        eligibility=course.row.eligibility,
-    )
+def _proofs(book: Book, asked: Sequence[Terms], now: int) -> dict[str, Proof]:
+    """Return what is proved and in force of what is asked, by segment."""
+    found = {}
+    for terms in asked:
+        course = in_force(book, terms, now)
+        step = course.standing if course is not None else None
+        if course is None or step is None:
+            continue
+        found[terms.segment] = Proof(
+            version=course.row.version,
+            tau=step.tau,
+            certificate=step.name,
+            begin_second=step.begin_second,
+            expire_second=course.expire_second,
+            alpha=course.row.alpha,
+            delta=course.row.delta,
+            eligibility=course.row.eligibility,
+        )
+    return found
 
 
 def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share, gold: Share = _NO_GOLD) -> Standing:
@@ -160,13 +169,6 @@ def risks(book: Book, *, version: str = "", segment: str = "") -> tuple[tuple[fl
         for place, coverage in enumerate(coverages(book, courses[-1]))
         if coverage is not None
     )
-
-
-def _before(book: Book, terms: Terms, now: int, shadows: set[str]) -> Course | None:
-    """Return what answers where another version is still live: a gateway that has not swapped yet, or could not."""
-    others = [version for course in reversed(book.courses) if (version := course.row.version) not in shadows]
-    found = (in_force(book, replace(terms, version=version), now) for version in dict.fromkeys(others))
-    return next((course for course in found if course is not None), None)
 
 
 def _stage(book: Book, course: Course | None, *, certified: bool) -> Stage:

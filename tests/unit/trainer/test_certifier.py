@@ -322,6 +322,9 @@ def test_a_challenger_is_certified_in_shadow_and_answers_by_it_once_promoted(tmp
     course = in_force(world.book, better, world.now)
     assert course is not None
     assert course.standing is not None
+    ready = world.rule.proof("", "2")
+    assert ready is not None
+    assert ready.certificate == course.standing.name, "there before it is live"
     world.asked, world.challenger = better, None
     for gateway in world.gateways:
         gateway.version = "2"
@@ -400,8 +403,10 @@ def test_a_new_version_is_proved_by_a_process_of_its_own(tmp_path: Path, proved_
     proved = world.rule.tau
     world.asked = terms(version="2")
     world.run(1)
-    assert (world.rule.version, world.rule.threshold("2", world.now + 9)) == ("1", None)
-    assert world.rule.tau == proved, "for gateways that have not swapped yet"
+    assert (world.rule.version, world.rule.threshold("2", world.now + 9)) == ("", None)
+    before = world.rule.proof("", "1")
+    assert before is not None
+    assert before.threshold("1", world.now + 9) == proved, "for gateways that have not swapped yet"
     for gateway in world.gateways:
         gateway.version = "2"
     world.run_until(lambda: world.rule is not None and world.rule.version == "2", most=300)

@@ -197,7 +197,7 @@ class World:
         if rule is not None:
             for confidence in confidences:
                 segment = self.north.segment if self.north is not None and self.rng.random() < 0.5 else ""
-                proof = rule.proof(segment)
+                proof = rule.proof(segment, gateway.version)
                 tau = None if proof is None else proof.threshold(gateway.version, second)
                 wrong = bool(self.rng.random() < self.risk[int(confidence * len(self.risk))])
                 automatic = tau is not None and bool(confidence >= tau)
