@@ -146,12 +146,13 @@ def gold(queue: str, found: pb.ListGoldResponse, *, json: bool) -> None:
         table.add_row(Text(item.name), str(item.tried.right), str(item.tried.wrong), answer)
     table.columns[0].no_wrap = True
     _print(table, len(found.items), f"queue {queue} has no gold items: add some with demur queue gold add or keep")
+    if not found.items:
+        return None
     people = _table("reviewer", "right", "wrong")
     for reviewer, tried in sorted(found.reviewers.items()):
         people.add_row(Text(_safe(reviewer)), str(tried.right), str(tried.wrong))
-    return _print(
-        people, len(found.reviewers), f"nobody has answered one yet; {found.share:.3g} of what people take are"
-    )
+    none = f"nobody has answered one yet; {found.share:.1%} of what people take are gold items"
+    return _print(people, len(found.reviewers), none)
 
 
 def _to(entry: CallbackEntry) -> str:

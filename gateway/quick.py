@@ -167,7 +167,7 @@ class QuickJob:
     def name(self) -> str:
         """What its client calls it; empty for nothing."""
         question = self.question
-        return question.id_of(self.call.payload).decode() if question.id_length else ""
+        return self.call.payload[question.id_start : question.id_end].decode()
 
     @property
     def numbers(self) -> memoryview:

@@ -34,7 +34,6 @@ def show(book: Book, gold: Share) -> None:
         epoch = book.epoch
         said = "thresholds are not chosen yet" if epoch is not None else "nothing has begun"
         typer.echo(f"{book.model}: {said}; {book.records} sampled requests of {book.rows} rows")
-        return
     for course in courses:
         _show_one(book, course, gold)
     if gold.total:
@@ -42,7 +41,8 @@ def show(book: Book, gold: Share) -> None:
             f"  reviewers got {gold.count} of {gold.total} answers to gold items wrong: {_share(gold.estimate)}, with "
             f"95 % confidence at most {_share(gold.upper)}"
         )
-    typer.echo(f"  newest row {book.digest}")
+    if courses:
+        typer.echo(f"  newest row {book.digest}")
 
 
 def _show_one(book: Book, course: Course, gold: Share) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from math import log
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
+from fallback.answer import Identity
 from fallback.config import Config
 from fallback.documents import Document, Documents
-from fallback.workbench.certificates import CertificateView, ThresholdView, views
+from fallback.identity import Credentials
+from fallback.queue import Queue
+from fallback.workbench.app import build
+from fallback.workbench.certificates import AMENDMENTS, CertificateView, ThresholdView, views
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Proof, Stage, Standing, Threshold
+from tests.serving import served
 from tests.unit.fallback.workbench.calls import Page
 
 PROVED = Certification(
@@ -133,3 +140,28 @@ async def test_the_page_asks_for_them(page: Page, config: Config) -> None:
     assert (shown["thresholds"][2]["threshold"], shown["thresholds"][2]["coverage"]) == (0.5, None)
     status, error = await page.call("certificates", headers={"X-Demur-Identity": None})
     assert (status, error["code"]) == (401, "UNAUTHENTICATED")
+
+
+async def test_only_operators_are_told_who_asked_what(config: Config) -> None:
+    """What audits found wrong names clients; who only reviews sees the proofs without it. What is no JSON is left out."""
+    amendment = {"deferral": "queues/m/deferrals/1", "version": "3", "client": "shop", "predicted": "cat"}
+    amendment |= {"answer": {"type": "label", "label": "dog"}, "confidence": 0.9, "time": 7.0}
+    documents, queue = Documents.connect(config), Queue.connect(config)
+    try:
+        await documents.write(AMENDMENTS + "m", msgspec.json.encode({"amendments": [amendment]}), expected_revision=0)
+        await documents.write(AMENDMENTS + "odd", b"{", expected_revision=0)
+    finally:
+        await documents.close()
+    roles = {"ann": frozenset({"reviewer"}), "olga": frozenset({"reviewer", "operator"})}
+    known = [(sha256(name.encode()).digest(), Identity(name=name, roles=roles[name])) for name in roles]
+    async with (
+        served(build(queue, Credentials(known), config)) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        page = Page(session, url, queue)
+        shown = {}
+        for name in roles:
+            _, reply = await page.call("certificates", headers={"Authorization": f"Bearer {name}"})
+            shown[name] = [(one["model"], one["client"], one["nearest"]) for one in reply["amendments"]]
+    await queue.close()
+    assert shown == {"ann": [], "olga": [("m", "shop", [])]}
