@@ -24,18 +24,23 @@ _DAY: Final = 86_400
 log = structlog.get_logger(__name__)
 
 
-def let_through(certificate: pb.Certificate) -> float:
-    """Return the share of all requests that a certificate lets through, segments and all; 0 where nothing is proved."""
+def let_through(certificate: pb.Certificate) -> float | None:
+    """Return the share of all requests that a certificate lets through, segments and all; 0 where nothing is proved.
+
+    None for a moment after it changed, until that is counted.
+    """
     parts = [certificate, *certificate.segments]
-    requests = sum(part.requests for part in parts)
-    if not requests:
-        return certificate.coverage if certificate.HasField("tau") else 0.0
-    return sum(part.coverage * part.requests for part in parts if part.HasField("tau")) / requests
+    if any(part.HasField("tau") and not part.HasField("coverage") for part in parts):
+        return None
+    shares = [part.coverage if part.HasField("tau") else 0.0 for part in parts]
+    requests = [max(1, part.requests) for part in parts]
+    return sum(share * count for share, count in zip(shares, requests, strict=True)) / sum(requests)
 
 
 def better(challenger: pb.Certificate, champion: pb.Certificate) -> bool:
     """Return whether a challenger's proof lets something through, and no less than the champion's."""
-    return let_through(challenger) >= max(let_through(champion), 1e-9)
+    mine, other = let_through(challenger), let_through(champion)
+    return mine is not None and other is not None and mine > 0 and mine >= other
 
 
 async def go_on(rooms: Rooms, gateway: ModelClient, model: str) -> bool:

@@ -8,9 +8,12 @@ from demur.v1 import model_pb2 as pb
 from trainer.retrain import promised
 from trainer.shadowing import better, let_through
 
+_UNKNOWN = -1.0
+
 
 def _proof(coverage: float | None, requests: int = 100, *segments: pb.Certificate) -> pb.Certificate:
     tau = None if coverage is None else 0.5
+    coverage = None if coverage == _UNKNOWN else coverage
     return pb.Certificate(tau=tau, coverage=coverage, requests=requests, segments=segments)
 
 
@@ -22,6 +25,8 @@ def _proof(coverage: float | None, requests: int = 100, *segments: pb.Certificat
         (_proof(0.4), _proof(None), True),
         (_proof(0.4), _proof(0.5), False),
         (_proof(0.5), _proof(0.5), True),
+        (_proof(0.5), _proof(_UNKNOWN), False),
+        (_proof(0.5, 100, _proof(_UNKNOWN)), _proof(None), False),
         (_proof(0.9, 100, _proof(None, 900)), _proof(0.5, 100, _proof(0.5, 900)), False),
         (_proof(0.4, 100, _proof(0.6, 900)), _proof(0.5, 100, _proof(0.5, 900)), True),
     ],
