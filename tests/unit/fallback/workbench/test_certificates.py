@@ -143,8 +143,13 @@ async def test_the_page_asks_for_them(page: Page, config: Config) -> None:
 
 
 async def test_only_operators_are_told_who_asked_what(config: Config) -> None:
-    """What audits found wrong names clients; who only reviews sees the proofs without it. What is no JSON is left out."""
-    amendment = {"deferral": "queues/m/deferrals/1", "version": "3", "client": "shop", "predicted": "cat"}
+    """What audits found wrong names clients: who only reviews sees none of it. What cannot be read is left out."""
+    amendment: dict[str, Any] = {
+        "deferral": "queues/m/deferrals/1",
+        "version": "3",
+        "client": "shop",
+        "predicted": "cat",
+    }
     amendment |= {"answer": {"type": "label", "label": "dog"}, "confidence": 0.9, "time": 7.0}
     documents, queue = Documents.connect(config), Queue.connect(config)
     try:
