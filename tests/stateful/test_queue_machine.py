@@ -158,7 +158,6 @@ def test_the_queue_does_what_the_model_does(
         settings=settings(
             max_examples=25,
             stateful_step_count=30,
-            deadline=None,
             database=None,
             # Explaining a failure traces every line: minutes with a server behind it.
             phases=(Phase.generate, Phase.shrink),

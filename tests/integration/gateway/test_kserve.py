@@ -78,7 +78,7 @@ def _reference() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(MODELS["echo"][0], providers=["CPUExecutionProvider"])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), rows=st.integers(1, 4))
 def test_raw_contents_of_every_type_are_answered_as_onnx_runtime_answers(
     client: Any, data: st.DataObject, rows: int

@@ -142,7 +142,7 @@ def test_a_lone_job_on_an_idle_model_runs_at_once() -> None:
         assert job.wait() is None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 8), st.sampled_from("xyz")), max_size=30))
 def test_batches_hold_one_group_and_no_more_rows_than_the_bound(shapes: list[tuple[int, str]]) -> None:
     """And every job runs exactly once, first come first served within its group."""

@@ -180,9 +180,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(STEPS, max_size=30))
 def test_nothing_is_lost_whatever_dies_when(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]

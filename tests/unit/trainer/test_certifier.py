@@ -159,7 +159,7 @@ def test_a_tau_of_this_path_is_the_one_of_the_certificate_itself(tmp_path: Path)
 
 @given(data=st.data())
 @pytest.mark.timeout(600)
-@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Before writing, halfway through it, before telling: nothing is doubled, nothing lost, and verify agrees."""
     world = _world(tmp_path_factory.mktemp("world"), seed=data.draw(st.integers(0, 1000)))

@@ -156,7 +156,7 @@ def test_fresh_labels_and_a_bounded_sample_of_old_ones(contents: Contents) -> No
     assert len(old & still) > 5, "the sample is stable while rows come in"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(values=st.lists(st.integers(0, 40), max_size=60), share=st.floats(0.05, 0.6), random=st.randoms())
 def test_no_input_is_ever_on_both_sides(
     values: list[int], share: float, random: Random, tmp_path_factory: pytest.TempPathFactory

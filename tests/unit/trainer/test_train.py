@@ -108,7 +108,7 @@ def test_balanced_weights_give_each_label_the_same_say() -> None:
     assert weights.sum() == pytest.approx(4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 1e4))
 def test_probabilities_are_probabilities(seed: int, scale: float) -> None:
     """However large the logits, rows are finite, in [0, 1] and sum to one."""
