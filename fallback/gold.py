@@ -22,16 +22,16 @@ from typing import Final
 import msgspec
 import structlog
 
-from fallback import keys
+from fallback import contents, keys
 from fallback.answer import Answer, Label, Labels, Subject, Task, check_answer, check_task
 from fallback.config import check_queue_name
-from fallback.deferral import Deferral, GoldMark, Lease, OnExpiry, Parking
+from fallback.deferral import Deferral, GoldMark, Lease, OnExpiry, Parking, deferral_name
 from fallback.errors import DemurError, FullError, InvalidError, NotFoundError
 from fallback.intake import Parked, park
 from fallback.limits import Limits
 from fallback.parking import EXCLUDED_MAX, NAME_CHARS_MAX
 from fallback.records import MS
-from fallback.store import Store
+from fallback.store import NO_REQUEST, Store
 
 # Items a queue has at most, and what one may weigh.
 ITEMS_MAX: Final = 1_000
@@ -48,12 +48,13 @@ log = structlog.get_logger(__name__)
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """A gold item as it is kept, its subject beside it."""
+    """A gold item as it is kept, its subject beside it; `digest` is that one's sha256, hex."""
 
     task: Task
     answer: Answer
     media_type: str
     attributes: dict[str, str]
+    digest: str
 
 
 class GoldItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +126,13 @@ class Golds:
                 f"queue {queue} has {ITEMS_MAX} gold items, the most there may be; remove some",
                 retry_after_seconds=_FULL_RETRY_SECONDS,
             )
-        kept = _Kept(task=item.task, answer=item.answer, media_type=item.media_type, attributes=item.attributes)
+        kept = _Kept(
+            task=item.task,
+            answer=item.answer,
+            media_type=item.media_type,
+            attributes=item.attributes,
+            digest=hashlib.sha256(item.subject).hexdigest(),
+        )
 
         async def write() -> None:
             pipeline = redis.pipeline(transaction=True)
@@ -147,6 +154,24 @@ class Golds:
         fields = [field for field in await self._tried(queue) if field.partition(" ")[0] == one]
         if fields:
             await self._store.connection.attempt(lambda: redis.hdel(keys.index(queue, "tried"), *fields))
+
+    async def erase(self, queue: str, digest: str) -> None:
+        """Have no gold item, nor any that was planted, with the subject of this sha256: it is to be erased for good."""
+        redis = self._store.connection.redis
+        items: dict[bytes, bytes] = await self._store.connection.attempt(
+            lambda: redis.hgetall(keys.index(queue, "gold"))
+        )
+        for one, kept in items.items():
+            if not digest or msgspec.json.decode(kept, type=_Kept).digest != digest:
+                continue
+            item = one.decode()
+            names = [keys.idempotency(queue, NOBODY, _key(item, seen)) for seen in range(EXCLUDED_MAX + 1)]
+            planted = await self._store.connection.attempt(lambda names=names: redis.mget(names))  # type: ignore[misc]
+            for found in planted:
+                if found is not None:
+                    name = deferral_name(queue, found.decode().partition(" ")[0])
+                    await contents.erase(self._store, name, NO_REQUEST)
+            await self.remove(queue, item)
 
     async def state(self, queue: str) -> GoldState:
         """Return what a queue has, and how people did."""
@@ -216,7 +241,13 @@ class Golds:
         if kept is None or subject is None:
             return None
         said = msgspec.json.decode(kept, type=_Kept)
-        return GoldItem(subject=subject, **msgspec.structs.asdict(said))
+        return GoldItem(
+            task=said.task,
+            answer=said.answer,
+            subject=subject,
+            media_type=said.media_type,
+            attributes=said.attributes,
+        )
 
 
 def counted(answers: Mapping[str, Answer], found: Mapping[str, str], *, since: float) -> GoldState:
@@ -269,11 +300,16 @@ def _check(item: GoldItem) -> None:
         raise InvalidError(f"subject.content: expected 1 to {SUBJECT_BYTES_MAX} bytes, got {len(item.subject)}")
 
 
+def _key(one: str, seen: int) -> str:
+    """Return the key of an item that is planted when `seen` people have seen it."""
+    return f"{one} {seen}"
+
+
 def _parking(queue: str, one: str, item: GoldItem, seen: Sequence[str]) -> Parking:
     return Parking(
         queue=queue,
         client=NOBODY,
-        idempotency_key=f"{one} {len(seen)}",
+        idempotency_key=_key(one, len(seen)),
         input_digest=one,
         task=item.task,
         subject=item.subject,

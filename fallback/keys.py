@@ -198,6 +198,11 @@ def gold_subject(queue: str, one: str) -> str:
     return f"{prefix(queue)}o:{one}"
 
 
+def idempotency(queue: str, client: str, key: str) -> str:
+    """Return the key of what a client's idempotency key made."""
+    return f"{prefix(queue)}k:{digest(client, key)}"
+
+
 def trimmed(queue: str) -> str:
     """Return the key of the newest outcome that was trimmed."""
     return f"{prefix(queue)}trimmed"

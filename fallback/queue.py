@@ -204,7 +204,9 @@ class Queue:
         """Erase subject, inputs and drafts of a deferral for good; returns it. See `fallback.contents`."""
         queue, _ = parse(name)
         await contents.erase(self._store, name, self._store.request(queue, request_id, f"erase {name}"))
-        return await self.get(name)
+        erased = await self.get(name)
+        await self.gold.erase(queue, erased.subject_digest)
+        return erased
 
     async def erasures(self, queue: str) -> dict[str, str]:
         """Return deferrals whose content was erased here and may be kept elsewhere: id -> sha256 of the inputs."""

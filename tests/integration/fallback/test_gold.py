@@ -140,6 +140,27 @@ async def test_what_an_item_found_out_goes_with_it(open_queue: OpenQueue, parkin
         await queue.gold.remove("digits", one)
 
 
+async def test_what_is_erased_is_no_gold_any_more(open_queue: OpenQueue, parking: MakeParking) -> None:
+    """Not the item, not what was planted of it: a person's content goes wherever it stands."""
+    queue = open_queue(gold_share=ALWAYS)
+    await queue.park([parking()])
+    lease = await _take(queue, "ann")
+    done = await _say(queue, lease, "ann", Label("3"))
+    assert lease is not None
+    subject = Subject(content=lease.subject, media_type=done.media_type, attributes={})
+    await queue.gold.add("digits", gold.item_of(done, subject, None))
+    await queue.gold._plant("digits")
+    planted = await _take(queue, "bob")
+    assert planted is not None
+    await queue.erase(done.name, request_id="erase")
+    assert (await queue.gold.state("digits")).answers == {}
+    for name in (done.name, planted.deferral.name):
+        with pytest.raises(NotFoundError):
+            await queue.subject(name)
+    assert await queue._store.connection.redis.keys("*:o:*") == []
+    assert await queue.reconcile() == []
+
+
 async def test_only_what_can_be_compared_and_answered_becomes_gold(queue: Queue) -> None:
     """The same subject is the same item, whatever its answer."""
     first = await queue.gold.add("digits", _item())
