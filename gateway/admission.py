@@ -20,6 +20,7 @@ import msgspec
 from fallback.errors import InvalidError
 from gateway import trial
 from gateway.manifest import ARTEFACT, Manifest, Preprocess, TensorSpec, check
+from gateway.padding import free
 from gateway.preprocess import known_shapes
 
 TRIAL: Final = (sys.executable, "-I", "-m", trial.__name__)
@@ -72,6 +73,7 @@ def complete(manifest: Manifest, report: trial.Report) -> Manifest:
     """Fill in what the trial found and raise AdmissionError where it does not fit what the manifest says."""
     tensor = _answer_output(manifest, report)
     preprocess = _subject_input(manifest.preprocess, report.inputs)
+    _check_padding(manifest, report)
     _check_answer(manifest, tensor, report)
     _check_golden(manifest, tensor, report)
     return msgspec.structs.replace(
@@ -179,6 +181,14 @@ def _subject_input(preprocess: Preprocess | None, inputs: tuple[TensorSpec, ...]
             f"preprocess.fields: input {names[0]!r} expects {list(shape)} a row, got {len(filled.fields)}"
         )
     return filled
+
+
+def _check_padding(manifest: Manifest, report: trial.Report) -> None:
+    padding = manifest.batching.padding
+    if padding is not None and not (report.batched and free(report.inputs, padding)):
+        raise AdmissionError(
+            f"batching.padding: expected an input whose axis {padding.axis} may have any size, got none"
+        )
 
 
 def _width(facts: trial.OutputFacts, report: trial.Report) -> int:

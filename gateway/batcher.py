@@ -145,7 +145,7 @@ class Batcher(Generic[J]):
             if waiting.rows + job.rows > self._queue_rows_max:
                 raise self._full()
             level = 0 if self._plain else self._level(job)
-            if not (driven and self._quick):
+            if not (driven and self._quick and self._plain):
                 self._mind(job, level)
             waiting.add(job, level)
             if not driven:

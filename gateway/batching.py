@@ -16,6 +16,7 @@ from fallback.errors import InvalidError
 
 LEVELS_MAX: Final = 100
 INSTANCES_MAX: Final = 256
+SIZES_MAX: Final = 16
 _MICROSECONDS_MAX: Final = 3_600_000_000
 
 Microseconds = Annotated[int, Meta(ge=0, le=_MICROSECONDS_MAX)]
@@ -47,6 +48,17 @@ class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.timeout_action == "DELAY"
 
 
+class Padding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Inputs whose `axis` (0 is that of rows) may have any size are filled up with `value` to the next of `sizes`.
+
+    Outputs whose same axis may have any size are cut back. For models to which what is filled up makes no difference.
+    """
+
+    axis: Annotated[int, Meta(ge=1, le=7)]
+    sizes: Annotated[tuple[Annotated[int, Meta(ge=1, le=1_000_000)], ...], Meta(min_length=1, max_length=SIZES_MAX)]
+    value: float = 0.0
+
+
 class Batching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How requests are put together, who goes first, and how long anybody waits.
 
@@ -63,6 +75,7 @@ class Batching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     priority_queue_policy: dict[int, QueuePolicy] = {}
     preserve_ordering: bool = False
     instances: Annotated[int, Meta(ge=0, le=INSTANCES_MAX)] = 0
+    padding: Padding | None = None
 
     @property
     def plain(self) -> bool:
@@ -89,6 +102,8 @@ def check_batching(batching: Batching) -> None:
         if not 1 <= level <= levels:
             said = f"levels from 1 to {levels}" if levels else "none where priority_levels is 0"
             raise InvalidError(f"batching.priority_queue_policy: expected {said}, got {level}")
+    if batching.padding is not None and list(batching.padding.sizes) != sorted(set(batching.padding.sizes)):
+        raise InvalidError(f"batching.padding.sizes: expected them rising, got {list(batching.padding.sizes)}")
     if not batching.preserve_ordering:
         return
     if levels > 1:

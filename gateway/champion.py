@@ -25,6 +25,7 @@ from gateway.cores import cores
 from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
 from gateway.model import CPU, Device, Model
+from gateway.padding import free
 from gateway.policy import Policy, Rules
 from gateway.preprocess import known_shapes
 from gateway.registry import ModelVersion
@@ -150,8 +151,10 @@ class Champion:
                 preprocess=manifest.preprocess,
                 forbid_nan=manifest.forbid_nan,
                 rows_max=rows_max(manifest),
+                padding=manifest.batching.padding if manifest.batched else None,
             )
-            model.warm_up(buckets(intake.rows_max), known_shapes(manifest.preprocess))
+            for shapes in warm_shapes(intake):
+                model.warm_up(buckets(intake.rows_max), shapes)
             rules = Rules.compile(policy, manifest.labels, version=version.version)
             live = Live(version=version, model=model, rules=rules, intake=intake, way=way)
         except BaseException:
@@ -269,6 +272,21 @@ def _rules(version: ModelVersion, policy: Policy, certification: Certification |
 def rows_max(manifest: Manifest) -> int:
     """Return how many rows one run may have."""
     return manifest.batching.max_batch_size if manifest.batched else 1
+
+
+def warm_shapes(intake: Intake) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shapes, rows left out, to warm up with: what is known of inputs whose axes are free."""
+    padding, known = intake.padding, known_shapes(intake.preprocess)
+    if padding is None or not (names := free(intake.inputs, padding)):
+        return [known]
+    padded = [spec for spec in intake.inputs if spec.name in names]
+    if any(sum(size < 0 for size in spec.shape[1:]) > 1 for spec in padded):
+        # Another axis is free as well: which sizes it has nobody knows.
+        return [known]
+    return [
+        {**known, **{spec.name: tuple(size if each < 0 else each for each in spec.shape[1:]) for spec in padded}}
+        for size in padding.sizes
+    ]
 
 
 def buckets(most: int) -> list[int]:

@@ -9,7 +9,9 @@ import numpy as np
 
 from fallback.errors import InvalidError
 from gateway import tensor
+from gateway.batching import Padding
 from gateway.manifest import Preprocess, TensorSpec
+from gateway.padding import free, pad
 from gateway.preprocess import to_tensor
 from gateway.request import Request
 from gateway.tensor import Array
@@ -19,7 +21,7 @@ from gateway.tensor import Array
 class Intake:
     """How a request becomes arrays; two versions with equal intakes take the same prepared rows.
 
-    `batched`: the first axis of every tensor counts rows.
+    `batched`: the first axis of every tensor counts rows. `padding`: how inputs of different sizes are made alike.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -27,16 +29,21 @@ class Intake:
     preprocess: Preprocess | None
     forbid_nan: bool
     rows_max: int
+    padding: Padding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
-    """A request's rows, ready for a batch of others with an equal `shape`."""
+    """A request's rows, ready for a batch of others with an equal `shape`.
+
+    `size`: what the padded axis had before; None where nothing was filled up.
+    """
 
     intake: Intake
     arrays: Mapping[str, Array]
     rows: int
     shape: Hashable
+    size: int | None = None
 
 
 def prepare(request: Request, intake: Intake, *, pixels_max: int) -> Prepared:
@@ -51,9 +58,11 @@ def prepare(request: Request, intake: Intake, *, pixels_max: int) -> Prepared:
     if len(rows) > 1:
         counts = {spec.name: arrays[spec.name].shape[0] for spec in intake.inputs}
         raise InvalidError(f"inputs: expected as many rows in each, got {counts}")
-    shape = tuple((arrays[spec.name].shape[intake.batched :]) for spec in intake.inputs)
-    ordered = {spec.name: arrays[spec.name] for spec in intake.inputs}
-    return Prepared(intake=intake, arrays=ordered, rows=rows.pop(), shape=shape)
+    ordered, size = {spec.name: arrays[spec.name] for spec in intake.inputs}, None
+    if intake.padding is not None:
+        ordered, size = pad(ordered, free(intake.inputs, intake.padding), intake.padding)
+    shape = tuple(array.shape[intake.batched :] for array in ordered.values())
+    return Prepared(intake=intake, arrays=ordered, rows=rows.pop(), shape=shape, size=size)
 
 
 def join(prepared: Sequence[Prepared]) -> dict[str, Array]:

@@ -17,7 +17,7 @@ import msgspec
 from fallback.answer import AnswerKind, LabelOption, Task, check_task
 from fallback.errors import InvalidError
 from gateway import toml
-from gateway.batching import Batching, QueuePolicy, check_batching
+from gateway.batching import Batching, Padding, QueuePolicy, check_batching
 from gateway.confidence import Activation, Scorer
 from gateway.policy import Policy
 from gateway.segments import ATTRIBUTES_MAX, SEGMENTS_MAX, Segment
@@ -232,6 +232,7 @@ def _explain(message: str) -> str:
         Golden,
         Batching,
         QueuePolicy,
+        Padding,
         Segment,
     )
     known = sorted({field.encode_name for struct in structs for field in msgspec.structs.fields(struct)})

@@ -28,6 +28,7 @@ from gateway.judging import Judge
 from gateway.kept import Kept
 from gateway.metrics import Metrics
 from gateway.model import CPU
+from gateway.padding import cut, free
 from gateway.parking import Sampling, digest
 from gateway.policy import Decisions, Wish
 from gateway.question import Question
@@ -368,6 +369,9 @@ def _part(
 ) -> Result:
     """Return one job's result: its rows of a batch's."""
     own = {name: array[first : first + job.rows] for name, array in outputs.items()} if live.intake.batched else outputs
+    if live.intake.padding is not None and (size := job.prepared.size) is not None:
+        padding = live.intake.padding
+        own = cut(own, free(live.model.signature.outputs, padding), padding.axis, size)
     return replace(common, outputs=own, rows=job.rows, first=first, queue_seconds=start - job.since)
 
 

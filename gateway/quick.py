@@ -54,7 +54,7 @@ def fit(question: Question, live: Live, *, one_row: bool) -> Fit | None:
     """Return how a question fits a version; None where it does not, or where the general path has to look at it."""
     intake, outputs = live.intake, {spec.name for spec in live.model.signature.outputs}
     plain = live.judged and intake.batched and len(intake.inputs) == 1 and outputs.issuperset(question.outputs)
-    if question.version or not plain:
+    if question.version or not plain or intake.padding is not None:
         return None
     dtype = tensor.DTYPES[question.datatype]
     request = Request(

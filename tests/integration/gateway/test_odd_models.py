@@ -13,7 +13,7 @@ import pytest
 
 from fallback.config import Config
 from fallback.errors import InvalidError, StateError
-from gateway.batching import Batching
+from gateway.batching import Batching, Padding
 from gateway.client import Client
 from gateway.manifest import Manifest, Output
 from gateway.policy import Decision
@@ -32,6 +32,7 @@ def gateway(config: Config) -> Iterator[Gateway]:
         "counting": (counting(), Manifest(output=Output(tensor="p"))),
         "tokens": (tokens_of(), msgspec.structs.replace(JUDGED, output=Output(tensor="y"))),
         "m": (told(1), JUDGED),
+        "padded": (tokens_of(), Manifest(batching=Batching(padding=Padding(axis=1, sizes=(4, 8))))),
     }
     for name, (artefact, manifest) in models.items():
         content = artefact if isinstance(artefact, bytes) else artefact.SerializeToString()
@@ -54,6 +55,17 @@ async def test_an_output_with_another_number_of_rows_fails_its_own_call(gateway:
     answers: list[Any] = found[1::2]
     for each in answers:
         np.testing.assert_array_equal(each.outputs["p"], ONE)
+
+
+async def test_requests_of_different_sizes_get_their_own_sizes_back(gateway: Gateway) -> None:
+    """Filled up they are run together; each is answered as if it were alone."""
+    draw = np.random.default_rng(0)
+    asked = [draw.normal(size=(1, 1 + number % 9, 3)).astype(np.float32) for number in range(40)]
+    async with Client(gateway.address) as client:
+        found = await asyncio.gather(*(client.predict("padded", inputs={"x": x}) for x in asked))
+    for x, each in zip(asked, found, strict=True):
+        expected = np.exp(x) / np.exp(x).sum(axis=2, keepdims=True)
+        np.testing.assert_allclose(each.outputs["y"], expected, rtol=1e-5)
 
 
 async def test_scores_of_another_width_are_the_inputs_trouble(gateway: Gateway) -> None:

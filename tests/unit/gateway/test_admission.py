@@ -14,7 +14,7 @@ import pytest
 from fallback.answer import LabelOption, Task
 from gateway import admission
 from gateway.admission import AdmissionError, Limits
-from gateway.batching import Batching
+from gateway.batching import Batching, Padding
 from gateway.manifest import Golden, Manifest, Output, Preprocess, TensorSpec
 from tests import onnx_files
 from tests.onnx_files import external, greedy, linear, lookup, looping, nan_maker, swelling, tokens_of, two_headed
@@ -86,6 +86,12 @@ def test_labels_must_fit_the_output(save: Save) -> None:
 def test_a_row_has_one_value_a_label_over_all_its_axes(save: Save) -> None:
     """Three scores for each of many tokens are not three labels."""
     assert "labels: output 'y' has 24 values a row, one a label; got 3 labels" in _refused(save(tokens_of(8)))
+
+
+def test_what_has_one_size_only_cannot_be_padded(save: Save) -> None:
+    """Nothing would be filled up."""
+    message = _refused(save(linear()), _manifest(batching=Batching(padding=Padding(axis=1, sizes=(8,)))))
+    assert message == "batching.padding: expected an input whose axis 1 may have any size, got none"
 
 
 def test_text_has_no_preprocessing(save: Save) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fallback.errors import InvalidError
 from gateway import manifest
-from gateway.batching import Batching, QueuePolicy, check_batching
+from gateway.batching import Batching, Padding, QueuePolicy, check_batching
 
 WHOLE = """
 [batching]
@@ -60,6 +60,9 @@ def test_a_table_is_read_and_written_back_equal() -> None:
         ("max_batch_size = 0", "`int` >= 1 - at `$.batching.max_batch_size`"),
         ("max_queue_delay_microseconds = 1.5", "Expected `int`, got `float` - at `$.batching.max_queue_delay_micro"),
         ("priority_queue_policy = {high = {}}", "Expected `int`, got `str`"),
+        ("padding = {axis = 0, sizes = [4]}", "`int` >= 1 - at `$.batching.padding.axis`"),
+        ("padding = {axis = 1, sizes = []}", "length >= 1 - at `$.batching.padding.sizes`"),
+        ("padding = {axis = 1, size = [4]}", "did you mean `sizes`?"),
         ("instances = 100000", "`int` <= 256 - at `$.batching.instances`"),
     ],
 )
@@ -87,6 +90,10 @@ def test_a_wrong_key_or_value_is_named(text: str, sentence: str) -> None:
         (
             Batching(priority_levels=2, default_priority_level=1, preserve_ordering=True),
             "batching.priority_levels: expected at most 1 where preserve_ordering is set, got 2",
+        ),
+        (
+            Batching(padding=Padding(axis=1, sizes=(8, 4))),
+            "batching.padding.sizes: expected them rising, got [8, 4]",
         ),
         (
             Batching(preserve_ordering=True, default_queue_policy=QueuePolicy(timeout_action="DELAY")),
