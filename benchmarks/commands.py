@@ -121,6 +121,25 @@ def serve(
 
 
 @bench.command()
+def swap(
+    *,
+    model: Annotated[str, typer.Option(help="tiny, mid or conv.")] = "tiny",
+    transport: Annotated[str, typer.Option(help="cq or aio.")] = "cq",
+    json: Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer swaps: to see it work.")] = False,
+) -> None:
+    """Swap a model fifty times under open-loop load at 60 % of capacity, with broken versions in between.
+
+    Both versions say in their answers which of them ran, and in which batch. A window runs from the load request until
+    the old version is freed. Ends with 1 unless every promise holds.
+    """
+    from benchmarks import bench_serve, bench_swap
+
+    (name,) = bench_serve.named([model])
+    raise typer.Exit(0 if bench_swap.run(name=name, transport=transport, as_json=json, quick=quick) else 1)
+
+
+@bench.command()
 def predict(
     *,
     rate: Annotated[float, typer.Option(min=1, max=100_000, help="Requests a second on average, Poisson.")] = 100.0,

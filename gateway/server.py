@@ -25,7 +25,7 @@ from fallback.errors import UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
 from fallback.secret import secret
-from gateway import admission, metrics, model_service, service, transports
+from gateway import admission, memory, metrics, model_service, service, transports
 from gateway.amendments import Amending
 from gateway.champion import Champion
 from gateway.champions import Champions
@@ -282,6 +282,7 @@ def serve(config: Config) -> None:
     """Run a gateway until SIGTERM or SIGINT, then drain it. Says in <data>/run/serve.json where it answers."""
     # Whoever waits for the interpreter is in the path of a request; the default would have it wait for 5 ms.
     sys.setswitchinterval(SWITCH_SECONDS)
+    memory.give_back_large()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -19,6 +19,7 @@ import msgspec
 
 from fallback.errors import InvalidError
 from gateway import leash
+from gateway.humble import give_way
 from gateway.manifest import TENSORS_MAX, TensorSpec
 
 if TYPE_CHECKING:
@@ -271,6 +272,7 @@ def main() -> None:
     if sys.platform == "linux":
         leash.die_with(plan.parent)
     _limit(plan)
+    give_way()
     # A library may print; only the Report may reach standard output.
     answer = os.dup(1)
     os.dup2(2, 1)

@@ -21,6 +21,7 @@ from benchmarks.serve.models import Name
 from benchmarks.stack import LOOPBACK, environment
 from fallback import embedded, presence
 from fallback.errors import UnavailableError
+from gateway.manifest import Golden
 from gateway.model_client import ModelClient
 from gateway.server import PROCESS
 from gateway.supervise import leashed
@@ -29,6 +30,7 @@ from gateway.up import demur
 AUDIT_SHARE: Final = 0.01
 _START_SECONDS_MAX: Final = 60.0
 _LOOK_SECONDS: Final = 0.02
+_LOG: Final = "serve.log"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,6 +39,13 @@ class Served(NamedTuple):
 
     address: str
     pid: int
+    # Of a gateway: where its data and its log are.
+    folder: Path = Path()
+
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return self.folder / _LOG
 
     def cpu_seconds(self) -> float:
         """Return the processor time that it has used, its own and the system's for it."""
@@ -66,7 +75,7 @@ def gateway(folder: Path, *, transport: str, settings: Sequence[str] = ()) -> It
 @contextlib.contextmanager
 def _gateway(data: Path, redis_url: str, transport: str, settings: Sequence[str]) -> Iterator[Served]:
     port = free_port()
-    config, log = data / "demur.toml", data / "serve.log"
+    config, log = data / "demur.toml", data / _LOG
     lines = (f'grpc_listen = "{LOOPBACK}:{port}"', 'metrics_listen = ""', f'transport = "{transport}"', *settings)
     config.write_text("\n".join([f'data_folder = "{data}"', "[gateway]", *lines, ""]), encoding="utf-8")
     variables = {**environment(config, {}), "DEMUR_REDIS_URL": redis_url}
@@ -93,14 +102,22 @@ def echo(transport: str) -> Iterator[Served]:
         _end(child)
 
 
-async def publish(address: str, name: Name, *, seed: int = 0, audit_share: float = AUDIT_SHARE) -> str:
-    """Publish a version of a model, live at once; returns which."""
+async def publish(
+    address: str,
+    name: Name,
+    *,
+    mark: float | None = None,
+    audit_share: float = AUDIT_SHARE,
+    promote: bool = True,
+    golden: Sequence[Golden] = (),
+) -> str:
+    """Publish a version of a model, live at once if `promote`; returns which."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        path.write_bytes(models.artefact(name, seed=seed))
+        path.write_bytes(models.artefact(name, mark=mark))
         async with ModelClient(address) as client:
-            described = models.described(name, audit_share=audit_share)
-            published = await client.publish(name, path, described, promote=True)
+            described = models.described(name, audit_share=audit_share, golden=golden)
+            published = await client.publish(name, path, described, promote=promote)
     return published.name.rpartition("/")[2]
 
 
@@ -122,7 +139,7 @@ def _announced(child: subprocess.Popen[bytes], data: Path, log: Path) -> Served:
     while time.monotonic() < deadline:
         found = presence.announced(data, PROCESS)
         if found is not None:
-            return Served(found.addresses["grpc"], found.pid)
+            return Served(found.addresses["grpc"], found.pid, data)
         if child.poll() is not None:
             raise UnavailableError(f"`demur serve` ended with {child.returncode}; the end of its log:\n{tail_of(log)}")
         time.sleep(_LOOK_SECONDS)

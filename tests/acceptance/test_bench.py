@@ -1,20 +1,24 @@
-"""`demur bench predict --json` as a person runs it, on a stack of its own."""
+"""`demur bench ... --json` as a person runs it, on a stack of its own."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 
-def test_an_open_loop_run_tells_its_figures_its_machine_and_whether_to_believe_it(tmp_path: Path) -> None:
-    """Every request is answered; whether this machine kept the times is its own affair, and the exit code says so."""
+def run(folder: Path, *argv: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """Run `demur bench ... --json` in `folder`; return how it ended and its object."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("DEMUR_")}
     ran = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "bench", "predict", "--json", "--rate", "20", "--seconds", "2"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "gateway.cli", "bench", *argv, "--json"],
+        cwd=folder,
         env=env,
         capture_output=True,
         text=True,
@@ -22,10 +26,25 @@ def test_an_open_loop_run_tells_its_figures_its_machine_and_whether_to_believe_i
         timeout=100,
     )
     assert ran.stdout, ran.stderr
-    got = json.loads(ran.stdout.splitlines()[-1])
+    return ran, json.loads(ran.stdout.splitlines()[-1])
+
+
+def test_an_open_loop_run_tells_its_figures_its_machine_and_whether_to_believe_it(tmp_path: Path) -> None:
+    """Every request is answered; whether this machine kept the times is its own affair, and the exit code says so."""
+    ran, got = run(tmp_path, "predict", "--rate", "20", "--seconds", "2")
     assert got["failed_requests"] == 0
     assert got["requests"] > 10
     assert 0 < got["p50_ms"] <= got["p99_ms"] <= got["p999_ms"]
     assert got["void"] == (not all(check["ok"] for check in got["checks"][1:]))
     assert ran.returncode == (0 if got["ok"] else 1)
     assert "core" in got["machine"]
+
+
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="it measures the capacity with h2load")
+def test_swaps_under_load_fail_no_request_and_mix_nothing(tmp_path: Path) -> None:
+    """Times are this machine's affair, and so is how much a machine that stalls can take; what is answered is not."""
+    ran, got = run(tmp_path, "swap", "--quick")
+    assert (got["mixed_batches"], got["wrong_version"]) == (0, 0)
+    assert got["requests"] > 100
+    assert (got["failed_loads_left"]["threads"], got["failed_loads_left"]["files"]) == (0, 0)
+    assert ran.returncode == (0 if got["ok"] else 1)
