@@ -19,9 +19,12 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Final
 
+import structlog
+
 from fallback.errors import NotFoundError
 from gateway.certification import Certification
 from gateway.cores import cores
+from gateway.humble import humbly
 from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
 from gateway.model import CPU, Device, Model
@@ -35,6 +38,10 @@ _SHORT_SECONDS: Final = 0.002
 # Where several runs share the cores, a run has so many rows where more would hardly make it better.
 _SHARED_ROWS_MAX: Final = 8
 _HARDLY: Final = 1.1
+# Artefacts of which neither is more than so many times the other are of one size.
+_SIMILAR: Final = 1.1
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +75,10 @@ class Live:
 
 
 class _Users:
-    """Counts who uses a model, and closes it when it was replaced and nobody does any more."""
+    """Counts who uses a version, and frees it when it was replaced and nobody does any more."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, version: ModelVersion, model: Model) -> None:
+        self._version = version
         self._model = model
         self._lock = Lock()
         self._count = 0
@@ -89,14 +97,18 @@ class _Users:
             self._count -= 1
             last = self._replaced and self._count == 0
         if last:
-            self._model.close()
+            self._free()
 
     def replace(self) -> None:
         with self._lock:
             self._replaced = True
             unused = self._count == 0
         if unused:
-            self._model.close()
+            self._free()
+
+    def _free(self) -> None:
+        self._model.close()
+        log.info("freed", model=self._version.model, version=self._version.version)
 
 
 class Hold:
@@ -153,8 +165,7 @@ class Champion:
                 rows_max=rows_max(manifest),
                 padding=manifest.batching.padding if manifest.batched else None,
             )
-            for shapes in warm_shapes(intake):
-                model.warm_up(buckets(intake.rows_max), shapes)
+            humbly(lambda: _warm_up(model, intake))
             rules = Rules.compile(policy, manifest.labels, version=version.version)
             live = Live(version=version, model=model, rules=rules, intake=intake, way=way)
         except BaseException:
@@ -163,7 +174,7 @@ class Champion:
         with self._policy_lock:
             # Not what was proved when it began to load: an alarm may have come since.
             live = replace(live, rules=_rules(version, policy, self._certification), challengers=self._challengers)
-            before, self._current = self._current, (live, _Users(model))
+            before, self._current = self._current, (live, _Users(version, model))
         if before is not None:
             before[1].replace()
         return live
@@ -171,17 +182,23 @@ class Champion:
     def _load(self, version: ModelVersion) -> tuple[Model, Way]:
         """Load, and see how it is best run: where a full batch takes long, several runs of one thread share the cores.
 
-        A short run is slower with several threads, and quicker where nobody else is woken for it.
+        A short run is slower with several threads, and quicker where nobody else is woken for it. What is much like the
+        version before is run as that was: to measure takes the cores from requests.
         """
         manifest = version.manifest
         most, wanted = rows_max(manifest), manifest.batching.instances
+        before = self.live
+        alike = before is not None and not wanted and similar(before.version, version)
         model = Model.load(version.artefact, device=self._device, threads=self._threads or 1)
+        if before is not None and alike:
+            return model, before.way
         try:
             shapes = known_shapes(manifest.preprocess)
-            if model.provider != CPU or (full := _seconds(model, most, shapes)) < _SHORT_SECONDS:
+            full = 0.0 if model.provider != CPU else humbly(lambda: _seconds(model, most, shapes))
+            if full < _SHORT_SECONDS:
                 return model, Way(instances=wanted or 1, rows_max=most)
             few = min(most, _SHARED_ROWS_MAX)
-            alike = _seconds(model, few, shapes) * most <= _HARDLY * full * few
+            hardly = humbly(lambda: _seconds(model, few, shapes)) * most <= _HARDLY * full * few
         except BaseException:
             model.close()
             raise
@@ -189,7 +206,7 @@ class Champion:
         if threads != (self._threads or 1):
             model.close()
             model = Model.load(version.artefact, device=self._device, threads=threads)
-        return model, Way(instances=instances, rows_max=few if alike and instances > 1 else most)
+        return model, Way(instances=instances, rows_max=few if hardly and instances > 1 else most)
 
     def set_policy(self, policy: Policy) -> None:
         """Judge by `policy` from the next batch on."""
@@ -269,9 +286,26 @@ def _rules(version: ModelVersion, policy: Policy, certification: Certification |
     return Rules.compile(policy, version.manifest.labels, certification=certification, version=version.version)
 
 
+def similar(one: ModelVersion, other: ModelVersion) -> bool:
+    """Whether two versions can be taken to need as long for a run: as large, with the same tensors, batched alike."""
+    mine, its = one.manifest, other.manifest
+    if (mine.inputs, mine.outputs, mine.batched, mine.batching) != (its.inputs, its.outputs, its.batched, its.batching):
+        return False
+    try:
+        sizes = sorted(version.artefact.stat().st_size for version in (one, other))
+    except OSError:
+        return False
+    return sizes[1] <= _SIMILAR * sizes[0]
+
+
 def rows_max(manifest: Manifest) -> int:
     """Return how many rows one run may have."""
     return manifest.batching.max_batch_size if manifest.batched else 1
+
+
+def _warm_up(model: Model, intake: Intake) -> None:
+    for shapes in warm_shapes(intake):
+        model.warm_up(buckets(intake.rows_max), shapes)
 
 
 def warm_shapes(intake: Intake) -> list[dict[str, tuple[int, ...]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,27 @@ def test_buckets_are_powers_of_two_and_the_most() -> None:
     assert buckets(1) == [1]
     assert buckets(16) == [1, 2, 4, 8, 16]
     assert buckets(48) == [1, 2, 4, 8, 16, 32, 48]
+
+
+def test_a_version_like_the_one_before_is_run_as_that_was(
+    registry: Registry, champion: Champion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To measure anew takes the cores from requests; one of another size, or batched otherwise, is measured."""
+    way = champion.swap(_version(registry, 1), POLICY).way
+    measured: list[Any] = []
+
+    def seconds(*arguments: object) -> float:
+        measured.append(arguments)
+        return 0.0
+
+    monkeypatch.setattr("gateway.champion._seconds", seconds)
+    assert champion.swap(_version(registry, 2), POLICY).way is way
+    assert not measured
+    other = _version(registry, 3)
+    batching = msgspec.structs.replace(other.manifest.batching, max_batch_size=3)
+    other = dataclasses.replace(other, manifest=msgspec.structs.replace(other.manifest, batching=batching))
+    assert champion.swap(other, POLICY).way == Way(instances=1, rows_max=3)
+    assert measured
 
 
 def test_cuda_where_there_is_none_says_what_is_missing(registry: Registry) -> None:
