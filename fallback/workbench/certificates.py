@@ -224,7 +224,7 @@ def _view(model: str, segment: str, standing: _Standing, proved: _Proof, alarm: 
         requests=standing.requests,
         watermark=standing.watermark,
         expire_second=proved.expire_second if in_force else 0,
-        thresholds=tuple(_threshold_view(each, standing.delta) for each in standing.thresholds),
+        thresholds=tuple(_threshold_view(each, standing.delta, alarmed=alarm != "") for each in standing.thresholds),
         advice=standing.advice,
         miss=standing.miss,
         reviewer_error=standing.reviewer_error,
@@ -232,11 +232,11 @@ def _view(model: str, segment: str, standing: _Standing, proved: _Proof, alarm: 
     )
 
 
-def _threshold_view(counted: _Threshold, delta: float) -> ThresholdView:
+def _threshold_view(counted: _Threshold, delta: float, *, alarmed: bool) -> ThresholdView:
     return ThresholdView(
         threshold=counted.threshold,
         evidence=min(1.0, max(0.0, counted.log_peak / math.log(1 / delta))),
-        proved=counted.proved,
+        proved=counted.proved and not alarmed,
         coverage=counted.coverage,
         audits=counted.audits,
         errors=counted.errors,

@@ -65,8 +65,18 @@ async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Sit
             "Reviewers wrong2.1 %",
         ):
             await expect(shown).to_contain_text(text)
-        await expect(shown.locator("svg")).to_have_attribute("aria-label", "Evidence: 2 of 3 thresholds proved")
-        await expect(shown.locator(".tau")).to_have_count(1)
+        picture = shown.get_by_role("img", name="Risk against coverage: 2 of 3 thresholds proved")
+        said = "answers 71 % of the requests; 0.4 % of the audited were wrong, and at most 0.93 % are."
+        await expect(picture.locator("desc")).to_contain_text(said)
+        await expect(picture.locator("circle")).to_have_count(3)
+        await expect(picture.locator("circle.proved")).to_have_count(2)
+        await expect(picture.locator("circle.tau")).to_have_count(1)
+        await expect(picture).to_contain_text("promised: at most 1 %")
+        assert await picture.locator(".bound").bounding_box() is not None
+        row = shown.get_by_role("row", name="0.5")
+        await expect(row).to_contain_text("in force")
+        assert await row.locator("td").all_text_contents() == ["71 %", "912", "4", "0.4 %", "in force"]
+        await expect(shown.get_by_role("row", name="0.1")).to_contain_text("50 %")
         await page.keyboard.press("Escape")
         alarmed = msgspec.structs.replace(proved, alarm="10 % were wrong")
         await documents.write(CERTIFICATIONS + "m", msgspec.json.encode(alarmed), expected_revision=None)
@@ -75,7 +85,9 @@ async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Sit
     await page.locator("#person").click()
     await page.get_by_role("button", name="What is proved").click()
     await expect(shown.locator(".fault")).to_contain_text("Everything goes to people. (10 % were wrong)")
-    await expect(shown).not_to_contain_text("71 %")
+    await expect(shown.locator(".facts")).not_to_contain_text("71 %")
+    await expect(shown.locator("desc")).to_contain_text("An alarm took the proof back.")
+    await expect(shown.locator(".proved, .tau")).to_have_count(0)
 
 
 async def test_an_operator_sees_what_audits_found_wrong_and_the_answers_like_it(site: Site, config: Config) -> None:

@@ -1,14 +1,14 @@
-// What is promised of each model's own answers, and how far the proof is: the numbers, and a bar for each threshold that
-// is to be proved. A modal dialog behind the reviewer's name.
+// What is promised of each model's own answers, and how far the proof is: the numbers, and the picture of risk
+// against coverage. A modal dialog behind the reviewer's name.
 
 import { toApiError } from "./api.js";
-import { h, svg } from "./dom.js";
+import { h } from "./dom.js";
+import { percent, risk } from "./risk.js";
 import { answerText } from "./verdict.js";
 
 /** @typedef {import("./types.js").Certificate} Certificate */
 /** @typedef {import("./types.js").Amendment} Amendment */
 
-const BAR = { width: 360, row: 16, label: 46 };
 /** @type {Record<string, string>} by stage */
 const STAGES = {
   surveying: "Getting to know the model’s scores. Everything goes to people.",
@@ -23,14 +23,6 @@ const SHADOWED = {
   proving: "Not proved yet. It answers nobody.",
   certified: "Proved: in force as soon as it is promoted. It answers nobody yet.",
 };
-
-/**
- * @param {number} share
- * @returns {string} in percent, as exact as it is small
- */
-export function percent(share) {
-  return `${(100 * share).toLocaleString(undefined, { maximumSignificantDigits: 3 })} %`;
-}
 
 /** @param {import("./api.js").Api} api */
 export async function openCertificates(api) {
@@ -59,7 +51,7 @@ function section(certificate) {
     h("p", {}, `At most ${percent(alpha)} of the automatic answers wrong, with ${percent(1 - delta)} confidence.`),
     h("p", { class: stage === "alarmed" ? "fault" : "muted" }, (shadow ? SHADOWED : STAGES)[stage] ?? stage, alarm === "" ? "" : ` (${alarm})`),
     h("dl", { class: "facts" }, ...rows(certificate).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { dir: "auto" }, value)))),
-    thresholds.length > 0 && bars(certificate),
+    thresholds.length > 0 && risk(certificate),
     advice !== "" && h("p", { class: "advice" }, advice));
 }
 
@@ -105,23 +97,4 @@ function amended(amendments) {
 /** @param {number} seconds since 1970 */
 function clock(seconds) {
   return new Date(seconds * 1000).toLocaleString();
-}
-
-/**
- * How far each threshold's proof is: a bar that is full where it is proved.
- * @param {Certificate} certificate
- */
-function bars({ thresholds, tau }) {
-  const { width, row, label } = BAR;
-  const proved = thresholds.filter(({ proved }) => proved).length;
-  const picture = svg("svg", { viewBox: `0 0 ${width} ${row * thresholds.length}`, class: "evidence", role: "img", "aria-label": `Evidence: ${proved} of ${thresholds.length} thresholds proved` });
-  thresholds.forEach(({ threshold, evidence, proved: whole }, index) => {
-    const y = index * row;
-    const text = svg("text", { x: label - 6, y: y + row - 4, "text-anchor": "end" });
-    text.textContent = threshold.toFixed(2);
-    const full = width - label;
-    picture.append(text, svg("rect", { x: label, y: y + 3, width: full, height: row - 6, class: "way" }),
-      svg("rect", { x: label, y: y + 3, width: full * evidence, height: row - 6, class: threshold === tau ? "gone tau" : whole ? "gone whole" : "gone" }));
-  });
-  return h("figure", {}, picture, h("figcaption", { class: "muted" }, "The way to the proof, for each score that could be enough."));
 }
