@@ -45,8 +45,9 @@ _NEWEST: Final = 0.05
 _HERE_SECONDS_MAX: Final = 0.005
 # Of how many runs it is known how long they took.
 _RUNS_MAX: Final = 8
-# Between two looks at all that waits: at least.
+# Between two looks at all that waits: at least so long, and so many times what the last one took.
 _LOOK_SECONDS_MIN: Final = 0.002
+_LOOK_TIMES_MIN: Final = 20
 
 
 J = TypeVar("J", bound=Job)
@@ -177,7 +178,9 @@ class Batcher(Generic[J]):
             left, wait = job.deadline - now, self._wait_seconds(level, now)
             if left <= 0:
                 raise OverdueError("the deadline had passed before the request could wait for its turn")
-            if left < wait:
+            # Behind a full run its own will be one too, and as long.
+            own = self._run_seconds if self._waiting.rows_before(level) >= self._rows_max else 0.0
+            if left < wait + own:
                 problem = f"model {self._name!r}: the wait is about {wait:.3f} s, the deadline is in {left:.3f} s"
                 raise FullError(problem, retry_after_seconds=retry_after(wait))
             until = min(until, job.deadline)
@@ -204,7 +207,7 @@ class Batcher(Generic[J]):
         """Tell those who are out of time, or let them wait behind the others; on the timer's thread."""
         now, ended = time.monotonic(), []
         with self._lock:
-            self._look_at, self._look_after = math.inf, now + _LOOK_SECONDS_MIN
+            self._look_at = math.inf
             for job, level in self._waiting.remove(lambda job: job.until <= now or job.cancelled):
                 if job.cancelled or self._is_over(job, now):
                     ended.append(job)
@@ -212,6 +215,8 @@ class Batcher(Generic[J]):
                     job.until = math.inf if job.deadline is None else job.deadline
                     self._waiting.add(job, level, late=True)
             soonest = min((job.until for job in self._waiting), default=math.inf)
+            took = time.monotonic() - now
+            self._look_after = now + max(_LOOK_SECONDS_MIN, _LOOK_TIMES_MIN * took)
             if soonest < math.inf:
                 self._ask_look(soonest)
         for job in ended:
