@@ -140,6 +140,27 @@ def swap(
 
 
 @bench.command()
+def overload(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="tiny or conv; both unless said.", show_default=False),
+    ] = None,
+    json: Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter: to see it work.")] = False,
+) -> None:
+    """Send twice as many requests as can be answered, open loop, with a calm load before, within and after.
+
+    conv is refused by its queue's limit, tiny shed by the limit on streams: its figures are told, not promised. Ends
+    with 1 unless every promise holds.
+    """
+    from benchmarks import bench_overload, bench_serve
+
+    names = bench_serve.named(model or [*bench_overload.MODELS])
+    raise typer.Exit(0 if bench_overload.run(names=names, as_json=json, quick=quick) else 1)
+
+
+@bench.command()
 def predict(
     *,
     rate: Annotated[float, typer.Option(min=1, max=100_000, help="Requests a second on average, Poisson.")] = 100.0,

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from benchmarks.serve import wire
 from benchmarks.serve.models import RUN_WIDTH
 from benchmarks.serve.shooter import METHOD
-from benchmarks.serve.wire import Ended, Wire
+from benchmarks.serve.wire import SHED, Ended, Wire
 from demur import kserve
 
-# Besides gRPC's codes: no stream was free, no answer came.
-SHED: Final = 100
+# Besides gRPC's codes: no answer came.
 UNANSWERED: Final = 101
 STAMP_BYTES: Final = 8
 _WAIT_SECONDS_MAX: Final = 0.05

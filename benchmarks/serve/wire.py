@@ -33,7 +33,8 @@ _DETAILS: Final = b"grpc-status-details-bin"
 _REFUSED_STREAM: Final = 0x7
 OK: Final = 0
 UNKNOWN: Final = 2
-UNAVAILABLE: Final = 14
+# Besides gRPC's codes: the server's limit on streams left no room.
+SHED: Final = 100
 
 
 class Ended(NamedTuple):
@@ -155,7 +156,7 @@ class Wire:
             return Ended(stream, code, b"".join(parts)[_MESSAGE_HEAD_BYTES:], details)
         if kind == _RST_STREAM and self._open.pop(stream, None) is not None:
             refused = int.from_bytes(payload) == _REFUSED_STREAM
-            return Ended(stream, UNAVAILABLE if refused else UNKNOWN, b"", b"")
+            return Ended(stream, SHED if refused else UNKNOWN, b"", b"")
         self._settle(kind, flags, stream, payload)
         return None
 

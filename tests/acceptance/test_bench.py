@@ -48,3 +48,12 @@ def test_swaps_under_load_fail_no_request_and_mix_nothing(tmp_path: Path) -> Non
     assert got["requests"] > 100
     assert (got["failed_loads_left"]["threads"], got["failed_loads_left"]["files"]) == (0, 0)
     assert ran.returncode == (0 if got["ok"] else 1)
+
+
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="it measures the capacity with h2load")
+def test_what_is_too_much_is_refused_and_told_when_to_come_back(tmp_path: Path) -> None:
+    """How much that is, and how soon it is told, is this machine's affair."""
+    ran, got = run(tmp_path, "overload", "--quick", "--model", "conv")
+    assert got["conv"]["refused"] > 0
+    assert (got["conv"]["refused_without_retry"], got["conv"]["other"]) == (0, 0)
+    assert ran.returncode == (0 if got["ok"] else 1)
