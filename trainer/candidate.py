@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 
 from fallback.errors import InvalidError
+from gateway.confidence import Scorer
 from gateway.manifest import Manifest
 from gateway.model import Model
 from gateway.policy import Policy, Rules
+from gateway.promise import Promise
 from gateway.registry import ModelVersion
 from trainer import evaluate, export, promote, surgery
 from trainer.config import TrainerSettings
@@ -27,6 +29,7 @@ from trainer.errors import NotTrainableError, disk
 from trainer.evaluate import Judged, Metrics
 from trainer.examples import Origin
 from trainer.features import Floats, Table, compute
+from trainer.sorting import Sorting, sort
 from trainer.train import Fit, balanced, forward, refit
 
 ARTEFACT: Final = "candidate.onnx"
@@ -36,12 +39,14 @@ _PARITY_ROWS_MAX: Final = 1_000
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """One version on the hold-out: on all of it, on what was imported, on what came from live requests.
 
-    Live requests are there because they were deferred or audited, so they are harder than traffic is.
+    Live requests are there because they were deferred or audited, so they are harder than traffic is. `sorting` is on
+    all of it, None where nothing was held out.
     """
 
     all: Metrics
     imported: Metrics
     live: Metrics
+    sorting: Sorting | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +101,14 @@ def make(
         tolerance=settings.parity_tolerance,
         rows_max=_PARITY_ROWS_MAX,
     )
-    rules = Rules.compile(policy, manifest.labels)
+    # The gate asks what the operator's own threshold would do: what is proved is proved by other examples than these.
+    rules = Rules.compile(msgspec.structs.replace(policy, alpha=None), manifest.labels)
     before = evaluate.judge(forward(holdout.values, layer.weights, layer.bias), holdout.labels, rules)
     after = evaluate.judge(forward(holdout.values, stored.weights, stored.bias), holdout.labels, rules)
     return Candidate(
         artefact=artefact,
-        before=_scores(before, holdout, manifest),
-        after=_scores(after, holdout, manifest),
+        before=_scores(before, holdout, manifest, _sorted(holdout, layer.weights, layer.bias, policy)),
+        after=_scores(after, holdout, manifest, _sorted(holdout, stored.weights, stored.bias, policy)),
         decision=promote.decide(before, after, manifest.labels, tolerances(settings)),
         fit=fit,
         parity=parity,
@@ -184,10 +190,19 @@ def _fit(
     )
 
 
-def _scores(judged: Judged, holdout: Table, manifest: Manifest) -> Scores:
+def _sorted(holdout: Table, weights: Floats, bias: Floats, policy: Policy) -> Sorting | None:
+    """Return how well the score that is certified sorts; the margin where nothing is promised."""
+    logits = holdout.values @ weights + bias
+    if policy.alpha is None:
+        return sort(logits, holdout.labels, Scorer.MARGIN, None)
+    return sort(logits, holdout.labels, policy.scored_by, Promise(alpha=policy.alpha, delta=policy.delta))
+
+
+def _scores(judged: Judged, holdout: Table, manifest: Manifest, sorting: Sorting | None) -> Scores:
     live = np.array([example.origin is Origin.LIVE for example in holdout.examples], dtype=np.bool_)
     return Scores(
         all=evaluate.measure(judged, manifest.labels),
         imported=evaluate.measure(evaluate.select(judged, ~live), manifest.labels),
         live=evaluate.measure(evaluate.select(judged, live), manifest.labels),
+        sorting=sorting,
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from fallback.config import Config
     from trainer.reports import Report
+    from trainer.sorting import Sorting
 
 PROCESS: Final = "train"
 FIRST: Final = "digits"
@@ -160,6 +161,8 @@ def report(model: Model, *, config: ConfigFile = None, data: Data = None) -> Non
     console.print(_table(found))
     for reason in found[-1].reasons:
         console.print(f"{found[-1].number}: {reason}", highlight=False, markup=False)
+    for line in _sortings(found[-1]):
+        console.print(f"{found[-1].number}: {line}", highlight=False)
 
 
 @train.command(epilog="Example: demur train erase 3f5a...e1 (a digest stands in the ledger as inputs_digest)")
@@ -245,6 +248,19 @@ def _show(console: Console, report: Report) -> None:
             f"{report.counts.holdout}; left out: {skipped or 'none'}",
             highlight=False,
         )
+    for line in _sortings(report):
+        console.print(f"  {line}", highlight=False)
+
+
+def _sorting(found: Sorting) -> str:
+    """Return how well a version's scores sort right from wrong, in a line."""
+    proved = ""
+    if found.certified_coverage is not None:
+        proved = f", {found.certified_coverage:.0%} certified at alpha {found.alpha:g} by these alone"
+    return (
+        f"{found.scorer} AURC {found.aurc:.4f} (E-AURC {found.e_aurc:.4f}, AUGRC {found.augrc:.4f}){proved}; "
+        f"ECE {found.ece:.4f}, at temperature {found.temperature:.2f} {found.ece_tempered:.4f}"
+    )
 
 
 def _table(found: list[Report]) -> object:
@@ -265,6 +281,15 @@ def _table(found: list[Report]) -> object:
             str(counts.fresh) if counts is not None else "",
         )
     return table
+
+
+def _sortings(report: Report) -> list[str]:
+    """Return how well the scores of both versions sort right from wrong; nothing where none were compared."""
+    return [
+        f"version {name}: {_sorting(scores.sorting)}"
+        for name, scores in ((report.parent, report.before), (report.version or "retrained", report.after))
+        if scores is not None and scores.sorting is not None
+    ]
 
 
 def _console() -> Console:

@@ -32,6 +32,7 @@ from gateway import manifest as manifests
 from gateway.config import GatewaySettings
 from gateway.manifest import Manifest
 from gateway.model_client import ModelClient
+from gateway.model_wire import policy_from_wire
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry, parse_name
 from trainer import candidate as candidates
@@ -107,7 +108,7 @@ async def retrain(rooms: Rooms, model: str, gateway: ModelClient, *, why: str) -
     with ledger.locked(rooms.lock(model)):
         started, clock = datetime.now(UTC), time.monotonic()
         parent = rooms.registry.get(model, await live_version(gateway, model))
-        policy = policy_of(await gateway.get_policy(model))
+        policy = policy_from_wire(await gateway.get_policy(model))
         stopped = threading.Event()
         try:
             attempt = await _attempt(rooms, parent, policy, gateway, why=why, go_on=lambda: _check_stop(stopped))
@@ -129,17 +130,6 @@ async def live_version(gateway: ModelClient, model: str) -> str:
             return parse_name(version.name)[1]
     raise NotFoundError(
         f"model {model!r} has no live version: publish one with `demur models publish`, then promote it"
-    )
-
-
-def policy_of(wire: pb.Policy) -> Policy:
-    """Read the live policy."""
-    return Policy(
-        threshold=wire.threshold,
-        class_thresholds=dict(wire.class_thresholds),
-        always_person=tuple(wire.always_person),
-        audit_share=wire.audit_share,
-        allow_model_wish=wire.allow_model_wish,
     )
 
 

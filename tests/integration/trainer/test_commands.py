@@ -77,6 +77,8 @@ async def test_a_person_can_follow_the_commands(config: Config, review: Review, 
     assert "promoted" in reported[1]
     assert "1 -> 2" in reported[1]
     assert "harder than traffic" in reported[1]
+    assert "version 2: margin AURC" in reported[1]
+    assert "at temperature" in reported[1]
     assert imported == (0, "5 examples of digits are kept for holdout")
     assert erased == (0, f"erased {digest}")
     assert (refused[0], "model 'nothing' has no live version" in refused[1]) == (2, True)

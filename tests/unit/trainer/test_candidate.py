@@ -21,7 +21,7 @@ from trainer.features import compute
 from trainer.ledger import Row
 from trainer.retrain import Rooms, limits
 
-POLICY = Policy(threshold=0.9)
+POLICY = Policy(threshold=0.9, alpha=0.1)
 
 
 def corrections(rooms: Rooms, count: int, *, wrong: bool = False) -> list[Row]:
@@ -70,6 +70,14 @@ def test_corrections_make_it_better(rooms: Rooms, parent: ModelVersion, tmp_path
     assert found.after.imported.count == 397
     assert found.after.imported.accuracy > found.before.imported.accuracy + 0.02
     assert found.before.all.count == found.before.imported.count + found.before.live.count > 430
+    sorting = found.after.sorting
+    assert sorting is not None
+    assert found.before.sorting is not None
+    assert 0 < sorting.e_aurc < sorting.aurc < found.before.sorting.aurc
+    assert sorting.ece_tempered < sorting.ece
+    assert (sorting.scorer, sorting.alpha) == ("margin", 0.1)
+    assert sorting.certified_coverage is not None
+    assert sorting.certified_coverage > 0.5
     assert found.fit.converged
     assert found.parity < 1e-5
     loaded = onnx.load_model(found.artefact)
