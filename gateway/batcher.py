@@ -123,14 +123,13 @@ class Batcher(Generic[J]):
             self._on_cores = on_cores
             self._waiting.ordered = batching.preserve_ordering
             self._judge_quick()
-            missing = [number for number in range(instances) if number not in self._threads]
-            for number in missing:
-                name = f"batcher-{self._name}-{number}"
-                self._threads[number] = Thread(target=self._loop, args=(number,), name=name, daemon=True)
+            for number in range(instances):
+                if number not in self._threads and not self._closed:
+                    name = f"batcher-{self._name}-{number}"
+                    thread = Thread(target=self._loop, args=(number,), name=name, daemon=True)
+                    self._threads[number] = thread
+                    thread.start()
             self._changed.notify_all()
-            threads = [self._threads[number] for number in missing]
-        for thread in threads:
-            thread.start()
 
     def submit(self, job: J, *, driven: bool = False) -> None:
         """Let `job` wait for a run.

@@ -47,6 +47,7 @@ MODELS = {
     "timeout": Batching(default_queue_policy=OVERRIDE, instances=1),
     "deadline": Batching(instances=1),
     "cancel": Batching(instances=1),
+    "ordered": Batching(preserve_ordering=True, max_batch_size=1, instances=2),
     "levels": Batching(priority_levels=2, default_priority_level=2, max_batch_size=1, instances=1),
 }
 
@@ -203,6 +204,19 @@ def test_the_first_level_goes_first(stand: Stand) -> None:
         outputs(call)
     wait_until(lambda: len(ended) == len(calls))
     assert ended == [2, 4, 0, 1, 3]
+
+
+def test_replies_keep_the_order_of_arrival_where_the_model_says_so(stand: Stand) -> None:
+    """What is done at once by a second instance waits for the first one's reply."""
+    ended: list[int] = []
+    calls = [stand.busy("ordered")]
+    calls += [stand.ask("ordered", rows(1)) for _ in range(3)]
+    for number, call in enumerate(calls):
+        call.add_done_callback(lambda _, number=number: ended.append(number))
+    for call in calls:
+        outputs(call)
+    wait_until(lambda: len(ended) == len(calls))
+    assert ended[0] == 0
 
 
 @contextlib.contextmanager

@@ -362,6 +362,11 @@ def test_parameters_that_are_wrong_are_named(client: Any, parameters: dict[str, 
     assert "INVALID_ARGUMENT" in str(caught.value)
 
 
+def test_priority_and_timeout_change_nothing_where_the_model_has_no_policy_for_them(client: Any) -> None:
+    """As on Triton: there are no levels, and nobody may shorten a timeout."""
+    assert _said(_infer(client, "m", SURE, priority=2**63, timeout=1))["demur_decision"] == "answered"
+
+
 def test_a_timeout_below_nothing_is_named(client: Any) -> None:
     """Triton's own parameter."""
     with pytest.raises(InferenceServerException, match=r"parameters\[timeout\]: expected 0 or more, got -1") as caught:

@@ -231,6 +231,18 @@ def test_closing_runs_what_waits_and_takes_no_more() -> None:
             batcher.submit(Job("late"))
 
 
+def test_a_batcher_may_be_closed_while_its_threads_are_started() -> None:
+    """And starts none afterwards."""
+    for _ in range(20):
+        batcher = _made(lambda _: None)
+        thread = threading.Thread(target=batcher.configure, args=(Batching(),), kwargs={"rows_max": 8, "instances": 4})
+        thread.start()
+        batcher.close(grace_seconds=WAIT_SECONDS)
+        thread.join()
+        batcher.configure(Batching(), rows_max=8)
+    assert not any(thread.name.startswith("batcher-m") for thread in threading.enumerate())
+
+
 def test_closing_without_time_refuses_what_waits() -> None:
     """Nobody is left without a reply."""
     gate = Gate()
@@ -456,12 +468,12 @@ def test_as_many_runs_are_under_way_as_there_are_instances() -> None:
     """Also where all jobs came at once, by one call."""
     pair = Pair(3)
     batcher = _batcher(pair.execute, instances=3)
-    jobs = [Job(str(number)) for number in range(6)]
+    jobs = [Job(str(number), rows=2) for number in range(3)]
     for job in jobs:
         batcher.submit(job, driven=True)
     batcher.drained()
-    assert [job.wait() for job in jobs] == [None] * 6
-    assert sorted(pair.batches) == [["0", "1"], ["2", "3"], ["4", "5"]]
+    assert [job.wait() for job in jobs] == [None] * 3
+    assert sorted(pair.batches) == [["0"], ["1"], ["2"]]
     batcher.close(grace_seconds=WAIT_SECONDS)
 
 
@@ -471,10 +483,10 @@ def test_the_number_of_instances_may_change() -> None:
     batcher = _batcher(pair.execute, instances=1)
     for instances in (2, 1, 2):
         batcher.configure(Batching(), rows_max=2, instances=instances)
-    jobs = [Job(str(number)) for number in range(4)]
+    jobs = [Job(str(number), rows=2) for number in range(2)]
     for job in jobs:
         batcher.submit(job)
-    assert [job.wait() for job in jobs] == [None] * 4
+    assert [job.wait() for job in jobs] == [None] * 2
     batcher.close(grace_seconds=WAIT_SECONDS)
     assert not any(thread.name.startswith("batcher-m") for thread in threading.enumerate())
 
