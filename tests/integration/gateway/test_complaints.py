@@ -37,8 +37,8 @@ from tests.onnx_files import timed
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 READY = "/inference.GRPCInferenceService/ModelReady"
 SECONDS = 20.0
-# Rounds of a run that takes some tenths of a second, and of one that takes none.
-LONG, SHORT = 10_000, 0
+# Rounds of runs that take half a second and more, some tenths of a second, and none.
+LONGER, LONG, SHORT = 25_000, 10_000, 0
 ROWS_MAX = 4
 OVERRIDE = QueuePolicy(allow_timeout_override=True)
 MODELS = {
@@ -69,9 +69,9 @@ class Stand:
             message.parameters[name].int64_param = value
         return self._infer.future(message.SerializeToString(), timeout=seconds)
 
-    def busy(self, model: str) -> Any:
+    def busy(self, model: str, *, rounds: int = LONG) -> Any:
         """Keep a model busy for a while; returns the call once the run is under way."""
-        call = self.ask(model, rows(1, rounds=LONG))
+        call = self.ask(model, rows(1, rounds=rounds))
         batcher = self.gateway.champions.find(model).batcher
         wait_until(lambda: batcher._running > 0)
         return call
@@ -130,7 +130,7 @@ def wait_until(there: Callable[[], bool]) -> None:
 
 def test_a_batch_limit_counts_rows_not_requests(stand: Stand) -> None:
     """Requests of 3 and of 1 rows: no batch has more than 4 rows, and those that fit are together."""
-    first = stand.busy("limit")
+    first = stand.busy("limit", rounds=LONGER)
     counts = (3, 1, 3, 3, 1, 4, 1)
     calls = [stand.ask("limit", rows(count)) for count in counts]
     stand.waiting("limit", sum(counts))
@@ -155,7 +155,7 @@ def test_a_split_gives_every_caller_their_own_rows(stand: Stand) -> None:
 
 def test_a_queue_timeout_comes_while_a_run_is_under_way(stand: Stand) -> None:
     """By Triton's parameter `timeout`, in microseconds; what it was waiting behind is still running."""
-    first = stand.busy("timeout")
+    first = stand.busy("timeout", rounds=LONGER)
     call = stand.ask("timeout", rows(1), timeout=1_000)
     assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "longer than its model lets it" in call.details()
@@ -166,7 +166,7 @@ def test_a_queue_timeout_comes_while_a_run_is_under_way(stand: Stand) -> None:
 
 def test_a_clients_deadline_ends_the_request(stand: Stand) -> None:
     """It gives its place in the queue up while a run is under way, and costs no inference."""
-    first = stand.busy("deadline")
+    first = stand.busy("deadline", rounds=LONGER)
     calls = [stand.ask("deadline", rows(1), seconds=0.05) for _ in range(3)]
     for call in calls:
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
