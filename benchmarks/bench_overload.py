@@ -86,7 +86,9 @@ def _measure(folder: Path, name: Name, size: Size, console: Console) -> Overload
         console.print(Text(said, style="dim"))
         course = _course(served, payload, capacity, size)
     rows = QUEUE_ROWS if name == "conv" else 2 * _CONNECTIONS * CONNECTION_CALLS
-    return overloads.judged(course, capacity=capacity, rows_wait_max=rows + models.SHAPES[name].rows_max)
+    # A batch on each core besides.
+    rows += int(machine.cores()) * models.SHAPES[name].rows_max
+    return overloads.judged(course, capacity=capacity, rows_wait_max=rows)
 
 
 def _course(served: Served, payload: bytes, capacity: float, size: Size) -> Course:

@@ -15,6 +15,9 @@ _MILLISECONDS: Final = 1000
 _UNLIMITED: Final = -1
 # The core's own limit on the metadata of a request; said here since it bounds what a stranger may send.
 _METADATA_BYTES_MAX: Final = 16 * 1024
+# Calls that wait to be taken in. From 1,000 on the core would cut some off by chance, as CANCELLED and without a word
+# when to come back; to refuse is this program's own affair (`calls_max`).
+_PENDING_MAX: Final = 65_536
 
 Options = tuple[tuple[str, int], ...]
 
@@ -47,6 +50,8 @@ class Connections:
             ("grpc.max_send_message_length", _UNLIMITED),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES_MAX),
             ("grpc.so_reuseport", 0),
+            ("grpc.server.max_pending_requests", _PENDING_MAX),
+            ("grpc.server.max_pending_requests_hard_limit", _PENDING_MAX),
         ]
         if self.calls_max:
             options.append(("grpc.max_concurrent_streams", self.calls_max))

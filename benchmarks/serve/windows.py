@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final, NamedTuple
@@ -45,6 +46,8 @@ class Swapped(msgspec.Struct, frozen=True, kw_only=True):
     """What is told of a run; times in ms from when a request was due."""
 
     failed_requests: int
+    # By gRPC's code, or the generator's own: 100 where no stream was free, 101 where no answer came.
+    failed_codes: dict[int, int]
     mixed_batches: int
     wrong_version: int
     p99_ratio: float
@@ -77,6 +80,7 @@ def judged(
     mixed, batches = _mixed(answered)
     return Swapped(
         failed_requests=len(shots.due) - len(answered.due),
+        failed_codes=dict(Counter(shots.code[shots.code != OK].tolist())),
         mixed_batches=mixed,
         wrong_version=_wrong(answered, marks),
         p99_ratio=_short(p99_inside / p99_outside),

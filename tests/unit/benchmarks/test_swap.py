@@ -47,6 +47,7 @@ def test_windows_are_told_from_the_time_outside() -> None:
     )
     assert (found.p99_ratio, found.p99_max_ms, found.first_request_ratio) == (3.0, 3.0, 2.0)
     assert (found.failed_requests, found.mixed_batches, found.wrong_version, found.batches) == (1, 0, 0, 5)
+    assert found.failed_codes == {8: 1}
     assert (found.rss_growth, found.p99_failed_loads_ms, found.window_ms) == (0.04, 9.0, 1000.0)
     broken = {each.name for each in windows.checks(found, Left(0.0, 1, 0), swaps=1, wanted=1) if not each.ok}
     assert broken == {

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 import time
+from collections import Counter
 from typing import Any, cast
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.serve import wire
 from fallback.errors import ConfigError, DemurError, FullError, InvalidError
 from gateway.cq import CqTransport
 from gateway.transport import Call, Routes
 from tests.raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Raw, frame, headers, message
 from tests.transporting import SECONDS, Serving, ask, hot, until
+
+# As many as wait to be taken in at once where the core would begin to cut off.
+_BURST = 4_000
 
 
 def test_a_call_carries_bytes_deadline_metadata_and_peer(serving: Serving) -> None:
@@ -288,3 +294,21 @@ def test_a_demur_error_without_a_class_of_its_own_is_internal(serving: Serving) 
 
     with serving(hot(handler)) as (_, channel), pytest.raises(grpc.RpcError, match="id 7"):
         ask(channel)
+
+
+def test_a_burst_is_answered_or_refused_by_the_program_alone(serving: Serving) -> None:
+    """Nobody is cut off by chance, without a word when to come back, however many wait to be taken in."""
+    routes = Routes(hot={"/test.T/Echo": lambda call: call.reply(call.payload)}, slow={})
+    codes: Counter[int] = Counter()
+    with serving(routes, calls_max=10_000, requests_bytes_max=2**31) as (transport, _):
+        port: Any = transport
+        client = wire.Wire(f"127.0.0.1:{port.port}", "/test.T/Echo")
+        for _ in range(_BURST):
+            client.call(b"x" * 100)
+        deadline = time.monotonic() + 30
+        while codes.total() < _BURST and time.monotonic() < deadline:
+            client.flush()
+            select.select([client.socket], [client.socket] if client.unsent else [], [], 0.1)
+            codes.update(each.code for each in client.read())
+        client.close()
+    assert codes == {wire.OK: _BURST}
