@@ -151,7 +151,7 @@ class Champion:
 
     def swap(self, version: ModelVersion, policy: Policy) -> Live:
         """Load, warm and put in place `version`; blocks. Raises a DemurError and leaves all as it was if it fails."""
-        check_scorer(policy, version.manifest.output.activation)
+        check_scorer(policy, version.manifest)
         model, way = self._load(version)
         try:
             manifest = version.manifest
@@ -282,7 +282,7 @@ class Champion:
 
 
 def _rules(version: ModelVersion, policy: Policy, certification: Certification | None) -> Rules:
-    check_scorer(policy, version.manifest.output.activation)
+    check_scorer(policy, version.manifest)
     return Rules.compile(policy, version.manifest.labels, certification=certification, version=version.version)
 
 

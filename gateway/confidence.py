@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
+from gateway.correctness import Correctness, correctness
 
 # How far from [0, 1] rounding may bring a probability.
 SLACK: Final = 1e-3
@@ -55,21 +56,26 @@ class Scorer(StrEnum):
     """What a threshold is compared with.
 
     `MARGIN`: the largest probability less the second; `MAX_SOFTMAX`: the largest; `ENERGY`: ln sum exp of the scores,
-    brought into (0, 1) without changing its order, for models whose scores are no probabilities.
+    brought into (0, 1) without changing its order, for models whose scores are no probabilities; `LEARNED`: what was
+    learnt of when the version is right (`gateway.correctness`).
     """
 
     MARGIN = "margin"
     MAX_SOFTMAX = "max_softmax"
     ENERGY = "energy"
+    LEARNED = "learned"
 
 
 def score(
-    scores: NDArray[Any], activation: Activation, scorer: Scorer = Scorer.MARGIN
+    scores: NDArray[Any],
+    activation: Activation,
+    scorer: Scorer = Scorer.MARGIN,
+    learned: Correctness | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return each row's score in [0, 1], higher is surer, and the index of the predicted class.
 
     Takes the same as `confidence`, and gives 0 to the same unusable rows. Raises InvalidError for the energy of
-    probabilities: their sum is always 1.
+    probabilities, whose sum is always 1, and for a learned score where nothing was `learned`.
     """
     largest, predicted = confidence(scores, activation)
     match scorer:
@@ -81,6 +87,12 @@ def score(
             if activation == "none":
                 raise InvalidError("scorer: expected margin or max_softmax for a model that gives probabilities")
             found = _energy(scores.astype(np.float64))
+        case Scorer.LEARNED:
+            if learned is None:
+                raise InvalidError("scorer: expected a version whose manifest says what was learned, [correctness]")
+            values = scores.astype(np.float64)
+            values = np.where(np.isfinite(values), values, 0.0)
+            found = correctness(softmax(values) if activation == "softmax" else values, predicted, learned)
         case _:
             assert_never(scorer)
     # A usable row's largest probability is above 0, except where all of them are 0.

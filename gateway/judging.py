@@ -157,7 +157,9 @@ class Judge:
         scores = _scores(outputs, rows, live)
         activation, scorer = live.manifest.output.activation, live.rules.scorer
         sure, predicted = confidence(scores, activation)
-        ranked = sure if scorer is Scorer.MAX_SOFTMAX else score(scores, activation, scorer)[0]
+        ranked = sure
+        if scorer is not Scorer.MAX_SOFTMAX:
+            ranked = score(scores, activation, scorer, live.manifest.correctness)[0]
         return live.rules.decide(
             confidence=sure,
             predicted=predicted,

@@ -18,7 +18,8 @@ from fallback.answer import AnswerKind, LabelOption, Task, check_task
 from fallback.errors import InvalidError
 from gateway import toml
 from gateway.batching import Batching, Padding, QueuePolicy, check_batching
-from gateway.confidence import Activation, Scorer
+from gateway.confidence import Scorer
+from gateway.correctness import Correctness
 from gateway.policy import Policy
 from gateway.segments import ATTRIBUTES_MAX, SEGMENTS_MAX, Segment
 
@@ -104,6 +105,7 @@ class Manifest(_Table, frozen=True, kw_only=True):
     queue: str = ""
     on_deferral: OnDeferral | None = None
     output: Output = Output()
+    correctness: Correctness | None = None
     preprocess: Preprocess | None = None
     policy: Policy = Policy()
     forbid_nan: bool = True
@@ -173,6 +175,9 @@ def check(manifest: Manifest) -> None:
         raise InvalidError(f"golden: expected at most {GOLDEN_MAX}, got {len(manifest.golden)}")
     _check_task(manifest)
     _check_preprocess(manifest.preprocess)
+    told = 0 if manifest.correctness is None else len(manifest.correctness.by_label)
+    if told not in {0, len(manifest.labels)}:
+        raise InvalidError(f"correctness.by_label: expected none or {len(manifest.labels)}, one a label, got {told}")
     check_batching(manifest.batching)
     check_policy(manifest.policy, manifest)
 
@@ -192,7 +197,7 @@ def check_policy(policy: Policy, manifest: Manifest) -> None:
         raise InvalidError("policy.alpha: expected a model with labels and a task; without people nothing is proved")
     if policy.audit_share <= 0:
         raise InvalidError("policy.audit_share: expected above 0 where alpha is set; without audits nothing is proved")
-    check_scorer(policy, manifest.output.activation)
+    check_scorer(policy, manifest)
 
 
 def _check_segments(policy: Policy) -> None:
@@ -209,10 +214,17 @@ def _check_segments(policy: Policy) -> None:
             )
 
 
-def check_scorer(policy: Policy, activation: Activation) -> None:
-    """Raise InvalidError where a model whose output is made probabilities by `activation` has no such score."""
-    if policy.scored_by is Scorer.ENERGY and activation == "none":
-        raise InvalidError("policy.scorer: expected margin or max_softmax for a model that gives probabilities")
+def check_scorer(policy: Policy, manifest: Manifest) -> None:
+    """Raise InvalidError where a version has no such score as the policy compares with the proved threshold."""
+    if policy.scored_by is Scorer.ENERGY and manifest.output.activation == "none":
+        raise InvalidError(
+            "policy.scorer: expected margin, max_softmax or learned for a model that gives probabilities, got energy"
+        )
+    if policy.scored_by is Scorer.LEARNED and manifest.correctness is None:
+        raise InvalidError(
+            "policy.scorer: expected margin, max_softmax or energy for a version whose manifest has no [correctness], "
+            "got learned; the trainer's versions have one"
+        )
 
 
 def _explain(message: str) -> str:
@@ -234,6 +246,7 @@ def _explain(message: str) -> str:
         QueuePolicy,
         Padding,
         Segment,
+        Correctness,
     )
     known = sorted({field.encode_name for struct in structs for field in msgspec.structs.fields(struct)})
     near = difflib.get_close_matches(found.group(1), known, n=1, cutoff=0.5)

@@ -65,7 +65,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allow_model_wish: bool = False
     alpha: Risk | None = None
     delta: Risk = 0.05
-    scorer: Literal["", "margin", "max_softmax", "energy"] = ""
+    scorer: Literal["", "margin", "max_softmax", "energy", "learned"] = ""
     reviews_per_hour_max: Annotated[float, msgspec.Meta(gt=0.0, le=REVIEWS_PER_HOUR_MAX)] | None = None
     expire_days: Annotated[float, msgspec.Meta(gt=0.0, le=EXPIRE_DAYS_MAX)] = 30.0
     lifetime: bool = False
@@ -110,7 +110,12 @@ class Decision(StrEnum):
     DEFERRED = "deferred"
 
 
-_SAID: Final = {Scorer.MAX_SOFTMAX: "confidence", Scorer.MARGIN: "margin", Scorer.ENERGY: "energy"}
+_SAID: Final = {
+    Scorer.MAX_SOFTMAX: "confidence",
+    Scorer.MARGIN: "margin",
+    Scorer.ENERGY: "energy",
+    Scorer.LEARNED: "correctness",
+}
 STRENGTH: Final = {decision: rank for rank, decision in enumerate(Decision)}
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from demur.v1 import model_pb2 as pb
     from gateway.model_client import ModelClient
 
-_SCORERS: Final = ("margin", "max_softmax", "energy")
+_SCORERS: Final = ("margin", "max_softmax", "energy", "learned")
 _UNTIL_PROVED: Final = ("ask", "answer")
 
 policy = typer.Typer(

@@ -16,10 +16,10 @@ import onnx
 
 from fallback.errors import InvalidError
 from gateway.confidence import Scorer
+from gateway.correctness import Correctness
 from gateway.manifest import Manifest
 from gateway.model import Model
 from gateway.policy import Policy, Rules
-from gateway.promise import Promise
 from gateway.registry import ModelVersion
 from trainer import evaluate, export, promote, surgery
 from trainer.config import TrainerSettings
@@ -29,6 +29,7 @@ from trainer.errors import NotTrainableError, disk
 from trainer.evaluate import Judged, Metrics
 from trainer.examples import Origin
 from trainer.features import Floats, Table, compute
+from trainer.learned import learn
 from trainer.sorting import Sorting, sort
 from trainer.train import Fit, balanced, forward, refit
 
@@ -59,6 +60,7 @@ class Candidate:
     decision: promote.Decision
     fit: Fit
     parity: float
+    correctness: Correctness | None
 
 
 def make(
@@ -105,13 +107,17 @@ def make(
     rules = Rules.compile(msgspec.structs.replace(policy, alpha=None), manifest.labels)
     before = evaluate.judge(forward(holdout.values, layer.weights, layer.bias), holdout.labels, rules)
     after = evaluate.judge(forward(holdout.values, stored.weights, stored.bias), holdout.labels, rules)
+    learned = learn(forward(holdout.values, stored.weights, stored.bias), holdout.labels)
     return Candidate(
         artefact=artefact,
-        before=_scores(before, holdout, manifest, _sorted(holdout, layer.weights, layer.bias, policy)),
-        after=_scores(after, holdout, manifest, _sorted(holdout, stored.weights, stored.bias, policy)),
+        before=_scores(
+            before, holdout, manifest, _sorted(holdout, layer.weights, layer.bias, policy, manifest.correctness)
+        ),
+        after=_scores(after, holdout, manifest, _sorted(holdout, stored.weights, stored.bias, policy, learned)),
         decision=promote.decide(before, after, manifest.labels, tolerances(settings)),
         fit=fit,
         parity=parity,
+        correctness=learned or manifest.correctness,
     )
 
 
@@ -190,12 +196,15 @@ def _fit(
     )
 
 
-def _sorted(holdout: Table, weights: Floats, bias: Floats, policy: Policy) -> Sorting | None:
-    """Return how well the score that is certified sorts; the margin where nothing is promised."""
+def _sorted(
+    holdout: Table, weights: Floats, bias: Floats, policy: Policy, learned: Correctness | None
+) -> Sorting | None:
+    """Return how well the score that is certified sorts; the margin where nothing is promised, or learned yet."""
     logits = holdout.values @ weights + bias
-    if policy.alpha is None:
-        return sort(logits, holdout.labels, Scorer.MARGIN, None)
-    return sort(logits, holdout.labels, policy.scored_by, Promise(alpha=policy.alpha, delta=policy.delta))
+    scorer, promise = (Scorer.MARGIN, None) if policy.alpha is None else (policy.scored_by, policy.promise())
+    if scorer is Scorer.LEARNED and learned is None:
+        scorer = Scorer.MARGIN
+    return sort(logits, holdout.labels, scorer, promise, learned)
 
 
 def _scores(judged: Judged, holdout: Table, manifest: Manifest, sorting: Sorting | None) -> Scores:

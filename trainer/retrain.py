@@ -237,7 +237,10 @@ async def _publish(rooms: Rooms, gateway: ModelClient, parent: ModelVersion, mad
     version = await _waiting(rooms, gateway, parent, made)
     if not version:
         text = manifests.render(
-            manifest_of(parent.manifest, parent.version, report, limits(rooms.settings, parent.manifest))
+            msgspec.structs.replace(
+                manifest_of(parent.manifest, parent.version, report, limits(rooms.settings, parent.manifest)),
+                correctness=made.correctness,
+            )
         )
         published = await gateway.publish(parent.model, made.artefact, text, reason=_reason(report))
         version = parse_name(published.name)[1]

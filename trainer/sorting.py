@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from gateway.confidence import Scorer, confidence, score
+from gateway.correctness import Correctness
 from gateway.promise import Promise
 from trainer.certificate import Evidence, Floats, advance, begin, grid, tau
 from trainer.evaluate import Indices
@@ -43,11 +44,16 @@ class Sorting(msgspec.Struct, frozen=True, kw_only=True):
     certified_coverage: float | None = None
 
 
-def sort(logits: Floats, labels: Indices, scorer: Scorer, promise: Promise | None) -> Sorting | None:
-    """Return the figures of `logits` (examples x labels) against the true `labels`; None where there is no example."""
+def sort(
+    logits: Floats, labels: Indices, scorer: Scorer, promise: Promise | None, learned: Correctness | None = None
+) -> Sorting | None:
+    """Return the figures of `logits` (examples x labels) against the true `labels`; None where there is no example.
+
+    Where `learned` was learnt from these very examples, its figures flatter it.
+    """
     if not len(labels):
         return None
-    scores, predicted = score(logits, "softmax", scorer)
+    scores, predicted = score(logits, "softmax", scorer, learned)
     error = (predicted != labels).astype(np.float64)
     heat = temperature(logits, labels)
     found = measure_selective(scores, error, confidence(logits, "softmax")[0])

@@ -236,7 +236,7 @@ def test_a_promise_that_is_made_stronger_is_not_kept_by_the_old_proof(laid: Conf
         for wrong, sentence in (
             ({"alpha": 0.7}, "policy.alpha: expected a number above 0"),
             ({"audit_share": 0.0}, "policy.audit_share: expected above 0 where alpha is set"),
-            ({"scorer": "energy"}, "policy.scorer: expected margin or max_softmax"),
+            ({"scorer": "energy"}, "policy.scorer: expected margin, max_softmax or learned"),
         ):
             with pytest.raises(InvalidError, match=sentence):
                 asyncio.run(update(gateway, **wrong))
@@ -301,7 +301,7 @@ def test_the_command_sets_and_shows_what_is_promised(laid: Config, capsys: pytes
         assert "for each certificate" in shown
         assert "reviews an hour nobody said" in shown
         assert "promise" not in said(alpha=0.0)
-        with pytest.raises(InvalidError, match="--scorer: expected margin, max_softmax, energy; got 'luck'"):
+        with pytest.raises(InvalidError, match="--scorer: expected margin, max_softmax, energy, learned; got 'luck'"):
             said(scorer="luck")
 
 

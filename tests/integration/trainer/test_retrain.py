@@ -91,6 +91,9 @@ async def test_new_labels_become_a_new_live_version(
     await loop.catch_up(learning, rooms)
     report = await retrain.retrain(rooms, "digits", client, why="test")
     assert (report.result, report.version, report.parent) == (Result.PROMOTED, "2", "1"), report.reasons
+    learned = rooms.registry.get("digits", "2").manifest.correctness
+    assert learned is not None, "what its answers are worth was learnt too"
+    assert len(learned.by_label) == 10
     assert report.counts is not None
     assert report.counts.skipped == {"cant_tell": 1, "unknown_label": 1}
     assert report.counts.rows == 150

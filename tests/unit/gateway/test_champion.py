@@ -150,7 +150,7 @@ def test_an_alarm_that_comes_while_a_version_loads_is_kept(
 
 def test_a_version_without_the_policys_score_is_not_swapped_in(registry: Registry, champion: Champion) -> None:
     """Every request of it would fail."""
-    with pytest.raises(InvalidError, match=r"policy.scorer: expected margin or max_softmax"):
+    with pytest.raises(InvalidError, match=r"policy.scorer: expected margin, max_softmax or learned"):
         champion.swap(_version(registry, 1), Policy(alpha=0.05, scorer="energy"))
     assert champion.live is None
 

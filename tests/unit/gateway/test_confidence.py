@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
 from gateway.confidence import Scorer, confidence, score, softmax
+from gateway.correctness import Correctness
 
 Floats = NDArray[np.float64]
 SHAPES = st.tuples(st.integers(1, 8), st.integers(1, 6))
@@ -111,6 +112,7 @@ def test_energy_keeps_its_order_within_zero_and_one() -> None:
 @pytest.mark.parametrize("scorer", Scorer)
 def test_a_row_that_says_nothing_scores_zero(scorer: Scorer) -> None:
     """NaN and infinity, whatever is asked."""
-    found, _ = score(np.array([[np.nan, 1.0], [np.inf, 1.0], [2.0, 1.0]]), "softmax", scorer)
+    learned = Correctness(weights=(1.0, 1.0, 1.0, 1.0))
+    found, _ = score(np.array([[np.nan, 1.0], [np.inf, 1.0], [2.0, 1.0]]), "softmax", scorer, learned)
     assert found[:2].tolist() == [0.0, 0.0]
     assert found[2] > 0

@@ -11,6 +11,7 @@ import pytest
 from fallback.answer import AnswerKind, LabelOption, Task
 from fallback.errors import InvalidError
 from gateway import manifest as manifests
+from gateway.correctness import Correctness
 from gateway.manifest import Golden, Manifest, Output, Preprocess, TensorSpec, Training
 from gateway.policy import Policy
 from gateway.segments import Segment
@@ -106,7 +107,12 @@ def test_a_wrong_key_or_value_is_named(text: str, sentence: str) -> None:
             "policy.alpha: expected a model with labels and a task",
         ),
         ({"policy": Policy(alpha=0.01, audit_share=0)}, "policy.audit_share: expected above 0 where alpha is set"),
-        ({"output": Output(tensor="y")}, "policy.scorer: expected margin or max_softmax for a model that gives prob"),
+        ({"output": Output(tensor="y")}, "policy.scorer: expected margin, max_softmax or learned for a model that"),
+        ({"policy": Policy(alpha=0.01, scorer="learned")}, "energy for a version whose manifest has no [correctness]"),
+        (
+            {"correctness": Correctness(weights=(1.0, 1.0, 1.0, 1.0), by_label=(1.0,))},
+            "correctness.by_label: expected none or 2, one a label, got 1",
+        ),
         ({"task": Task(question=" ")}, "task.question"),
         ({"golden": FULL.golden * 65}, "golden: expected at most 64, got 65"),
     ],

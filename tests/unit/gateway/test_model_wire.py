@@ -103,7 +103,7 @@ def test_an_update_of_an_older_client_leaves_the_defaults() -> None:
         ({"alpha": 0.6}, "policy.alpha: expected a number above 0 and at most 0.5, got 0.6"),
         ({"alpha": float("nan")}, "policy.alpha: expected a number above 0"),
         ({"delta": -0.1}, "policy.delta: expected a number above 0"),
-        ({"scorer": "luck"}, "policy.scorer: expected energy, margin, max_softmax or none, got 'luck'"),
+        ({"scorer": "luck"}, "policy.scorer: expected energy, learned, margin, max_softmax or none, got 'luck'"),
         ({"reviews_per_hour_max": float("inf")}, "policy.reviews_per_hour_max: expected a number above 0 and at most"),
         ({"expire_days": 4_000.0}, "policy.expire_days: expected a number above 0 and at most 3650, got 4000"),
     ],
