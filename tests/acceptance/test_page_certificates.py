@@ -90,6 +90,29 @@ async def test_a_person_sees_what_is_promised_and_how_far_the_proof_is(site: Sit
     await expect(shown.locator(".proved, .tau")).to_have_count(0)
 
 
+async def test_segments_and_versions_in_shadow_have_a_place_of_their_own(site: Site, config: Config) -> None:
+    """Beneath the model's: what is proved of a segment, and of a version that answers nobody yet."""
+    page = await site.open()
+    now = int(time.time())
+    proved = Certification(epoch="1", scorer="margin", version="3", tau=0.5, certificate="m/1", expire_second=now + 900)
+    standing = Standing(stage=Stage.CERTIFIED, alpha=0.01, delta=0.05, version="3", certificate="m/1", coverage=0.71)
+    better = msgspec.structs.replace(standing, version="4", certificate="m/2", tau=0.4, expire_second=now + 900)
+    beside = msgspec.structs.replace(standing, segments={"eu": standing}, challengers={"4": better})
+    documents = Documents.connect(config)
+    try:
+        await documents.write(CERTIFICATIONS + "m", msgspec.json.encode(proved), expected_revision=None)
+        await documents.write(STANDINGS + "m", msgspec.json.encode(beside), expected_revision=None)
+    finally:
+        await documents.close()
+    await page.locator("#person").click()
+    await page.get_by_role("button", name="What is proved").click()
+    await expect(page.locator(".certificate h3")).to_have_text(["m", "m · segment eu", "m · version 4, in shadow"])
+    shown = page.locator('.certificate[data-model="m"]')
+    await expect(shown.nth(1)).to_have_attribute("data-stage", "proving")
+    await expect(shown.nth(2)).to_contain_text("It answers nobody yet.")
+    await expect(shown.nth(2)).to_contain_text("71 %")
+
+
 async def test_an_operator_sees_what_audits_found_wrong_and_the_answers_like_it(site: Site, config: Config) -> None:
     """Each wrong answer opens on those near to it; what clients wrote is shown as text."""
     near = KeptAnswer(client="shop", request="<b>7</b>", row=1, confidence=0.875, time=1_000.0)
