@@ -41,8 +41,8 @@ def test_an_open_loop_run_tells_its_figures_its_machine_and_whether_to_believe_i
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="it measures the capacity with h2load")
-def test_swaps_under_load_fail_no_request_and_mix_nothing(tmp_path: Path) -> None:
-    """Times are this machine's affair, and so is how much a machine that stalls can take; what is answered is not."""
+def test_swaps_under_load_mix_nothing_and_failed_loads_leave_nothing(tmp_path: Path) -> None:
+    """Times are this machine's affair, and so is how much it takes; what is answered is right whatever they are."""
     ran, got = run(tmp_path, "swap", "--quick")
     assert (got["mixed_batches"], got["wrong_version"]) == (0, 0)
     assert got["requests"] > 100
