@@ -133,12 +133,16 @@ class Content(StrEnum):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model version says of one input; confidence in [0, 1]."""
+    """What one model version says of one input; confidence in [0, 1].
+
+    `shown` is how sure it is in truth, which people are told; None: no other than `confidence`.
+    """
 
     model: str
     version: str
     answer: Answer
     confidence: float
+    shown: float | None = None
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,8 @@ class Body(Facts, frozen=True, kw_only=True, array_like=True):
     opinion: tuple[tuple[Answer | str, ...], bool] | None = None
     # Which gold item it is, and its answer.
     gold: tuple[str, Answer | str] | None = None
+    # How sure people are told that the model is.
+    shown: float | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,10 +174,11 @@ def encode_body(
     sample = None if parking.draw is None else _sampled(parking.draw)
     opinion = None if parking.second_opinion is None else _opined(parking.second_opinion)
     gold = None if parking.gold is None else (parking.gold.id, _short(parking.gold.answer))
-    if sample is None and opinion is None and gold is None:
-        return msgspec.json.encode(facts)
-    last = () if gold is None else (gold,)
-    return msgspec.json.encode((*msgspec.structs.astuple(facts), sample, opinion, *last))
+    shown = None if parking.prediction is None else parking.prediction.shown
+    later = [sample, opinion, gold, shown]
+    while later and later[-1] is None:
+        later.pop()
+    return msgspec.json.encode((*msgspec.structs.astuple(facts), *later) if later else facts)
 
 
 def encode_verdict(verdict: Verdict) -> bytes:
@@ -277,7 +280,7 @@ def _prediction(body: Body) -> Prediction | None:
     if body.prediction is None:
         return None
     model, version, answer, confidence = body.prediction
-    return Prediction(model=model, version=version, answer=_whole(answer), confidence=confidence)
+    return Prediction(model=model, version=version, answer=_whole(answer), confidence=confidence, shown=body.shown)
 
 
 def _draw(body: Body) -> Draw | None:

@@ -184,7 +184,10 @@ def _answer_of(found: Deferral) -> str:
 
 def _guess(found: Deferral) -> str:
     guess = found.prediction
-    return f"{words(guess.answer)} ({guess.confidence:.3f}, {guess.model} {guess.version})" if guess else "not shown"
+    if guess is None:
+        return "not shown"
+    sure = guess.confidence if guess.shown is None else guess.shown
+    return f"{words(guess.answer)} ({sure:.3f}, {guess.model} {guess.version})"
 
 
 def _source(found: Deferral) -> str:

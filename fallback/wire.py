@@ -199,6 +199,7 @@ def prediction_to_wire(prediction: Prediction) -> pb.Prediction:
         version=prediction.version,
         answer=answer_to_wire(prediction.answer),
         confidence=prediction.confidence,
+        shown_confidence=prediction.shown,
     )
 
 
@@ -211,6 +212,7 @@ def prediction_from_wire(wire: pb.Prediction) -> Prediction:
         version=wire.version,
         answer=answer_from_wire(wire.answer, field="prediction.answer"),
         confidence=wire.confidence,
+        shown=wire.shown_confidence if wire.HasField("shown_confidence") else None,
     )
 
 

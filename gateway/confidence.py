@@ -52,6 +52,17 @@ def confidence(scores: NDArray[Any], activation: Activation) -> tuple[NDArray[np
     return np.where(usable, np.clip(largest, 0.0, 1.0), 0.0), predicted
 
 
+def tempered(scores: NDArray[Any], activation: Activation, temperature: float) -> NDArray[np.float64]:
+    """Return each row's confidence at a temperature, by which logits are divided (Guo et al., 2017): for showing only.
+
+    Takes the same as `confidence`; of probabilities the logits are their logarithms.
+    """
+    if activation == "none":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = np.log(np.clip(scores.astype(np.float64), 1e-12, 1.0))
+    return confidence(scores / temperature, "softmax")[0]
+
+
 class Scorer(StrEnum):
     """What a threshold is compared with.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
 from gateway.champion import Live
-from gateway.confidence import Scorer, confidence, score
+from gateway.confidence import Scorer, confidence, score, tempered
 from gateway.hold_off import HoldOff
 from gateway.metrics import Metrics
 from gateway.policy import Decisions, Wish
@@ -160,7 +161,7 @@ class Judge:
         ranked = sure
         if scorer is not Scorer.MAX_SOFTMAX:
             ranked = score(scores, activation, scorer, live.manifest.correctness)[0]
-        return live.rules.decide(
+        decisions = live.rules.decide(
             confidence=sure,
             predicted=predicted,
             scores=ranked,
@@ -169,6 +170,8 @@ class Judge:
             draws=self._draws(jobs, rows, live, epoch),
             earlier=_earlier(jobs, rows),
         )
+        heat = live.manifest.temperature
+        return decisions if heat == 1 else replace(decisions, shown=tempered(scores, activation, heat))
 
     def _draws(self, jobs: Sequence[Judged], rows: int, live: Live, epoch: Epoch | None) -> NDArray[np.float64] | None:
         """Return each row's draw; None where nobody is asked."""

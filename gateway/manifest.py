@@ -93,8 +93,9 @@ class Manifest(_Table, frozen=True, kw_only=True):
     """All that is known of a model version.
 
     `version`, `create_time`, `inputs`, `outputs`, `batched` and `files` are set when it is published. `queue` is where
-    its deferrals wait (empty: the model's name). `batched`: the first axis of every tensor counts rows. `files` maps
-    each file's name to its sha256 (hex).
+    its deferrals wait (empty: the model's name). `correctness` is what the score `learned` is made of;
+    `temperature` divides the logits before people are told how sure a version is, and decides nothing. `batched`:
+    the first axis of every tensor counts rows. `files` maps each file's name to its sha256 (hex).
     """
 
     model: str = ""
@@ -106,6 +107,7 @@ class Manifest(_Table, frozen=True, kw_only=True):
     on_deferral: OnDeferral | None = None
     output: Output = Output()
     correctness: Correctness | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0.05, le=20.0)] = 1.0
     preprocess: Preprocess | None = None
     policy: Policy = Policy()
     forbid_nan: bool = True

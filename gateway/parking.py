@@ -100,6 +100,7 @@ def parking(
             version=live.version.version,
             answer=answer,
             confidence=float(decisions.confidence[place]),
+            shown=None if decisions.shown is None else float(decisions.shown[place]),
         ),
         draw=sampling.draw if sampling is not None else _draw(request, prepared, decisions, row, place),
         reasons=(_AUDITED,) if audit and not decisions.unreviewed[place] else decisions.reasons(place),

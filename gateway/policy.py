@@ -139,7 +139,7 @@ class Decisions:
     `scores` are what was compared with the threshold, `eligible` whether nothing but the threshold kept a row back,
     `checked` whether it might have been audited. `floor` is the lowest probability of a review that any row had under
     the rules in force, `share` that of what is answered. `tau` is the proved threshold in force and `certificate` its
-    name; None and empty where there is none.
+    name; None and empty where there is none. `shown` is how sure people are told that the model is; None: as it says.
     """
 
     rules: Rules
@@ -159,6 +159,7 @@ class Decisions:
     tau: float | None
     certificate: str
     uncertified: bool
+    shown: NDArray[np.float64] | None = None
 
     @property
     def q(self) -> NDArray[np.float64]:

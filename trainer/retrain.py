@@ -240,6 +240,7 @@ async def _publish(rooms: Rooms, gateway: ModelClient, parent: ModelVersion, mad
             msgspec.structs.replace(
                 manifest_of(parent.manifest, parent.version, report, limits(rooms.settings, parent.manifest)),
                 correctness=made.correctness,
+                temperature=1.0 if made.after.sorting is None else made.after.sorting.temperature,
             )
         )
         published = await gateway.publish(parent.model, made.artefact, text, reason=_reason(report))

@@ -4,7 +4,7 @@ import { answerForm } from "./answers/form.js";
 import { announce, h } from "./dom.js";
 import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js";
 import { attributesView, subjectView } from "./subject.js";
-import { answerText, percent, thumbOf } from "./verdict.js";
+import { answerText, sure, thumbOf } from "./verdict.js";
 
 /** @typedef {import("./types.js").Answer} Answer */
 /** @typedef {import("./types.js").Lease} Lease */
@@ -184,7 +184,7 @@ export class Review {
     const { prediction } = this.lease;
     if (prediction === null) return null;
     return h("p", { class: "guess" }, h("span", { class: "tag" }, "Assisted"), " The model guesses ",
-      h("b", { dir: "auto" }, answerText(prediction.answer)), ` (${percent(prediction.confidence)}). `, h("span", { class: "muted" }, "Your review records that you saw this."));
+      h("b", { dir: "auto" }, answerText(prediction.answer)), ` (${sure(prediction)}). `, h("span", { class: "muted" }, "Your review records that you saw this."));
   }
 }
 

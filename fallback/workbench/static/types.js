@@ -7,7 +7,7 @@
  * @typedef {{type: "label", label: string} | {type: "labels", labels: string[]} | {type: "boxes", boxes: Box[]}
  *   | {type: "number", number: number} | {type: "json", json: string} | {type: "cant_tell"}} Answer
  */
-/** @typedef {{model: string, version: string, answer: Answer, confidence: number}} Prediction */
+/** @typedef {{model: string, version: string, answer: Answer, confidence: number, shown?: number | null}} Prediction shown: how sure it is in truth, where that is another number */
 /** @typedef {{view: "image"|"text"|"json"|"file", media_type: string, content: string, attributes: Record<string, string>,
  *   state?: "none"|"present"|"erased"|"lost"}} SubjectJson content in base64 */
 /**

@@ -27,6 +27,11 @@ export function answerText(answer) {
   }
 }
 
+/** @param {import("./types.js").Prediction} prediction */
+export function sure(prediction) {
+  return percent(prediction.shown ?? prediction.confidence);
+}
+
 /** @param {number} confidence in [0, 1] */
 export function percent(confidence) {
   const value = Math.min(Math.max(confidence, 0), 1) * 100;
@@ -42,8 +47,8 @@ export function verdictOf(answer, submitted) {
   const { prediction, model_agreed: agreed } = submitted;
   const more = submitted.open && submitted.reviews_done < submitted.reviews_wanted ? " Another person will look, too." : "";
   if (prediction === null) return { kind: "plain", text: submitted.undo_seconds > 0 && more === "" ? "Recorded, not final yet." : `Recorded.${more}` };
-  const guess = `${answerText(prediction.answer)} (${percent(prediction.confidence)})`;
-  if (agreed) return { kind: "same", text: `The model had guessed the same, ${percent(prediction.confidence)} sure.${more}` };
+  const guess = `${answerText(prediction.answer)} (${sure(prediction)})`;
+  if (agreed) return { kind: "same", text: `The model had guessed the same, ${sure(prediction)} sure.${more}` };
   return { kind: answer.type === "cant_tell" ? "plain" : "other", text: `The model had guessed ${guess}.${more}` };
 }
 

@@ -152,16 +152,18 @@ class Answer(_message.Message):
     def __init__(self, label: _Optional[str] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., boxes: _Optional[_Union[Boxes, _Mapping]] = ..., number: _Optional[float] = ..., json: _Optional[str] = ..., cant_tell: _Optional[_Union[CantTell, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("model", "version", "answer", "confidence")
+    __slots__ = ("model", "version", "answer", "confidence", "shown_confidence")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     answer: Answer
     confidence: float
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., confidence: _Optional[float] = ...) -> None: ...
+    shown_confidence: float
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., confidence: _Optional[float] = ..., shown_confidence: _Optional[float] = ...) -> None: ...
 
 class Callback(_message.Message):
     __slots__ = ("webhook_url", "grpc_target")

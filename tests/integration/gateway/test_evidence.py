@@ -218,6 +218,23 @@ def test_what_a_challenger_says_stands_in_the_record_and_nowhere_else(config: Co
     assert evidence.holes == 0
 
 
+def test_people_are_told_how_sure_a_model_is_at_its_temperature(config: Config) -> None:
+    """What is decided, and the evidence, goes by the confidence that the model gives."""
+    config = settings(config)
+    facts = msgspec.structs.replace(JUDGED, policy=POLICY, temperature=3.0)
+    install(config.data_folder, "m", "1", told(1), facts)
+    promote(config, "m", "1")
+    _write(config, CERTIFICATIONS + "m", UNPROVED)
+    with running(config) as gateway:
+        result = _ask(gateway.address, SURE)
+    assert result.confidence == pytest.approx(0.9)
+    (deferral,) = _deferrals(config)
+    assert deferral.prediction is not None
+    assert deferral.prediction.confidence == pytest.approx(0.9)
+    assert deferral.prediction.shown == pytest.approx(0.9 ** (1 / 3) / (0.9 ** (1 / 3) + 2 * 0.05 ** (1 / 3)))
+    assert _evidence(config).records[0].scored[0].confidence == pytest.approx(0.9)
+
+
 def test_before_anything_is_proved_everybody_is_recorded(config: Config) -> None:
     """With an epoch and no threshold every request is a record with q 1, and none is answered."""
     config = settings(config)

@@ -71,16 +71,17 @@ def _fields(parking: Parking, **more: str) -> dict[str, str]:
     attributes=st.dictionaries(texts, texts, max_size=3),
     answer=answers,
     confidence=st.floats(0, 1),
+    shown=st.none() | st.floats(0, 1),
     xi=st.floats(0, 1, exclude_max=True),
 )
 def test_what_never_changes_comes_back_as_it_was(
-    client: str, attributes: dict[str, str], answer: Any, confidence: float, xi: float
+    client: str, attributes: dict[str, str], answer: Any, confidence: float, shown: float | None, xi: float
 ) -> None:
     """Any text, any answer, any number."""
     parking = _parking(
         client=client,
         attributes=attributes,
-        prediction=Prediction(model="m", version="1", answer=answer, confidence=confidence),
+        prediction=Prediction(model="m", version="1", answer=answer, confidence=confidence, shown=shown),
         draw=Draw(request_key="k", q=0.1, xi=xi),
         callback=Callback(grpc_target="host:1"),
         reasons=("audit",),

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
-from gateway.confidence import Scorer, confidence, score, softmax
+from gateway.confidence import Scorer, confidence, score, softmax, tempered
 from gateway.correctness import Correctness
 
 Floats = NDArray[np.float64]
@@ -107,6 +107,17 @@ def test_energy_keeps_its_order_within_zero_and_one() -> None:
     assert ((found > 0) & (found < 1)).all()
     with pytest.raises(InvalidError, match="margin or max_softmax"):
         score(PROBABILITIES, "none", Scorer.ENERGY)
+
+
+def test_a_temperature_changes_how_sure_a_row_is_and_not_which_label_it_names() -> None:
+    """At 1 nothing; above it less, below it more; of probabilities as of the logits that they came from."""
+    logits = np.random.default_rng(1).normal(scale=3, size=(200, 5))
+    given = confidence(logits, "softmax")[0]
+    assert tempered(logits, "softmax", 1.0) == pytest.approx(given)
+    assert (tempered(logits, "softmax", 2.0) < given).all()
+    assert (tempered(logits, "softmax", 0.5) > given).all()
+    assert tempered(softmax(logits), "none", 2.0) == pytest.approx(tempered(logits, "softmax", 2.0))
+    assert tempered(np.array([[1.0, 0.0]]), "none", 2.0) == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize("scorer", Scorer)

@@ -13,7 +13,7 @@ from fallback.errors import Code, DemurError, InvalidError, StateError, TakenOve
 from fallback.workbench import wire
 
 PNG = b"\x89PNG\r\n\x1a\n..."
-GUESS = Prediction(model="digits", version="7", answer=Label(label="3"), confidence=0.41)
+GUESS = Prediction(model="digits", version="7", answer=Label(label="3"), confidence=0.41, shown=0.35)
 
 
 def deferral(**changes: object) -> Deferral:
