@@ -29,9 +29,10 @@ from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
 from gateway.model import CPU, Device, Model
 from gateway.padding import free
-from gateway.policy import Policy, Rules
+from gateway.policy import Policy
 from gateway.preprocess import known_shapes
 from gateway.registry import ModelVersion
+from gateway.rules import Rules
 
 # A full batch that takes less is run by one thread at a time: to share it out would take longer than it wins.
 _SHORT_SECONDS: Final = 0.002

@@ -35,7 +35,7 @@ from fallback.edge import error_of
 from fallback.errors import InvalidError, OverdueError, UnavailableError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
 from gateway.given import callback_to_wire, subject_of, subject_to_wire
-from gateway.policy import Decision
+from gateway.rules import Decision
 from gateway.tensor import Array
 from gateway.verdict import Verdict
 from gateway.wire import tensors_from_wire, tensors_to_wire

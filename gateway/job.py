@@ -11,9 +11,9 @@ from gateway.champion import Hold
 from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
-from gateway.policy import STRENGTH, Wish
 from gateway.remembered import Remembered
 from gateway.request import Request, Result, Waiter
+from gateway.rules import STRENGTH, Wish
 
 
 class Job:

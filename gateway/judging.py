@@ -17,9 +17,9 @@ from gateway.champion import Live
 from gateway.confidence import Scorer, confidence, score, tempered
 from gateway.hold_off import HoldOff
 from gateway.metrics import Metrics
-from gateway.policy import Decisions, Wish
 from gateway.recorder import Recorder
 from gateway.request import row_key
+from gateway.rules import Decisions, Wish
 from gateway.samples import epoch_secret
 from gateway.sampling import Asked, Epoch, Sampled, record
 from gateway.shadow import Opinion, runs

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.policy import Decisions
+from gateway.rules import Decisions
 
 # Longer names of requests are cut.
 NAME_CHARS_MAX: Final = 256

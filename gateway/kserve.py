@@ -43,10 +43,10 @@ from gateway.asked import Asked
 from gateway.champion import Live
 from gateway.champions import Champions
 from gateway.internal import told
-from gateway.policy import STRENGTH, Decision
 from gateway.question import Question, Questions
 from gateway.reader import is_small
 from gateway.request import Request, Result, request_key
+from gateway.rules import STRENGTH, Decision
 from gateway.service import DEADLINE_MARGIN_SECONDS, wait
 from gateway.slow import SlowLoop
 from gateway.tensor import Array

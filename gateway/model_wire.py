@@ -15,10 +15,11 @@ from gateway.certification import Certification, Stage, Standing
 from gateway.confidence import Scorer
 from gateway.lifecycle import ModelStates
 from gateway.manifest import render
-from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, Policy, Rules
+from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, Policy
 from gateway.promise import RISK_MAX
 from gateway.quote import Plan, Quote, Said, Work
 from gateway.registry import ModelVersion, version_name
+from gateway.rules import Rules
 from gateway.segments import Segment
 
 _Optional = Literal["alpha", "delta", "reviews_per_hour_max", "expire_days"]

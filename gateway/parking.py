@@ -15,8 +15,8 @@ from fallback.deferral import Draw, Parking, Prediction, SecondOpinion
 from gateway import tensor
 from gateway.champion import Live
 from gateway.intake import Prepared
-from gateway.policy import Decisions
 from gateway.request import Request, row_key
+from gateway.rules import Decisions
 from gateway.tensor import Array
 from gateway.wire import serialise
 

@@ -30,13 +30,13 @@ from gateway.metrics import Metrics
 from gateway.model import CPU
 from gateway.padding import cut, free
 from gateway.parking import Sampling, digest
-from gateway.policy import Decisions, Wish
 from gateway.question import Question
 from gateway.quick import Answered, Fit, QuickJob, Wording, fit, joined, with_nan
 from gateway.reader import Reader
 from gateway.recorder import Recorder
 from gateway.remembered import Remembered
 from gateway.request import Request, Result, Waiter
+from gateway.rules import Decisions, Wish
 from gateway.sampling import Sampled
 from gateway.tensor import Array
 from gateway.timer import Timer

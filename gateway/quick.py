@@ -24,9 +24,9 @@ from gateway.champion import Live
 from gateway.intake import Intake, Prepared, prepare
 from gateway.internal import told
 from gateway.metrics import Metrics
-from gateway.policy import STRENGTH, Decision, Decisions, Wish
 from gateway.question import Question
 from gateway.request import Request, Result, Waiter, request_key
+from gateway.rules import STRENGTH, Decision, Decisions, Wish
 from gateway.tensor import Array
 from gateway.transport import Call
 

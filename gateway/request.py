@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from fallback.answer import Subject
 from fallback.deferral import Callback, OnExpiry
 from fallback.errors import DemurError
-from gateway.policy import Decision, Decisions, Wish
+from gateway.rules import Decision, Decisions, Wish
 from gateway.tensor import Array
 from gateway.verdict import Verdict
 

@@ -17,9 +17,10 @@ from fallback.errors import DemurError
 from gateway.champion import Live
 from gateway.intake import Prepared
 from gateway.parking import Sampling, parking
-from gateway.policy import Decisions, draw
+from gateway.policy import draw
 from gateway.recorder import Key, Recorded, Turn
 from gateway.request import Request, row_key
+from gateway.rules import Decisions
 from gateway.sampler import Seen
 from gateway.samples import AGREEMENT_SHARE, Place, SampledRecord, Scored, agreement_epoch, place_text, row_epoch
 from gateway.shadow import Opinion

@@ -18,8 +18,8 @@ from fallback.errors import DemurError
 from gateway.champion import Live
 from gateway.intake import Prepared, join, prepare
 from gateway.internal import told
-from gateway.policy import Decisions
 from gateway.request import Request
+from gateway.rules import Decisions
 from gateway.samples import Scored
 from gateway.tensor import Array
 

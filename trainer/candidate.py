@@ -19,8 +19,9 @@ from gateway.confidence import Scorer
 from gateway.correctness import Correctness
 from gateway.manifest import Manifest
 from gateway.model import Model
-from gateway.policy import Policy, Rules
+from gateway.policy import Policy
 from gateway.registry import ModelVersion
+from gateway.rules import Rules
 from trainer import evaluate, export, promote, surgery
 from trainer.config import TrainerSettings
 from trainer.contents import Contents

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.policy import Rules
+from gateway.rules import Rules
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

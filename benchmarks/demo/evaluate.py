@@ -23,9 +23,10 @@ from fallback.answer import Subject
 from gateway.confidence import confidence
 from gateway.model import Model
 from gateway.model_client import ModelClient
-from gateway.policy import Policy, Rules
+from gateway.policy import Policy
 from gateway.preprocess import PIXELS_MAX, to_tensor
 from gateway.registry import ModelVersion, Registry
+from gateway.rules import Rules
 from gateway.stack import Stack
 from trainer import digits
 

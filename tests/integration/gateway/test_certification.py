@@ -24,7 +24,8 @@ from gateway import policy_commands
 from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Proof, Stage, Standing
 from gateway.client import Client, Result
 from gateway.model_client import ModelClient
-from gateway.policy import Decision, Policy
+from gateway.policy import Policy
+from gateway.rules import Decision
 from gateway.segments import Segment
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, LABELS, SURE, UNSURE, install, promote, running, settings, told

@@ -32,8 +32,9 @@ from fallback.secret import secret
 from gateway import hold_off
 from gateway.certification import CERTIFICATIONS, Certification
 from gateway.client import Client
-from gateway.policy import Decision, Policy, draw
+from gateway.policy import Policy, draw
 from gateway.request import Request, Result, request_key
+from gateway.rules import Decision
 from gateway.samples import epoch_secret, place_text
 from gateway.sampling import Epoch
 from gateway.server import PROCESS, SPOOLS_FOLDER, Gateway

@@ -28,7 +28,8 @@ from fallback.errors import (
     UnavailableError,
 )
 from gateway.client import Client
-from gateway.policy import Decision, Policy
+from gateway.policy import Policy
+from gateway.rules import Decision
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
 

@@ -16,7 +16,7 @@ from fallback.errors import InvalidError, StateError
 from gateway.batching import Batching, Padding
 from gateway.client import Client
 from gateway.manifest import Manifest, Output
-from gateway.policy import Decision
+from gateway.rules import Decision
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
 from tests.onnx_files import counting, tokens_of

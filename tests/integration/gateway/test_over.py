@@ -19,7 +19,8 @@ from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings
 from fallback.errors import FullError
 from gateway.client import Client, Result
-from gateway.policy import Decision, Policy
+from gateway.policy import Policy
+from gateway.rules import Decision
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, TASK, UNSURE, install, promote, running, settings, told
 

@@ -17,7 +17,7 @@ from fallback.answer import AnswerKind, CantTell, Identity, Json, LabelOption, T
 from fallback.deferral import Lease, OnExpiry, Source, State
 from fallback.errors import ConflictError, NotFoundError, OverdueError, StateError
 from gateway.client import Client
-from gateway.policy import Decision
+from gateway.rules import Decision
 from tests.integration.gateway.conftest import Stand
 from tests.live_gateway import LABELS, SURE, UNSURE
 

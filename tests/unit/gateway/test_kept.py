@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.kept import Kept
-from gateway.policy import Decisions, Policy, Rules
+from gateway.policy import Policy
+from gateway.rules import Decisions, Rules
 
 LABELS = ("a", "b")
 

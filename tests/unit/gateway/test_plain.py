@@ -20,11 +20,12 @@ from gateway.intake import Intake
 from gateway.kserve import InferWaiter
 from gateway.metrics import Metrics
 from gateway.model import Model
-from gateway.policy import Decisions, Policy, Rules
+from gateway.policy import Policy
 from gateway.question import Form, Question, learnt
 from gateway.quick import Answered, QuickJob, Wording, fit, varint
 from gateway.registry import ModelVersion
 from gateway.request import Result, Waiter
+from gateway.rules import Decisions, Rules
 from gateway.service import PredictWaiter
 from gateway.tensor import Array
 from tests.live_gateway import JUDGED, LABELS, told

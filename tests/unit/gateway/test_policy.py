@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy import Decision, Decisions, Policy, Rules, Wish, draw
+from gateway.policy import Policy, draw
+from gateway.rules import Decision, Decisions, Rules, Wish
 
 LABELS = ("a", "b", "c")
 SHARES = st.floats(0, 1)

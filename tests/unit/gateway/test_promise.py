@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fallback.errors import InvalidError
 from gateway.certification import Certification, Proof
 from gateway.confidence import Scorer
-from gateway.policy import Decision, Decisions, Policy, Rules, Wish
+from gateway.policy import Policy
+from gateway.rules import Decision, Decisions, Rules, Wish
 from gateway.segments import Segment
 
 LABELS = ("a", "b", "c")

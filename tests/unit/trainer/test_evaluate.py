@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gateway.policy import Policy, Rules
+from gateway.policy import Policy
+from gateway.rules import Rules
 from trainer.evaluate import Recall, judge, measure, select
 
 NAMES = ("a", "b")
