@@ -105,6 +105,13 @@ class Site:
         assert isinstance(parked, Parked)
         return parked.name
 
+    async def skipped(self, name: str) -> Deferral:
+        """Return the deferral once somebody skipped it: the page goes on before that is written."""
+        async with asyncio.timeout(10):
+            while not (found := await self.queue.get(name)).skips:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.02)
+        return found
+
     async def settled(self, name: str) -> Deferral:
         """Return the deferral once it has its outcome."""
         return await self.queue.wait(name, timeout_seconds=10)

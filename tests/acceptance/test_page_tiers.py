@@ -68,7 +68,7 @@ async def test_a_queue_without_tiers_shows_none(site: Site) -> None:
     await expect(page.locator("#skip-higher")).to_have_count(0)
     await page.keyboard.press("3")
     await next_after(page, name)
-    assert [skip.escalated for skip in (await site.queue.get(name)).skips] == [False]
+    assert [skip.escalated for skip in (await site.skipped(name)).skips] == [False]
 
 
 async def test_the_list_of_queues_says_what_waits_where_and_which_limit_is_reached(site: Site) -> None:
@@ -206,7 +206,7 @@ async def test_where_the_content_is_gone_one_can_still_decline(site: Site) -> No
     await page.keyboard.press("2")
     await next_after(page, lost)
     assert [review.answer for review in (await site.settled(erased)).reviews] == [CantTell()]
-    assert [skip.reason for skip in (await site.queue.get(lost)).skips] == ["It is broken or does not show"]
+    assert [skip.reason for skip in (await site.skipped(lost)).skips] == ["It is broken or does not show"]
 
 
 async def test_the_expected_wait_is_shown(site: Site) -> None:
