@@ -17,6 +17,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -166,7 +167,7 @@ class Golds:
                 continue
             item = one.decode()
             names = [keys.idempotency(queue, NOBODY, _key(item, seen)) for seen in range(EXCLUDED_MAX + 1)]
-            planted = await self._store.connection.attempt(lambda names=names: redis.mget(names))  # type: ignore[misc]
+            planted = await self._store.connection.attempt(partial(redis.mget, names))
             for found in planted:
                 if found is not None:
                     name = deferral_name(queue, found.decode().partition(" ")[0])

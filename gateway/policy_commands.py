@@ -10,6 +10,8 @@ import typer
 from gateway.models_commands import Gateway, Model, call, console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from demur.v1 import model_pb2 as pb
     from gateway.model_client import ModelClient
 
@@ -160,10 +162,7 @@ def policy_set(
                 found.class_thresholds.pop(label, None)
             else:
                 found.class_thresholds[label] = share
-        for each in segments:
-            kept = [other for other in found.segments if other.name != each.name]
-            del found.segments[:]
-            found.segments.extend([*kept, each] if each.attributes else kept)
+        _put_segments(found, segments)
         if always_person is not None:
             found.always_person[:] = [label.strip() for label in always_person.split(",") if label.strip()]
         return await client.update_policy(found, accept_problems=anyway)
@@ -187,6 +186,14 @@ def _assignment(item: str) -> tuple[str, float | None]:
         return label, float(share) if share or not label else None
     except ValueError as error:
         raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, or LABEL= for none, got {item!r}") from error
+
+
+def _put_segments(policy: pb.Policy, segments: Sequence[pb.Segment]) -> None:
+    """Put each in the place of the one of its name; without attributes that one goes."""
+    named = {segment.name for segment in segments}
+    kept = [other for other in policy.segments if other.name not in named]
+    del policy.segments[:]
+    policy.segments.extend([*kept, *(segment for segment in segments if segment.attributes)])
 
 
 def _segment(item: str) -> pb.Segment:
