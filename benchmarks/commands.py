@@ -161,6 +161,27 @@ def overload(
 
 
 @bench.command()
+def defer(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="tiny, mid or conv; all of them unless said.", show_default=False),
+    ] = None,
+    json: Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One short round: to see it work.")] = False,
+) -> None:
+    """Measure what is answered while 5 % is parked and 5 % audited, against the same traffic with neither, in turns.
+
+    32 callers, closed loop, with calls beside that the model is sure of on one side and not on the other. And at a low
+    rate, how much longer who is parked waits than who is answered, against a bare script's write to the same server.
+    Ends with 1 unless every promise holds.
+    """
+    from benchmarks import bench_defer, bench_serve
+
+    raise typer.Exit(0 if bench_defer.run(names=bench_serve.named(model), as_json=json, quick=quick) else 1)
+
+
+@bench.command()
 def predict(
     *,
     rate: Annotated[float, typer.Option(min=1, max=100_000, help="Requests a second on average, Poisson.")] = 100.0,

@@ -34,11 +34,11 @@ class Bare:
             pipeline.zadd(f"{_PREFIX}free", {one: number})
         await pipeline.execute()
 
-    async def write(self, one: str) -> None:
-        """Run a script that writes its one key, by its digest."""
+    async def write(self, one: str, payload: bytes = b"") -> None:
+        """Run a script that writes its one key, by its digest: `payload`, or the key's name where there is none."""
         if not self._sha:
             self._sha = await self._redis.script_load(_WRITE)
-        await self._redis.evalsha(self._sha, 1, f"{_PREFIX}w:{one}", one)
+        await self._redis.evalsha(self._sha, 1, f"{_PREFIX}w:{one}", payload or one)
 
     async def memory_bytes(self) -> int:
         """Return what the server uses."""

@@ -47,9 +47,18 @@ def expect() -> None:
 
 
 def saturate(
-    address: str, method: str, payload: bytes, *, calls: int, connections: int = CONNECTIONS, streams: int = STREAMS
+    address: str,
+    method: str,
+    payload: bytes,
+    *,
+    calls: int,
+    connections: int = CONNECTIONS,
+    streams: int = STREAMS,
+    rate: float = 0.0,
 ) -> Closed:
     """Make `calls` calls of one method with one request; raises UnavailableError where there is no h2load.
+
+    With a `rate` no more than so many a second, evenly, as long as the calls under way leave streams for them.
 
     h2load knows nothing of gRPC, whose refusals are HTTP's 200 without a message: so one call tells beforehand how long
     an answer is, and the bytes that came say how many answers there were.
@@ -60,6 +69,7 @@ def saturate(
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(b"\0" + struct.pack(">I", len(payload)) + payload)
         argv = ["h2load", "-n", str(calls), "-c", str(connections), "-m", str(streams), "-d", str(body)]
+        argv += [f"--rps={rate / connections:.2f}"] if rate else []
         argv += [f"--log-file={log}", *(word for header in _HEADERS for word in ("-H", header))]
         ran = subprocess.run(  # noqa: S603 - a fixed program, our own arguments
             [*argv, f"http://{address}{method}"], capture_output=True, text=True, check=False, timeout=_SECONDS_MAX

@@ -39,8 +39,9 @@ class Served(NamedTuple):
 
     address: str
     pid: int
-    # Of a gateway: where its data and its log are.
+    # Of a gateway: where its data and its log are, and the process of its queue's server.
     folder: Path = Path()
+    valkey_pid: int = 0
 
     @property
     def log(self) -> Path:
@@ -49,27 +50,38 @@ class Served(NamedTuple):
 
     def cpu_seconds(self) -> float:
         """Return the processor time that it has used, its own and the system's for it."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return _cpu_seconds(self.pid)
+
+    def valkey_seconds(self) -> float:
+        """Return the processor time that its queue's server has used."""
+        return _cpu_seconds(self.valkey_pid)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @contextlib.contextmanager
-def _valkey(folder: Path) -> Iterator[str]:
-    """Yield the address of a real server on `folder`, synced before each reply as `demur up` runs it."""
+def _valkey(folder: Path) -> Iterator[embedded.Server]:
+    """Yield a real server on `folder`, synced before each reply as `demur up` runs it."""
     server = embedded.Server.start(embedded.folder(folder))
     try:
         server.wait_ready()
-        yield server.url
+        yield server
     finally:
         server.stop()
 
 
 @contextlib.contextmanager
 def gateway(folder: Path, *, transport: str, settings: Sequence[str] = ()) -> Iterator[Served]:
-    """Run `demur serve` on a folder and a server of its own, with further `settings` of its table, and end both."""
+    """Run `demur serve` on a folder and a server of its own, and end both.
+
+    `settings` are further lines of its table `[gateway]`, and tables after it.
+    """
     data = Path(tempfile.mkdtemp(dir=folder))
-    with _valkey(data) as redis_url, _gateway(data, redis_url, transport, settings) as served:
-        yield served
+    with _valkey(data) as server, _gateway(data, server.url, transport, settings) as served:
+        yield served._replace(valkey_pid=server.pid)
 
 
 @contextlib.contextmanager

@@ -69,9 +69,9 @@ class Loop(NamedTuple):
     cpu_us: float
 
 
-def asked(name: Name) -> bytes:
-    """Return a ModelInfer of one row."""
-    rows = models.rows(name, 1)
+def asked(name: Name, *, doubtful: bool = False) -> bytes:
+    """Return a ModelInfer of one row: one that the model is sure of, or of zeros, which it can only guess at."""
+    rows = models.rows(name, 1) * np.float32(not doubtful)
     message = kserve.ModelInferRequest(model_name=name)
     message.inputs.add(name="x", datatype="FP32", shape=rows.shape)
     message.raw_input_contents.append(rows.tobytes())

@@ -57,3 +57,13 @@ def test_what_is_too_much_is_refused_and_told_when_to_come_back(tmp_path: Path) 
     assert got["conv"]["refused"] > 0
     assert (got["conv"]["refused_without_retry"], got["conv"]["other"]) == (0, 0)
     assert ran.returncode == (0 if got["ok"] else 1)
+
+
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="its callers are h2load's")
+def test_what_is_parked_and_audited_is_counted_beside_what_is_answered(tmp_path: Path) -> None:
+    """How much it takes from the others is this machine's affair; nobody's call fails, and each row is parked."""
+    ran, got = run(tmp_path, "defer", "--quick", "--model", "tiny")
+    checks = {check["name"]: check["value"] for check in got["checks"]}
+    assert checks["tiny: failed calls"] == 0
+    assert got["tiny"]["parked"] > 200
+    assert ran.returncode == (0 if got["ok"] else 1)
