@@ -18,9 +18,8 @@ from benchmarks.serve import closed, ground, measures, models, overloads
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
 from benchmarks.serve.overloads import Course, Overload
-from benchmarks.serve.sender import Load
+from benchmarks.serve.sender import METHOD, Load
 from benchmarks.serve.sending import START_SECONDS, sending
-from benchmarks.serve.shooter import METHOD
 from benchmarks.serve.swapping import rss_bytes
 
 MODELS: Final[tuple[Name, ...]] = ("conv", "tiny")

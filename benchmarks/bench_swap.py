@@ -16,9 +16,8 @@ from benchmarks.demo.counts import Check
 from benchmarks.serve import closed, ground, measures, models, swapping, windows
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
-from benchmarks.serve.sender import Load
+from benchmarks.serve.sender import METHOD, Load
 from benchmarks.serve.sending import sending
-from benchmarks.serve.shooter import METHOD
 from benchmarks.serve.windows import Left, Swapped
 
 LOAD_SHARE: Final = 0.6

@@ -28,7 +28,8 @@ from benchmarks.serve.ground import Served
 from benchmarks.serve.measures import Tell, asked
 from benchmarks.serve.models import Name
 from benchmarks.serve.opened import Opened
-from benchmarks.serve.shooter import METHOD, Specification
+from benchmarks.serve.sender import METHOD, Load
+from benchmarks.serve.sending import START_SECONDS, shoot, workers
 from fallback import embedded
 from fallback.bare import Bare
 from fallback.config import Config, RedisSettings
@@ -178,21 +179,24 @@ def _config(served: Served) -> Config:
 
 
 def _paced(served: Served, name: Name, seconds: float) -> Paced:
-    sure, doubtful = (
-        opened.judged(
-            opened.shoot(
-                Specification(
-                    address=served.address,
-                    payload=asked(name, doubtful=doubt),
-                    start=0,
-                    rate=_LOW_RATE,
-                    seconds=seconds,
-                    arrivals="constant",
+    with workers(1) as crew:
+        sure, doubtful = (
+            opened.judged(
+                shoot(
+                    crew,
+                    Load(
+                        address=served.address,
+                        payload=asked(name, doubtful=doubt),
+                        rate=_LOW_RATE,
+                        seconds_max=seconds,
+                        arrivals="constant",
+                        connections=1,
+                    ),
+                    wait_seconds=START_SECONDS,
                 )
             )
+            for doubt in (False, True)
         )
-        for doubt in (False, True)
-    )
     return Paced(sure, doubtful, asyncio.run(_bare_ms(served, asked(name), seconds)))
 
 

@@ -15,12 +15,11 @@ import numpy as np
 
 from benchmarks.demo.counts import Check
 from benchmarks.queue.figures import Figure, Spread, check, figure, spread
-from benchmarks.serve import closed, echo, ground, models, opened
+from benchmarks.serve import closed, echo, ground, models
 from benchmarks.serve.closed import Closed
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
-from benchmarks.serve.opened import Opened
-from benchmarks.serve.shooter import METHOD, Specification
+from benchmarks.serve.sender import METHOD
 from demur import kserve
 from gateway.model import Model
 
@@ -30,7 +29,7 @@ _WAY_SECONDS: Final = 0.3
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """How much: rounds, calls of one closed loop (fewer on `aio`, which is slower), seconds of an open one."""
+    """How much: rounds, calls of one closed loop (fewer on `aio`, which is slower), seconds of open ones in all."""
 
     rounds: int
     echo_calls: int
@@ -193,42 +192,6 @@ def figures(found: Measured) -> list[Figure]:
             return [over(f"cq over ONNX Runtime alone ({how})", cq, alone, 0.95)]
 
 
-def lone(folder: Path, size: Size) -> tuple[Opened, Opened, float]:
-    """Measure one caller, open loop: the gateway's tiny model and the echo, and ONNX Runtime's own time, ms."""
-    with ground.echo("cq") as plain, ground.gateway(folder, transport="cq") as served:
-        ground.published(served.address, "tiny")
-        ours, other = (
-            opened.judged(opened.shoot(_paced(each.address, method, rate=200.0, seconds=size.open_seconds)))
-            for each, method in ((served, METHOD), (plain, echo.METHOD))
-        )
-    return ours, other, lone_ms("tiny")
-
-
-def poisson(folder: Path, size: Size) -> Opened:
-    """Measure tiny at 1,000 requests a second, as from many independent clients."""
-    with ground.gateway(folder, transport="cq") as served:
-        ground.published(served.address, "tiny")
-        opened.shoot(_paced(served.address, METHOD, rate=500.0, seconds=1.0))
-        given = Specification(
-            address=served.address, payload=asked("tiny"), start=0, rate=1000.0, seconds=size.open_seconds, seed=1
-        )
-        return opened.judged(opened.shoot(given))
-
-
-def judge_open(ours: Opened, other: Opened, alone_ms: float, at_1000: Opened) -> list[Check]:
-    """Return the promises of latency; a run whose generator lagged keeps none."""
-    whole = ours.p50_ms / (other.p50_ms + alone_ms)
-    tail = at_1000.p99_ms / at_1000.p50_ms
-    runs = (ours, other, at_1000)
-    void, failed = sum(each.void for each in runs), sum(each.failed for each in runs)
-    return [
-        _check("one caller, open loop: p50 over echo's p50 + ONNX Runtime's own time", whole, 1.35),
-        _check("tiny at 1,000 a second, Poisson: p99 over p50", tail, 3.0),
-        _check("open loops whose generator lagged, void", void, 0),
-        _check("failed requests of the open loops", failed, 0),
-    ]
-
-
 def checks(found: list[Figure]) -> list[Check]:
     """Return the promises of throughput."""
     return [check(each) for each in found]
@@ -253,23 +216,6 @@ def latencies(found: Measured) -> dict[str, dict[str, float]]:
 def failed(found: Measured) -> int:
     """Return how many calls did not come back."""
     return sum(each.found.failed for loops in (found.echo_cq, found.echo_aio, found.cq, found.aio) for each in loops)
-
-
-def _check(name: str, value: float, most: float) -> Check:
-    short = float(f"{value:.4g}")
-    return Check(name=name, value=short, goal=f"<= {most:g}", ok=short <= most)
-
-
-def _paced(address: str, method: str, *, rate: float, seconds: float) -> Specification:
-    return Specification(
-        address=address,
-        method=method,
-        payload=asked("tiny"),
-        start=0,
-        rate=rate,
-        seconds=seconds,
-        arrivals="constant",
-    )
 
 
 def _rates(loops: list[Loop]) -> list[float]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, checker, helper, numpy_helper
 
+from benchmarks.serve.sender import RUN_WIDTH
 from fallback.answer import LabelOption, Task
 from gateway import manifest
 from gateway.batching import Batching
@@ -21,7 +22,6 @@ Name = Literal["tiny", "mid", "conv"]
 LABELS: Final = 10
 # The output that tells of the run: a mark, and the sums over the batch of the first two numbers of each row.
 RUN: Final = "run"
-RUN_WIDTH: Final = 3
 # Above this everything is answered: random inputs are, but for one in some thousands.
 THRESHOLD: Final = 0.5
 # Logits are made this large, so that a softmax is sure.

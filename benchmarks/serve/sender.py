@@ -1,59 +1,76 @@
-"""One process of open-loop load as heavy as a server in C can take: `python -m benchmarks.serve.sender GIVEN RESULT`.
+"""A process of load as heavy as a server in C can take: `python -m benchmarks.serve.sender`.
 
-A file with one JSON object in, one of arrays (NumPy's .npz) out. It sends each request when it is due, whatever became
-of those before it, until its time is over or its standard input ends. A request for which the server's limits leave no
-stream on any connection is not sent: it was shed, at no cost to the server.
+Each line of its standard input is a Load (JSON). It sends that, writes what became of it to a file (NumPy's .npz), and
+a line to its standard output, empty or with what went wrong. An empty line, or the end of the input, ends a load before
+its time; the end of the input also ends the process.
+
+An open loop sends each request when it is due, whatever became of those before it. A request for which the server's
+limits leave no stream on any connection is not sent: it was shed, at no cost to the server. A closed loop has so many
+callers, each of which asks again as soon as it has its answer.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import select
 import sys
 import time
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serve import wire
-from benchmarks.serve.models import RUN_WIDTH
-from benchmarks.serve.shooter import METHOD
 from benchmarks.serve.wire import SHED, Ended, Wire
 from demur import kserve
+from fallback.errors import UnavailableError
 
+METHOD: Final = f"/{kserve.SERVICE}/ModelInfer"
 # Besides gRPC's codes: no answer came.
 UNANSWERED: Final = 101
 STAMP_BYTES: Final = 8
+# What a stamped model's last output tells of the run.
+RUN_WIDTH: Final = 3
+LATE_SECONDS_MAX: Final = 12.0
 _WAIT_SECONDS_MAX: Final = 0.05
-_LATE_SECONDS_MAX: Final = 12.0
+_FIRST_SIZE: Final = 4_096
+_STDIN: Final = 0
+_LINE_BYTES_MAX: Final = 1 << 16
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent, from `start` (time.monotonic(), one clock for all processes) on, at `rate` a second.
+    """What is sent, from `start` (time.monotonic(), one clock for all processes) on, for `seconds_max`.
 
-    With `stamp_at` two numbers (FP32) that no other request has are written into each payload there, and the reply's
-    version and last output are read.
+    Open loop: at `rate` a second. Closed loop: by so many `callers`, where these are not 0. Replies are waited for
+    `late_seconds` more. With `stamp_at` two numbers (FP32) that no other request has are written into each payload
+    there, and the reply's version and last output are read. `ca`: a file, for a server with TLS.
     """
 
     address: str
     method: str = METHOD
     payload: bytes
-    start: float
-    rate: float
+    start: float = 0.0
+    rate: float = 0.0
+    callers: int = 0
     seconds_max: float
+    late_seconds: float = LATE_SECONDS_MAX
     arrivals: Literal["poisson", "constant"] = "poisson"
     seed: int = 0
     connections: int = 4
     stamp_at: int | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    ca: str | None = None
+    # Where what became of it is written.
+    result: str = ""
 
 
 class Sent:
     """What became of each request, as columns; seconds from the start, milliseconds from when it was due."""
 
     def __init__(self, size: int) -> None:
+        self.due = np.zeros(size)
         self.lag_ms = np.zeros(size)
         self.latency_ms = np.zeros(size)
         self.code = np.full(size, UNANSWERED, np.int16)
@@ -62,13 +79,27 @@ class Sent:
         self.version = np.zeros(size, np.int32)
         self.run = np.zeros((size, RUN_WIDTH))
 
+    def grow(self) -> None:
+        """Make room for as many requests again."""
+        size = len(self.code)
+        more = vars(Sent(size))
+        for name, column in vars(self).items():
+            setattr(self, name, np.concatenate([column, more[name]]))
+
+    def first(self, count: int) -> dict[str, NDArray[np.generic]]:
+        """Return the columns of the first requests."""
+        return {name: column[:count] for name, column in vars(self).items()}
+
 
 def due_times(given: Load) -> NDArray[np.float64]:
-    """Return when requests are due, seconds from the start."""
+    """Return when requests of an open loop are due, seconds from the start."""
     count = int(given.rate * given.seconds_max)
     if given.arrivals == "constant":
         return np.arange(count) / given.rate
-    return np.cumsum(np.random.default_rng(given.seed).exponential(1 / given.rate, count))
+    # Five deviations more, so that the last of them is never due before the end.
+    count += int(5 * count**0.5) + 10
+    drawn = np.cumsum(np.random.default_rng(given.seed).exponential(1 / given.rate, count))
+    return drawn[drawn < given.seconds_max]
 
 
 class Sender:
@@ -77,37 +108,42 @@ class Sender:
     def __init__(self, given: Load, wires: list[Wire]) -> None:
         self._given = given
         self._wires = wires
-        self._due: list[float] = (given.start + due_times(given)).tolist()
+        self._due: list[float] = [] if given.callers else (given.start + due_times(given)).tolist()
+        self._end = given.start + given.seconds_max
         self._at = 0
         self._turn = 0
         self._places: list[dict[int, int]] = [{} for _ in wires]
-        self._sockets = {each.socket: number for number, each in enumerate(wires)}
+        self._files = {each.socket.fileno(): number for number, each in enumerate(wires)}
         self._stamps = np.random.default_rng([given.seed, 1]).random((len(self._due), 2), np.float32)
-        self.sent = Sent(len(self._due))
+        self.sent = Sent(max(len(self._due), _FIRST_SIZE))
 
-    def run(self, stop: Any) -> int:
-        """Send every request at its time, until `stop` can be read; return how many were due."""
+    def run(self, stop: int) -> int:
+        """Send every request at its time, until the file `stop` can be read; return how many were due."""
         last = None
         while last is None or (any(each.calls for each in self._wires) and time.monotonic() < last):
-            now = time.monotonic()
+            wait: float | None = _WAIT_SECONDS_MAX
             if last is None:
-                self._send_due(now)
-                if self._at == len(self._due):
-                    last = now + _LATE_SECONDS_MAX
-            for each in self._wires:
-                each.flush()
-            wait = _WAIT_SECONDS_MAX if last else self._due[self._at] - time.monotonic()
-            unsent = [each.socket for each in self._wires if each.unsent]
-            watched = [*self._sockets, *([] if last else [stop])]
-            readable, _, _ = select.select(watched, unsent, [], min(max(wait, 0.0), _WAIT_SECONDS_MAX))
+                wait = self._begin(time.monotonic())
+                if wait is None:
+                    last = time.monotonic() + self._given.late_seconds
+            for one in self._wires:
+                one.flush()
+            if last is not None and not any(each.calls for each in self._wires):
+                break
+            unsent = [each.socket.fileno() for each in self._wires if each.unsent]
+            watched = [*self._files, *([] if last else [stop])]
+            readable, _, _ = select.select(watched, unsent, [], min(max(wait or 0.0, 0.0), _WAIT_SECONDS_MAX))
             for each in readable:
-                if each is stop:
-                    last = time.monotonic() + _LATE_SECONDS_MAX
+                if each == stop:
+                    last = time.monotonic() + self._given.late_seconds
                 else:
-                    self._take(self._sockets[each])
+                    self._take(self._files[each])
         return self._at
 
-    def _send_due(self, now: float) -> None:
+    def _begin(self, now: float) -> float | None:
+        """Begin what is due; returns the seconds until the next, None where there is none."""
+        if self._given.callers:
+            return self._begin_closed(now)
         due, sent = self._due, self.sent
         while self._at < len(due) and due[self._at] <= now:
             number, self._at = self._at, self._at + 1
@@ -117,6 +153,21 @@ class Sender:
                 sent.code[number] = SHED
                 continue
             self._places[place][self._wires[place].call(self.stamped(number))] = number
+        return due[self._at] - time.monotonic() if self._at < len(due) else None
+
+    def _begin_closed(self, now: float) -> float | None:
+        if now >= self._end:
+            return None
+        if now < self._given.start:
+            return self._given.start - now
+        free = self._given.callers - sum(each.calls for each in self._wires)
+        while free > 0 and (place := self._free()) is not None:
+            free, number, self._at = free - 1, self._at, self._at + 1
+            if number == len(self.sent.code):
+                self.sent.grow()
+            self._due.append(now)
+            self._places[place][self._wires[place].call(self._given.payload)] = number
+        return self._end - now
 
     def _free(self) -> int | None:
         """Return the connection whose turn it is, or the next one that takes a call."""
@@ -142,6 +193,16 @@ class Sender:
             self.sent.latency_ms[number] = 1000 * (now - self._due[number])
             self.sent.code[number] = each.code
             self._read(number, each)
+        if self._wires[place].going and not self._wires[place].calls:
+            self._renew(place)
+
+    def _renew(self, place: int) -> None:
+        """Connect anew, where the server asked for it."""
+        old = self._wires[place]
+        del self._files[old.socket.fileno()]
+        old.close()
+        self._wires[place] = connected(self._given)
+        self._files[self._wires[place].socket.fileno()] = place
 
     def _read(self, number: int, ended: Ended) -> None:
         if ended.code != wire.OK:
@@ -151,17 +212,56 @@ class Sender:
             self.sent.version[number] = int(reply.model_version)
             self.sent.run[number] = np.frombuffer(reply.raw_output_contents[-1])[:RUN_WIDTH]
 
+    def columns(self, count: int) -> dict[str, NDArray[np.generic]]:
+        """Return what became of the first requests."""
+        self.sent.due[:count] = np.array(self._due[:count]) - self._given.start
+        return self.sent.first(count)
+
+
+def connected(given: Load) -> Wire:
+    """Return a connection to where the load goes; raises UnavailableError."""
+    tls = None if given.ca is None else wire.trusting(given.ca)
+    return Wire(given.address, given.method, metadata=given.metadata, tls=tls)
+
+
+def send(given: Load, stop: int) -> None:
+    """Send one load and write what became of it; raises UnavailableError where the server is not spoken to."""
+    wires = [connected(given) for _ in range(given.connections)]
+    try:
+        sender = Sender(given, wires)
+        count = sender.run(stop)
+        np.savez(given.result, **sender.columns(count))  # type: ignore[arg-type]  # its stubs take no columns by name
+    finally:
+        for each in wires:
+            each.close()
+
+
+def line() -> bytes:
+    """Read a line of the standard input, without a buffer that would hide from `select` what came; empty at its end."""
+    parts: list[bytes] = []
+    while not parts or not parts[-1].endswith(b"\n"):
+        part = os.read(_STDIN, _LINE_BYTES_MAX)
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)
+
 
 def main() -> None:
-    """Read what to send, send, write what became of it."""
-    given = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Load)
-    wires = [Wire(given.address, given.method) for _ in range(given.connections)]
-    sender = Sender(given, wires)
-    # What is collected here is kept to the end anyway.
+    """Send each load that is given, until there is none."""
+    # What is collected here is kept to the end of a load anyway.
     gc.disable()
-    count = sender.run(sys.stdin)
-    columns = {name: values[:count] for name, values in vars(sender.sent).items()}
-    np.savez(sys.argv[2], due=due_times(given)[:count], **columns)
+    while said := line():
+        if said == b"\n":
+            continue
+        fault = ""
+        try:
+            send(msgspec.json.decode(said, type=Load), _STDIN)
+        except UnavailableError as error:
+            fault = str(error).replace("\n", " ")
+        sys.stdout.write(fault + "\n")
+        sys.stdout.flush()
+        gc.collect()
 
 
 if __name__ == "__main__":

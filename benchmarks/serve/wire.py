@@ -2,35 +2,44 @@
 
 A client library in Python spends more on a call than the server that it is to overload. So one connection is spoken
 here as far as a benchmark needs it: the request's headers are the same bytes in each call, the server is told to keep
-no table of headers (RFC 7541, 4.2), and windows are granted once, wide enough for a whole run. It speaks to servers
-whose headers are plain, as gRPC's own core writes them; of others it says so.
+no table of headers (RFC 7541, 4.2), so that nearly all trailers are the same bytes too, and it is granted windows
+that never close.
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
-from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import hpack
 
 from fallback.errors import UnavailableError
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
-_END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
-_TABLE_SIZE, _ENABLE_PUSH, _STREAMS_MAX, _WINDOW = 0x1, 0x2, 0x3, 0x4
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY, _ACK = 0x1, 0x4, 0x8, 0x20, 0x1
+_TABLE_SIZE, _ENABLE_PUSH, _STREAMS_MAX, _WINDOW, _FRAME_SIZE = 0x1, 0x2, 0x3, 0x4, 0x5
 _WIDE: Final = 2**31 - 1
+# The connection's window is opened anew when so much of it was used.
+_USED_BYTES: Final = 2**30
 # What a window and a frame are until the server says otherwise.
 _FIRST_WINDOW: Final = 65_535
 _FRAME_BYTES: Final = 16_384
 _HEAD_BYTES: Final = 9
 _MESSAGE_HEAD_BYTES: Final = 5
+_PRIORITY_BYTES: Final = 5
 _READ_BYTES: Final = 1 << 18
 _CONNECT_SECONDS: Final = 10.0
-_STATIC_ENTRIES: Final = 61
+_STATUSES_MAX: Final = 1_000
 _DETAILS: Final = b"grpc-status-details-bin"
-# RFC 9113, section 7: the server has not looked at it.
-_REFUSED_STREAM: Final = 0x7
+_CANCEL: Final = 0x8
+# RFC 9113, section 7, to gRPC's codes: the server has not looked at it; it gave it up; it asks for less.
+_RESETS: Final = {0x7: 100, 0x8: 1, 0xB: 8}
+_BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 OK: Final = 0
 UNKNOWN: Final = 2
 # Besides gRPC's codes: the server's limit on streams left no room.
@@ -46,24 +55,44 @@ class Ended(NamedTuple):
     details: bytes
 
 
-class Wire:
-    """One connection for calls of one `method`; raises UnavailableError where it is cut or spoken to otherwise."""
+@dataclass(slots=True)
+class _Held:
+    """What of a message still waits for room in the server's windows, and the room in its stream's own."""
 
-    def __init__(self, address: str, method: str) -> None:
-        host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.settimeout(0)
+    body: bytes
+    room: int
+
+
+class Wire:
+    """One connection for calls of one `method`; raises UnavailableError where it is cut or spoken to otherwise.
+
+    `metadata` goes with each call: names in lower case. `tls` says whom to trust, and offers "h2" by ALPN.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        method: str,
+        *,
+        metadata: Sequence[tuple[str, str]] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.socket = _connected(address, tls)
         self.streams_max = _WIDE
-        self._headers = _request_headers(method, address)
+        # Whether the server asked for no more calls here (GOAWAY).
+        self.going = False
+        self._tls = tls is not None
+        self._headers = _request_headers(method, address, "http" if tls is None else "https", metadata)
         self._next = 1
         self._window = self._stream_window = _FIRST_WINDOW
+        self._frame_bytes = _FRAME_BYTES
+        self._used = 0
         self._out = bytearray(_PREFACE + _greeting())
         self._in = bytearray()
-        # By stream: the message, and the headers' block of bytes, as far as they came.
+        # By stream: the message as far as it came.
         self._open: dict[int, list[bytes]] = {}
-        # Messages that the server's window has no room for yet.
-        self._held: deque[tuple[int, bytes]] = deque()
+        self._held: dict[int, _Held] = {}
+        self._ended: list[Ended] = []
         self._statuses: dict[bytes, tuple[int, bytes]] = {}
 
     @property
@@ -74,7 +103,7 @@ class Wire:
     @property
     def full(self) -> bool:
         """Whether as many calls are under way as the server allows."""
-        return len(self._open) >= self.streams_max
+        return len(self._open) >= self.streams_max or self.going
 
     @property
     def unsent(self) -> bool:
@@ -84,31 +113,38 @@ class Wire:
     def call(self, message: bytes) -> int:
         """Begin a call, unless it is `full`; returns its stream. It goes out with the next `flush`."""
         body = struct.pack(">?I", False, len(message)) + message  # noqa: FBT003 - positional only
-        if len(body) > self._stream_window:
-            raise UnavailableError(f"a message of {len(body)} bytes is more than the server takes unasked")
         stream, self._next = self._next, self._next + 2
         self._open[stream] = []
         self._out += _frame(_HEADERS, _END_HEADERS, stream, self._headers)
-        self._held.append((stream, body))
+        if not self._held and len(body) <= min(self._window, self._stream_window, self._frame_bytes):
+            self._window -= len(body)
+            self._out += _frame(_DATA, _END_STREAM, stream, body)
+            return stream
+        self._held[stream] = _Held(body, self._stream_window)
         self._release()
         return stream
 
     def _release(self) -> None:
-        """Send what the server's window has room for."""
-        while self._held and len(self._held[0][1]) <= self._window:
-            stream, body = self._held.popleft()
-            self._window -= len(body)
-            last = len(body) - _FRAME_BYTES
-            for first in range(0, len(body), _FRAME_BYTES):
-                part = body[first : first + _FRAME_BYTES]
-                self._out += _frame(_DATA, _END_STREAM if first >= last else 0, stream, part)
+        """Send what the server's windows have room for, those that came first before others."""
+        for stream, held in list(self._held.items()):
+            room = min(self._window, held.room, len(held.body))
+            for first in range(0, room, self._frame_bytes):
+                part = held.body[first : min(first + self._frame_bytes, room)]
+                last = first + len(part) == len(held.body)
+                self._out += _frame(_DATA, _END_STREAM if last else 0, stream, part)
+            if room > 0:
+                held.body, held.room, self._window = held.body[room:], held.room - room, self._window - room
+            if not held.body:
+                del self._held[stream]
+            if self._window <= 0:
+                return
 
     def flush(self) -> None:
         """Hand to the socket what it takes."""
         while self._out:
             try:
                 sent = self.socket.send(self._out)
-            except BlockingIOError:
+            except _BLOCKED:
                 return
             except OSError as error:
                 raise UnavailableError(f"the connection was cut: {error}") from error
@@ -116,66 +152,114 @@ class Wire:
 
     def read(self) -> list[Ended]:
         """Take what came; returns the calls that it ends."""
-        try:
-            came = self.socket.recv(_READ_BYTES)
-        except BlockingIOError:
+        if not self._receive():
             return []
-        except OSError as error:
-            raise UnavailableError(f"the connection was cut: {error}") from error
-        if not came:
-            raise UnavailableError("the server closed the connection")
-        self._in += came
-        ended, at, content = [], 0, bytes(self._in)
+        at, content = 0, bytes(self._in)
         while len(content) - at >= _HEAD_BYTES:
             end = at + _HEAD_BYTES + int.from_bytes(content[at : at + 3])
             if len(content) < end:
                 break
             stream = int.from_bytes(content[at + 5 : at + 9])
-            one = self._take(content[at + 3], content[at + 4], stream, content[at + _HEAD_BYTES : end])
-            if one is not None:
-                ended.append(one)
+            self._take(content[at + 3], content[at + 4], stream, content[at + _HEAD_BYTES : end])
             at = end
         del self._in[:at]
+        ended, self._ended = self._ended, []
         return ended
 
     def close(self) -> None:
         """Cut the connection."""
         self.socket.close()
 
-    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> Ended | None:
+    def _receive(self) -> bool:
+        """Take bytes from the socket; of TLS all, since what is decrypted already wakes nobody."""
+        came = False
+        try:
+            while part := self.socket.recv(_READ_BYTES):
+                self._in += part
+                came = True
+                if not self._tls:
+                    return True
+        except _BLOCKED:
+            return came
+        except OSError as error:
+            raise UnavailableError(f"the connection was cut: {error}") from error
+        if self.going and not self._open:
+            return came
+        raise UnavailableError("the server closed the connection")
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind in {_DATA, _HEADERS}:
+            if flags & (_PADDED | _PRIORITY):
+                payload = _bare(kind, flags, payload)
+            if kind == _DATA:
+                self._use(len(payload))
+            elif not flags & _END_HEADERS:
+                raise UnavailableError("the server's headers are longer than a frame, which is not read here")
             parts = self._open.get(stream)
             if parts is None:
-                return None
+                return
             if kind == _DATA:
                 parts.append(payload)
-            if not flags & _END_STREAM:
-                return None
-            code, details = (UNKNOWN, b"") if kind == _DATA else self._status(payload)
-            del self._open[stream]
-            return Ended(stream, code, b"".join(parts)[_MESSAGE_HEAD_BYTES:], details)
-        if kind == _RST_STREAM and self._open.pop(stream, None) is not None:
-            refused = int.from_bytes(payload) == _REFUSED_STREAM
-            return Ended(stream, SHED if refused else UNKNOWN, b"", b"")
-        self._settle(kind, flags, stream, payload)
-        return None
+            if flags & _END_STREAM:
+                code, details = (UNKNOWN, b"") if kind == _DATA else self._status(payload)
+                self._end(stream, code, b"".join(parts)[_MESSAGE_HEAD_BYTES:], details)
+        elif kind == _RST_STREAM:
+            if stream in self._open:
+                self._end(stream, _RESETS.get(int.from_bytes(payload), UNKNOWN))
+        else:
+            self._settle(kind, flags, stream, payload)
+
+    def _end(self, stream: int, code: int, message: bytes = b"", details: bytes = b"") -> None:
+        del self._open[stream]
+        if self._held.pop(stream, None) is not None:
+            self._out += _frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+        self._ended.append(Ended(stream, code, message, details))
+
+    def _use(self, size: int) -> None:
+        """Open the connection's window anew in time; a stream's own is never used up."""
+        self._used += size
+        if self._used > _USED_BYTES:
+            self._out += _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._used))
+            self._used = 0
 
     def _settle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         """Do what keeps a connection going."""
         if kind == _SETTINGS and not flags & _ACK:
             for name, value in struct.iter_unpack(">HI", payload):
-                if name == _STREAMS_MAX:
-                    self.streams_max = value
-                elif name == _WINDOW:
-                    self._stream_window = value
+                self._set(name, value)
             self._out += _frame(_SETTINGS, _ACK, 0)
+            self._release()
         elif kind == _PING and not flags & _ACK:
             self._out += _frame(_PING, _ACK, 0, payload)
-        elif kind == _WINDOW_UPDATE and not stream:
-            self._window += int.from_bytes(payload)
-            self._release()
+        elif kind == _WINDOW_UPDATE:
+            room = int.from_bytes(payload)
+            if not stream:
+                self._window += room
+            elif stream in self._held:
+                self._held[stream].room += room
+            if self._held:
+                self._release()
         elif kind == _GOAWAY:
-            raise UnavailableError(f"the server asks this connection to go: {payload[8:108]!r}")
+            self._go(payload)
+
+    def _set(self, name: int, value: int) -> None:
+        if name == _STREAMS_MAX:
+            self.streams_max = value
+        elif name == _FRAME_SIZE:
+            self._frame_bytes = value
+        elif name == _WINDOW:
+            for held in self._held.values():
+                held.room += value - self._stream_window
+            self._stream_window = value
+
+    def _go(self, payload: bytes) -> None:
+        """Begin no more calls; those that the server says it will not look at have ended."""
+        last, reason = struct.unpack(">II", payload[:8])
+        if reason:
+            raise UnavailableError(f"the server ends this connection: error {reason}, {payload[8:108]!r}")
+        self.going = True
+        for stream in [each for each in self._open if each > last]:
+            self._end(stream, SHED)
 
     def _status(self, block: bytes) -> tuple[int, bytes]:
         """Read a trailer; nearly all of them are the same bytes."""
@@ -183,59 +267,52 @@ class Wire:
         if known is None:
             found = fields(block)
             known = int(found.get(b"grpc-status", b"%d" % UNKNOWN)), found.get(_DETAILS, b"")
-            if not known[1]:
+            if not known[1] and len(self._statuses) < _STATUSES_MAX:
                 self._statuses[block] = known
         return known
 
 
 def fields(block: bytes) -> dict[bytes, bytes]:
-    """Return the fields of a block of headers that are spelled out, by name.
-
-    Raises UnavailableError where they are written as gRPC's core does not write them (Huffman's code in a name, a table
-    that was asked not to be kept).
-    """
-    found: dict[bytes, bytes] = {}
-    at = 0
-    while at < len(block):
-        first = block[at]
-        if first & 0x80:
-            at = _number(block, at, 7)[1]
-        elif first & 0xE0 == 0x20:  # noqa: PLR2004 - RFC 7541, 6.3: a change of the table's size
-            at = _number(block, at, 5)[1]
-        else:
-            index, at = _number(block, at, 6 if first & 0x40 else 4)
-            name = b""
-            if not index:
-                coded, name, at = _string(block, at)
-                if coded:
-                    raise UnavailableError("the server writes its headers in Huffman's code; only gRPC's core is read")
-            elif index > _STATIC_ENTRIES:
-                raise UnavailableError("the server keeps a table of headers that it was asked not to keep")
-            _, value, at = _string(block, at)
-            if name:
-                found[name] = value
-    return found
+    """Return the fields of a block of headers by name; raises UnavailableError where it stands on a table."""
+    decoder = hpack.Decoder()
+    decoder.max_allowed_table_size = decoder.header_table_size = 0
+    try:
+        return {bytes(field[0]): bytes(field[1]) for field in decoder.decode(block, raw=True)}
+    except hpack.HPACKError as error:
+        raise UnavailableError(f"the server keeps a table of headers, which it was asked not to: {error}") from error
 
 
-def _number(block: bytes, at: int, bits: int) -> tuple[int, int]:
-    """Read an integer (RFC 7541, 5.1); returns it and where the next begins."""
-    most = (1 << bits) - 1
-    value, at = block[at] & most, at + 1
-    if value < most:
-        return value, at
-    shift = 0
-    while True:
-        more = block[at]
-        value, at, shift = value + ((more & 0x7F) << shift), at + 1, shift + 7
-        if not more & 0x80:
-            return value, at
+def trusting(ca: str | None) -> ssl.SSLContext:
+    """Return what TLS to a server of the authorities in the file `ca` needs; raises UnavailableError without them."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise UnavailableError(f"{ca}: expected certificates in PEM form, got {error}") from error
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
-def _string(block: bytes, at: int) -> tuple[bool, bytes, int]:
-    """Read a string (RFC 7541, 5.2): whether it is in Huffman's code, its bytes, where the next begins."""
-    coded = bool(block[at] & 0x80)
-    size, at = _number(block, at, 7)
-    return coded, block[at : at + size], at + size
+def _connected(address: str, tls: ssl.SSLContext | None) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        plain = socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made = plain if tls is None else tls.wrap_socket(plain, server_hostname=host)
+    except OSError as error:
+        raise UnavailableError(f"{address}: no connection: {error}") from error
+    made.settimeout(0)
+    return made
+
+
+def _bare(kind: int, flags: int, payload: bytes) -> bytes:
+    """Return what a frame holds without its padding and priority (RFC 9113, 6.1 and 6.2)."""
+    first, last = 0, len(payload)
+    if flags & _PADDED:
+        first, last = 1, last - payload[0]
+    if kind == _HEADERS and flags & _PRIORITY:
+        first += _PRIORITY_BYTES
+    return payload[first:last]
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -248,19 +325,16 @@ def _greeting() -> bytes:
     return said + _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _WIDE - _FIRST_WINDOW))
 
 
-def _request_headers(method: str, address: str) -> bytes:
+def _request_headers(method: str, address: str, scheme: str, metadata: Sequence[tuple[str, str]]) -> bytes:
+    """Return the block that each call's headers are, which leaves nothing in the server's table."""
     fields_ = (
         (":method", "POST"),
-        (":scheme", "http"),
+        (":scheme", scheme),
         (":path", method),
         (":authority", address),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
+        *metadata,
     )
-    return b"".join(b"\x00" + _text(name) + _text(value) for name, value in fields_)
-
-
-def _text(value: str) -> bytes:
-    raw = value.encode("ascii")
-    assert len(raw) < 0x7F, "a length of one byte"  # noqa: PLR2004
-    return bytes((len(raw),)) + raw
+    never = [hpack.NeverIndexedHeaderTuple(name, value) for name, value in fields_]
+    return bytes(hpack.Encoder().encode(never, huffman=False))

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_serve
-from benchmarks.serve import closed, ground, measures, models, opened, shooter
+from benchmarks.serve import closed, ground, measures, models
 from benchmarks.serve.closed import Closed
 from benchmarks.serve.measures import Loop, Measured
-from benchmarks.serve.shooter import Round, Specification
 from fallback.errors import InvalidError, UnavailableError
 
 SAID = (
@@ -34,23 +33,6 @@ def test_without_h2load_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UnavailableError, match="apt-get install nghttp2-client"):
         bench_serve.run(names=("tiny",), as_json=True, quick=True)
-
-
-def test_arrivals_are_as_asked() -> None:
-    """Evenly, or as a Poisson process that a seed draws."""
-    given = Specification(address="", payload=b"", start=0, rate=100.0, seconds=10.0, arrivals="constant")
-    assert shooter.due_times(given)[:3] == [0.0, 0.01, 0.02]
-    drawn = shooter.due_times(Specification(address="", payload=b"", start=0, rate=100.0, seconds=10.0, seed=3))
-    assert 850 < len(drawn) < 1150
-    assert drawn == sorted(drawn)
-
-
-def test_a_generator_that_lags_makes_its_run_void() -> None:
-    """Latency counts what came back; failures are counted apart."""
-    rounds = [Round(due_seconds=0.0, lag_ms=0.1, latency_ms=float(number), code="OK") for number in range(1, 101)]
-    found = opened.judged([*rounds, Round(due_seconds=0.0, lag_ms=0.1, latency_ms=9.0, code="UNAVAILABLE")])
-    assert (found.requests, found.failed, found.p50_ms, found.max_ms, found.void) == (101, 1, 50.0, 100.0, False)
-    assert opened.judged([Round(due_seconds=0.0, lag_ms=50.0, latency_ms=60.0, code="OK")] * 10).void
 
 
 def test_promises_are_ratios_within_a_round() -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from benchmarks.serve import measures, models, sender, windows, wire
+from benchmarks.serve import measures, models, sender, windows
 from benchmarks.serve.sender import Load
 from benchmarks.serve.sending import Shots
 from benchmarks.serve.windows import Left, Window
-from fallback.errors import UnavailableError
 from gateway.model import Model
 
 
@@ -94,13 +92,3 @@ def test_each_request_is_stamped() -> None:
     first, second = made.stamped(0), made.stamped(1)
     assert first != second
     assert {first[:at] + first[at + 8 :], second[:at] + second[at + 8 :]} == {payload[:at] + payload[at + 8 :]}
-
-
-def test_headers_that_are_spelled_out_are_read() -> None:
-    """Others are refused rather than misread."""
-    plain = b"\x88\x3f\x01" + b"\x00\x0bgrpc-status\x018" + b"\x40\x01a\x01b" + b"\x5f\x10application/grpc"
-    assert wire.fields(plain) == {b"grpc-status": b"8", b"a": b"b"}
-    with pytest.raises(UnavailableError, match="Huffman"):
-        wire.fields(b"\x00\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x018")
-    with pytest.raises(UnavailableError, match="table"):
-        wire.fields(b"\x7f\x00\x018")
