@@ -182,6 +182,25 @@ def defer(
 
 
 @bench.command()
+def gpu(
+    *,
+    json: Json = False,
+    cpu: Annotated[
+        bool,
+        typer.Option("--cpu", help="Try the same code out on the CPU, in a few seconds: it shows nothing of a GPU."),
+    ] = False,
+) -> None:
+    """Check and measure all that needs an NVIDIA GPU: providers, answers, refusals, swaps, memory, batches, serving.
+
+    benchmarks/gpu.sh installs what it wants and runs it. Ends with 1 unless every promise holds, with 77 where there is
+    no GPU.
+    """
+    from benchmarks import bench_gpu
+
+    raise typer.Exit(bench_gpu.run(as_json=json, cpu=cpu))
+
+
+@bench.command()
 def predict(
     *,
     rate: Annotated[float, typer.Option(min=1, max=100_000, help="Requests a second on average, Poisson.")] = 100.0,

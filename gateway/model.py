@@ -18,7 +18,7 @@ from fallback.errors import ConfigError, InvalidError, StateError
 from gateway.manifest import TensorSpec
 from gateway.tensor import DTYPES, Array
 
-__all__ = ["Device", "Model", "Signature", "TensorSpec", "pick_providers"]
+__all__ = ["Device", "Model", "Signature", "TensorSpec", "offered", "pick_providers"]
 
 Device = Literal["auto", "cuda", "cpu"]
 CPU: Final = "CPUExecutionProvider"
@@ -74,15 +74,25 @@ class Model:
         self._bindable = wanted and all(spec.datatype != "BYTES" for spec in tensors)
 
     @classmethod
-    def load(cls, path: Path, *, device: Device = "auto", threads: int = 0, bind: bool | None = None) -> Self:
+    def load(
+        cls,
+        path: Path,
+        *,
+        device: Device = "auto",
+        threads: int = 0,
+        bind: bool | None = None,
+        provider: str | None = None,
+    ) -> Self:
         """Load an ONNX file by its path; `threads` of one run on the CPU, 0 for one a core.
 
         `bind`: whether inputs and outputs are bound (IOBinding); None: where it runs elsewhere than on the CPU.
+        `provider`: what it must run on, by ONNX Runtime's name; None: the best that there is for `device`.
 
-        Raises ConfigError where `device` is "cuda" and the session got only the CPU, InvalidError where ONNX Runtime
-        does not load the file.
+        Raises ConfigError where `device` is "cuda" and the session got only the CPU, or it did not get `provider`;
+        InvalidError where ONNX Runtime does not load the file.
         """
-        return cls(_session(path, path.name, device=device, threads=threads), path.name, bind=bind)
+        session = _session(path, path.name, device=device, threads=threads, provider=provider)
+        return cls(session, path.name, bind=bind)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each input; returns one for each output, on the CPU.
@@ -160,7 +170,7 @@ def pick_providers(device: Device, available: Sequence[str], *, gpus: int) -> li
 
 def probe(device: Device) -> str:
     """Return the provider that a model really runs on here; raises ConfigError saying what "cuda" lacks."""
-    if pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus()) == [CPU]:
+    if offered(device) == [CPU]:
         return CPU
     from onnx import TensorProto, helper
 
@@ -172,13 +182,26 @@ def probe(device: Device) -> str:
     return model.provider
 
 
-def _session(source: Path | bytes, name: str, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
+def offered(device: Device) -> list[str]:
+    """Return the providers that are asked for here, best first; raises ConfigError saying what "cuda" lacks."""
+    # A process that uses no GPU does not wake its driver.
+    gpus = 0 if device == "cpu" else count_gpus()
+    return pick_providers(device, onnxruntime.get_available_providers(), gpus=gpus)
+
+
+def _session(
+    source: Path | bytes, name: str, *, device: Device, threads: int, provider: str | None = None
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _LOG_FATAL_ONLY
     # Threads that spin between runs take a core each from everything else in the process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    wanted = pick_providers(device, onnxruntime.get_available_providers(), gpus=count_gpus())
+    wanted = offered(device)
+    if provider is not None:
+        if provider not in wanted:
+            raise ConfigError(f"{name}: expected to run on {provider}, of which there is none; got {', '.join(wanted)}")
+        wanted = wanted[wanted.index(provider) :]
     if wanted != [CPU]:
         _preload()
     try:
@@ -191,6 +214,8 @@ def _session(source: Path | bytes, name: str, *, device: Device, threads: int) -
             f'gateway.device: expected "cuda", got only {", ".join(got)}: the CUDA provider did not load. It needs '
             f"CUDA's and cuDNN's libraries: pip install 'demur[gpu]'"
         )
+    if provider is not None and got[0] != provider:
+        raise ConfigError(f"{name}: expected to run on {provider}, got only {', '.join(got)}: it did not load")
     if got[0] != wanted[0]:
         log.warning("a provider did not load", wanted=wanted[0], got=got[0])
     return session

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 def run(folder: Path, *argv: str) -> tuple[subprocess.CompletedProcess[str], Any]:
     """Run `demur bench ... --json` in `folder`; return how it ended and its object."""
@@ -67,3 +69,15 @@ def test_what_is_parked_and_audited_is_counted_beside_what_is_answered(tmp_path:
     assert checks["tiny: failed calls"] == 0
     assert got["tiny"]["parked"] > 200
     assert ran.returncode == (0 if got["ok"] else 1)
+
+
+def test_what_a_gpu_is_asked_is_tried_out_on_the_cpu() -> None:
+    """By the script that a machine with a GPU runs: the same code, its answers, refusals and swaps."""
+    ran = subprocess.run(
+        [str(ROOT / "benchmarks" / "gpu.sh"), "--cpu"], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ran.returncode == 0, ran.stderr
+    got = json.loads(ran.stdout.splitlines()[-1])
+    assert (got["gpu"], got["errors"], got["ok"]) == (None, {}, True)
+    assert {each["provider"] for each in got["alone"]} == {"CPUExecutionProvider"}
+    assert got["swaps"]["tiny"]["requests"]["failed_requests"] == 0
