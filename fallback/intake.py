@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -32,6 +33,9 @@ RUN_MAX: Final = 64
 # Content that one command stores at most, unless one item brings more: nobody else is served meanwhile.
 STORED_BYTES_MAX: Final = 1_048_576
 Command = tuple[Argument, ...]
+# A request and its id.
+Named = tuple[str, Parking]
+_NOTHING_LARGE: Final[Mapping[str, Reference]] = MappingProxyType({})
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +51,13 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     over: str = ""
 
 
-async def park(store: Store, parkings: Sequence[Parking], limits: Limits | None = None) -> list[Parked | DemurError]:
-    """Accept requests in one pipeline; a verdict for each: durably parked, or why not."""
+async def park(
+    store: Store, parkings: Sequence[Parking], limits: Limits | None = None, ids: Sequence[str] = ()
+) -> list[Parked | DemurError]:
+    """Accept requests in one pipeline; a verdict for each: durably parked, or why not.
+
+    `ids` are what they are called, where the caller may have to ask again; else each gets one here.
+    """
     limits = limits or Limits(store)
     # One object stands for a task in all requests of a model: by its identity it is judged once.
     distinct = {id(parking.task): parking.task for parking in parkings}
@@ -62,7 +71,9 @@ async def park(store: Store, parkings: Sequence[Parking], limits: Limits | None 
         return [refusal or error for refusal in refusals]
     if unknown:
         refusals = [no or unknown.get(parking.queue) for parking, no in zip(parkings, refusals, strict=True)]
-    ready = [parking for parking, refusal in zip(parkings, refusals, strict=True) if refusal is None]
+    # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
+    named = zip(ids or [keys.fresh_id() for _ in parkings], parkings, refusals, strict=True)
+    ready = [(one, parking) for one, parking, refusal in named if refusal is None]
     sent = iter(await _send_all(store, limits, ready) if ready else [])
     return [next(sent) if refusal is None else refusal for refusal in refusals]
 
@@ -83,26 +94,26 @@ def _judge(store: Store, parking: Parking) -> DemurError | None:
     return None
 
 
-async def _send_all(store: Store, limits: Limits, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
-    large = [number for number, parking in enumerate(parkings) if store.blobs.takes(parking)]
+async def _send_all(store: Store, limits: Limits, asked: Sequence[Named]) -> list[Parked | DemurError]:
+    large = [number for number, (_, parking) in enumerate(asked) if store.blobs.takes(parking)]
     if not large:
-        return await _send(store, limits, parkings)
-    small = [number for number in range(len(parkings)) if number not in set(large)]
+        return await _send(store, limits, asked)
+    small = [number for number in range(len(asked)) if number not in set(large)]
     at_once, *one_by_one = await asyncio.gather(
-        _send(store, limits, [parkings[number] for number in small]) if small else _nothing(),
-        *(_send_large(store, limits, parkings[number]) for number in large),
+        _send(store, limits, [asked[number] for number in small]) if small else _nothing(),
+        *(_send_large(store, limits, *asked[number]) for number in large),
     )
     verdicts = dict(zip([*small, *large], [*at_once, *chain(*one_by_one)], strict=True))
-    return [verdicts[number] for number in range(len(parkings))]
+    return [verdicts[number] for number in range(len(asked))]
 
 
 async def _nothing() -> list[Parked | DemurError]:
     return []
 
 
-async def _send_large(store: Store, limits: Limits, parking: Parking) -> list[Parked | DemurError]:
+async def _send_large(store: Store, limits: Limits, one: str, parking: Parking) -> list[Parked | DemurError]:
     """Write large content, then park. What is not accepted is deleted here, or left as an orphan."""
-    one, seconds = keys.fresh_id(), store.config.queue(parking.queue).orphan_seconds
+    seconds = store.config.queue(parking.queue).orphan_seconds
     redis = store.connection.redis
     try:
         # Known first: a queue's orphans are swept by those who know it.
@@ -112,7 +123,7 @@ async def _send_large(store: Store, limits: Limits, parking: Parking) -> list[Pa
             note = {keys.file_note(one): 0}
             await store.connection.attempt(lambda: redis.zadd(keys.index(parking.queue, "arriving"), note, nx=True))
         large = await store.blobs.put(one, parking, orphan_seconds=seconds)
-        (verdict,) = await _send(store, limits, [parking], large=(one, large))
+        (verdict,) = await _send(store, limits, [(one, parking)], large=large)
         if not _perhaps_made(verdict) and not _made(verdict, parking, one):
             await store.blobs.delete(parking.queue, [one])
     except DemurError as error:
@@ -123,19 +134,17 @@ async def _send_large(store: Store, limits: Limits, parking: Parking) -> list[Pa
 async def _send(
     store: Store,
     limits: Limits,
-    parkings: Sequence[Parking],
+    named: Sequence[Named],
     *,
-    large: tuple[str, Mapping[str, Reference]] | None = None,
+    large: Mapping[str, Reference] = _NOTHING_LARGE,
 ) -> list[Parked | DemurError]:
-    """Send small content and run the script; `large` is the id of the only one, and where its large contents lie."""
-    # An id made here tells a repeat of ours from a second request: the script finds the record of the first attempt.
+    """Send small content and run the script; `large` says where the large contents of the only one lie."""
+    parkings = [parking for _, parking in named]
     before: list[Command] = []
     calls: list[tuple[Sequence[str], Command]] = []
     groups = _groups(parkings)
     for queue, numbers in groups:
-        asked = {(large[0] if large else keys.fresh_id()): parkings[number] for number in numbers}
-        elsewhere = large[1] if large else {}
-        commands, call = _prepare(queue, asked, store.config.queue(queue), elsewhere)
+        commands, call = _prepare(queue, dict(named[number] for number in numbers), store.config.queue(queue), large)
         before += commands
         calls.append((keys.indexes(queue, script("park").indexes), call))
     try:

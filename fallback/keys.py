@@ -224,6 +224,11 @@ def fresh_id() -> str:
     return _text(secrets.token_bytes(NAME_BYTES))
 
 
+def id_from(seed: bytes) -> str:
+    """Return an id that is always the same for a seed, which nobody else may have."""
+    return digest_bytes(seed)
+
+
 def mark(key: str) -> str:
     """Return the key of the mark that stands on the same server as `key`."""
     tag = key.partition("{")[2].partition("}")[0]

@@ -85,9 +85,13 @@ class Queue:
         """Raise ConfigError where the server could forget what it accepted; see `fallback.durability`."""
         await durability.check(self._store.connection)
 
-    async def park(self, parkings: Sequence[Parking]) -> list[Parked | DemurError]:
-        """Accept requests in one pipeline; a verdict for each: durably parked, or why not. Raises nothing."""
-        return await intake.park(self._store, parkings, self._limits)
+    async def park(self, parkings: Sequence[Parking], ids: Sequence[str] = ()) -> list[Parked | DemurError]:
+        """Accept requests in one pipeline; a verdict for each: durably parked, or why not. Raises nothing.
+
+        With `ids` (`keys.fresh_id`, one for each) it may be called again where nobody knows how it ended: what was
+        parked under an id is found, and not made again.
+        """
+        return await intake.park(self._store, parkings, self._limits, ids)
 
     async def lease(
         self,

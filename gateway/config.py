@@ -134,6 +134,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Meta(description="what an uncertain request gets while Redis is away: UNAVAILABLE, or an answer marked so"),
     ] = "refuse"
 
+    clerk: Annotated[
+        bool, Meta(description="a process beside the gateway parks what plain requests leave to people")
+    ] = True
+
     @property
     def connections(self) -> Connections:
         """What holds for each connection; raises ConfigError where the TLS files are not all named."""

@@ -14,22 +14,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol, TypeAlias
+from dataclasses import replace
+from typing import Final, Literal, TypeAlias
 
 import structlog
 
+from fallback import keys
 from fallback.deferral import Parking
 from fallback.errors import ConflictError, DemurError, FullError, OverdueError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.champion import Live
+from gateway.clerk import Clerk, Given, Verdicts
+from gateway.declined import Declined
 from gateway.hold_off import HoldOff
-from gateway.intake import Prepared
 from gateway.internal import told
 from gateway.metrics import Metrics
-from gateway.parking import Sampling, parking
+from gateway.parking import parking
 from gateway.remembered import conflict
-from gateway.request import Request, Result
 from gateway.slow import SlowLoop
 from gateway.unparked import Unparked
 from gateway.verdict import Verdict
@@ -42,48 +43,6 @@ AUDITS_LINGER_SECONDS: Final = 0.05
 
 RedisAway = Literal["refuse", "answer_unreviewed"]
 log = structlog.get_logger(__name__)
-
-
-class Asker(Protocol):
-    """Who asked: a request under way."""
-
-    @property
-    def request(self) -> Request:
-        """What was asked."""
-
-    @property
-    def prepared(self) -> Prepared:
-        """Its rows."""
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits any more."""
-
-    def answer(self, result: Result) -> None:
-        """Give the result."""
-
-    def fail(self, error: DemurError) -> None:
-        """Refuse."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Declined:
-    """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer.
-
-    `samplings`: how rows were recorded whose model is under certification. Their audits are not here: these are parked
-    from the spool (`gateway.shipping`).
-    """
-
-    asker: Asker
-    result: Result
-    deferred: tuple[int, ...]
-    audited: tuple[int, ...]
-    samplings: Mapping[int, Sampling] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """How many rows are to be parked."""
-        return len(self.deferred) + len(self.audited)
 
 
 _Waiting: TypeAlias = tuple[Declined, Live]
@@ -102,6 +61,7 @@ class Deferring:
         redis_away: RedisAway,
         hold_off: HoldOff | None = None,
         unparked: Unparked | None = None,
+        clerk: Clerk | None = None,
     ) -> None:
         self.hold_off = hold_off or HoldOff()
         self._unparked = unparked or Unparked()
@@ -117,18 +77,41 @@ class Deferring:
         self._awaited = 0
         self._rounds = 0
         self._lingering = False
+        self._clerk = clerk
+        if clerk is not None:
+            clerk.start(self._heard, self._park_left)
+
+    def close(self, grace_seconds: float) -> None:
+        """Let the clerk, where there is one, do what it was given for up to `grace_seconds`."""
+        if self._clerk is not None:
+            self._clerk.close(grace_seconds)
 
     def take(self, batch: Sequence[Declined], live: Live) -> None:
         """Park the rows of a batch and reply to those that were deferred; from any thread, returns at once."""
+        wanted = []
         for declined in batch:
             with self._lock:
                 room = self._rows + declined.rows <= self._parkings_max
                 if room:
                     self._rows += declined.rows
-                    self._waiting.append((declined, live))
-                    self._awaited += bool(declined.deferred)
-            if not room:
+            if room:
+                wanted.append(declined)
+            else:
                 self._refuse(declined, live)
+        left = wanted if self._clerk is None else self._clerk.take(wanted, live)
+        if left:
+            self._wait([(declined, live) for declined in left])
+
+    def _park_left(self, left: Sequence[Given]) -> None:
+        """Park what a clerk did not, or parked and did not tell."""
+        log.warning("the clerk's errands are parked by the gateway", count=len(left))
+        self._wait(left)
+
+    def _wait(self, waiting: Sequence[_Waiting]) -> None:
+        """Let them wait for a round."""
+        with self._lock:
+            self._waiting.extend(waiting)
+            self._awaited += sum(bool(declined.deferred) for declined, _ in waiting)
         for awaited in (True, False):
             if self._starts(awaited=awaited) and not self._slow.spawn(self._work(linger=not awaited)):
                 self._lose_all(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
@@ -216,19 +199,14 @@ class Deferring:
 
     async def _park(self, batch: Sequence[_Waiting]) -> None:
         start = time.monotonic()
-        wanted, rows, parkings = self._wanted(batch)
+        wanted, parkings, ids = self._wanted(batch)
         try:
-            verdicts = await self._send(parkings)
-            parked: dict[int, dict[int, Parked | DemurError]] = {}
-            for (declined, row, live), verdict in zip(rows, verdicts, strict=True):
-                parked.setdefault(id(declined), {})[row] = verdict
-                self._note(live, verdict)
-                self._remember(declined, row, verdict)
-            for declined in wanted:
-                self._tell(declined, parked[id(declined)])
+            verdicts = iter(await self._send(parkings, ids))
+            for declined, live in wanted:
+                self._hear(declined, live, [next(verdicts) for _ in range(declined.rows)])
         except Exception as error:  # noqa: BLE001 - the root of the task: its callers are told
             problem = told(error)
-            for declined in wanted:
+            for declined, _ in wanted:
                 self._fail(declined, problem)
         finally:
             self._leave([declined for declined, _ in batch])
@@ -236,31 +214,48 @@ class Deferring:
             for model in {live.version.model for _, live in batch}:
                 self._metrics.stage_seconds.labels(model, "park").observe(seconds)
 
-    def _wanted(
-        self, batch: Sequence[_Waiting]
-    ) -> tuple[list[Declined], list[tuple[Declined, int, Live]], list[Parking]]:
-        """Return who is to be parked, their rows, and each row as the queue takes it; the others are told.
+    def _heard(self, said: Sequence[tuple[Given, Verdicts]]) -> None:
+        """Tell those whose rows the clerk parked, or could not."""
+        for (declined, live), verdicts in said:
+            try:
+                self._hear(declined, live, verdicts)
+            except Exception as error:  # noqa: BLE001 - the root of the clerk's thread: the caller is told
+                self._fail(declined, told(error))
+            seconds = time.monotonic() - declined.since
+            self._metrics.stage_seconds.labels(live.version.model, "park").observe(seconds)
+        self._leave([declined for (declined, _), _ in said])
+
+    def _hear(self, declined: Declined, live: Live, verdicts: Verdicts) -> None:
+        """Tell a request what became of its rows."""
+        for verdict in verdicts:
+            self._note(live, verdict)
+        found = dict(zip((*declined.deferred, *declined.audited), verdicts, strict=True))
+        for row in declined.samplings:
+            self._remember(declined, row, found[row])
+        self._tell(declined, found)
+
+    def _wanted(self, batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[Parking], list[str]]:
+        """Return who is to be parked, each row as the queue takes it, and what it is called; the others are told.
 
         Nothing was promised to who has left: a retry with its key is parked then. A round holds many requests: one of
         which no Parking can be made is its own trouble.
         """
-        wanted: list[Declined] = []
-        rows: list[tuple[Declined, int, Live]] = []
+        wanted: list[_Waiting] = []
         parkings: list[Parking] = []
+        ids: list[str] = []
         for declined, live in batch:
             if declined.deferred and declined.asker.cancelled:
                 self._lose(declined, OverdueError("nobody waits for the reply any more"))
                 continue
-            own = (*declined.deferred, *declined.audited)
             try:
-                made = [_parking(declined, row, live) for row in own]
+                made = [_parking(declined, row, live) for row in (*declined.deferred, *declined.audited)]
             except Exception as error:  # noqa: BLE001 - one request's trouble is its own
                 self._fail(declined, told(error, model=live.version.model))
                 continue
-            wanted.append(declined)
-            rows += [(declined, row, live) for row in own]
+            wanted.append((declined, live))
             parkings += made
-        return wanted, rows, parkings
+            ids += declined.ids or [keys.fresh_id() for _ in made]
+        return wanted, parkings, ids
 
     def _note(self, live: Live, verdict: Parked | DemurError) -> None:
         """Remember whether the queue takes anything now."""
@@ -272,22 +267,22 @@ class Deferring:
 
     def _remember(self, declined: Declined, row: int, verdict: Parked | DemurError) -> None:
         """Remember whether a recorded row is parked. A conflict is one of what is parked already."""
-        sampling, model = declined.samplings.get(row), declined.result.model
-        if sampling is None or isinstance(verdict, ConflictError):
+        sampling, model = declined.samplings[row], declined.model
+        if isinstance(verdict, ConflictError):
             return
         heard = self._unparked.parked if isinstance(verdict, Parked) else self._unparked.lost
         heard(model, sampling.draw.place, again=sampling.again)
 
-    async def _send(self, parkings: Sequence[Parking]) -> Sequence[Parked | DemurError]:
+    async def _send(self, parkings: Sequence[Parking], ids: Sequence[str]) -> Sequence[Parked | DemurError]:
         if not parkings:
             return []
         try:
-            return await self._queue.park(parkings)
+            return await self._queue.park(parkings, ids)
         except DemurError as error:
             return [error] * len(parkings)
 
     def _tell(self, declined: Declined, verdicts: dict[int, Parked | DemurError]) -> None:
-        model = declined.result.model
+        model = declined.model
         for row, verdict in verdicts.items():
             self._count_over(declined, row, verdict)
         for row in declined.audited:
@@ -300,8 +295,9 @@ class Deferring:
             return
         parked = {row: found for row in declined.deferred if isinstance(found := verdicts[row], Parked)}
         failed = {row: found for row in declined.deferred if isinstance(found := verdicts[row], DemurError)}
-        for found in parked.values():
-            self._metrics.parked.labels(model).inc(found.created)
+        self._metrics.parked.labels(model).inc(sum(found.created for found in parked.values()))
+        if not failed and declined.plain is not None and declined.plain.answer(parked):
+            return
         if any(isinstance(error, UnavailableError) for error in failed.values()):
             self._metrics.redis_errors.labels("park").inc()
         for row, error in failed.items():

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
 
-import msgspec
-import numpy as np
-
-from fallback.answer import Label, Subject
-from fallback.deferral import Draw, Parking, Prediction, SecondOpinion
-from gateway import tensor
+from fallback.answer import Label
+from fallback.deferral import Draw, Parking, SecondOpinion
 from gateway.champion import Live
 from gateway.intake import Prepared
 from gateway.request import Request, row_key
 from gateway.rules import Decisions
-from gateway.tensor import Array
-from gateway.wire import serialise
-
-# Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
-_SHOWN_ELEMENTS_MAX: Final = 1_000
-_DOUBLE_BYTES: Final = 8
-# Of what is answered without a doubt nothing but the audit speaks for a person.
-_AUDITED: Final = "audit"
+from gateway.slip import Said, assembled, reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,27 +28,6 @@ class Sampling:
     others: tuple[Label, ...] = ()
 
 
-def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) -> str:
-    """Return the sha256 (hex) that tells a retry from another input: over the model, the tensors, the subject."""
-    found = hashlib.sha256()
-
-    def add(part: bytes) -> None:
-        found.update(len(part).to_bytes(8, "little"))
-        found.update(part)
-
-    add(model.encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        add(name.encode())
-        add(f"{tensor.datatype_of(array)}{list(array.shape)}".encode())
-        add(tensor.encode(array))
-    if subject is not None:
-        add(b"subject")
-        add(subject.media_type.encode())
-        add(subject.content)
-    return found.hexdigest()
-
-
 def parking(
     request: Request,
     prepared: Prepared,
@@ -76,42 +42,30 @@ def parking(
     manifest, place = live.manifest, first + row
     assert manifest.task is not None, "only models with a task are judged"
     batched = prepared.intake.batched
-    inputs = {name: array[row : row + 1] if batched else array for name, array in prepared.arrays.items()}
-    given = {name: array[row : row + 1] if batched else array for name, array in request.tensors.items()}
     audit = bool(decisions.audited[place])
-    subject = request.subject or shown(inputs)
     key = parking_key(request.idempotency_key, row, prepared.rows, audit=audit)
     if sampling is not None and audit:
         # An audit is parked from a spool, perhaps twice; it has a key even where the client gave none.
         key = key or parking_key(sampling.draw.request_key, 0, 1, audit=True)
     answer = Label(manifest.labels[decisions.predicted[place]])
-    return Parking(
-        queue=manifest.review_queue,
-        client=request.client,
-        idempotency_key=key,
-        input_digest=digest(request.model, given, request.subject),
-        task=manifest.task,
-        subject=subject.content,
-        media_type=subject.media_type,
-        attributes={**subject.attributes, **request.attributes},
-        inputs=serialise(inputs),
-        prediction=Prediction(
-            model=request.model,
-            version=live.version.version,
-            answer=answer,
-            confidence=float(decisions.confidence[place]),
-            shown=None if decisions.shown is None else float(decisions.shown[place]),
-        ),
+    said = Said(
+        answer=answer,
+        confidence=float(decisions.confidence[place]),
+        shown=None if decisions.shown is None else float(decisions.shown[place]),
         draw=sampling.draw if sampling is not None else _draw(request, prepared, decisions, row, place),
-        reasons=(_AUDITED,) if audit and not decisions.unreviewed[place] else decisions.reasons(place),
+        reasons=reasons(decisions, place),
         audit=audit,
-        callback=request.callback,
-        priority=request.priority,
-        review_seconds=request.review_seconds,
-        on_expiry=request.on_expiry,
-        tier=request.tier,
-        excluded_reviewers=request.excluded_reviewers,
         second_opinion=None if sampling is None else _second_opinion(answer, sampling),
+    )
+    return assembled(
+        request,
+        said,
+        inputs={name: array[row : row + 1] if batched else array for name, array in prepared.arrays.items()},
+        given={name: array[row : row + 1] if batched else array for name, array in request.tensors.items()},
+        key=key,
+        queue=manifest.review_queue,
+        task=manifest.task,
+        version=live.version.version,
     )
 
 
@@ -136,22 +90,3 @@ def parking_key(key: str, row: int, rows: int, *, audit: bool) -> str:
     if not key or (rows == 1 and not audit):
         return key
     return hashlib.sha256(f"{'audit' if audit else 'row'} {row} {key}".encode()).hexdigest()
-
-
-def _readable(array: Array) -> Array:
-    """Return small floats as the shortest number that means them: 0.1, not 0.10000000149011612."""
-    narrow = array.dtype.kind == "f" and array.dtype.itemsize < _DOUBLE_BYTES
-    return array.astype(np.str_).astype(np.float64) if narrow else array
-
-
-def shown(inputs: Mapping[str, Array]) -> Subject:
-    """Return a view of tensors for a client that sent nothing to look at: JSON with what there is of each, in full
-    where it is small.
-    """  # noqa: D205 - one sentence needs two lines
-    view: dict[str, Any] = {}
-    for name, array in inputs.items():
-        facts: dict[str, Any] = {"datatype": tensor.datatype_of(array), "shape": list(array.shape)}
-        if array.size <= _SHOWN_ELEMENTS_MAX:
-            facts["values"] = _readable(array).tolist()
-        view[name] = facts
-    return Subject(content=msgspec.json.encode(view), media_type="application/json")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from fallback.errors import DemurError, InvalidError, NotFoundError, StateError
 from gateway.batcher import Batcher
 from gateway.champion import Champion, Live
-from gateway.deferring import Declined, Deferring
+from gateway.declined import Declined, Plain, decline
+from gateway.deferring import Deferring
 from gateway.intake import Intake, join, prepare
 from gateway.internal import told
 from gateway.job import Job
@@ -29,7 +30,7 @@ from gateway.kept import Kept
 from gateway.metrics import Metrics
 from gateway.model import CPU
 from gateway.padding import cut, free
-from gateway.parking import Sampling, digest
+from gateway.parking import Sampling
 from gateway.question import Question
 from gateway.quick import Answered, Fit, QuickJob, Wording, fit, joined, with_nan
 from gateway.reader import Reader
@@ -38,6 +39,7 @@ from gateway.remembered import Remembered
 from gateway.request import Request, Result, Waiter
 from gateway.rules import Decisions, Wish
 from gateway.sampling import Sampled
+from gateway.slip import digest
 from gateway.tensor import Array
 from gateway.timer import Timer
 from gateway.transport import Call
@@ -245,16 +247,19 @@ class Pipeline:
         assert decisions is not None, "only what is judged is taken"
         self._count(jobs, rows, start, compute)
         chosen = decisions.deferred | decisions.audited
-        slow = chosen.any()
+        slow = bool(chosen.any())
         self._keep(jobs, decisions, sampled, live, ~chosen if slow else None)
-        if any(array.dtype.kind in "OUS" for array in outputs.values()):
-            chosen[:] = True
-            slow = chosen.any()
+        texts = any(array.dtype.kind in "OUS" for array in outputs.values())
+        if texts:
+            chosen[:] = slow = True
         batch = Answered(live, decisions, jobs, outputs, start=start, compute_seconds=compute)
-        declined: list[Declined] = []
+        declined, asked = list[Declined](), chosen.tolist()
         first = answered = 0
         for number, job in enumerate(jobs):
-            if slow and chosen[first : first + job.rows].any():
+            left = slow and any(asked[first : first + job.rows])
+            if left and sampled is None and not texts:
+                answered += decline(Plain(batch=batch, job=job, number=number, first=first), declined)
+            elif left:
                 result = _part(self._common(live, decisions, compute), outputs, job, first, start, live)
                 self._settle(job, result, declined, sampled)
             else:

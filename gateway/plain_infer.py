@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from demur import kserve
 from fallback.errors import InvalidError
+from fallback.queue import Parked
 from gateway import tensor
 from gateway.question import Form, Question, Said
 from gateway.quick import MARK, MARKED, TEMPLATES_MAX, Answered, QuickJob, varint
@@ -90,6 +91,24 @@ class InferWording:
         if question.id_length:
             parts[:0] = (found.id_head, question.id_of(job.call.payload))
         return b"".join(parts)
+
+    def write_parked(
+        self, batch: Answered, job: QuickJob, at: int, first: int, parked: Mapping[int, Parked]
+    ) -> bytes | None:
+        """Return the provisional reply to job number `at`, which names its deferrals; None: another kind is asked for.
+
+        It is that of a job that is answered, with other worth, and what is said of the deferrals behind it.
+        """
+        kept = [each for _, each in sorted(parked.items())]
+        if batch.live.manifest.on_deferral != "provisional" or any(each.over for each in kept):
+            return None
+        said = kserve.ModelInferResponse()
+        said.parameters["demur_deferral"].string_param = ",".join([each.name for each in kept])
+        waits = [each.expected_wait for each in kept if each.expected_wait is not None]
+        if waits:
+            said.parameters["demur_expected_wait"].double_param = max(waits)
+        more: bytes = said.SerializeToString()
+        return self.write(batch.provisional, job, at, first) + more
 
     def _template(self, batch: Answered, job: QuickJob) -> _Template:
         question, rows = job.question, job.fit.rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -12,6 +12,7 @@ from demur.v1 import types_pb2
 from fallback import wire
 from fallback.answer import Label
 from fallback.deferral import Prediction
+from fallback.queue import Parked
 from gateway import tensor
 from gateway.question import Form, Question, Said
 from gateway.quick import MARK, MARKED, TEMPLATES_MAX, Answered, QuickJob, varint
@@ -82,6 +83,12 @@ class PredictWording:
         parts += (_QUEUE_TAG, _duration(_micros(batch.start - job.since)))
         parts += (_COMPUTE_TAG, _duration(_micros(batch.compute_seconds)))
         return b"".join(parts)
+
+    def write_parked(
+        self, _batch: Answered, _job: QuickJob, _at: int, _first: int, _parked: Mapping[int, Parked]
+    ) -> bytes | None:
+        """Return nothing: a deferral's reply is its own, and the general path writes it."""
+        return None
 
     def _template(self, batch: Answered, predicted: int) -> _Template:
         key = (*batch.key, predicted)

@@ -12,6 +12,7 @@ import math
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.errors import DemurError, InvalidError
+from fallback.queue import Parked
 from gateway import tensor
 from gateway.champion import Live
 from gateway.intake import Intake, Prepared, prepare
@@ -87,6 +89,11 @@ class Wording(Protocol):
 
     def write(self, batch: Answered, job: QuickJob, at: int, first: int) -> bytes:
         """Return the reply to job number `at` of a batch, whose rows begin at `first`."""
+
+    def write_parked(
+        self, batch: Answered, job: QuickJob, at: int, first: int, parked: Mapping[int, Parked]
+    ) -> bytes | None:
+        """Return the reply to one of which some rows are `parked`; None where the general path has to reply."""
 
 
 class QuickJob:
@@ -222,6 +229,15 @@ class QuickJob:
         except Exception as error:  # noqa: BLE001 - as above
             self.call.fail(told(error, model=self.question.model))
 
+    def answer_parked(self, batch: Answered, at: int, first: int, parked: Mapping[int, Parked]) -> bool:
+        """Reply as number `at` of a batch of which some rows are `parked`; False where the general path has to."""
+        reply = self.wording.write_parked(batch, self, at, first, parked)
+        if reply is None:
+            return False
+        self._metrics.requests.labels(self.question.model, Decision.DEFERRED.value, "OK").inc()
+        self.call.reply(reply)
+        return True
+
     def fail(self, error: DemurError) -> None:
         """Refuse."""
         self._metrics.requests.labels(self.question.model, "", error.code.name).inc()
@@ -255,6 +271,7 @@ class Answered:
     """
 
     __slots__ = (
+        "_provisional",
         "certificate",
         "compute_seconds",
         "confidences",
@@ -292,6 +309,35 @@ class Answered:
         types = tuple((array.dtype, array.shape[1:]) for array in outputs.values())
         self.key = (live.version.model, live.version.version, self.worth, self.certificate, types)
         self.templates: dict[Any, Any] = {}
+        self._provisional: Answered | None = None
+
+    @property
+    def provisional(self) -> Answered:
+        """The same batch, for replies that no more than tell what the model guesses."""
+        if self._provisional is None:
+            found = copy(self)
+            found.worth, found.templates = Decision.PROVISIONAL, {}
+            found.key = (*self.key[:2], found.worth, *self.key[3:])
+            self._provisional = found
+        return self._provisional
+
+    def result(self, job: QuickJob, first: int) -> Result:
+        """Return what came of a job whose rows begin at `first`, as the general path has it."""
+        manifest, rows = self.live.manifest, slice(first, first + job.rows)
+        return Result(
+            model=self.live.version.model,
+            version=self.live.version.version,
+            labels=manifest.labels,
+            outputs={name: array[rows] for name, array in self.outputs.items()},
+            rows=job.rows,
+            first=first,
+            decisions=self.decisions,
+            judged=True,
+            answer_output=manifest.output.tensor,
+            on_deferral=manifest.on_deferral or "",
+            queue_seconds=self.start - job.since,
+            compute_seconds=self.compute_seconds,
+        )
 
 
 def varint(number: int) -> bytes:

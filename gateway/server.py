@@ -29,6 +29,7 @@ from gateway import admission, memory, metrics, model_service, service, transpor
 from gateway.amendments import Amending
 from gateway.champion import Champion
 from gateway.champions import Champions
+from gateway.clerk import Clerk
 from gateway.config import GatewaySettings
 from gateway.cores import cores
 from gateway.deferring import Deferring
@@ -68,9 +69,10 @@ log = structlog.get_logger(__name__)
 class Gateway:
     """One gateway. `start` returns once it answers; `drain` lets what is under way end, and stops."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, clerk: bool = False) -> None:
         self.settings = config.table("gateway", GatewaySettings)
         self._config = config
+        self._clerk = Clerk(config) if clerk else None
         self._credentials = Credentials.load(config.table("fallback", FallbackSettings).credentials_file)
         self._secret = secret(config, "audit").encode()
         self._following: list[asyncio.Task[None]] = []
@@ -150,6 +152,8 @@ class Gateway:
         self._reader.close()
         self.champions.close(min(grace, _END_SECONDS))
         self._timer.close()
+        if hasattr(self, "_deferring"):
+            self._deferring.close(min(grace, _END_SECONDS))
         self._slow.stop(min(grace, _END_SECONDS), last=self._close)
         if self._page is not None:
             self._page.close()
@@ -191,6 +195,7 @@ class Gateway:
             redis_away=self.settings.redis_away,
             hold_off=hold_off,
             unparked=unparked,
+            clerk=self._clerk,
         )
         # A server that forgets is refused; one that is away is not waited for.
         with contextlib.suppress(UnavailableError):
@@ -286,7 +291,7 @@ def serve(config: Config) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    gateway = Gateway(config)
+    gateway = Gateway(config, clerk=config.table("gateway", GatewaySettings).clerk)
     gateway.start()
     addresses = {"grpc": gateway.address, "metrics": gateway.metrics_address}
     facts = {"device": gateway.settings.device, "provider": gateway.provider}

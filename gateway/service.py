@@ -21,11 +21,11 @@ from fallback.queue import Parked, Queue
 from gateway import plain_predict
 from gateway.champions import Champions
 from gateway.metrics import Metrics
-from gateway.parking import digest
 from gateway.question import Questions
 from gateway.reader import is_small
 from gateway.request import Request, Result, request_key
 from gateway.rules import Wish
+from gateway.slip import digest
 from gateway.transport import Call, Hot, Slow
 from gateway.wire import tensors_from_wire, tensors_to_wire
 

@@ -153,9 +153,9 @@ def settings(config: Config, tables: Mapping[str, msgspec.Struct] | None = None,
 
 
 @contextmanager
-def running(config: Config) -> Iterator[Gateway]:
-    """A gateway that answers; drained afterwards."""
-    gateway = Gateway(config)
+def running(config: Config, *, clerk: bool = False) -> Iterator[Gateway]:
+    """A gateway that answers, with or without a clerk; drained afterwards."""
+    gateway = Gateway(config, clerk=clerk)
     gateway.start()
     try:
         yield gateway

@@ -12,7 +12,8 @@ import pytest
 from fallback.deferral import Parking
 from fallback.errors import DemurError, UnavailableError
 from gateway import deferring
-from gateway.deferring import Declined, Deferring
+from gateway.declined import Declined
+from gateway.deferring import Deferring
 from gateway.metrics import Metrics
 from gateway.slow import SlowLoop
 
@@ -25,7 +26,7 @@ class Asker:
     cancelled = False
 
     def __init__(self) -> None:
-        self.request = SimpleNamespace(idempotency_key="")
+        self.request = SimpleNamespace(idempotency_key="", model="m")
         self.error: DemurError | None = None
         self.ended = threading.Event()
 
@@ -40,7 +41,8 @@ class Away:
     def __init__(self) -> None:
         self.given: list[Any] = []
 
-    async def park(self, parkings: Sequence[Parking]) -> list[DemurError]:
+    async def park(self, parkings: Sequence[Parking], ids: Sequence[str]) -> list[DemurError]:
+        assert len({*ids}) == len(parkings)
         self.given += parkings
         return [UnavailableError("the queue is away")] * len(parkings)
 
@@ -64,7 +66,7 @@ def test_a_request_that_cannot_be_made_into_a_parking_fails_alone(monkeypatch: p
     slow.start()
     parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), parkings_max=10, redis_away="refuse")
     live = SimpleNamespace(version=SimpleNamespace(model="m"), manifest=SimpleNamespace(review_queue="m"))
-    result = SimpleNamespace(model="m", decisions=None, first=0)
+    result = SimpleNamespace(decisions=None, first=0)
     batch = [
         Declined(asker=cast("Any", asker), result=cast("Any", result), deferred=(0,), audited=())
         for asker in (bad, good)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from gateway.parking import shown
+from gateway.slip import shown
 
 
 def test_numbers_are_shown_as_they_were_meant() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from fallback.errors import DemurError
+from fallback.queue import Parked
 from gateway import plain_infer, plain_predict
 from gateway.champion import Live, Way
 from gateway.intake import Intake
@@ -179,6 +181,54 @@ def test_a_reply_from_a_template_reads_as_the_general_one(live: Live, way: str) 
             assert response.FromString(got) == response.FromString(general.got)
             first += job.rows
             written += 1
+
+
+def test_a_parked_reply_from_a_template_reads_as_the_general_one(live: Live) -> None:
+    """With the names of the rows that are parked, in order, and how long they may wait."""
+    form, asked, wording, response = WAYS["infer"]
+    draw, metrics, written = random.Random(7), Metrics(), 0
+    while written < REPLIES // 10:
+        jobs = _jobs(draw, live, form, asked, wording, metrics)
+        rows = sum(job.rows for job in jobs)
+        outputs = outputs_of(draw, rows)
+        sure = np.array([draw.random() for _ in range(rows)])
+        decisions = Rules.compile(Policy(threshold=0.7, audit_share=0), LABELS).decide(
+            confidence=sure, predicted=np.zeros(rows, np.intp), scores=sure, draws=np.ones(rows)
+        )
+        batch = Answered(live, decisions, jobs, outputs, start=7.0, compute_seconds=0.25)
+        first = 0
+        for at, job in enumerate(jobs):
+            wait = draw.choice((None, 8.5))
+            places = [row for row in range(job.rows) if decisions.deferred[first + row]]
+            parked = {row: Parked(name=f"queues/m/deferrals/{row}", created=True, expected_wait=wait) for row in places}
+            if parked:
+                general = Call(job.call.payload)
+                result = replace(
+                    result_of(decisions, job, outputs, first),
+                    deferrals={row: each.name for row, each in parked.items()},
+                    expected_waits={} if wait is None else dict.fromkeys(parked, wait),
+                )
+                wording.waiter(general, job.question).answer(result)
+                assert job.answer_parked(batch, at, first, parked)
+                got = job.call.got  # type: ignore[attr-defined]
+                assert response.FromString(got) == response.FromString(general.got)
+                written += 1
+            first += job.rows
+
+
+def test_what_no_template_is_for_is_left_to_the_general_path(live: Live) -> None:
+    """A queue over its limit has its say; a model that refuses or waits does that; Predict has its own words."""
+    over = {0: Parked(name="queues/m/deferrals/1", created=True, over="depth_max")}
+    refusing = msgspec.structs.replace(live.manifest, on_deferral="refuse")
+    other = replace(live, version=replace(live.version, manifest=refusing))
+    fine = {0: Parked(name="queues/m/deferrals/1", created=True)}
+    for way, version, parked in (("infer", live, over), ("infer", other, fine), ("predict", live, fine)):
+        form, asked, wording, _ = WAYS[way]
+        draw = random.Random(2)
+        jobs = _jobs(draw, version, form, asked, wording, Metrics())
+        rows = sum(job.rows for job in jobs)
+        batch = Answered(version, judged(draw, rows), jobs, outputs_of(draw, rows), start=7.0, compute_seconds=0.25)
+        assert not jobs[0].answer_parked(batch, 0, 0, parked)
 
 
 def _jobs(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,6 +75,19 @@ def test_what_is_answered_was_allowed_and_what_is_deferred_has_a_reason(policy: 
         assert decisions.audited[number] == (expected is Decision.ANSWERED and xi < policy.audit_share)
         if expected is Decision.DEFERRED:
             assert decisions.reasons(number)
+
+
+@given(POLICIES, ROWS, st.one_of(st.none(), SHARES), st.booleans())
+def test_reasons_are_the_rules_that_defer(
+    policy: Policy, rows: list[Row], tau: float | None, uncertified: bool
+) -> None:
+    """Found without the words, and the same as with them, under a promise or without."""
+    decisions = _decide(policy, rows)
+    if tau is not None or uncertified:
+        promised = replace(decisions.rules, policy=msgspec.structs.replace(policy, alpha=0.1))
+        decisions = replace(decisions, rules=promised, tau=tau, uncertified=uncertified)
+    for number in range(len(rows)):
+        assert decisions.reasons(number) == tuple(each.rule for each in decisions.verdicts(number) if each.defers)
 
 
 @given(POLICIES, ROWS)

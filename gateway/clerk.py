@@ -1,0 +1,287 @@
+"""The clerk, as its gateway has it: a process beside it that parks what plain requests leave to people.
+
+Theory of operation. To make a row into what the queue takes, and to talk to Redis, costs some hundred microseconds of
+Python. In the gateway's own process these are taken from the thread that answers, whatever thread they run on. So the
+answering thread writes a slip of each row (`gateway.slip`), hands all of a batch over in one call of the system, and
+goes on; a process of its own does the rest. Its verdicts come back on a thread that does nothing else, which tells the
+callers.
+
+Nothing is promised before the queue has it, and nothing is parked twice: what a row is called in the queue follows from
+its errand's ticket, for whoever parks it. While the clerk is not there (it has just started, it died), or where a row
+is not a plain request's, the gateway parks by itself as ever. Where a clerk dies its errands are parked so, under the
+same ids, which finds those that it had parked and not told. Where the gateway dies the clerk parks what it was given,
+and ends. The bound on all of it is that of rows on their way to the queue (`gateway.deferring`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from threading import Condition, Event, Thread
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+import structlog
+
+from fallback.config import Config
+from fallback.errors import DemurError
+from fallback.queue import Parked
+from gateway import clerk_wire
+from gateway.clerk_wire import TERMS_MAX, Errand, Frames, Reply, Settings
+from gateway.internal import told
+from gateway.slip import Terms
+
+if TYPE_CHECKING:
+    from gateway.champion import Live
+    from gateway.declined import Declined, Plain
+    from gateway.quick import QuickJob
+
+PAUSE_SECONDS_MIN: Final = 0.2
+PAUSE_SECONDS_MAX: Final = 30.0
+_STEADY_SECONDS: Final = 30.0
+_END_SECONDS: Final = 5.0
+_READ_BYTES: Final = 1 << 18
+_SEND_BUFFER_BYTES: Final = 1 << 20
+_REPLIES: Final = msgspec.msgpack.Decoder(Reply)
+
+Given: TypeAlias = "tuple[Declined, Live]"
+Verdicts: TypeAlias = Sequence[Parked | DemurError]
+
+log = structlog.get_logger(__name__)
+
+
+class Clerk:
+    """One process at a time. `take` from any thread.
+
+    `heard` is called with errands' verdicts, `left` with the errands of a clerk that died, on a thread of the clerk's.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._settings = clerk_wire.frame(Settings.of(config))
+        self._nonce = secrets.token_bytes(clerk_wire.NONCE_BYTES)
+        self._heard: Callable[[Sequence[tuple[Given, Verdicts]]], None]
+        self._left: Callable[[Sequence[Given]], None]
+        self._changed = Condition()
+        self._stopping = Event()
+        self._socket: socket.socket | None = None
+        self._up = False
+        self._ticket = 0
+        self._given: dict[int, Given] = {}
+        self._terms: dict[tuple[object, ...], int] = {}
+        self._named = 0
+        # What the socket has no room for yet; whoever reads waits for that too, once it is woken.
+        self._unsent = bytearray()
+        self._wake_read, self._wake_write = os.pipe()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = Thread(target=self._run, name="clerk", daemon=True)
+
+    @property
+    def up(self) -> bool:
+        """Whether errands go to it now."""
+        return self._up
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 where there is none."""
+        return 0 if self._process is None else self._process.pid
+
+    def start(
+        self,
+        heard: Callable[[Sequence[tuple[Given, Verdicts]]], None],
+        left: Callable[[Sequence[Given]], None],
+    ) -> None:
+        """Start the process; returns at once."""
+        self._heard, self._left = heard, left
+        self._thread.start()
+
+    def take(self, batch: Sequence[Declined], live: Live) -> Sequence[Declined]:
+        """Take the plain requests of a batch; returns those that it does not take."""
+        if not self._up:
+            return batch
+        with self._changed:
+            if not self._up:
+                return batch
+            left: list[Declined] = []
+            new: list[tuple[int, Terms]] = []
+            errands = []
+            for declined in batch:
+                plain = None if declined.samplings else declined.plain
+                if plain is None:
+                    left.append(declined)
+                else:
+                    errands.append(self._errand(declined, plain, live, new))
+            if errands:
+                self._send(clerk_wire.frame((new, errands)))
+            return left
+
+    def _errand(self, declined: Declined, plain: Plain, live: Live, new: list[tuple[int, Terms]]) -> Errand:
+        self._ticket += 1
+        self._given[self._ticket] = declined, live
+        until = (plain.job.deadline or math.inf) if declined.deferred else None
+        slips = plain.slips((*declined.deferred, *declined.audited))
+        return Errand(self._ticket, self._number(plain.job, live, new), until, slips)
+
+    def _number(self, job: QuickJob, live: Live, new: list[tuple[int, Terms]]) -> int:
+        """Return the number of an errand's terms; where the clerk does not know them yet they are added to `new`."""
+        question, fit = job.question, job.fit
+        key = (live.version.model, live.version.version, question.input, question.datatype, fit.row)
+        number = self._terms.get(key)
+        if number is None:
+            if len(self._terms) >= TERMS_MAX:
+                self._terms.clear()
+            self._named = number = self._named + 1
+            self._terms[key] = number
+            manifest = live.manifest
+            assert manifest.task is not None, "only models with a task are judged"
+            terms = Terms(
+                live.version.model,
+                live.version.version,
+                manifest.review_queue,
+                manifest.labels,
+                manifest.task,
+                question.input,
+                question.datatype,
+                fit.row,
+            )
+            new.append((number, terms))
+        return number
+
+    def _send(self, content: bytes) -> None:
+        """Send what the socket takes, and have the rest sent as soon as it takes more."""
+        if self._unsent:
+            self._unsent += content
+            return
+        sent = self._write(content)
+        if sent < len(content):
+            self._unsent += memoryview(content)[sent:]
+            os.write(self._wake_write, b"\0")
+
+    def _write(self, content: bytes | bytearray) -> int:
+        assert self._socket is not None, "who is up has a socket"
+        try:
+            return self._socket.send(content)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # It is gone, which whoever reads finds out.
+            return len(content)
+
+    def close(self, grace_seconds: float) -> None:
+        """Let it end its errands for up to `grace_seconds`, and end it; what it did not do is `left`."""
+        if not self._thread.is_alive():
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: not self._given, grace_seconds)
+            self._stopping.set()
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_WR)
+        self._thread.join(_END_SECONDS)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join(_END_SECONDS)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self) -> None:
+        pause = PAUSE_SECONDS_MIN
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                self._serve()
+            except Exception as error:  # noqa: BLE001 - the root of the thread: without a clerk the gateway parks by itself
+                told(error, where="clerk")
+            self._hand_back()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began > _STEADY_SECONDS:
+                pause = PAUSE_SECONDS_MIN
+            log.warning("the clerk ended; the gateway parks by itself meanwhile", pause_seconds=pause)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, PAUSE_SECONDS_MAX)
+
+    def _serve(self) -> None:
+        """Start a process, and hear what it says until it ends."""
+        ours, its = socket.socketpair()
+        with ours:
+            ours.setblocking(False)  # noqa: FBT003 - positional only
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            with its:
+                self._process = self._spawn(its.fileno())
+            ours.sendall(self._settings)
+            with self._changed:
+                self._socket = ours
+                if self._stopping.is_set():
+                    ours.shutdown(socket.SHUT_WR)
+            self._read(ours)
+        self._process.wait()
+
+    def _spawn(self, socket_number: int) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "gateway.clerk_process", str(socket_number), self._nonce.hex()]
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[socket_number])  # noqa: S603 - our own module
+
+    def _read(self, ours: socket.socket) -> None:
+        frames, poll = Frames(), select.poll()
+        poll.register(ours, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        while True:
+            for number, event in poll.poll():
+                if number == self._wake_read:
+                    os.read(self._wake_read, _READ_BYTES)
+                    poll.modify(ours, select.POLLIN | select.POLLOUT)
+                    continue
+                if event & select.POLLOUT and self._flushed():
+                    poll.modify(ours, select.POLLIN)
+                if event & ~select.POLLOUT and not self._take(ours, frames):
+                    return
+
+    def _flushed(self) -> bool:
+        """Send what was left; returns whether nothing is left now."""
+        with self._changed:
+            del self._unsent[: self._write(self._unsent)]
+            return not self._unsent
+
+    def _take(self, ours: socket.socket, frames: Frames) -> bool:
+        """Hear what came; False where nothing comes any more."""
+        try:
+            came = ours.recv(_READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for content in frames.feed(came):
+            if not self._up:
+                log.info("the clerk is there", pid=self.pid)
+                self._up = True
+            if said := _REPLIES.decode(content):
+                self._tell(said)
+        return bool(came)
+
+    def _tell(self, said: Reply) -> None:
+        known = [(self._given.pop(ticket, None), verdicts) for ticket, verdicts in said]
+        self._heard([(given, clerk_wire.from_wire(verdicts)) for given, verdicts in known if given is not None])
+        if self._stopping.is_set() or not self._given:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _hand_back(self) -> None:
+        """Give back what a clerk that ended did not do."""
+        with self._changed:
+            self._up, self._socket = False, None
+            left, self._given = self._given, {}
+            self._terms.clear()
+            self._unsent.clear()
+            self._changed.notify_all()
+        for ticket, (declined, _) in left.items():
+            declined.ids = clerk_wire.ids(self._nonce, ticket, declined.rows)
+        if left:
+            self._left([*left.values()])

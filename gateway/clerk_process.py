@@ -1,0 +1,185 @@
+"""The clerk's own process: `python -m gateway.clerk_process SOCKET NONCE`, started by `gateway.clerk`.
+
+Errands come on the socket, and go to the queue in rounds. Who is waited for goes at once, where the last round is not
+just under way; what is only audited waits a moment for others. Rounds begin some milliseconds apart, so that under load
+each has many rows: a call costs much, a row in it little. The process ends when its gateway does, after it has
+parked what it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from fallback.deferral import Parking
+from fallback.errors import DemurError, OverdueError
+from fallback.queue import Parked, Queue
+from gateway import clerk_wire, logs
+from gateway.clerk_wire import LENGTH_BYTES, TERMS_MAX, Errand, Frames, Order, Settings
+from gateway.internal import told
+from gateway.slip import Terms
+
+# Rounds at a time, rows of one, how far apart they begin, and how long audits alone wait for company.
+ROUNDS_MAX: Final = 2
+ROUND_ROWS_MAX: Final = 256
+ROUND_SECONDS: Final = 0.005
+AUDITS_LINGER_SECONDS: Final = 0.05
+_READ_BYTES: Final = 1 << 18
+
+log = structlog.get_logger(__name__)
+
+
+class Clerk:
+    """Parks errands. Belongs to one event loop; `reply` takes what it says."""
+
+    def __init__(self, queue: Queue, nonce: bytes, writer: asyncio.StreamWriter) -> None:
+        self._queue = queue
+        self._nonce = nonce
+        self._writer = writer
+        self._terms: dict[int, Terms] = {}
+        # Errands with the time by which they are to go at the latest.
+        self._waiting: deque[tuple[Errand, float]] = deque()
+        self._awaited = 0
+        self._came = asyncio.Event()
+        self._room = asyncio.Semaphore(ROUNDS_MAX)
+        self._rounds: set[asyncio.Task[None]] = set()
+        self._ending = False
+
+    def take(self, order: Order) -> None:
+        """Take what a gateway said."""
+        new, errands = order
+        self._terms.update(new)
+        while len(self._terms) > 2 * TERMS_MAX:
+            del self._terms[next(iter(self._terms))]
+        now = time.monotonic()
+        for errand in errands:
+            awaited = errand.until is not None
+            self._awaited += awaited
+            self._waiting.append((errand, now if awaited else now + AUDITS_LINGER_SECONDS))
+        if self._awaited or not self._came.is_set():
+            self._came.set()
+
+    def end(self) -> None:
+        """Take no more; what was taken is parked at once."""
+        self._ending = True
+        self._came.set()
+
+    async def run(self) -> None:
+        """Park what comes until the end."""
+        began = 0.0
+        while await self._due():
+            await asyncio.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
+            await self._room.acquire()
+            began = time.monotonic()
+            task = asyncio.create_task(self._round(self._next()))
+            self._rounds.add(task)
+            task.add_done_callback(self._done)
+        if self._rounds:
+            await asyncio.wait(self._rounds)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._rounds.discard(task)
+        self._room.release()
+
+    async def _due(self) -> bool:
+        """Return once something is to go; False where nothing comes any more."""
+        while True:
+            if self._waiting and (self._awaited or self._ending):
+                return True
+            if self._ending:
+                return False
+            left = self._waiting[0][1] - time.monotonic() if self._waiting else None
+            if left is not None and left <= 0:
+                return True
+            self._came.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._came.wait()
+            except TimeoutError:
+                continue
+
+    def _next(self) -> list[Errand]:
+        """Return what waits, up to the rows of one round."""
+        found: list[Errand] = []
+        rows = 0
+        while self._waiting and (not found or rows + len(self._waiting[0][0].slips) <= ROUND_ROWS_MAX):
+            errand, _ = self._waiting.popleft()
+            self._awaited -= errand.until is not None
+            rows += len(errand.slips)
+            found.append(errand)
+        return found
+
+    async def _round(self, errands: Sequence[Errand]) -> None:
+        said: list[tuple[int, Sequence[Parked | DemurError]]] = []
+        wanted: list[Errand] = []
+        parkings: list[Parking] = []
+        ids: list[str] = []
+        for errand in errands:
+            try:
+                made = self._made(errand)
+            except Exception as error:  # noqa: BLE001 - one request's trouble is its own
+                said.append((errand.ticket, [told(error)] * len(errand.slips)))
+                continue
+            wanted.append(errand)
+            parkings += made
+            ids += clerk_wire.ids(self._nonce, errand.ticket, len(made))
+        verdicts = iter(await self._park(parkings, ids))
+        said += [(errand.ticket, [next(verdicts) for _ in errand.slips]) for errand in wanted]
+        self._writer.write(clerk_wire.frame([(ticket, clerk_wire.to_wire(each)) for ticket, each in said]))
+
+    def _made(self, errand: Errand) -> list[Parking]:
+        if errand.until is not None and errand.until < time.monotonic():
+            # Nothing was promised to who has left: a retry is parked then.
+            raise OverdueError("nobody waits for the reply any more")
+        terms = self._terms[errand.terms]
+        return [slip.parking(terms) for slip in errand.slips]
+
+    async def _park(self, parkings: Sequence[Parking], ids: Sequence[str]) -> Sequence[Parked | DemurError]:
+        try:
+            return await self._queue.park(parkings, ids) if parkings else []
+        except Exception as error:  # noqa: BLE001 - the root of a round: its callers are told
+            return [told(error)] * len(parkings)
+
+
+async def work(sock: socket.socket, nonce: bytes) -> None:
+    """Do what a gateway says on `sock`, until it says no more."""
+    reader, writer = await asyncio.open_connection(sock=sock)
+    size = int.from_bytes(await reader.readexactly(LENGTH_BYTES))
+    settings = msgspec.msgpack.decode(await reader.readexactly(size), type=Settings)
+    queue = Queue.connect(settings.config())
+    clerk, frames, decoder = Clerk(queue, nonce, writer), Frames(), msgspec.msgpack.Decoder(Order)
+    writer.write(clerk_wire.frame(()))
+    working = asyncio.create_task(clerk.run())
+    try:
+        while came := await reader.read(_READ_BYTES):
+            for content in frames.feed(came):
+                clerk.take(decoder.decode(content))
+    except ConnectionError:
+        log.warning("the gateway is gone")
+    clerk.end()
+    await working
+    await queue.close()
+    writer.close()
+
+
+def main() -> None:
+    """Work for the gateway that started this process."""
+    # Who ends the gateway ends this, too: by the end of the socket, after what it was given.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    logs.configure("clerk")
+    with socket.socket(fileno=int(sys.argv[1])) as sock:
+        asyncio.run(work(sock, bytes.fromhex(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A request with rows for a person, on its way from the thread that answers to where it is parked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from fallback.errors import DemurError
+from fallback.queue import Parked
+from gateway.intake import Prepared
+from gateway.parking import Sampling
+from gateway.quick import Answered, QuickJob
+from gateway.request import Request, Result, row_key
+from gateway.slip import Slip, slip
+
+
+class Asker(Protocol):
+    """Who asked: a request under way."""
+
+    @property
+    def request(self) -> Request:
+        """What was asked."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """Its rows."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def answer(self, result: Result) -> None:
+        """Give the result."""
+
+    def fail(self, error: DemurError) -> None:
+        """Refuse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plain:
+    """Job number `number` of a batch, whose rows begin at `first`."""
+
+    batch: Answered
+    job: QuickJob
+    number: int
+    first: int
+
+    def slips(self, rows: Sequence[int]) -> tuple[Slip, ...]:
+        """Return those of its rows."""
+        job, batch, first = self.job, self.batch, self.first
+        numbers = job.numbers
+        size = len(numbers) // job.rows
+        return tuple(
+            slip(
+                batch.decisions,
+                first + row,
+                client=job.client,
+                request_key=row_key(job.key, row, job.rows),
+                numbers=numbers[row * size : (row + 1) * size],
+                predicted=batch.predicted[first + row],
+            )
+            for row in rows
+        )
+
+    def answer(self, parked: Mapping[int, Parked]) -> bool:
+        """Reply from a template, its rows `parked`; False where the general path has to."""
+        return self.job.answer_parked(self.batch, self.number, self.first, parked)
+
+
+class Declined:
+    """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer.
+
+    `samplings`: how rows were recorded whose model is under certification. Their audits are not here: these are parked
+    from the spool (`gateway.shipping`). A `plain` request's result is made when it is asked for. `ids`: what its rows
+    are called in the queue, where somebody may have parked them before.
+    """
+
+    __slots__ = ("_result", "asker", "audited", "deferred", "ids", "plain", "samplings", "since")
+
+    def __init__(
+        self,
+        *,
+        asker: Asker,
+        deferred: tuple[int, ...],
+        audited: tuple[int, ...],
+        result: Result | None = None,
+        samplings: Mapping[int, Sampling] = MappingProxyType({}),
+        plain: Plain | None = None,
+    ) -> None:
+        self.asker = asker
+        self.deferred = deferred
+        self.audited = audited
+        self.samplings = samplings
+        self.plain = plain
+        self.ids: Sequence[str] = ()
+        self.since = time.monotonic()
+        self._result = result
+
+    @property
+    def rows(self) -> int:
+        """How many rows are to be parked."""
+        return len(self.deferred) + len(self.audited)
+
+    @property
+    def result(self) -> Result:
+        """What came of it."""
+        if self._result is None:
+            assert self.plain is not None, "who has no result is a plain request"
+            self._result = self.plain.batch.result(self.plain.job, self.plain.first)
+        return self._result
+
+    @property
+    def model(self) -> str:
+        """Which model was asked."""
+        return self.asker.request.model if self.plain is None else self.plain.job.question.model
+
+
+def decline(plain: Plain, declined: list[Declined]) -> bool:
+    """Add to `declined` what goes to a person of a plain request; one that is audited alone is answered: True."""
+    job, first, decisions = plain.job, plain.first, plain.batch.decisions
+    deferred = tuple(row for row in range(job.rows) if decisions.deferred[first + row])
+    audited = tuple(row for row in range(job.rows) if decisions.audited[first + row])
+    declined.append(Declined(asker=job, deferred=deferred, audited=audited, plain=plain))
+    if not deferred:
+        job.answer_from(plain.batch, plain.number, first)
+    return not deferred

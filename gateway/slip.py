@@ -1,0 +1,202 @@
+"""What is parked of a row, put together from what was said of it; and the slip that says so in few bytes. Pure.
+
+A plain request's row needs little to be parked: its numbers, who asked, and what was decided. That is its slip, which
+the thread that answers writes in microseconds; all the rest is made of it elsewhere (`gateway.clerk`). What is the same
+for all rows of a model stands in the `Terms`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from fallback.answer import Label, Subject, Task
+from fallback.deferral import Draw, Parking, Prediction, SecondOpinion
+from gateway import tensor
+from gateway.request import Request
+from gateway.rules import Decisions
+from gateway.tensor import Array
+from gateway.wire import serialise
+
+# Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
+_SHOWN_ELEMENTS_MAX: Final = 1_000
+_DOUBLE_BYTES: Final = 8
+# Of what is answered without a doubt nothing but the audit speaks for a person.
+_AUDITED: Final = ("audit",)
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said of a row, and why a person is to see it."""
+
+    answer: Label
+    confidence: float
+    shown: float | None
+    draw: Draw
+    reasons: tuple[str, ...]
+    audit: bool
+    second_opinion: SecondOpinion | None = None
+
+
+class Terms(msgspec.Struct, frozen=True, array_like=True):
+    """What rows of one version, asked in one way, have in common; `row` is the shape of one."""
+
+    model: str
+    version: str
+    queue: str
+    labels: tuple[str, ...]
+    task: Task
+    input: str
+    datatype: str
+    row: tuple[int, ...]
+
+
+class Slip(msgspec.Struct, frozen=True, array_like=True):
+    """One row of a plain request: who asked, its numbers as they came, and what was decided.
+
+    `q` and `xi` are its draw, `predicted` the number of the label.
+    """
+
+    client: str
+    request_key: str
+    numbers: memoryview
+    predicted: int
+    confidence: float
+    shown: float | None
+    q: float
+    xi: float
+    reasons: tuple[str, ...]
+    audit: bool
+
+    def parking(self, terms: Terms) -> Parking:
+        """Return what is parked."""
+        shape = (1, *terms.row)
+        array = np.frombuffer(self.numbers, tensor.DTYPES[terms.datatype]).reshape(shape)
+        said = Said(
+            answer=Label(terms.labels[self.predicted]),
+            confidence=self.confidence,
+            shown=self.shown,
+            draw=Draw(request_key=self.request_key, q=self.q, xi=self.xi),
+            reasons=self.reasons,
+            audit=self.audit,
+        )
+        inputs = {terms.input: array}
+        request = Request(model=terms.model, client=self.client, request_key=self.request_key)
+        return assembled(
+            request,
+            said,
+            inputs=inputs,
+            given=inputs,
+            key="",
+            queue=terms.queue,
+            task=terms.task,
+            version=terms.version,
+        )
+
+
+def slip(
+    decisions: Decisions, place: int, *, client: str, request_key: str, numbers: memoryview, predicted: int
+) -> Slip:
+    """Return the slip of the row at `place` of a batch, which stands in `numbers`."""
+    audit = bool(decisions.audited[place])
+    return Slip(
+        client,
+        request_key,
+        numbers,
+        predicted,
+        float(decisions.confidence[place]),
+        None if decisions.shown is None else float(decisions.shown[place]),
+        decisions.share if audit else 1.0,
+        float(decisions.draws[place]),
+        reasons(decisions, place),
+        audit,
+    )
+
+
+def reasons(decisions: Decisions, place: int) -> tuple[str, ...]:
+    """Return the names of the rules for which a person is to see a row."""
+    if decisions.audited[place] and not decisions.unreviewed[place]:
+        return _AUDITED
+    return decisions.reasons(place)
+
+
+def assembled(
+    request: Request,
+    said: Said,
+    *,
+    inputs: Mapping[str, Array],
+    given: Mapping[str, Array],
+    key: str,
+    queue: str,
+    task: Task,
+    version: str,
+) -> Parking:
+    """Return what is parked of one row: `inputs` as the model has it, `given` as the client gave it."""
+    subject = request.subject or shown(inputs)
+    return Parking(
+        queue=queue,
+        client=request.client,
+        idempotency_key=key,
+        input_digest=digest(request.model, given, request.subject),
+        task=task,
+        subject=subject.content,
+        media_type=subject.media_type,
+        attributes={**subject.attributes, **request.attributes},
+        inputs=serialise(inputs),
+        prediction=Prediction(
+            model=request.model, version=version, answer=said.answer, confidence=said.confidence, shown=said.shown
+        ),
+        draw=said.draw,
+        reasons=said.reasons,
+        audit=said.audit,
+        callback=request.callback,
+        priority=request.priority,
+        review_seconds=request.review_seconds,
+        on_expiry=request.on_expiry,
+        tier=request.tier,
+        excluded_reviewers=request.excluded_reviewers,
+        second_opinion=said.second_opinion,
+    )
+
+
+def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) -> str:
+    """Return the sha256 (hex) that tells a retry from another input: over the model, the tensors, the subject."""
+    found = hashlib.sha256()
+
+    def add(part: bytes) -> None:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+
+    add(model.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        add(name.encode())
+        add(f"{tensor.datatype_of(array)}{list(array.shape)}".encode())
+        add(tensor.encode(array))
+    if subject is not None:
+        add(b"subject")
+        add(subject.media_type.encode())
+        add(subject.content)
+    return found.hexdigest()
+
+
+def _readable(array: Array) -> Array:
+    """Return small floats as the shortest number that means them: 0.1, not 0.10000000149011612."""
+    narrow = array.dtype.kind == "f" and array.dtype.itemsize < _DOUBLE_BYTES
+    return array.astype(np.str_).astype(np.float64) if narrow else array
+
+
+def shown(inputs: Mapping[str, Array]) -> Subject:
+    """Return a view of tensors for a client that sent nothing to look at: JSON with what there is of each, in full
+    where it is small.
+    """  # noqa: D205 - one sentence needs two lines
+    view: dict[str, Any] = {}
+    for name, array in inputs.items():
+        facts: dict[str, Any] = {"datatype": tensor.datatype_of(array), "shape": list(array.shape)}
+        if array.size <= _SHOWN_ELEMENTS_MAX:
+            facts["values"] = _readable(array).tolist()
+        view[name] = facts
+    return Subject(content=msgspec.json.encode(view), media_type="application/json")

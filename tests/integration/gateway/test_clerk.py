@@ -1,0 +1,195 @@
+"""A process beside the gateway parks what plain requests leave to people, and nothing is lost when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import msgspec
+import numpy as np
+import pytest
+import redis
+
+from demur import kserve
+from fallback import embedded
+from fallback.config import Config, QueueSettings, RedisSettings
+from fallback.deferral import Deferral
+from fallback.queue import Queue
+from gateway.policy import Policy
+from gateway.server import Gateway
+from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+
+SECONDS = 10.0
+METHOD = f"/{kserve.SERVICE}/ModelInfer"
+AUDITED = msgspec.structs.replace(JUDGED, policy=Policy(threshold=0.8, audit_share=1.0))
+
+
+@pytest.fixture(scope="module")
+def config(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A gateway's, with a model that audits all it answers, and one whose queue is full at once."""
+    client = redis.Redis.from_url(server.url)
+    client.flushall()
+    client.close()
+    base = Config(
+        data_folder=tmp_path_factory.mktemp("gateway"),
+        queues={"full": QueueSettings(depth_max=1), "spare": QueueSettings(depth_max=1, when_over="keep")},
+    )
+    found = settings(base, {"redis": RedisSettings(url=server.url)})
+    for name in ("m", "full", "spare", "killed0", "killed1", "stopped"):
+        install(found.data_folder, name, "1", told(1), AUDITED)
+        promote(found, name, "1")
+    return found
+
+
+@pytest.fixture(scope="module")
+def gateway(config: Config) -> Iterator[Gateway]:
+    """One that runs, with its clerk."""
+    with running(config, clerk=True) as found:
+        until(lambda: clerk_of(found).up)
+        yield found
+
+
+@pytest.fixture
+def channel(gateway: Gateway) -> Iterator[grpc.Channel]:
+    """To that gateway."""
+    with grpc.insecure_channel(gateway.address) as found:
+        yield found
+
+
+def clerk_of(gateway: Gateway) -> Any:
+    assert gateway._clerk is not None
+    return gateway._clerk
+
+
+def until(there: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + SECONDS
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def asked(model: str, x: np.ndarray) -> bytes:
+    message = kserve.ModelInferRequest(model_name=model, raw_input_contents=[x.tobytes()])
+    message.inputs.add(name="x", datatype="FP32", shape=x.shape)
+    content: bytes = message.SerializeToString()
+    return content
+
+
+def ask(channel: grpc.Channel, model: str, x: np.ndarray, count: int = 1) -> list[Any]:
+    """Ask `count` times at once, after once that the question is learnt by; return the replies or errors."""
+    infer: Any = channel.unary_unary(METHOD, None, kserve.ModelInferResponse.FromString)
+    infer(asked(model, np.repeat(SURE, len(x), axis=0)), timeout=SECONDS)
+    futures = [infer.future(asked(model, x), timeout=SECONDS) for _ in range(count)]
+    return [future.exception() or future.result() for future in futures]
+
+
+def names_of(reply: Any) -> list[str]:
+    return [name for name in reply.parameters["demur_deferral"].string_param.split(",") if name]
+
+
+def deferrals(gateway: Gateway, model: str) -> list[Deferral]:
+    """All that a queue holds."""
+
+    async def read() -> list[Deferral]:
+        return (await gateway.queue.list_deferrals(model, page_size=100))[0]
+
+    found: list[Deferral] = gateway._slow.run(read(), timeout_seconds=SECONDS)
+    return found
+
+
+def test_rows_of_a_request_are_parked_and_audited_with_all_that_is_known_of_them(
+    gateway: Gateway, channel: grpc.Channel
+) -> None:
+    """A row of doubt is named in the reply, one that is answered goes beside it to be checked."""
+    (reply,) = ask(channel, "m", np.concatenate([UNSURE, SURE]))
+    assert reply.parameters["demur_decision"].string_param == "provisional"
+    assert reply.parameters["demur_confidence"].double_param == pytest.approx(0.4)
+    assert np.frombuffer(reply.raw_output_contents[0], np.float32).reshape(2, 3)[0] == pytest.approx(UNSURE[0])
+    (name,) = names_of(reply)
+    until(lambda: len(deferrals(gateway, "m")) == 4)
+    by_name = {each.name: each for each in deferrals(gateway, "m")}
+    parked = by_name.pop(name)
+    assert (parked.reasons, parked.audit, parked.client) == (("threshold",), False, "anonymous")
+    assert parked.prediction is not None
+    assert parked.prediction.version == "1"
+    assert parked.prediction.confidence == pytest.approx(0.4)
+    assert {(each.reasons, each.audit) for each in by_name.values()} == {(("audit",), True)}
+    assert clerk_of(gateway)._ticket == 1
+
+
+def test_what_the_queue_refuses_or_keeps_all_the_same_is_told_as_without_a_clerk(channel: grpc.Channel) -> None:
+    """A queue over its limit: refused with the setting's name, or parked and said so."""
+    ask(channel, "full", UNSURE)
+    (error,) = ask(channel, "full", UNSURE)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "depth_max" in error.details()
+    ask(channel, "spare", UNSURE)
+    (reply,) = ask(channel, "spare", UNSURE)
+    assert names_of(reply)
+    assert "depth_max" in reply.parameters["demur_over"].string_param
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_errands_of_a_clerk_that_dies_are_parked_once(
+    gateway: Gateway, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
+    """Those that it never came to, and those that it parked and did not tell; then another clerk takes its place."""
+    clerk, count, queue = clerk_of(gateway), 12, f"killed{int(told)}"
+    until(lambda: clerk.up)
+    first = clerk.pid
+    ask(channel, queue, SURE)
+    until(lambda: len(deferrals(gateway, queue)) == 2)
+    if told:
+        monkeypatch.setattr(clerk, "_tell", lambda _: None)
+    else:
+        os.kill(first, signal.SIGSTOP)
+    infer: Any = channel.unary_unary(METHOD, None, kserve.ModelInferResponse.FromString)
+    futures = [infer.future(asked(queue, UNSURE), timeout=SECONDS) for _ in range(count)]
+    until(lambda: len([*clerk._given]) == count)
+    if told:
+        until(lambda: len(deferrals(gateway, queue)) == 2 + count)
+        monkeypatch.undo()
+    os.kill(first, signal.SIGKILL)
+    names = [name for future in futures for name in names_of(future.result())]
+    assert len({*names}) == count
+    assert {each.name for each in deferrals(gateway, queue) if not each.audit} == {*names}
+    until(lambda: clerk.up and clerk.pid != first)
+
+
+def test_an_errand_that_was_parked_is_not_made_again(gateway: Gateway) -> None:
+    """What a row is called follows from its errand: whoever parks it a second time finds the first."""
+    from tests.unit.gateway.test_slip import PARKING
+
+    async def park() -> list[Any]:
+        queue: Queue = gateway.queue
+        one = msgspec.structs.replace(PARKING, queue="twice")
+        return [(await queue.park([one], ["abcdefghij0123456789"]))[0] for _ in range(2)]
+
+    first, second = gateway._slow.run(park(), timeout_seconds=SECONDS)
+    assert first.name == second.name == "queues/twice/deferrals/abcdefghij0123456789"
+    assert len(deferrals(gateway, "twice")) == 1
+
+
+def test_a_gateway_that_stops_has_its_clerk_park_what_it_was_given(config: Config) -> None:
+    """Audits too, for which nobody waits; and the process ends."""
+    with running(config, clerk=True) as gateway:
+        until(lambda: clerk_of(gateway).up)
+        with grpc.insecure_channel(gateway.address) as channel:
+            ask(channel, "stopped", SURE, count=20)
+        process = clerk_of(gateway)._process
+    assert process.poll() == 0
+
+    async def count() -> int:
+        queue = Queue.connect(config)
+        try:
+            return sum(state.open for state in await queue.states() if state.name == "stopped")
+        finally:
+            await queue.close()
+
+    assert asyncio.run(count()) == 21
