@@ -35,7 +35,7 @@ from fallback.config import Config
 from fallback.errors import DemurError
 from fallback.queue import Parked
 from gateway import clerk_wire
-from gateway.clerk_wire import TERMS_MAX, Errand, Frames, Reply, Settings
+from gateway.clerk_wire import TERMS_MAX, Errand, Frames, Reply, Settings, from_wire
 from gateway.internal import told
 from gateway.slip import Terms
 
@@ -54,6 +54,8 @@ _REPLIES: Final = msgspec.msgpack.Decoder(Reply)
 
 Given: TypeAlias = "tuple[Declined, Live]"
 Verdicts: TypeAlias = Sequence[Parked | DemurError]
+# Told of errands that nobody waits for and that are parked as they should be, and of others with their verdicts.
+Heard: TypeAlias = Callable[[Sequence[Given], Sequence[tuple[Given, Verdicts]]], None]
 
 log = structlog.get_logger(__name__)
 
@@ -61,13 +63,13 @@ log = structlog.get_logger(__name__)
 class Clerk:
     """One process at a time. `take` from any thread.
 
-    `heard` is called with errands' verdicts, `left` with the errands of a clerk that died, on a thread of the clerk's.
+    `heard` is called with what became of errands, `left` with those of a clerk that died, on a thread of its own.
     """
 
     def __init__(self, config: Config) -> None:
         self._settings = clerk_wire.frame(Settings.of(config))
         self._nonce = secrets.token_bytes(clerk_wire.NONCE_BYTES)
-        self._heard: Callable[[Sequence[tuple[Given, Verdicts]]], None]
+        self._heard: Heard
         self._left: Callable[[Sequence[Given]], None]
         self._changed = Condition()
         self._stopping = Event()
@@ -95,7 +97,7 @@ class Clerk:
 
     def start(
         self,
-        heard: Callable[[Sequence[tuple[Given, Verdicts]]], None],
+        heard: Heard,
         left: Callable[[Sequence[Given]], None],
     ) -> None:
         """Start the process; returns at once."""
@@ -262,13 +264,16 @@ class Clerk:
             if not self._up:
                 log.info("the clerk is there", pid=self.pid)
                 self._up = True
-            if said := _REPLIES.decode(content):
-                self._tell(said)
+            self._tell(_REPLIES.decode(content))
         return bool(came)
 
     def _tell(self, said: Reply) -> None:
-        known = [(self._given.pop(ticket, None), verdicts) for ticket, verdicts in said]
-        self._heard([(given, clerk_wire.from_wire(verdicts)) for given, verdicts in known if given is not None])
+        fine, others = said
+        given = self._given
+        done = [given.pop(ticket) for ticket in fine if ticket in given]
+        known = [(given.pop(ticket), from_wire(verdicts)) for ticket, verdicts in others if ticket in given]
+        if done or known:
+            self._heard(done, known)
         if self._stopping.is_set() or not self._given:
             with self._changed:
                 self._changed.notify_all()

@@ -119,7 +119,7 @@ class Clerk:
         return found
 
     async def _round(self, errands: Sequence[Errand]) -> None:
-        said: list[tuple[int, Sequence[Parked | DemurError]]] = []
+        said: list[tuple[Errand, Sequence[Parked | DemurError]]] = []
         wanted: list[Errand] = []
         parkings: list[Parking] = []
         ids: list[str] = []
@@ -127,14 +127,14 @@ class Clerk:
             try:
                 made = self._made(errand)
             except Exception as error:  # noqa: BLE001 - one request's trouble is its own
-                said.append((errand.ticket, [told(error)] * len(errand.slips)))
+                said.append((errand, [told(error)] * len(errand.slips)))
                 continue
             wanted.append(errand)
             parkings += made
             ids += clerk_wire.ids(self._nonce, errand.ticket, len(made))
         verdicts = iter(await self._park(parkings, ids))
-        said += [(errand.ticket, [next(verdicts) for _ in errand.slips]) for errand in wanted]
-        self._writer.write(clerk_wire.frame([(ticket, clerk_wire.to_wire(each)) for ticket, each in said]))
+        said += [(errand, [next(verdicts) for _ in errand.slips]) for errand in wanted]
+        self._writer.write(clerk_wire.reply(said))
 
     def _made(self, errand: Errand) -> list[Parking]:
         if errand.until is not None and errand.until < time.monotonic():
@@ -157,7 +157,7 @@ async def work(sock: socket.socket, nonce: bytes) -> None:
     settings = msgspec.msgpack.decode(await reader.readexactly(size), type=Settings)
     queue = Queue.connect(settings.config())
     clerk, frames, decoder = Clerk(queue, nonce, writer), Frames(), msgspec.msgpack.Decoder(Order)
-    writer.write(clerk_wire.frame(()))
+    writer.write(clerk_wire.reply(()))
     working = asyncio.create_task(clerk.run())
     try:
         while came := await reader.read(_READ_BYTES):

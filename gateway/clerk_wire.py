@@ -2,7 +2,8 @@
 
 A gateway first tells its settings, and hears nothing in reply, which says that the clerk is there. Then it names, in
 each order, the terms that the clerk does not know yet, and its errands. The clerk answers with the verdicts of each
-errand, a row each, in whatever order.
+errand, a row each, in whatever order; of those that nobody waits for and that are parked as they should be, it names
+the tickets alone.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
 
 
 Order: TypeAlias = tuple[tuple[tuple[int, Terms], ...], tuple[Errand, ...]]
-Reply: TypeAlias = tuple[tuple[int, tuple[Kept | Refused, ...]], ...]
+Reply: TypeAlias = tuple[tuple[int, ...], tuple[tuple[int, tuple[Kept | Refused, ...]], ...]]
 
 
 def frame(content: object) -> bytes:
@@ -147,6 +148,19 @@ def from_wire(verdicts: Sequence[Kept | Refused]) -> list[Parked | DemurError]:
         else _error(each)
         for each in verdicts
     ]
+
+
+def reply(said: Sequence[tuple[Errand, Sequence[Parked | DemurError]]]) -> bytes:
+    """Return what became of errands as it is sent."""
+    fine, others = [], []
+    for errand, verdicts in said:
+        if errand.until is None and all(
+            isinstance(each, Parked) and each.created and not each.over for each in verdicts
+        ):
+            fine.append(errand.ticket)
+        else:
+            others.append((errand.ticket, to_wire(verdicts)))
+    return frame((fine, others))
 
 
 def _refused(error: DemurError) -> Refused:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
 
 from fallback.errors import DemurError
 from fallback.queue import Parked
@@ -15,6 +16,8 @@ from gateway.parking import Sampling
 from gateway.quick import Answered, QuickJob
 from gateway.request import Request, Result, row_key
 from gateway.slip import Slip, slip
+
+_FIRST: Final = (0,)
 
 
 class Asker(Protocol):
@@ -39,8 +42,7 @@ class Asker(Protocol):
         """Refuse."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Plain:
+class Plain(NamedTuple):
     """Job number `number` of a batch, whose rows begin at `first`."""
 
     batch: Answered
@@ -51,18 +53,19 @@ class Plain:
     def slips(self, rows: Sequence[int]) -> tuple[Slip, ...]:
         """Return those of its rows."""
         job, batch, first = self.job, self.batch, self.first
-        numbers = job.numbers
-        size = len(numbers) // job.rows
+        numbers, size = job.numbers, len(job.numbers) // job.rows
         return tuple(
-            slip(
-                batch.decisions,
-                first + row,
-                client=job.client,
-                request_key=row_key(job.key, row, job.rows),
-                numbers=numbers[row * size : (row + 1) * size],
-                predicted=batch.predicted[first + row],
-            )
-            for row in rows
+            [
+                slip(
+                    batch.decisions,
+                    first + row,
+                    client=job.client,
+                    request_key=row_key(job.key, row, job.rows),
+                    numbers=numbers[row * size : (row + 1) * size],
+                    predicted=batch.predicted[first + row],
+                )
+                for row in rows
+            ]
         )
 
     def answer(self, parked: Mapping[int, Parked]) -> bool:
@@ -121,8 +124,15 @@ class Declined:
 def decline(plain: Plain, declined: list[Declined]) -> bool:
     """Add to `declined` what goes to a person of a plain request; one that is audited alone is answered: True."""
     job, first, decisions = plain.job, plain.first, plain.batch.decisions
-    deferred = tuple(row for row in range(job.rows) if decisions.deferred[first + row])
-    audited = tuple(row for row in range(job.rows) if decisions.audited[first + row])
+    deferred: tuple[int, ...]
+    audited: tuple[int, ...]
+    if job.rows == 1:
+        deferred, audited = (_FIRST, ()) if decisions.deferred[first] else ((), _FIRST)
+    else:
+        rows = slice(first, first + job.rows)
+        deferred, audited = (
+            tuple(np.flatnonzero(which[rows]).tolist()) for which in (decisions.deferred, decisions.audited)
+        )
     declined.append(Declined(asker=job, deferred=deferred, audited=audited, plain=plain))
     if not deferred:
         job.answer_from(plain.batch, plain.number, first)

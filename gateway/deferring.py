@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, TypeAlias
@@ -214,16 +214,40 @@ class Deferring:
             for model in {live.version.model for _, live in batch}:
                 self._metrics.stage_seconds.labels(model, "park").observe(seconds)
 
-    def _heard(self, said: Sequence[tuple[Given, Verdicts]]) -> None:
-        """Tell those whose rows the clerk parked, or could not."""
+    def _heard(self, audited: Sequence[Given], said: Sequence[tuple[Given, Verdicts]]) -> None:
+        """Hear which audits the clerk parked, and tell those that wait what became of their rows."""
+        now, fine = time.monotonic(), Counter[tuple[str, str]]()
+        for declined, live in audited:
+            fine["audited", declined.model] += declined.rows
+            fine["queue", live.manifest.review_queue] += 1
         for (declined, live), verdicts in said:
             try:
-                self._hear(declined, live, verdicts)
+                if not self._hear_fine(declined, live, verdicts, fine):
+                    self._hear(declined, live, verdicts)
             except Exception as error:  # noqa: BLE001 - the root of the clerk's thread: the caller is told
                 self._fail(declined, told(error))
-            seconds = time.monotonic() - declined.since
-            self._metrics.stage_seconds.labels(live.version.model, "park").observe(seconds)
-        self._leave([declined for (declined, _), _ in said])
+            self._metrics.stage_seconds.labels(live.version.model, "park").observe(now - declined.since)
+        for (what, name), count in fine.items():
+            if what == "queue":
+                self.hold_off.heard(name)
+            else:
+                (self._metrics.parked if what == "parked" else self._metrics.audits).labels(name).inc(count)
+        self._leave([declined for declined, _ in (*audited, *(given for given, _ in said))])
+
+    def _hear_fine(self, declined: Declined, live: Live, verdicts: Verdicts, fine: Counter[tuple[str, str]]) -> bool:
+        """Tell a request whose rows are parked as they should be, and count that; False where there is more to say."""
+        kept = [verdict for verdict in verdicts if isinstance(verdict, Parked) and not verdict.over]
+        rows, plain = len(declined.deferred), declined.plain
+        if len(kept) < len(verdicts) or plain is None:
+            return False
+        if rows:
+            if not plain.answer(dict(zip(declined.deferred, kept, strict=False))):
+                return False
+            fine["parked", declined.model] += sum([each.created for each in kept[:rows]])
+        if declined.audited:
+            fine["audited", declined.model] += sum([each.created for each in kept[rows:]])
+        fine["queue", live.manifest.review_queue] += 1
+        return True
 
     def _hear(self, declined: Declined, live: Live, verdicts: Verdicts) -> None:
         """Tell a request what became of its rows."""

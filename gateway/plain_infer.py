@@ -13,6 +13,7 @@ from gateway import tensor
 from gateway.question import Form, Question, Said
 from gateway.quick import MARK, MARKED, TEMPLATES_MAX, Answered, QuickJob, varint
 from gateway.request import Waiter
+from gateway.rules import Decision
 from gateway.transport import Call
 
 # Fields of ModelInferRequest that a plain one may have; and tags of fields whose length follows.
@@ -77,12 +78,12 @@ class InferWording:
         self.waiter = waiter
         self._templates: dict[tuple[Any, ...], _Template] = {}
 
-    def write(self, batch: Answered, job: QuickJob, at: int, first: int) -> bytes:
-        """Return the reply to job number `at` of a batch, whose rows begin at `first`."""
+    def write(self, batch: Answered, job: QuickJob, at: int, first: int, template: _Template | None = None) -> bytes:
+        """Return the reply to job number `at` of a batch, whose rows begin at `first`, from its template or another."""
         question = job.question
-        found = batch.templates.get(question)
+        found = template or batch.templates.get(question)
         if found is None:
-            found = batch.templates[question] = self._template(batch, job)
+            found = batch.templates[question] = self._template(batch, job, batch.worth)
         end = first + job.fit.rows
         parts = [found.head, batch.confidences[8 * at : 8 * at + 8]]
         for between, name in zip(found.between, found.names, strict=True):
@@ -99,7 +100,7 @@ class InferWording:
 
         It is that of a job that is answered, with other worth, and what is said of the deferrals behind it.
         """
-        kept = [each for _, each in sorted(parked.items())]
+        kept = [parked[row] for row in sorted(parked)] if len(parked) > 1 else [*parked.values()]
         if batch.live.manifest.on_deferral != "provisional" or any(each.over for each in kept):
             return None
         said = kserve.ModelInferResponse()
@@ -108,19 +109,19 @@ class InferWording:
         if waits:
             said.parameters["demur_expected_wait"].double_param = max(waits)
         more: bytes = said.SerializeToString()
-        return self.write(batch.provisional, job, at, first) + more
+        return self.write(batch, job, at, first, self._template(batch, job, Decision.PROVISIONAL)) + more
 
-    def _template(self, batch: Answered, job: QuickJob) -> _Template:
+    def _template(self, batch: Answered, job: QuickJob, worth: Decision) -> _Template:
         question, rows = job.question, job.fit.rows
-        key = (*batch.key, question.outputs, rows, question.id_length)
+        key = (*batch.key, worth, question.outputs, rows, question.id_length)
         found = self._templates.get(key)
         if found is None:
-            found = _made(batch, question, rows)
+            found = _made(batch, question, rows, worth)
             self._templates = {**self._templates, key: found} if len(self._templates) < TEMPLATES_MAX else {key: found}
         return found
 
 
-def _made(batch: Answered, question: Question, rows: int) -> _Template:
+def _made(batch: Answered, question: Question, rows: int, worth: Decision) -> _Template:
     """Return a template. Messages of protobuf may be put together from pieces, and these may stand in any order."""
     names = question.outputs or tuple(batch.outputs)
     check_outputs(names, batch.outputs)  # once more: the version may have changed since
@@ -128,7 +129,7 @@ def _made(batch: Answered, question: Question, rows: int) -> _Template:
     for name in names:
         array = batch.outputs[name]
         reply.outputs.add(name=name, datatype=tensor.datatype_of(array), shape=(rows, *array.shape[1:]))
-    reply.parameters["demur_decision"].string_param = batch.worth.value
+    reply.parameters["demur_decision"].string_param = worth.value
     if batch.certificate:
         reply.parameters["demur_certificate"].string_param = batch.certificate
     sure = kserve.ModelInferResponse()

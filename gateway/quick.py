@@ -12,7 +12,6 @@ import math
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -271,7 +270,6 @@ class Answered:
     """
 
     __slots__ = (
-        "_provisional",
         "certificate",
         "compute_seconds",
         "confidences",
@@ -309,17 +307,6 @@ class Answered:
         types = tuple((array.dtype, array.shape[1:]) for array in outputs.values())
         self.key = (live.version.model, live.version.version, self.worth, self.certificate, types)
         self.templates: dict[Any, Any] = {}
-        self._provisional: Answered | None = None
-
-    @property
-    def provisional(self) -> Answered:
-        """The same batch, for replies that no more than tell what the model guesses."""
-        if self._provisional is None:
-            found = copy(self)
-            found.worth, found.templates = Decision.PROVISIONAL, {}
-            found.key = (*self.key[:2], found.worth, *self.key[3:])
-            self._provisional = found
-        return self._provisional
 
     def result(self, job: QuickJob, first: int) -> Result:
         """Return what came of a job whose rows begin at `first`, as the general path has it."""

@@ -119,19 +119,19 @@ class Decisions:
 
     def reasons(self, row: int) -> tuple[str, ...]:
         """Return the names of the rules that sent a row to a person: those of `verdicts` that defer, without words."""
-        rules, policy = self.rules, self.rules.policy
-        label, proved = self.predicted[row], policy.alpha is not None and not self.uncertified
+        rules, policy, label, said = self.rules, self.rules.policy, self.predicted[row], []
         unsure = not self.confidence[row] >= (rules.own if self.uncertified else rules.thresholds)[label]
-        answered = not (self.deferred[row] or (self.unreviewed[row] and policy.alpha is None))
-        spoke = {
-            "threshold": (self.tau is None or not self.scores[row] >= self.tau) if proved else unsure,
-            "class_threshold": unsure and policy.alpha is not None and rules.labels[label] in policy.class_thresholds,
-            "always_person": policy.always_person and rules.always[label],
-            "wish": self.wishes[row] == Wish.PERSON,
-            "retry": self.earlier[row],
-            "audit": answered and not self.draws[row] >= self.share,
-        }
-        return tuple(rule for rule, defers in spoke.items() if defers)
+        plain = policy.alpha is None or self.uncertified
+        if unsure if plain else self.tau is None or not self.scores[row] >= self.tau:
+            said.append("threshold")
+        if unsure and policy.alpha is not None and rules.labels[label] in policy.class_thresholds:
+            said.append("class_threshold")
+        always = bool(policy.always_person) and rules.always[label]
+        wished = int(self.wishes[row]) == Wish.PERSON
+        others = (("always_person", always), ("wish", wished), ("retry", self.earlier[row]))
+        said += [rule for rule, defers in others if defers]
+        unanswered = self.deferred[row] or (self.unreviewed[row] and policy.alpha is None)
+        return tuple(said) if unanswered or self.draws[row] >= self.share else (*said, "audit")
 
     def verdicts(self, row: int) -> tuple[Verdict, ...]:
         """Return what every rule that has a say said of one row."""

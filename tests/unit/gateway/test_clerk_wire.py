@@ -48,15 +48,31 @@ def test_frames_are_found_however_they_are_cut() -> None:
 )
 def test_a_verdict_is_the_same_afterwards(verdict: Parked | DemurError) -> None:
     """Its class, its sentence, and when to come back."""
-    sent = clerk_wire.frame([(3, clerk_wire.to_wire([verdict]))])
+    sent = clerk_wire.reply([(Errand(3, 1, 2.0, ()), [verdict])])
     (content,) = Frames().feed(sent)
-    ((ticket, said),) = msgspec.msgpack.decode(content, type=Reply)
+    fine, ((ticket, said),) = msgspec.msgpack.decode(content, type=Reply)
+    assert not fine
     (found,) = clerk_wire.from_wire(said)
     assert (ticket, type(found)) == (3, type(verdict))
     if isinstance(verdict, Parked):
         assert found == verdict
     else:
         assert vars(found) == vars(verdict)
+
+
+def test_audits_that_are_parked_are_told_by_their_tickets() -> None:
+    """What was there before, was over a limit or was refused has more to say."""
+    new = Parked(name="queues/q/deferrals/1", created=True)
+    cases: list[list[Parked | DemurError]] = [
+        [new, new],
+        [new, msgspec.structs.replace(new, created=False)],
+        [msgspec.structs.replace(new, over="depth_max")],
+        [UnavailableError("away")],
+    ]
+    sent = clerk_wire.reply([(Errand(number, 1, None, ()), case) for number, case in enumerate(cases)])
+    (content,) = Frames().feed(sent)
+    fine, others = msgspec.msgpack.decode(content, type=Reply)
+    assert (fine, [ticket for ticket, _ in others]) == ((0,), [1, 2, 3])
 
 
 def test_an_errand_is_the_same_afterwards() -> None:
