@@ -106,14 +106,16 @@ class Credentials:
         without a name; `role`, when given, refuses those who do not have it. Raises UnauthenticatedError,
         ForbiddenError, or InvalidError for a name that cannot be one.
         """
-        wanted = AUTHORIZATION_KEY if self.configured else IDENTITY_KEY
-        # The last of them, as a mapping would have it.
+        configured = bool(self._identities)
+        wanted = AUTHORIZATION_KEY if configured else IDENTITY_KEY
+        # The last of them, as a mapping would have it. gRPC has no keys but in lower case.
         found = ""
         for key, value in metadata:
-            if key.lower() == wanted:
+            if key == wanted:
                 found = _text(value)
-        identity = self._bearer(found) if self.configured else _named(found, peer, require_name=require_name)
-        require_role(identity, role)
+        identity = self._bearer(found) if configured else _named(found, peer, require_name=require_name)
+        if role not in identity.roles:
+            require_role(identity, role)
         return identity
 
     def _bearer(self, said: str) -> Identity:

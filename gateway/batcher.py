@@ -25,30 +25,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Condition, Lock, Thread, local
+from threading import Condition, Lock, Thread
 from typing import Final, Generic, TypeVar
 
 from fallback.errors import FullError, OverdueError, UnavailableError
 from gateway.batching import Batching
-from gateway.internal import told
+from gateway.order import Order
+from gateway.pace import Pace
 from gateway.timer import Timer
 from gateway.turns import Shares
-from gateway.waiting import Job, Waiting, end, expected_wait, retry_after
+from gateway.waiting import Job, Waiting, end, execute_halved, expected_wait, retry_after
 
-# A run that is shorter is done by whoever brought the jobs: to wake another thread takes about as long.
-INLINE_SECONDS_MAX: Final = 0.001
-# Weight of the newest run in the mean: one that took 100 ms is remembered for some thirty that are short.
-_NEWEST: Final = 0.05
 # How long it waits for a run under way that is said to be short.
 _HERE_SECONDS_MAX: Final = 0.005
-# Of how many runs it is known how long they took.
-_RUNS_MAX: Final = 8
 # Between two looks at all that waits: at least so long, and so many times what the last one took.
 _LOOK_SECONDS_MIN: Final = 0.002
 _LOOK_TIMES_MIN: Final = 20
-
 
 J = TypeVar("J", bound=Job)
 
@@ -76,17 +69,15 @@ class Batcher(Generic[J]):
         self._queue_rows_max = queue_rows_max
         self._batching = Batching()
         self._plain = True
+        self._direct = False
         self._linger_seconds = 0.0
         self._rows_max = 1
         self._instances = 1
         self._on_cores = True
         self._waiting: Waiting[J] = Waiting()
-        # What the model itself takes for a run, and whether that is so short that it is run on the spot.
-        self._compute_seconds = math.inf
+        self._pace = Pace()
+        # Whether runs are so short that they are done on the spot; and when the newest began.
         self._quick = False
-        # What they took in all, and when the newest began.
-        self._took: deque[float] = deque(maxlen=_RUNS_MAX)
-        self._run_seconds = 0.0
         self._began = 0.0
         # How many run a batch; and whether the thread that brings jobs takes what waits.
         self._running = 0
@@ -95,19 +86,25 @@ class Batcher(Generic[J]):
         # When the timer is to look, and before when it is not.
         self._look_at = math.inf
         self._look_after = 0.0
-        # Tickets that were given out, and how many of these have replied; each thread knows its own.
-        self._tickets = 0
-        self._replied = 0
-        self._own = local()
         self._lock = Lock()
         self._changed = Condition(self._lock)
-        self._turn = Condition(self._lock)
+        self._order = Order(self._lock)
         self._threads: dict[int, Thread] = {}
 
     @property
     def rows(self) -> int:
         """How many rows wait."""
         return self._waiting.rows
+
+    @property
+    def rows_max(self) -> int:
+        """How many rows one run may have."""
+        return self._rows_max
+
+    @property
+    def direct(self) -> bool:
+        """Whether a driven job that asks for nothing special need not wait: `on_the_spot` runs it."""
+        return self._direct and not self._waiting.rows
 
     def configure(self, batching: Batching, *, rows_max: int, instances: int = 1, on_cores: bool = True) -> None:
         """Batch so from the next run on: `rows_max` rows of one run, `instances` runs at a time; start the threads.
@@ -143,7 +140,7 @@ class Batcher(Generic[J]):
                 raise UnavailableError("the gateway is stopping", retry_after_seconds=1.0)
             waiting = self._waiting
             if waiting.rows + job.rows > self._queue_rows_max:
-                raise self._full()
+                raise self.full()
             level = 0 if self._plain else self._level(job)
             if not (driven and self._quick and self._plain):
                 self._mind(job, level)
@@ -151,11 +148,11 @@ class Batcher(Generic[J]):
             if not driven:
                 self._changed.notify()
 
-    def _full(self) -> FullError:
+    def full(self) -> FullError:
+        """Return what one is told for whom there is no room."""
         # Some who wait may have gone.
         self._ask_look(time.monotonic())
-        rows = self._waiting.rows
-        wait = expected_wait(rows, rows_max=self._rows_max, run_seconds=self._run_seconds, instances=self._instances)
+        wait = self._expected(rows := self._waiting.rows)
         problem = f"model {self._name!r}: {rows} rows wait, the most is {self._queue_rows_max}"
         return FullError(problem, retry_after_seconds=retry_after(wait))
 
@@ -178,7 +175,7 @@ class Batcher(Generic[J]):
             if left <= 0:
                 raise OverdueError("the deadline had passed before the request could wait for its turn")
             # Behind a full run its own will be one too, and as long.
-            own = self._run_seconds if self._waiting.rows_before(level) >= self._rows_max else 0.0
+            own = self._pace.run_seconds if self._waiting.rows_before(level) >= self._rows_max else 0.0
             if left < wait + own:
                 problem = f"model {self._name!r}: the wait is about {wait:.3f} s, the deadline is in {left:.3f} s"
                 raise FullError(problem, retry_after_seconds=retry_after(wait))
@@ -190,12 +187,16 @@ class Batcher(Generic[J]):
     def _wait_seconds(self, level: int, now: float) -> float:
         """Return how long one of `level` that comes now has to wait, as the newest runs tell."""
         free = self._running < self._instances
+        rest_seconds = 0.0 if free else max(0.0, self._began + self._pace.run_seconds - now)
+        return self._expected(self._waiting.rows_before(level), rest_seconds)
+
+    def _expected(self, rows: int, rest_seconds: float = 0.0) -> float:
         return expected_wait(
-            self._waiting.rows_before(level),
+            rows,
             rows_max=self._rows_max,
-            run_seconds=self._run_seconds,
+            run_seconds=self._pace.run_seconds,
             instances=self._instances,
-            rest_seconds=0.0 if free else max(0.0, self._began + self._run_seconds - now),
+            rest_seconds=rest_seconds,
         )
 
     def _ask_look(self, when: float) -> None:
@@ -243,12 +244,33 @@ class Batcher(Generic[J]):
         """Run one batch on this thread; `drained` follows."""
         self._run_here(0.0)
 
+    def on_the_spot(self, run: Callable[[], None]) -> bool:
+        """Have `run` run one batch on this thread that never waited here; False where it is to be let wait after all.
+
+        That is where another run does not end, this is closed, or `run` raised, before it replied to anybody.
+        """
+        with self._lock:
+            self._begin_here()
+            if self._running or self._closed:
+                self._end_here()
+                return False
+            self._running += 1
+            self._began = start = time.monotonic()
+        try:
+            run()
+        except Exception:  # noqa: BLE001 - it is run once more, in halves, and then told
+            return False
+        else:
+            return True
+        finally:
+            with self._lock:
+                self._count_run(start)
+                self._end_here()
+
     def _run_here(self, until: float) -> None:
         """Run what waits on this thread up to `until`, one batch at least."""
         with self._lock:
-            self._here = True
-            # Of another thread's run, which is as short.
-            self._changed.wait_for(lambda: not self._running, _HERE_SECONDS_MAX)
+            self._begin_here()
         try:
             while (batch := self._take(None)) is not None:
                 self._work(batch)
@@ -256,9 +278,22 @@ class Batcher(Generic[J]):
                     break
         finally:
             with self._lock:
-                self._here = False
-                if self._closed:
-                    self._changed.notify_all()
+                self._end_here()
+
+    def _begin_here(self) -> None:
+        self._here = True
+        if self._running:
+            # Of another thread's run, which is as short.
+            self._changed.wait_for(lambda: not self._running, _HERE_SECONDS_MAX)
+
+    def _end_here(self) -> None:
+        self._here = False
+        if self._closed or self._waiting.rows:
+            self._changed.notify_all()
+
+    def _count_run(self, start: float) -> None:
+        self._running -= 1
+        self._pace.ran(time.monotonic() - start)
 
     def offer(self) -> bool:
         """Take notice of a free core; returns whether there is use for it."""
@@ -270,6 +305,7 @@ class Batcher(Generic[J]):
         """Take no more jobs, run what waits for up to `grace_seconds`, and refuse the rest."""
         with self._lock:
             self._closed = True
+            self._judge_quick()
             self._changed.notify_all()
             threads = list(self._threads.values())
         until = time.monotonic() + grace_seconds
@@ -285,19 +321,16 @@ class Batcher(Generic[J]):
     def ran(self, seconds: float) -> None:
         """Hear how long the model itself took for a batch."""
         with self._lock:
-            mean = self._compute_seconds
-            self._compute_seconds = seconds if mean == math.inf else mean + _NEWEST * (seconds - mean)
+            self._pace.computed(seconds)
             self._judge_quick()
 
     def _judge_quick(self) -> None:
-        self._quick = self._compute_seconds < INLINE_SECONDS_MAX and not self._linger_seconds
+        self._quick = self._pace.short and not self._linger_seconds
+        self._direct = self._quick and self._plain and not self._closed
 
     def in_order(self) -> None:
         """Return when what came before this thread's batch has replied; at once where the model does not ask for it."""
-        ticket: int | None = getattr(self._own, "ticket", None)
-        if ticket is not None:
-            with self._lock:
-                self._turn.wait_for(lambda: self._replied == ticket)
+        self._order.wait()
 
     def _loop(self, number: int) -> None:
         while (batch := self._take(number)) is not None:
@@ -314,18 +347,15 @@ class Batcher(Generic[J]):
         live = [job for job in batch if not self._dropped(job, start)]
         try:
             if live:
-                self._run(live)
+                execute_halved(live, self._execute, self._name)
         finally:
-            self.in_order()
+            self._order.wait()
             with self._lock:
-                self._running -= 1
                 if live:
-                    self._took.append(time.monotonic() - start)
-                    self._run_seconds = sorted(self._took)[len(self._took) // 2]
-                if getattr(self._own, "ticket", None) is not None:
-                    self._own.ticket = None
-                    self._replied += 1
-                    self._turn.notify_all()
+                    self._count_run(start)
+                else:
+                    self._running -= 1
+                self._order.end()
 
     def _take(self, number: int | None) -> list[J] | None:
         """Return the next batch, and be one who runs; on thread `number`, or where it was brought (None).
@@ -362,8 +392,7 @@ class Batcher(Generic[J]):
         self._began = time.monotonic()
         batch = self._waiting.take(self._rows_max)
         if self._waiting.ordered:
-            self._own.ticket = self._tickets
-            self._tickets += 1
+            self._order.give()
         if self._waiting.rows and self._running < self._instances:
             self._changed.notify()
         return batch
@@ -373,17 +402,3 @@ class Batcher(Generic[J]):
             end(job, now)
             return True
         return False
-
-    def _run(self, jobs: Sequence[J]) -> None:
-        """Run `jobs`, halving what fails until what fails fails alone."""
-        parts = [jobs]
-        while parts:
-            part = parts.pop()
-            try:
-                self._execute(part)
-            except Exception as error:  # noqa: BLE001 - the root of the thread: one batch's trouble is its own
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                else:
-                    part[0].fail(told(error, model=self._name))

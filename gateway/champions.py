@@ -67,17 +67,17 @@ class Champions:
 
     def drained(self) -> None:
         """Run what driven calls brought: short runs here and by turns, for a while; others on their models' threads."""
-        waiting = [pipeline.batcher for pipeline in self._pipelines.values() if pipeline.batcher.rows]
+        waiting = [pipeline for pipeline in self._pipelines.values() if pipeline.rows]
         if not waiting:
             return
         until = time.monotonic() + HERE_SECONDS_MAX
         if len(waiting) > 1:
-            for batcher in waiting:
-                if not batcher.quick:
-                    batcher.drained()
-            take_turns([batcher for batcher in waiting if batcher.quick], until)
-        for batcher in waiting:
-            batcher.drained(until)
+            for pipeline in waiting:
+                if not pipeline.quick:
+                    pipeline.drained()
+            take_turns([pipeline for pipeline in waiting if pipeline.quick], until)
+        for pipeline in waiting:
+            pipeline.drained(until)
 
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""

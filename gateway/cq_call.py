@@ -110,12 +110,14 @@ class CqCall:
     @property
     def metadata(self) -> Metadata:
         """What came beside the request."""
-        return tuple((item.key, item.value) for item in self._arrival.invocation_metadata)
+        found: Metadata = self._arrival.invocation_metadata
+        return found
 
     @property
     def peer(self) -> str:
         """The caller's address."""
-        return str(self._rpc.peer().decode("ascii", "replace"))
+        found: str = self._rpc.peer().decode("ascii", "replace")
+        return found
 
     @property
     def cancelled(self) -> bool:

@@ -69,15 +69,18 @@ class Judge:
         self._chance = np.random.default_rng()
 
     def judge(
-        self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], rows: int
+        self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], rows: int, *, plain: bool = False
     ) -> tuple[Decisions | None, Sampled | None]:
-        """Return what each row is worth, None where nothing judges the model; and what was recorded as evidence."""
+        """Return what each row is worth, None where nothing judges the model; and what was recorded as evidence.
+
+        `plain`: no request wishes anything or has a key of its client's.
+        """
         if not live.manifest.labels:
             return None, None
         with self._lock:
             if live.judged and live.rules.sampled:
                 return self._sample(jobs, live, outputs, rows)
-            return self._decide(jobs, live, outputs, rows, None, int(time.time())), None
+            return self._decide(() if plain else jobs, live, outputs, rows, None, int(time.time())), None
 
     def _sample(
         self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], rows: int

@@ -44,7 +44,7 @@ from gateway.champion import Live
 from gateway.champions import Champions
 from gateway.internal import told
 from gateway.question import Question, Questions
-from gateway.reader import is_small
+from gateway.reader import SMALL_BYTES
 from gateway.request import Request, Result, request_key
 from gateway.rules import STRENGTH, Decision
 from gateway.service import DEADLINE_MARGIN_SECONDS, wait
@@ -144,7 +144,7 @@ class InferenceService:
 
     def _infer(self, call: Call) -> None:
         identity = self._identify(call)
-        driven = call.driven and is_small(call.payload)
+        driven = call.driven and len(call.payload) <= SMALL_BYTES
         question = self._questions.find(call.payload)
         if question is not None:
             found = self._champions.find(question.model)

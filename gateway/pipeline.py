@@ -8,16 +8,17 @@ is a `QuickJob` (`gateway.quick`), of which a batch costs little more than one.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fallback.errors import DemurError, InvalidError, NotFoundError, StateError
+from fallback.errors import DemurError, NotFoundError, StateError
+from gateway import portions
 from gateway.batcher import Batcher
 from gateway.champion import Champion, Live
 from gateway.declined import Declined, Plain, decline
@@ -29,10 +30,9 @@ from gateway.judging import Judge
 from gateway.kept import Kept
 from gateway.metrics import Metrics
 from gateway.model import CPU
-from gateway.padding import cut, free
 from gateway.parking import Sampling
 from gateway.question import Question
-from gateway.quick import Answered, Fit, QuickJob, Wording, fit, joined, with_nan
+from gateway.quick import Answered, Fit, QuickJob, Wording, answer_all, fit, joined, with_nan
 from gateway.reader import Reader
 from gateway.recorder import Recorder
 from gateway.remembered import Remembered
@@ -43,7 +43,9 @@ from gateway.slip import digest
 from gateway.tensor import Array
 from gateway.timer import Timer
 from gateway.transport import Call
+from gateway.tray import Tray
 from gateway.turns import Shares
+from gateway.waiting import end
 
 # Questions of which it is known how they fit: at most, then all are looked at anew.
 _FITS_MAX: Final = 512
@@ -88,6 +90,8 @@ class Pipeline:
             model, self._execute, timer=timer, shares=shares, queue_rows_max=queue_rows_max
         )
         metrics.queue_rows.labels(model).set_function(lambda: self.batcher.rows)
+        self._queue_rows_max = queue_rows_max
+        self._tray = Tray()
 
     def swapped(self, live: Live) -> None:
         """Take over what the live version says of batches."""
@@ -118,11 +122,61 @@ class Pipeline:
         if known[1] is None:
             return False
         job = QuickJob(call, question, known[1], client, wording, self._metrics)
+        batcher = self.batcher
+        if not (driven and batcher.direct):
+            self._let_wait(job, driven=driven)
+        elif self._tray.rows + known[1].rows > self._queue_rows_max:
+            job.fail(batcher.full())
+        else:
+            self._tray.add(job)
+        return True
+
+    def _let_wait(self, job: QuickJob, *, driven: bool = False) -> None:
         try:
             self.batcher.submit(job, driven=driven)
         except DemurError as error:
             job.fail(error)
-        return True
+
+    @property
+    def rows(self) -> int:
+        """How many rows wait."""
+        return self._tray.rows + self.batcher.rows
+
+    @property
+    def quick(self) -> bool:
+        """Whether runs are so short that who brings requests does them."""
+        return self.batcher.quick
+
+    def run_batch(self) -> None:
+        """Run one batch on this thread; `drained` follows."""
+        if self._tray.rows:
+            self._run_tray()
+        else:
+            self.batcher.run_batch()
+
+    def drained(self, until: float = math.inf) -> None:
+        """Run what driven calls brought on this thread up to `until`, where runs are short; else have it run."""
+        while self._tray.rows:
+            self._run_tray()
+            if time.monotonic() >= until:
+                break
+        for job in self._tray.take_all():
+            self._let_wait(job)
+        if self.batcher.rows:
+            self.batcher.drained(until)
+
+    def _run_tray(self) -> None:
+        """Run one batch of plain requests that wait nowhere else."""
+        jobs = self._tray.take(self.batcher.rows_max)
+        awaited = [job for job in jobs if not job.call.cancelled]
+        if len(awaited) < len(jobs):
+            now = time.monotonic()
+            for job in jobs:
+                if job.cancelled:
+                    end(job, now)
+        if awaited and not self.batcher.on_the_spot(lambda: self._execute_plain(awaited)):
+            for job in awaited:
+                self._let_wait(job)
 
     def submit(self, request: Request, waiter: Waiter, *, driven: bool = False) -> None:
         """Take one request; its waiter is told everything, refusals included. Does not block.
@@ -169,21 +223,27 @@ class Pipeline:
     def _execute(self, jobs: Sequence[Job | QuickJob]) -> None:
         """Run one batch of jobs that fit together, and reply to each."""
         quick = [job for job in jobs if isinstance(job, QuickJob)]
-        general = [job for job in jobs if isinstance(job, Job)] if len(quick) < len(jobs) else []
-        pinned = general[0].pinned if general else None
+        if quick:
+            self._execute_plain(quick)
+            return
+        general = [job for job in jobs if isinstance(job, Job)]
+        pinned = general[0].pinned
         if pinned is not None:
             self._run(general, self.champion.renewed(pinned.live))
             return
+        with self._acquired() as live:
+            self._execute_general(general, live)
+
+    @contextmanager
+    def _acquired(self) -> Iterator[Live]:
+        """Hold the live version; raises NotFoundError where there is none any more."""
         with self.champion.acquire() as live:
             if live is None:
                 raise NotFoundError(f"model {self.model!r} has no live version any more; promote one")
-            if quick:
-                self._execute_quick(quick, live)
-            else:
-                self._execute_general(general, live)
+            yield live
 
     def _execute_general(self, jobs: Sequence[Job], live: Live) -> None:
-        fresh = [job for job in jobs if _fits(job.prepared.intake, live)]
+        fresh = [job for job in jobs if portions.fits(job.prepared.intake, live)]
         if fresh:
             self._run(fresh, live)
         if len(fresh) < len(jobs):
@@ -193,27 +253,29 @@ class Pipeline:
                     # Prepared for a version that took other input; it waits once more, in the group it fits now.
                     self._admit(job, live)
 
-    def _execute_quick(self, jobs: Sequence[QuickJob], live: Live) -> None:
-        if live.judged and _fits(jobs[0].fit.intake, live):
-            self._run_quick(jobs, live)
-            return
+    def _execute_plain(self, jobs: Sequence[QuickJob]) -> None:
+        """Run one batch of plain requests that fit together, and reply to each."""
+        with self._acquired() as live:
+            if live.judged and portions.fits(jobs[0].fit.intake, live):
+                self._run_quick(jobs, live)
+                return
         # Another version takes other input: each waits once more, and is looked at as that one asks for.
         for job in jobs:
             self.submit(job.request, job.waiter)
 
     def _run(self, jobs: Sequence[Job], live: Live) -> None:
         rows = sum(job.rows for job in jobs)
-        _check_size(len(jobs), rows, live)
+        portions.check_size(len(jobs), rows, live)
         if live.rules.apart:
             jobs = sorted(jobs, key=lambda job: live.rules.segment_of(job.request.said))
         start = time.monotonic()
         outputs, compute = self._computed(live, join([job.prepared for job in jobs]))
-        _check_rows(outputs, rows, live)
+        portions.check_rows(outputs, rows, live)
         self._count(jobs, rows, start, compute)
         self.batcher.in_order()
         # What an alarm took back while the model ran is not answered by any more.
         live = self.champion.renewed(live)
-        parts = _by_segment(jobs, live, outputs)
+        parts = portions.by_segment(jobs, live, outputs)
         # All are judged before anybody is replied to: a batch that fails is tried again.
         judged = [self._judge.judge(part, own, found, sum(job.rows for job in part)) for part, own, found in parts]
         declined: list[Declined] = []
@@ -221,10 +283,10 @@ class Pipeline:
             if decisions is not None:
                 unseen = ~(decisions.deferred | decisions.audited | decisions.unreviewed)
                 self._keep(part, decisions, sampled, own, unseen)
-            common = self._common(own, decisions, compute)
+            common = portions.common(own, decisions, compute)
             first = 0
             for job in part:
-                result = _part(common, found, job, first, start, own)
+                result = portions.part(common, found, job, first, start, own)
                 self._settle(job, result, declined, sampled)
                 first += job.rows
         if declined:
@@ -234,39 +296,42 @@ class Pipeline:
         """Run plain requests; those of which all rows are answered, and no more, have their reply from a template."""
         start = time.monotonic()
         feeds = joined(jobs)
-        if bad := with_nan(next(iter(feeds.values())), jobs):
+        (array,) = feeds.values()
+        if bad := with_nan(array, jobs):
             self._execute_apart(jobs, bad, live)
             return
-        rows = sum(job.rows for job in jobs)
-        _check_size(len(jobs), rows, live)
+        rows = len(array)
+        portions.check_size(len(jobs), rows, live)
         outputs, compute = self._computed(live, feeds)
-        _check_rows(outputs, rows, live)
+        portions.check_rows(outputs, rows, live)
         self.batcher.in_order()
         live = self.champion.renewed(live)
-        decisions, sampled = self._judge.judge(jobs, live, outputs, rows)
+        decisions, sampled = self._judge.judge(jobs, live, outputs, rows, plain=True)
         assert decisions is not None, "only what is judged is taken"
         self._count(jobs, rows, start, compute)
         chosen = decisions.deferred | decisions.audited
-        slow = bool(chosen.any())
-        self._keep(jobs, decisions, sampled, live, ~chosen if slow else None)
+        self._keep(jobs, decisions, sampled, live, ~chosen if chosen.any() else None)
         texts = any(array.dtype.kind in "OUS" for array in outputs.values())
         if texts:
-            chosen[:] = slow = True
+            chosen[:] = True
         batch = Answered(live, decisions, jobs, outputs, start=start, compute_seconds=compute)
-        declined, asked = list[Declined](), chosen.tolist()
-        first = answered = 0
-        for number, job in enumerate(jobs):
-            left = slow and any(asked[first : first + job.rows])
-            if left and sampled is None and not texts:
-                answered += decline(Plain(batch=batch, job=job, number=number, first=first), declined)
-            elif left:
-                result = _part(self._common(live, decisions, compute), outputs, job, first, start, live)
-                self._settle(job, result, declined, sampled)
-            else:
-                job.answer_from(batch, number, first)
-                answered += 1
-            first += job.rows
-        self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(answered)
+        answered: Sequence[int] = range(len(jobs))
+        declined: list[Declined] = []
+        audited = 0
+        if chosen.any():
+            answered, first, asked = [], 0, chosen.tolist()
+            for number, job in enumerate(jobs):
+                if not any(asked[first : first + job.rows]):
+                    answered.append(number)
+                elif sampled is None and not texts:
+                    audited += decline(Plain(batch=batch, job=job, number=number, first=first), declined)
+                else:
+                    shared = portions.common(live, decisions, compute)
+                    self._settle(job, portions.part(shared, outputs, job, first, start, live), declined, sampled)
+                first += job.rows
+        if answered:
+            answer_all(batch, jobs, answered)
+        self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(len(answered) + audited)
         if declined:
             self._deferring.take(declined, live)
 
@@ -306,21 +371,6 @@ class Pipeline:
         self._computing.observe(compute)
         self._queued.observe_all([start - job.since for job in jobs])
 
-    def _common(self, live: Live, decisions: Decisions | None, compute: float) -> Result:
-        """Return what the results of a batch have in common."""
-        return Result(
-            model=self.model,
-            version=live.version.version,
-            labels=live.manifest.labels,
-            outputs={},
-            rows=0,
-            decisions=decisions,
-            judged=live.judged,
-            answer_output=live.manifest.output.tensor,
-            on_deferral=live.manifest.on_deferral or "",
-            compute_seconds=compute,
-        )
-
     def _settle(self, job: Job | QuickJob, result: Result, declined: list[Declined], sampled: Sampled | None) -> None:
         """Answer, or add to `declined` what goes to a person; refuse what was to be sampled and could not be."""
         deferred: tuple[int, ...] = ()
@@ -345,56 +395,3 @@ class Pipeline:
             job.answer(result)
         if deferred or audited:
             declined.append(Declined(asker=job, result=result, deferred=deferred, audited=audited, samplings=samplings))
-
-
-def _fits(intake: Intake, live: Live) -> bool:
-    """Whether what was prepared for one version is right for another."""
-    return intake is live.intake or intake == live.intake
-
-
-def _by_segment(
-    jobs: Sequence[Job], live: Live, outputs: dict[str, Array]
-) -> list[tuple[Sequence[Job], Live, dict[str, Array]]]:
-    """Return the jobs of a batch by segment, each with its segment's rules and its own rows of the outputs."""
-    if not live.rules.apart:
-        return [(jobs, live, outputs)]
-    parts: list[tuple[Sequence[Job], Live, dict[str, Array]]] = []
-    first = 0
-    for segment, found in groupby(jobs, key=lambda job: live.rules.segment_of(job.request.said)):
-        part = list(found)
-        rows = slice(first, first + sum(job.rows for job in part))
-        own = {name: array[rows] for name, array in outputs.items()} if live.intake.batched else outputs
-        parts.append((part, replace(live, rules=live.rules.of(segment)), own))
-        first = rows.stop
-    return parts
-
-
-def _part(
-    common: Result, outputs: dict[str, Array], job: Job | QuickJob, first: int, start: float, live: Live
-) -> Result:
-    """Return one job's result: its rows of a batch's."""
-    own = {name: array[first : first + job.rows] for name, array in outputs.items()} if live.intake.batched else outputs
-    if live.intake.padding is not None and (size := job.prepared.size) is not None:
-        padding = live.intake.padding
-        own = cut(own, free(live.model.signature.outputs, padding), padding.axis, size)
-    return replace(common, outputs=own, rows=job.rows, first=first, queue_seconds=start - job.since)
-
-
-def _check_size(jobs: int, rows: int, live: Live) -> None:
-    """Raise StateError where a batch was formed by the bound of the version before.
-
-    The batcher halves what fails until it fits.
-    """
-    if jobs > 1 and rows > live.intake.rows_max:
-        raise StateError(f"version {live.version.version} takes {live.intake.rows_max} rows at a time, not {rows}")
-
-
-def _check_rows(outputs: dict[str, Array], rows: int, live: Live) -> None:
-    """Raise InvalidError where a row of an output could be taken for another caller's."""
-    if not live.intake.batched:
-        return
-    for name, array in outputs.items():
-        if array.shape[:1] != (rows,):
-            raise InvalidError(
-                f"inputs: for these the model gives output {name!r} the shape {list(array.shape)}; expected {rows} rows"
-            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -110,6 +110,21 @@ class InferWording:
             said.parameters["demur_expected_wait"].double_param = max(waits)
         more: bytes = said.SerializeToString()
         return self.write(batch, job, at, first, self._template(batch, job, Decision.PROVISIONAL)) + more
+
+    def write_all(self, batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) -> list[bytes] | None:
+        """Return the replies to those jobs, which are alike, where they have no id and there is one output."""
+        if jobs[0].question.id_length:
+            return None
+        found = self._template(batch, jobs[0], batch.worth)
+        if len(found.names) != 1:
+            return None
+        head, between, confidences = found.head, found.between[0], batch.confidences
+        size, content = batch.contents[found.names[0]]
+        size *= jobs[0].fit.rows
+        return [
+            b"".join((head, confidences[8 * at : 8 * at + 8], between, content[at * size : at * size + size]))
+            for at in which
+        ]
 
     def _template(self, batch: Answered, job: QuickJob, worth: Decision) -> _Template:
         question, rows = job.question, job.fit.rows

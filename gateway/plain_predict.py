@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -89,6 +89,10 @@ class PredictWording:
     ) -> bytes | None:
         """Return nothing: a deferral's reply is its own, and the general path writes it."""
         return None
+
+    def write_all(self, batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) -> None:
+        """Return None: each reply has words of its own."""
+        del batch, jobs, which
 
     def _template(self, batch: Answered, predicted: int) -> _Template:
         key = (*batch.key, predicted)

@@ -108,7 +108,7 @@ class Questions:
         """Return the question that a message asks; None where it is not known."""
         for question in self._by_length.get(len(payload), ()):
             if payload.startswith(question.prefix) and payload.endswith(question.suffix):
-                if not question.id_length:
+                if question.id_start == question.id_end:
                     return question
                 # Text of ASCII alone is text whatever it says.
                 if payload.startswith(question.middle, question.middle_start) and question.id_of(payload).isascii():

@@ -8,11 +8,13 @@ is made into what the general path would have made of it, so that there is one b
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -36,6 +38,8 @@ MARKED: Final = b"demur\x00\xf1\x3f"
 MARK: Final[float] = struct.unpack("<d", MARKED)[0]
 # How many a service keeps.
 TEMPLATES_MAX: Final = 256
+# Of so few bytes a copy costs less than a view of them.
+_SLICED_BYTES_MAX: Final = 4_096
 # Of a varint's byte: that another one follows.
 _MORE: Final = 0x80
 
@@ -94,15 +98,35 @@ class Wording(Protocol):
     ) -> bytes | None:
         """Return the reply to one of which some rows are `parked`; None where the general path has to reply."""
 
+    def write_all(self, batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) -> list[bytes] | None:
+        """Return the replies to those jobs of a batch that are alike; None where they are to be written one by one."""
+
+
+class _General:
+    """What the general path asks of a plain request; made only then."""
+
+    __slots__ = ("prepared", "request")
+
+    def __init__(self, job: QuickJob) -> None:
+        question = job.question
+        self.request = Request(
+            model=question.model,
+            tensors={question.input: np.frombuffer(job.numbers, job.fit.dtype).reshape(question.shape)},
+            client=job.client,
+            request_key=job.key,
+            one_row=job.wording.one_row,
+            deadline=job.call.deadline,
+        )
+        self.prepared = prepare(self.request, job.fit.intake, pixels_max=0)
+
 
 class QuickJob:
     """A plain request under way. Ends in one reply, `answer` or `fail`."""
 
     __slots__ = (
+        "_general",
         "_key",
         "_metrics",
-        "_prepared",
-        "_request",
         "call",
         "client",
         "fit",
@@ -138,9 +162,7 @@ class QuickJob:
         self.wording = wording
         self._metrics = metrics
         self._key = ""
-        # Made only where the general path asks for them.
-        self._request: Request | None = None
-        self._prepared: Prepared | None = None
+        self._general: _General | None = None
 
     @property
     def rows(self) -> int:
@@ -163,6 +185,13 @@ class QuickJob:
         return self.call.cancelled
 
     @property
+    def general(self) -> _General:
+        """It as the general path has it."""
+        if self._general is None:
+            self._general = _General(self)
+        return self._general
+
+    @property
     def key(self) -> str:
         """What names it for the audit's draw."""
         if not self._key:
@@ -173,7 +202,7 @@ class QuickJob:
     def name(self) -> str:
         """What its client calls it; empty for nothing."""
         question = self.question
-        return self.call.payload[question.id_start : question.id_end].decode()
+        return question.id_of(self.call.payload).decode() if question.id_end > question.id_start else ""
 
     @property
     def numbers(self) -> memoryview:
@@ -183,28 +212,12 @@ class QuickJob:
     @property
     def request(self) -> Request:
         """What was asked, as the general path has it."""
-        if self._request is None:
-            self._request = self._as_request()
-        return self._request
-
-    def _as_request(self) -> Request:
-        question = self.question
-        array = np.frombuffer(self.numbers, self.fit.dtype).reshape(question.shape)
-        return Request(
-            model=question.model,
-            tensors={question.input: array},
-            client=self.client,
-            request_key=self.key,
-            one_row=self.wording.one_row,
-            deadline=self.call.deadline,
-        )
+        return self.general.request
 
     @property
     def prepared(self) -> Prepared:
         """Its rows, as the general path has them."""
-        if self._prepared is None:
-            self._prepared = prepare(self.request, self.fit.intake, pixels_max=0)
-        return self._prepared
+        return self.general.prepared
 
     @property
     def waiter(self) -> Waiter:
@@ -243,10 +256,20 @@ class QuickJob:
         self.call.fail(error)
 
 
+def alike(jobs: Sequence[QuickJob]) -> bool:
+    """Whether all ask the same question, with other numbers: then they have one Fit, and one Wording."""
+    fit_ = jobs[0].fit
+    return not [job for job in jobs if job.fit is not fit_]
+
+
 def joined(jobs: Sequence[QuickJob]) -> dict[str, Array]:
     """Return the rows of all jobs, which fit together, as one array: the one copy on the way in."""
     first = jobs[0]
-    content = b"".join([job.numbers for job in jobs])
+    start, end = first.question.start, first.question.end
+    if end - start <= _SLICED_BYTES_MAX and alike(jobs):
+        content = b"".join([job.call.payload[start:end] for job in jobs])
+    else:
+        content = b"".join([job.numbers for job in jobs])
     return {first.question.input: np.frombuffer(content, first.fit.dtype).reshape(-1, *first.fit.row)}
 
 
@@ -260,6 +283,25 @@ def with_nan(array: Array, jobs: Sequence[QuickJob]) -> list[QuickJob]:
     rows = np.asarray(bad.reshape(len(bad), -1).any(axis=1))
     ends = np.cumsum([job.rows for job in jobs])
     return [job for job, end in zip(jobs, ends, strict=True) if rows[end - job.rows : end].any()]
+
+
+def answer_all(batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) -> None:
+    """Reply to those jobs of a batch."""
+    replies = None
+    if alike(jobs):
+        # What is wrong with one is told to that one, below.
+        with contextlib.suppress(DemurError):
+            replies = jobs[0].wording.write_all(batch, jobs, which)
+    if replies is None:
+        firsts = [0, *accumulate(job.rows for job in jobs)]
+        for at in which:
+            jobs[at].answer_from(batch, at, firsts[at])
+        return
+    for at, reply in zip(which, replies, strict=True):
+        try:
+            jobs[at].call.reply(reply)
+        except Exception as error:  # noqa: BLE001 - one caller's trouble is its own: the others' replies go on
+            jobs[at].call.fail(told(error, model=jobs[at].question.model))
 
 
 class Answered:

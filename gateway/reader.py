@@ -38,16 +38,11 @@ class Reader:
         self._pool.shutdown()
 
 
-def is_small(payload: bytes) -> bool:
-    """Whether a request is read on the transport's thread."""
-    return len(payload) <= SMALL_BYTES
-
-
 def unburdened(handler: Hot, reader: Reader) -> Hot:
     """Return `handler` with what is large read by `reader`, since the transport's thread must not block."""
 
     def handle(call: Call) -> None:
-        if is_small(call.payload):
+        if len(call.payload) <= SMALL_BYTES:
             handler(call)
             return
 

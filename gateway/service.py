@@ -22,7 +22,7 @@ from gateway import plain_predict
 from gateway.champions import Champions
 from gateway.metrics import Metrics
 from gateway.question import Questions
-from gateway.reader import is_small
+from gateway.reader import SMALL_BYTES
 from gateway.request import Request, Result, request_key
 from gateway.rules import Wish
 from gateway.slip import digest
@@ -92,7 +92,7 @@ class PredictionService:
 
     def _predict(self, call: Call) -> None:
         identity = self._caller(call)
-        driven = call.driven and is_small(call.payload)
+        driven = call.driven and len(call.payload) <= SMALL_BYTES
         question = self._questions.find(call.payload)
         if question is not None:
             found = self._champions.find(question.model)

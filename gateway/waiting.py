@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from fallback.errors import DemurError, OverdueError
+from gateway.internal import told
 
 
 class Placed(Protocol):
@@ -52,6 +53,7 @@ class Job(Placed, Protocol):
 
 
 P = TypeVar("P", bound=Placed)
+J = TypeVar("J", bound=Job)
 _RETRY_SECONDS_MIN: Final = 0.05
 _RETRY_SECONDS_MAX: Final = 30.0
 # Stands for all groups, where these do not take turns.
@@ -201,3 +203,18 @@ def expected_wait(rows: int, *, rows_max: int, run_seconds: float, instances: in
 def retry_after(seconds: float) -> float:
     """Return when one may come back to a queue that is expected to be done in `seconds`, within limits."""
     return min(_RETRY_SECONDS_MAX, max(_RETRY_SECONDS_MIN, seconds))
+
+
+def execute_halved(jobs: Sequence[J], execute: Callable[[Sequence[J]], None], name: str) -> None:
+    """Execute `jobs`, halving what fails until what fails fails alone."""
+    parts = [jobs]
+    while parts:
+        part = parts.pop()
+        try:
+            execute(part)
+        except Exception as error:  # noqa: BLE001 - the root of the thread: one batch's trouble is its own
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+            else:
+                part[0].fail(told(error, model=name))

@@ -314,6 +314,46 @@ def test_a_model_that_takes_long_never_holds_up_who_brings_its_jobs() -> None:
     where.batcher.close(grace_seconds=WAIT_SECONDS)
 
 
+def test_a_batch_that_never_waited_is_run_alone() -> None:
+    """Once the model is known to be quick, and while no other run is under way."""
+    where = Where(0.0001)
+    assert not where.batcher.direct
+    where.drive("first")
+    assert where.batcher.direct
+    ran: list[str] = []
+    assert where.batcher.on_the_spot(lambda: ran.append(threading.current_thread().name))
+    assert ran == [threading.current_thread().name]
+    inner: list[bool] = []
+    assert where.batcher.on_the_spot(lambda: inner.append(where.batcher.on_the_spot(lambda: ran.append("beside"))))
+    assert (inner, len(ran)) == ([False], 1)
+    where.batcher.close(grace_seconds=WAIT_SECONDS)
+    assert not where.batcher.direct
+    assert not where.batcher.on_the_spot(lambda: ran.append("closed"))
+    assert len(ran) == 1
+
+
+def test_a_batch_that_fails_on_the_spot_is_given_back() -> None:
+    """Its jobs wait for a run of their own then; the batcher goes on."""
+    where = Where(0.0001)
+    where.drive("first")
+
+    def fail() -> None:
+        raise RuntimeError("the model has hiccups")
+
+    assert not where.batcher.on_the_spot(fail)
+    where.drive("second")
+    where.batcher.close(grace_seconds=WAIT_SECONDS)
+
+
+def test_what_comes_from_elsewhere_meanwhile_is_run_afterwards() -> None:
+    """Nobody has to bring another job for it."""
+    where, job = Where(0.0001), Job("other")
+    where.drive("first")
+    assert where.batcher.on_the_spot(lambda: where.batcher.submit(job))
+    assert job.wait() is None
+    where.batcher.close(grace_seconds=WAIT_SECONDS)
+
+
 def test_jobs_from_everywhere_end_once_each() -> None:
     """Some driven, others from threads that only submit; a close in between ends the thread at once."""
     where = Where(0.0001)

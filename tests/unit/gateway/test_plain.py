@@ -24,7 +24,7 @@ from gateway.metrics import Metrics
 from gateway.model import Model
 from gateway.policy import Policy
 from gateway.question import Form, Question, learnt
-from gateway.quick import Answered, QuickJob, Wording, fit, varint
+from gateway.quick import Answered, QuickJob, Wording, answer_all, fit, varint
 from gateway.registry import ModelVersion
 from gateway.request import Result, Waiter
 from gateway.rules import Decisions, Rules
@@ -181,6 +181,42 @@ def test_a_reply_from_a_template_reads_as_the_general_one(live: Live, way: str) 
             assert response.FromString(got) == response.FromString(general.got)
             first += job.rows
             written += 1
+        alone = [job.call.got for job in jobs]  # type: ignore[attr-defined]
+        some = sorted(draw.sample(range(len(jobs)), draw.randrange(len(jobs) + 1)))
+        _forget(jobs)
+        answer_all(batch, jobs, some)
+        assert [job.call.got for job in jobs] == [  # type: ignore[attr-defined]
+            got if number in some else b"" for number, got in enumerate(alone)
+        ]
+
+
+def test_requests_that_ask_the_same_are_answered_in_one_go(live: Live) -> None:
+    """Each with its own rows and its own confidence, and who is not to be answered yet is not."""
+    draw, message = random.Random(7), kserve.ModelInferRequest(model_name="m", raw_input_contents=[bytes(24)])
+    message.inputs.add(name="x", datatype="FP32", shape=[2, 3])
+    message.outputs.add(name="v")
+    payload = message.SerializeToString()
+    question = learnt(payload, message, plain_infer.FORM)
+    assert question is not None
+    fits = fit(question, live, one_row=False)
+    assert fits is not None
+    wording, metrics = plain_infer.InferWording(general_infer), Metrics()
+    jobs = [QuickJob(Call(payload), question, fits, "client", wording, metrics) for _ in range(5)]
+    outputs = {"v": np.arange(20, dtype=np.float32).reshape(10, 2)}
+    batch = Answered(live, judged(draw, 10), jobs, outputs, start=0.0, compute_seconds=0.0)
+    assert wording.write_all(batch, jobs, [1, 4]) == [wording.write(batch, jobs[at], at, 2 * at) for at in (1, 4)]
+    answer_all(batch, jobs, [1, 4])
+    got = [kserve.ModelInferResponse.FromString(jobs[at].call.got) for at in (1, 4)]  # type: ignore[attr-defined]
+    assert [np.frombuffer(reply.raw_output_contents[0], np.float32).tolist() for reply in got] == [
+        [4.0, 5.0, 6.0, 7.0],
+        [16.0, 17.0, 18.0, 19.0],
+    ]
+    assert [job.call.got for job in (jobs[0], jobs[2], jobs[3])] == [b""] * 3  # type: ignore[attr-defined]
+
+
+def _forget(jobs: list[QuickJob]) -> None:
+    for job in jobs:
+        job.call.got = b""  # type: ignore[attr-defined]
 
 
 def test_a_parked_reply_from_a_template_reads_as_the_general_one(live: Live) -> None:
