@@ -18,6 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="Progress to stderr; the last
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws what the run leaves to chance.")]
 _KEEP_HELP = "Keep everything of the run in this empty folder: data, logs, journals, picture."
 Keep = Annotated[Path | None, typer.Option("--keep", help=_KEEP_HELP, show_default=False)]
+_TARGET = "Of a target"
+_SCENARIO_HELP = "single-stream, offline, callers, rates or server; several may be given, all unless said."
+_SHAPE_HELP = "NAME=1,3,224,224 of an input with free axes; NAME:FP32=... where the server declares none."
 
 
 @demo.callback()
@@ -101,23 +104,99 @@ def stream(
 @bench.command()
 def serve(
     *,
+    target: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a KServe v2 server to measure instead.", show_default=False)
+    ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="tiny, mid or conv; all of them unless said.", show_default=False),
+        typer.Option("--model", help="tiny, mid or conv, all unless said; the target's model.", show_default=False),
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option("--scenario", help=_SCENARIO_HELP, show_default=False, rich_help_panel=_TARGET),
+    ] = None,
+    bound: Annotated[
+        float, typer.Option(min=0.01, max=60_000, help="server: p99 at most, ms.", rich_help_panel=_TARGET)
+    ] = 10.0,
+    shape: Annotated[
+        list[str] | None, typer.Option("--shape", help=_SHAPE_HELP, show_default=False, rich_help_panel=_TARGET)
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_536, help="Samples in a request. [default: 1]", rich_help_panel=_TARGET),
+    ] = None,
+    callers: Annotated[
+        int | None,
+        typer.Option(min=1, max=4_096, help="Callers at most. [default: 64]", rich_help_panel=_TARGET),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, max=600, help="Of one run. [default: 2]", rich_help_panel=_TARGET)
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="That send. [default: one for four cores]", rich_help_panel=_TARGET),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.01, max=600, help="Of one request, seconds.", rich_help_panel=_TARGET)
+    ] = 10.0,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="TLS, trusting the authorities in this file.", show_default=False, rich_help_panel=_TARGET),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--metadata", help="KEY=VALUE for every call.", show_default=False, rich_help_panel=_TARGET),
+    ] = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(help="The server's process. [default: who listens]", show_default=False, rich_help_panel=_TARGET),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of a gateway's metrics page.", show_default=False, rich_help_panel=_TARGET),
     ] = None,
     json: Json = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls and rounds: to see it work.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter runs: to see it work.")] = False,
 ) -> None:
-    """Measure the gateway on each transport against raw echoes and ONNX Runtime alone, all in one run.
+    """Measure the gateway on each transport against raw echoes and ONNX Runtime alone, all in one run; or a target.
 
     Throughput is closed loop, 32 callers of a client in C (h2load); latency is open loop, from when each request was
     due. Policy, metrics and audits are on. Ends with 1 unless every promise holds.
 
-    Example: demur bench serve --model tiny --json
-    """
-    from benchmarks import bench_serve
+    With --target any KServe v2 gRPC server is measured, with random requests of what its model declares, in MLPerf's
+    scenarios and two sweeps. Ends with 1 if a request failed, or a figure cannot be believed.
 
-    raise typer.Exit(0 if bench_serve.run(names=bench_serve.named(model), as_json=json, quick=quick) else 1)
+    Example: demur bench serve --model tiny --json
+
+    Example: demur bench serve --target localhost:8001 --model resnet --shape input=1,3,224,224 --bound 20
+    """
+    from benchmarks import bench_serve, bench_target
+
+    if target is None:
+        bench_target.expect_none(scenario, shape, rows, callers, seconds, processes, ca, metadata, pid, metrics)
+        ok = bench_serve.run(names=bench_serve.named(model), as_json=json, quick=quick)
+        raise typer.Exit(0 if ok else 1)
+    wished = bench_target.wish(
+        to=target,
+        models=model or (),
+        shapes=shape or (),
+        metadata=metadata or (),
+        rows=rows,
+        timeout_seconds=timeout,
+        ca=None if ca is None else str(ca),
+        pid=pid,
+        metrics=metrics,
+    )
+    ordered = bench_target.order(
+        chosen=scenario or (),
+        bound_ms=bound,
+        processes=processes,
+        callers=callers,
+        seconds=seconds,
+        quick=quick,
+        as_json=json,
+    )
+    raise typer.Exit(0 if bench_target.run(wished, ordered) else 1)
 
 
 @bench.command()

@@ -38,6 +38,7 @@ class Closed(NamedTuple):
     p99_ms: float
     p999_ms: float
     failed: int
+    took_ms: Sequence[float] = ()
 
 
 def expect() -> None:
@@ -55,24 +56,33 @@ def saturate(
     connections: int = CONNECTIONS,
     streams: int = STREAMS,
     rate: float = 0.0,
+    metadata: Sequence[tuple[str, str]] = (),
+    tls: bool = False,
+    answer_bytes: int | None = None,
 ) -> Closed:
     """Make `calls` calls of one method with one request; raises UnavailableError where there is no h2load.
 
-    With a `rate` no more than so many a second, evenly, as long as the calls under way leave streams for them.
+    With a `rate` no more than so many a second, evenly, as long as the calls under way leave streams for them. With
+    `tls` it is spoken, to whoever answers. `answer_bytes`: how long an answer is, where that is known.
 
     h2load knows nothing of gRPC, whose refusals are HTTP's 200 without a message: so one call tells beforehand how long
     an answer is, and the bytes that came say how many answers there were.
     """
     expect()
-    answer = _FRAME_BYTES + len(_one(address, method, payload))
+    answer = _FRAME_BYTES + (len(_one(address, method, payload)) if answer_bytes is None else answer_bytes)
+    headers = [*_HEADERS, *(f"{name}: {value}" for name, value in metadata)]
     with tempfile.TemporaryDirectory(prefix="demur-") as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(b"\0" + struct.pack(">I", len(payload)) + payload)
         argv = ["h2load", "-n", str(calls), "-c", str(connections), "-m", str(streams), "-d", str(body)]
         argv += [f"--rps={rate / connections:.2f}"] if rate else []
-        argv += [f"--log-file={log}", *(word for header in _HEADERS for word in ("-H", header))]
+        argv += [f"--log-file={log}", *(word for header in headers for word in ("-H", header))]
         ran = subprocess.run(  # noqa: S603 - a fixed program, our own arguments
-            [*argv, f"http://{address}{method}"], capture_output=True, text=True, check=False, timeout=_SECONDS_MAX
+            [*argv, f"{'https' if tls else 'http'}://{address}{method}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS_MAX,
         )
         if ran.returncode:
             raise UnavailableError(f"h2load ended with {ran.returncode}: {(ran.stderr or ran.stdout)[-300:]}")
@@ -99,4 +109,14 @@ def read(said: str, lines: Sequence[str], *, calls: int, answer_bytes: int) -> C
         raise UnavailableError(f"h2load said something that is not known: {said[-300:]}")
     took = [int(line.split()[2]) / 1000 for line in lines]
     p50, p99, p999 = (round(percentile(took, share), 3) for share in (0.5, 0.99, 0.999))
-    return Closed(float(rate.group(1)), p50, p99, p999, max(0, calls - round(int(done.group(1)) / answer_bytes)))
+    failed = max(0, calls - round(int(done.group(1)) / answer_bytes))
+    return Closed(float(rate.group(1)), p50, p99, p999, failed, took)
+
+
+def version() -> str:
+    """Return what h2load calls itself; empty where there is none."""
+    program = shutil.which("h2load")
+    if program is None:
+        return ""
+    ran = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=_CALL_SECONDS)  # noqa: S603 - a fixed program
+    return ran.stdout.strip()

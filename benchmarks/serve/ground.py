@@ -74,21 +74,22 @@ def _valkey(folder: Path) -> Iterator[embedded.Server]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, *, transport: str, settings: Sequence[str] = ()) -> Iterator[Served]:
+def gateway(folder: Path, *, transport: str, settings: Sequence[str] = (), metrics: str = "") -> Iterator[Served]:
     """Run `demur serve` on a folder and a server of its own, and end both.
 
-    `settings` are further lines of its table `[gateway]`, and tables after it.
+    `settings` are further lines of its table `[gateway]`, and tables after it; `metrics` is where its page is, if any.
     """
     data = Path(tempfile.mkdtemp(dir=folder))
-    with _valkey(data) as server, _gateway(data, server.url, transport, settings) as served:
+    with _valkey(data) as server, _gateway(data, server.url, transport, settings, metrics) as served:
         yield served._replace(valkey_pid=server.pid)
 
 
 @contextlib.contextmanager
-def _gateway(data: Path, redis_url: str, transport: str, settings: Sequence[str]) -> Iterator[Served]:
+def _gateway(data: Path, redis_url: str, transport: str, settings: Sequence[str], metrics: str) -> Iterator[Served]:
     port = free_port()
     config, log = data / "demur.toml", data / _LOG
-    lines = (f'grpc_listen = "{LOOPBACK}:{port}"', 'metrics_listen = ""', f'transport = "{transport}"', *settings)
+    listens = (f'grpc_listen = "{LOOPBACK}:{port}"', f'metrics_listen = "{metrics}"')
+    lines = (*listens, f'transport = "{transport}"', *settings)
     config.write_text("\n".join([f'data_folder = "{data}"', "[gateway]", *lines, ""]), encoding="utf-8")
     variables = {**environment(config, {}), "DEMUR_REDIS_URL": redis_url}
     with log.open("ab") as output:

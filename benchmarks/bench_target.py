@@ -1,0 +1,187 @@
+"""`demur bench serve --target`: a KServe v2 server, whoever's it is, in MLPerf's scenarios and two sweeps."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks import machine, stack
+from benchmarks.demo import report
+from benchmarks.serve import closed, gpus, requests, scenarios, serving, target
+from benchmarks.serve.results import SCENARIOS, Client, Result, Scenario, Scenarios
+from benchmarks.serve.runs import CONNECTIONS, Bench
+from benchmarks.serve.scenarios import FULL, QUICK, Course, Size
+from benchmarks.serve.sending import workers
+from benchmarks.serve.target import Found, Wish
+from fallback.errors import InvalidError
+
+PROCESSES_MAX: Final = 64
+# A process sends as much as a core of a server in Python answers; more of them than that take from the server.
+_CORES_PER_PROCESS: Final = 4
+_FEW: Final = 10_000
+_LIMITS: Final = {
+    "bound": "with more it is over that",
+    "failures": "with more, requests fail",
+    "generator": "more cannot be sent in time from here",
+    "capacity": "that is all a closed loop gets",
+}
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command was asked for, beside the target."""
+
+    chosen: tuple[Scenario, ...]
+    bound_ms: float
+    processes: int
+    size: Size
+    quick: bool
+    as_json: bool
+
+
+def expect_none(*options: object) -> None:
+    """Raise InvalidError where an option of targets was given without one."""
+    if any(option is not None for option in options):
+        raise InvalidError("options of a target: expected --target HOST:PORT with them, got none")
+
+
+def wish(
+    *,
+    to: str,
+    models: Sequence[str],
+    shapes: Sequence[str],
+    metadata: Sequence[str],
+    rows: int | None,
+    timeout_seconds: float,
+    ca: str | None,
+    pid: int | None,
+    metrics: str | None,
+) -> Wish:
+    """Return what is to be measured; raises InvalidError naming the option, what was expected and got."""
+    if len(models) != 1:
+        raise InvalidError(f"--model: expected one model of the target, got {', '.join(models) or 'none'}")
+    return Wish(
+        address=target.address(to),
+        model=models[0],
+        shapes=tuple(map(requests.given, shapes)),
+        rows=rows,
+        timeout_seconds=timeout_seconds,
+        ca=ca,
+        metadata=target.metadata(metadata),
+        pid=pid,
+        metrics=metrics,
+    )
+
+
+def order(
+    *,
+    chosen: Sequence[str],
+    bound_ms: float,
+    processes: int | None,
+    callers: int | None,
+    seconds: float | None,
+    quick: bool,
+    as_json: bool,
+) -> Order:
+    """Return how it is to be measured; raises InvalidError for a scenario that is none."""
+    known = [name for name in SCENARIOS if not chosen or name in chosen]
+    unknown = sorted(set(chosen) - set(SCENARIOS))
+    if unknown:
+        raise InvalidError(f"--scenario: expected some of {', '.join(SCENARIOS)}, got {unknown[0]!r}")
+    size = QUICK if quick else FULL
+    size = msgspec.structs.replace(size, callers=callers or size.callers, seconds=seconds or size.seconds)
+    count = processes or max(1, int(machine.cores()) // _CORES_PER_PROCESS)
+    return Order(chosen=tuple(known), bound_ms=bound_ms, processes=count, size=size, quick=quick, as_json=as_json)
+
+
+def run(wished: Wish, ordered: Order) -> bool:
+    """Measure and tell; returns whether what was measured may be believed, and nothing failed."""
+    console, start = report.console(stderr=ordered.as_json), time.monotonic()
+    begun = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    with stack.tidily(), target.asked(wished) as found:
+        _introduce(console, found)
+        measured, course, c_client = _measured(wished, ordered, found, console)
+    checks = scenarios.checks(measured, given_up=course.given_up)
+    result = Result(
+        target=found.target,
+        model=found.model,
+        client=Client(
+            processes=ordered.processes,
+            connections=CONNECTIONS,
+            timeout_seconds=wished.timeout_seconds,
+            saturates=closed.version() if c_client else "",
+        ),
+        scenarios=measured,
+        voided=tuple(course.voided),
+        notes=tuple(notes(found, measured, c_client=c_client)),
+        machine=machine.describe(),
+        begun=begun,
+        seconds=round(time.monotonic() - start, 1),
+        quick=ordered.quick,
+        checks=tuple(checks),
+        ok=all(each.ok for each in checks),
+    )
+    _tell(console, result)
+    if ordered.as_json:
+        print(msgspec.json.encode(result).decode(), flush=True)  # noqa: T201 - the command's output
+    return result.ok
+
+
+def _measured(wished: Wish, ordered: Order, found: Found, console: Console) -> tuple[Scenarios, Course, bool]:
+    def tell(line: str) -> None:
+        console.print(Text(line, style="dim"))
+
+    here = serving.is_here(wished.address.rpartition(":")[0].strip("[]"))
+    with workers(ordered.processes) as crew, gpus.watching(wanted=here) as watch:
+        bench = Bench(found, wished, crew, watch)
+        course = Course(bench, ordered.size, bound_ms=ordered.bound_ms, tell=tell)
+        with console.status("measuring"):
+            return course.go(ordered.chosen), course, bench.c_client
+
+
+def notes(found: Found, measured: Scenarios, *, c_client: bool) -> list[str]:
+    """Return what a reader has to know beside the figures."""
+    said = list(found.notes)
+    if measured.offline is not None and not c_client:
+        why = "is not installed" if found.steady else "cannot count answers of differing lengths"
+        said.append(f"offline is measured with Python processes, since h2load {why}: it may be their limit")
+    if found.target.pids:
+        said.append("client and server share this machine's cores")
+    few = [run.requests for run in measured.server.verified if run.requests < _FEW] if measured.server else []
+    if few:
+        said.append(f"a verification run has {min(few)} requests: percentiles beyond their number are the slowest")
+    return said
+
+
+def _introduce(console: Console, found: Found) -> None:
+    where, model = found.target, found.model
+    process = f", process {where.pids[0]} ({where.command})" if where.pids else ""
+    console.print(Text(f"{where.name or 'a server'} {where.version} at {where.address}{process}"))
+    sent = ", ".join(f"{each.name} {each.datatype} {list(each.sent or ())}" for each in model.inputs)
+    rows = f"{model.rows} row{'' if model.rows == 1 else 's'}"
+    console.print(Text(f"{model.name}: {sent}; {rows}, {model.request_bytes} bytes a request"))
+
+
+def _tell(console: Console, result: Result) -> None:
+    found = result.scenarios
+    lines = []
+    if found.single_stream is not None:
+        lines.append(f"single-stream: p90 {found.single_stream.p90_ms:g} ms")
+    if found.offline is not None:
+        samples, runs = found.offline.samples, found.offline.runs
+        client = "h2load" if runs[0].client == "h2load" else "Python processes"
+        lines.append(f"offline: {samples.median:g} samples a second, {samples.low:g} to {samples.high:g} ({client})")
+    if found.server is not None:
+        server = found.server
+        lines.append(
+            f"server: {server.rate:g} a second with p99 within {server.bound_ms:g} ms; more: {server.limited_by}"
+        )
+    lines += [*result.notes, result.machine]
+    for line in lines:
+        console.print(Text(f"  {line}"))
+    console.print(report.check_table(result.checks))

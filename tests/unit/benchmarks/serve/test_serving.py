@@ -1,0 +1,58 @@
+"""Who serves, found in /proc: this process, which listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.serve import serving
+from fallback.errors import InvalidError
+
+
+def test_who_listens_on_a_port_is_found_with_its_other_ports() -> None:
+    """Over IPv4 and IPv6 alike, and no more once it has stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        port = one.getsockname()[1]
+        assert serving.listening(port) == (os.getpid(),)
+        assert {port, other.getsockname()[1]} <= set(serving.ports([os.getpid()]))
+    assert serving.listening(port) == ()
+
+
+def test_a_server_is_its_process_and_what_that_started() -> None:
+    """Each once, with the time that they worked; one that has ended counts nothing."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        found = serving.family([os.getpid(), os.getpid()])
+        assert found[0] == os.getpid()
+        assert found.count(child.pid) == 1
+        before = serving.cpu_seconds(found)
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+        assert serving.cpu_seconds(found) - before >= 0.05
+    finally:
+        child.kill()
+        child.wait()
+    assert serving.cpu_seconds([child.pid]) == 0
+    assert serving.command(child.pid) == ""
+    assert "python" in serving.command(os.getpid())
+
+
+def test_an_address_is_here_or_elsewhere() -> None:
+    """By whether it could be bound; no name of nobody is here."""
+    assert serving.is_here("127.0.0.1")
+    assert serving.is_here("localhost")
+    assert not serving.is_here("192.0.2.1")
+    assert not serving.is_here("nobody.invalid")
+
+
+def test_a_process_that_is_none_is_named() -> None:
+    """By the option that named it."""
+    serving.expect(os.getpid())
+    with pytest.raises(InvalidError, match="--pid: expected a process of this machine, got 999999999"):
+        serving.expect(999_999_999)

@@ -1,0 +1,96 @@
+"""What is asked for of a target, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import bench_target
+from benchmarks.serve import target
+from benchmarks.serve.results import SCENARIOS
+from demur import kserve
+from fallback.errors import InvalidError
+
+
+def wish(**changed: Any) -> target.Wish:
+    """Return what a command line asks for."""
+    plain: dict[str, Any] = {
+        "to": "localhost:8001",
+        "models": ["m"],
+        "shapes": [],
+        "metadata": [],
+        "rows": None,
+        "timeout_seconds": 1.0,
+        "ca": None,
+        "pid": None,
+        "metrics": None,
+    }
+    return bench_target.wish(**{**plain, **changed})
+
+
+def order(**changed: Any) -> bench_target.Order:
+    """Return how a command line asks for it."""
+    plain: dict[str, Any] = {
+        "chosen": [],
+        "bound_ms": 10.0,
+        "processes": None,
+        "callers": None,
+        "seconds": None,
+        "quick": False,
+        "as_json": True,
+    }
+    return bench_target.order(**{**plain, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"to": "localhost"}, "--target: expected HOST:PORT, got 'localhost'"),
+        ({"to": "http://localhost:8000"}, "--target: expected HOST:PORT, got 'http://localhost:8000'"),
+        ({"to": "localhost:0"}, "--target: expected HOST:PORT"),
+        ({"models": []}, "--model: expected one model of the target, got none"),
+        ({"models": ["a", "b"]}, "--model: expected one model of the target, got a, b"),
+        ({"metadata": ["authorization"]}, "--metadata: expected KEY=VALUE in ASCII, got 'authorization'"),
+        ({"metadata": ["a=\u00e9"]}, "--metadata: expected KEY=VALUE in ASCII, got 'a='"),
+        ({"metadata": ["grpc-timeout=1S"]}, "--metadata: expected neither gRPC's own keys nor binary ones"),
+        ({"shapes": ["x"]}, "--shape: expected NAME=1,3,224,224"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_option(changed: dict[str, Any], said: str) -> None:
+    """With what was expected and what was got, but for what may be a secret."""
+    with pytest.raises(InvalidError, match=said):
+        wish(**changed)
+
+
+def test_a_wish_is_read() -> None:
+    """Metadata's keys in lower case, as HTTP/2 wants them; a value may hold what it likes of ASCII."""
+    found = wish(to="[::1]:8001", metadata=["Authorization=Bearer a=b c"], shapes=["x=1,2"])
+    assert (found.address, found.metadata) == ("[::1]:8001", (("authorization", "Bearer a=b c"),))
+    assert found.shapes[0].shape == (1, 2)
+    assert target.grpc_timeout(0.25) == "250m"
+
+
+def test_scenarios_are_chosen_in_the_order_in_which_they_are_measured() -> None:
+    """All unless said."""
+    assert order().chosen == SCENARIOS
+    assert order(chosen=["server", "offline"]).chosen == ("offline", "server")
+    assert order(callers=7, seconds=0.25, quick=True).size.callers == 7
+    with pytest.raises(InvalidError, match=r"--scenario: expected some of single-stream, .* got 'multi-stream'"):
+        order(chosen=["multi-stream"])
+
+
+def test_options_of_a_target_want_one() -> None:
+    """Rather than being left aside."""
+    bench_target.expect_none(None, None)
+    with pytest.raises(InvalidError, match="--target"):
+        bench_target.expect_none(None, ["x=1"])
+
+
+def test_an_answer_that_a_person_is_asked_about_is_known() -> None:
+    """By the gateway's parameter; another server has none."""
+    answer = kserve.ModelInferResponse(model_name="m")
+    assert not target.deferring(answer.SerializeToString())
+    for decision, deferring in (("answered", False), ("provisional", True), ("deferred", True)):
+        answer.parameters["demur_decision"].string_param = decision
+        assert target.deferring(answer.SerializeToString()) == deferring
