@@ -72,6 +72,7 @@ def summary(
     """Return the object that `--json` prints."""
     return {
         "figures": [msgspec.to_builtins(each) for each in figures],
+        "rates": {each.name: msgspec.to_builtins(measures.rates(each)) for each in found},
         "cpu_us": {each.name: msgspec.to_builtins(measures.cpu(each)) for each in found},
         "closed_ms": {each.name: measures.latencies(each) for each in found},
         "alone": {each.name: each.alone[0][0] for each in found},

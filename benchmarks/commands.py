@@ -333,3 +333,24 @@ def chaos(
     from benchmarks.chaos import command
 
     raise typer.Exit(0 if command.run(rounds=rounds, seed=seed, as_json=json, keep=keep) else 1)
+
+
+@bench.command("report")
+def html_report(
+    *,
+    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="What `demur bench serve --json` printed.")],
+    html: Annotated[Path | None, typer.Option(help="Where to write the page.", show_default=False)] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="A folder for the plots, each an SVG of its own.", show_default=False)
+    ] = None,
+) -> None:
+    """Make the HTML report of a run that was kept, or its plots one by one; nothing is measured.
+
+    The page is one file that needs nothing beside it. Plots are named after the file: RUN-percentiles.svg.
+
+    Example: demur bench report tiny.json --html tiny.html
+    """
+    from benchmarks.serve.report import writing
+
+    for written in writing.again(run, html=html, plots=plots):
+        typer.echo(str(written))

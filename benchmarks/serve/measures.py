@@ -197,6 +197,13 @@ def checks(found: list[Figure]) -> list[Check]:
     return [check(each) for each in found]
 
 
+def rates(found: Measured) -> dict[str, Spread]:
+    """Return the calls a second of each side, and ONNX Runtime's rows."""
+    sides = {"echo cq": found.echo_cq, "echo aio": found.echo_aio, "cq": found.cq, "aio": found.aio}
+    calls = {side: spread(_rates(loops)) for side, loops in sides.items()}
+    return {**calls, "ONNX Runtime alone": spread([rate for _, rate in found.alone])}
+
+
 def cpu(found: Measured) -> dict[str, Spread]:
     """Return the server's processor time a call, microseconds."""
     sides = {"echo cq": found.echo_cq, "echo aio": found.echo_aio, "cq": found.cq, "aio": found.aio}
