@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -17,6 +18,7 @@ from benchmarks.queue.figures import Figure
 from benchmarks.serve import closed, measures, paced
 from benchmarks.serve.measures import FULL, QUICK, Measured
 from benchmarks.serve.models import SHAPES, Name
+from benchmarks.serve.report import writing
 from fallback.errors import InvalidError
 
 
@@ -28,8 +30,8 @@ def named(wanted: Sequence[str] | None) -> tuple[Name, ...]:
     return tuple(name for name in SHAPES if not wanted or name in wanted)
 
 
-def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
-    """Measure and tell; returns whether everything is as promised."""
+def run(*, names: tuple[Name, ...], as_json: bool, quick: bool, html: Path | None = None) -> bool:
+    """Measure and tell; returns whether everything is as promised. `html`: where its report goes."""
     # Before anything is started that would be measured in vain.
     closed.expect()
     console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
@@ -55,6 +57,7 @@ def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
     checks.append(Check(name="failed calls of the closed loops", value=failed, goal="= 0", ok=failed == 0))
     got = summary(found, figures, checks, open_loops, quick=quick, seconds=time.monotonic() - start)
     _tell(console, figures, found, checks, str(got["machine"]))
+    writing.report(html, msgspec.to_builtins(got))
     if as_json:
         print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
     return bool(got["ok"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from rich.text import Text
 from benchmarks import machine, stack
 from benchmarks.demo import report
 from benchmarks.serve import closed, gpus, requests, scenarios, serving, target
+from benchmarks.serve.report import writing
 from benchmarks.serve.results import SCENARIOS, Client, Result, Scenario, Scenarios
 from benchmarks.serve.runs import CONNECTIONS, Bench
 from benchmarks.serve.scenarios import FULL, QUICK, Course, Size
@@ -99,8 +101,8 @@ def order(
     return Order(chosen=tuple(known), bound_ms=bound_ms, processes=count, size=size, quick=quick, as_json=as_json)
 
 
-def run(wished: Wish, ordered: Order) -> bool:
-    """Measure and tell; returns whether what was measured may be believed, and nothing failed."""
+def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
+    """Measure and tell; returns whether what was measured may be believed, and nothing failed. `html`: its report."""
     console, start = report.console(stderr=ordered.as_json), time.monotonic()
     begun = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     with stack.tidily(), target.asked(wished) as found:
@@ -127,6 +129,7 @@ def run(wished: Wish, ordered: Order) -> bool:
         ok=all(each.ok for each in checks),
     )
     _tell(console, result)
+    writing.report(html, msgspec.to_builtins(result))
     if ordered.as_json:
         print(msgspec.json.encode(result).decode(), flush=True)  # noqa: T201 - the command's output
     return result.ok

@@ -155,6 +155,9 @@ def serve(
         str | None,
         typer.Option(help="HOST:PORT of a gateway's metrics page.", show_default=False, rich_help_panel=_TARGET),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="A file for the report: plots and tables on one page.", show_default=False)
+    ] = None,
     json: Json = False,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter runs: to see it work.")] = False,
 ) -> None:
@@ -171,10 +174,12 @@ def serve(
     Example: demur bench serve --target localhost:8001 --model resnet --shape input=1,3,224,224 --bound 20
     """
     from benchmarks import bench_serve, bench_target
+    from benchmarks.serve.report import writing
 
+    writing.expect(html)
     if target is None:
         bench_target.expect_none(scenario, shape, rows, callers, seconds, processes, ca, metadata, pid, metrics)
-        ok = bench_serve.run(names=bench_serve.named(model), as_json=json, quick=quick)
+        ok = bench_serve.run(names=bench_serve.named(model), as_json=json, quick=quick, html=html)
         raise typer.Exit(0 if ok else 1)
     wished = bench_target.wish(
         to=target,
@@ -196,7 +201,7 @@ def serve(
         quick=quick,
         as_json=json,
     )
-    raise typer.Exit(0 if bench_target.run(wished, ordered) else 1)
+    raise typer.Exit(0 if bench_target.run(wished, ordered, html=html) else 1)
 
 
 @bench.command()

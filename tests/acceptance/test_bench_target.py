@@ -127,7 +127,8 @@ def test_our_gateway_is_measured_on_either_transport(transport: str, tmp_path: P
     with ground.gateway(tmp_path, transport=transport, metrics=page) as served:
         ground.published(served.address, "tiny")
         argv = ["--scenario", "single-stream", "--quick", "--seconds", "0.3", "--processes", "2"]
-        _, got = run(tmp_path, "serve", "--target", served.address, "--model", "tiny", *argv)
+        _, got = run(tmp_path, "serve", "--target", served.address, "--model", "tiny", *argv, "--html", "tiny.html")
+    assert "<h1>tiny on demur" in (tmp_path / "tiny.html").read_text(encoding="utf-8")
     result = msgspec.convert(got, Result, strict=False)
     assert (result.target.name, result.target.pids[0]) == ("demur", served.pid)
     assert result.scenarios.single_stream is not None

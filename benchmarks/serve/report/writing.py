@@ -60,6 +60,18 @@ def page_of(found: Mapping[str, Any], *, facts: list[tuple[str, str]]) -> Page:
         raise InvalidError(f"{_READABLE}, got an object whose {error}") from error
 
 
+def expect(path: Path | None) -> None:
+    """Raise InvalidError where a page cannot be written there, before minutes are spent on it."""
+    if path is not None:
+        _write(path, "")
+
+
+def report(path: Path | None, found: Mapping[str, Any]) -> None:
+    """Write the page of a run that this process has just made, where one is asked for."""
+    if path is not None:
+        write_page(path, page_of(found, facts=beside()))
+
+
 def again(path: Path, *, html: Path | None, plots: Path | None) -> list[Path]:
     """Write what is asked for of the run in a file; returns the files. Raises InvalidError where nothing is."""
     if html is None and plots is None:

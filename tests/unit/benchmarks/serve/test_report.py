@@ -141,3 +141,14 @@ def test_a_file_that_is_no_run_says_what_is_expected(tmp_path: Path, content: st
         writing.again(path, html=tmp_path / "page.html", plots=None)
     with pytest.raises(InvalidError, match="--html FILE or --plots FOLDER"):
         writing.again(path, html=None, plots=None)
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """Rather than after minutes; without one nothing is written."""
+    writing.expect(None)
+    with pytest.raises(InvalidError, match="expected a file that can be written"):
+        writing.expect(tmp_path)
+    to = tmp_path / "run.html"
+    writing.expect(to)
+    writing.report(to, msgspec.to_builtins(made_up.promised()))
+    assert "versions" in Reader(to.read_text(encoding="utf-8")).texts
