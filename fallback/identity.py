@@ -113,7 +113,12 @@ class Credentials:
         for key, value in metadata:
             if key == wanted:
                 found = _text(value)
-        identity = self._bearer(found) if configured else _named(found, peer, require_name=require_name)
+        if configured:
+            identity = self._bearer(found)
+        elif is_local_peer(peer) and (found or not require_name):
+            identity = _anybody(found or ANONYMOUS)
+        else:
+            raise _refusal(peer)
         if role not in identity.roles:
             require_role(identity, role)
         return identity
@@ -177,14 +182,11 @@ def _is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _named(name: str, peer: str, *, require_name: bool) -> Identity:
+def _refusal(peer: str) -> UnauthenticatedError:
+    """Return why nobody without credentials may call from there, or without a name."""
     if not is_local_peer(peer):
-        raise UnauthenticatedError("authorization: no credentials are configured, so only this machine may call")
-    if not name:
-        if require_name:
-            raise UnauthenticatedError(f"{IDENTITY_KEY}: expected your name in the call's metadata, got none")
-        name = ANONYMOUS
-    return _anybody(name)
+        return UnauthenticatedError("authorization: no credentials are configured, so only this machine may call")
+    return UnauthenticatedError(f"{IDENTITY_KEY}: expected your name in the call's metadata, got none")
 
 
 @lru_cache(maxsize=1_024)

@@ -143,7 +143,7 @@ class InferenceService:
         return self._credentials.identify(call.metadata, peer=call.peer, role=CLIENT)
 
     def _infer(self, call: Call) -> None:
-        identity = self._identify(call)
+        identity = self._credentials.identify(call.metadata, peer=call.peer, role=CLIENT)
         driven = call.driven and len(call.payload) <= SMALL_BYTES
         question = self._questions.find(call.payload)
         if question is not None:

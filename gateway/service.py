@@ -91,7 +91,7 @@ class PredictionService:
         return self._credentials.identify(call.metadata, peer=call.peer, role=CLIENT)
 
     def _predict(self, call: Call) -> None:
-        identity = self._caller(call)
+        identity = self._credentials.identify(call.metadata, peer=call.peer, role=CLIENT)
         driven = call.driven and len(call.payload) <= SMALL_BYTES
         question = self._questions.find(call.payload)
         if question is not None:
