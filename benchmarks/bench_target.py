@@ -27,6 +27,7 @@ PROCESSES_MAX: Final = 64
 # A process sends as much as a core of a server in Python answers; more of them than that take from the server.
 _CORES_PER_PROCESS: Final = 4
 _FEW: Final = 10_000
+_OTHERS_SHARE_MAX: Final = 0.05
 _LIMITS: Final = {
     "bound": "with more it is over that",
     "failures": "with more, requests fail",
@@ -107,7 +108,7 @@ def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
     begun = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     with stack.tidily(), target.asked(wished) as found:
         _introduce(console, found)
-        measured, course, c_client = _measured(wished, ordered, found, console)
+        measured, course, c_client, others = _measured(wished, ordered, found, console)
     checks = scenarios.checks(measured, given_up=course.given_up)
     result = Result(
         target=found.target,
@@ -120,7 +121,7 @@ def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
         ),
         scenarios=measured,
         voided=tuple(course.voided),
-        notes=tuple(notes(found, measured, c_client=c_client)),
+        notes=tuple(notes(found, measured, c_client=c_client, others=others)),
         machine=machine.describe(),
         begun=begun,
         seconds=round(time.monotonic() - start, 1),
@@ -135,7 +136,9 @@ def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
     return result.ok
 
 
-def _measured(wished: Wish, ordered: Order, found: Found, console: Console) -> tuple[Scenarios, Course, bool]:
+def _measured(
+    wished: Wish, ordered: Order, found: Found, console: Console
+) -> tuple[Scenarios, Course, bool, float | None]:
     def tell(line: str) -> None:
         console.print(Text(line, style="dim"))
 
@@ -143,18 +146,23 @@ def _measured(wished: Wish, ordered: Order, found: Found, console: Console) -> t
     with workers(ordered.processes) as crew, gpus.watching(wanted=here) as watch:
         bench = Bench(found, wished, crew, watch)
         course = Course(bench, ordered.size, bound_ms=ordered.bound_ms, tell=tell)
+        before = serving.worked(found.target.pids, [each.process.pid for each in crew])
         with console.status("measuring"):
-            return course.go(ordered.chosen), course, bench.c_client
+            measured = course.go(ordered.chosen)
+        after = serving.worked(found.target.pids, [each.process.pid for each in crew])
+        return measured, course, bench.c_client, serving.others(before, after)
 
 
-def notes(found: Found, measured: Scenarios, *, c_client: bool) -> list[str]:
-    """Return what a reader has to know beside the figures."""
+def notes(found: Found, measured: Scenarios, *, c_client: bool, others: float | None) -> list[str]:
+    """Return what a reader has to know beside the figures; `others`: cores that processes of others took meanwhile."""
     said = list(found.notes)
     if measured.offline is not None and not c_client:
         why = "is not installed" if found.steady else "cannot count answers of differing lengths"
         said.append(f"offline is measured with Python processes, since h2load {why}: it may be their limit")
     if found.target.pids:
         said.append("client and server share this machine's cores")
+    if others is not None and others > _OTHERS_SHARE_MAX * machine.cores():
+        said.append(f"other processes took {others:g} of {machine.cores():g} cores meanwhile: doubt the latencies")
     few = [run.requests for run in measured.server.verified if run.requests < _FEW] if measured.server else []
     if few:
         said.append(f"a verification run has {min(few)} requests: percentiles beyond their number are the slowest")
@@ -181,9 +189,8 @@ def _tell(console: Console, result: Result) -> None:
         lines.append(f"offline: {samples.median:g} samples a second, {samples.low:g} to {samples.high:g} ({client})")
     if found.server is not None:
         server = found.server
-        lines.append(
-            f"server: {server.rate:g} a second with p99 within {server.bound_ms:g} ms; more: {server.limited_by}"
-        )
+        within = f"server: {server.rate:g} a second with p99 within {server.bound_ms:g} ms"
+        lines.append(f"{within}; {_LIMITS[server.limited_by]}")
     lines += [*result.notes, result.machine]
     for line in lines:
         console.print(Text(f"  {line}"))

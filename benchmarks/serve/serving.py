@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from benchmarks.machine import cores
 from fallback.errors import InvalidError
 
 _PROC: Final = Path("/proc")
@@ -68,6 +70,36 @@ def cpu_seconds(pids: Iterable[int]) -> float:
             fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS
+
+
+class Worked(NamedTuple):
+    """Processor time until a moment, seconds: all of the machine's, and that of server and clients together."""
+
+    at: float
+    machine: float
+    ours: float
+
+
+def worked(server: Iterable[int], clients: Iterable[int]) -> Worked | None:
+    """Return how long the machine worked until now; None without /proc, or where it has more cores than are ours."""
+    try:
+        ticks = (_PROC / "stat").read_text(encoding="ascii").split()[1:9]
+    except OSError:
+        return None
+    if cores() < (os.cpu_count() or 1):
+        return None
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, ticks)
+    own = sum(os.times()[:4])
+    busy = (user + nice + system + interrupts + soft + stolen) / _TICKS
+    return Worked(time.monotonic(), busy, own + cpu_seconds({*server, *clients}))
+
+
+def others(before: Worked | None, after: Worked | None) -> float | None:
+    """Return how many cores somebody else took on average, those of a hypervisor too; None where it cannot be told."""
+    if before is None or after is None or after.at <= before.at:
+        return None
+    spent = after.machine - before.machine - (after.ours - before.ours)
+    return round(max(0.0, spent / (after.at - before.at)), 2)
 
 
 def command(pid: int) -> str:

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from benchmarks.serve import serving
+from benchmarks.serve.serving import Worked
 from fallback.errors import InvalidError
 
 
@@ -41,6 +42,16 @@ def test_a_server_is_its_process_and_what_that_started() -> None:
     assert serving.cpu_seconds([child.pid]) == 0
     assert serving.command(child.pid) == ""
     assert "python" in serving.command(os.getpid())
+
+
+def test_what_others_took_is_what_neither_server_nor_client_did() -> None:
+    """In cores, over the time between; where nothing is known nothing is said."""
+    before, after = Worked(10.0, 100.0, 50.0), Worked(14.0, 106.0, 54.0)
+    assert serving.others(before, after) == 0.5
+    assert serving.others(None, after) is None
+    assert serving.others(before, Worked(14.0, 101.0, 54.0)) == 0.0
+    looked = serving.worked([os.getpid()], [])
+    assert looked is None or looked.machine > 0
 
 
 def test_an_address_is_here_or_elsewhere() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_target
-from benchmarks.serve import target
+from benchmarks import bench_target, machine
+from benchmarks.queue import figures
+from benchmarks.serve import results, target
 from benchmarks.serve.results import SCENARIOS
 from demur import kserve
 from fallback.errors import InvalidError
@@ -94,3 +95,22 @@ def test_an_answer_that_a_person_is_asked_about_is_known() -> None:
     for decision, deferring in (("answered", False), ("provisional", True), ("deferred", True)):
         answer.parameters["demur_decision"].string_param = decision
         assert target.deferring(answer.SerializeToString()) == deferring
+
+
+def test_what_a_reader_has_to_know_is_said() -> None:
+    """Who else worked on the machine, whose limit offline may be, and how few requests a percentile stands on."""
+    server = results.Target(address="a:1", tls=False, name="", version="", extensions=(), pids=(1,))
+    model = results.Asked(
+        name="m", version="", platform="", inputs=(), outputs=(), rows=1, request_bytes=1, reply_bytes=1
+    )
+    found = target.Found(target=server, model=model, payload=b"", steady=False, source=None, notes=("one",))
+    offline = results.Offline(samples=figures.spread([1.0]), callers=1, runs=())
+    said = bench_target.notes(found, results.Scenarios(offline=offline), c_client=False, others=64.0)
+    assert [each.split(":")[0].split(",")[0] for each in said] == [
+        "one",
+        "offline is measured with Python processes",
+        "client and server share this machine's cores",
+        f"other processes took 64 of {machine.cores():g} cores meanwhile",
+    ]
+    assert "differing lengths" in said[1]
+    assert len(bench_target.notes(found, results.Scenarios(), c_client=False, others=None)) == 2
