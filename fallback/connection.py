@@ -169,10 +169,7 @@ class Connection:
             runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
             if self.settings.replicas_min:
                 return await self._waited(what, [*before, *runs])
-            pipeline = self.redis.pipeline(transaction=False)
-            for command in (*before, *runs):
-                pipeline.execute_command(*command)
-            return list(await pipeline.execute(raise_on_error=False))
+            return await self.client.send([*before, *runs])
 
         async def call() -> list[Reply | DemurError]:
             replies = await send()

@@ -64,6 +64,9 @@ class Client(Protocol):
     def head(self, sha1: str, names: Sequence[str]) -> Sequence[Word]:
         """Return what the run of a script begins with, after EVALSHA."""
 
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """Send `commands` at once, and return a reply or the server's error for each."""
+
     async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
         """Send `commands` and wait until `replicas` have them; return the replies and how many replicas do."""
 
@@ -182,11 +185,19 @@ class _Single:
     def head(self, sha1: str, names: Sequence[str]) -> Sequence[Word]:
         return (script_head(sha1, tuple(names)),)
 
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """Send them on a connection of the pool's: a pipeline does more for each, which these need not have."""
+        pool = self.redis.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await _reply(connection) for _ in commands]
+        finally:
+            # One that was left in the middle has closed itself.
+            await asyncio.shield(pool.release(connection))
+
     async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
-        pipeline = self.redis.pipeline(transaction=False)
-        for command in (*commands, *_wait(commands, replicas, seconds)):
-            pipeline.execute_command(*command)
-        return _replies(await pipeline.execute(raise_on_error=False))
+        return _replies(await self.send((*commands, *_wait(commands, replicas, seconds))))
 
 
 class _Cluster:
@@ -219,6 +230,12 @@ class _Cluster:
         # From the keys its client knows the node.
         return sha1, len(names), *names
 
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        pipeline = self.redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return list(await pipeline.execute(raise_on_error=False))
+
     async def waited(self, commands: Sequence[Command], *, replicas: int, seconds: float) -> tuple[list[Any], int]:
         await self.redis.initialize()
         groups: dict[Any, list[int]] = {}
@@ -242,6 +259,14 @@ class _Cluster:
 def _wait(commands: Sequence[Command], replicas: int, seconds: float) -> list[Command]:
     """Return what follows `commands` on their connection: a mark on the same server, and the wait for all of it."""
     return [("EVAL", _MARK, 1, keys.mark(_key(commands[0]))), ("WAIT", replicas, max(1, int(seconds * 1000)))]
+
+
+async def _reply(connection: Any) -> object:
+    """Return the next reply, or the error that the server has instead."""
+    try:
+        return await connection.read_response()
+    except exceptions.ResponseError as error:
+        return error
 
 
 def _replies(found: list[Any]) -> tuple[list[Any], int]:

@@ -1,9 +1,9 @@
 """The clerk's own process: `python -m gateway.clerk_process SOCKET NONCE`, started by `gateway.clerk`.
 
 Errands come on the socket, and go to the queue in rounds. Who is waited for goes at once, where the last round is not
-just under way; what is only audited waits a moment for others. Rounds begin some milliseconds apart, so that under load
-each has many rows: a call costs much, a row in it little. The process ends when its gateway does, after it has
-parked what it was given.
+just under way; what is only audited waits a moment for others. After a round of many rows the next one begins some
+milliseconds later, so that under load each has many: a call costs much, a row in it little. The process ends when its
+gateway does, after it has parked what it was given.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -26,12 +26,13 @@ from fallback.queue import Parked, Queue
 from gateway import clerk_wire, logs
 from gateway.clerk_wire import LENGTH_BYTES, TERMS_MAX, Errand, Frames, Order, Settings
 from gateway.internal import told
-from gateway.slip import Terms
+from gateway.slip import Slip, Terms, readable
 
-# Rounds at a time, rows of one, how far apart they begin, and how long audits alone wait for company.
+# Rounds at a time, rows of one; how far apart they begin, for each row and at most; how long audits wait for company.
 ROUNDS_MAX: Final = 2
 ROUND_ROWS_MAX: Final = 256
-ROUND_SECONDS: Final = 0.005
+ROW_SECONDS: Final = 0.002
+ROUND_SECONDS_MAX: Final = 0.02
 AUDITS_LINGER_SECONDS: Final = 0.05
 _READ_BYTES: Final = 1 << 18
 
@@ -75,12 +76,15 @@ class Clerk:
 
     async def run(self) -> None:
         """Park what comes until the end."""
-        began = 0.0
+        soonest = 0.0
         while await self._due():
-            await asyncio.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
+            if (wait := soonest - time.monotonic()) > 0 and not self._ending:
+                await asyncio.sleep(wait)
             await self._room.acquire()
-            began = time.monotonic()
-            task = asyncio.create_task(self._round(self._next()))
+            errands = self._next()
+            rows = sum([len(errand.slips) for errand in errands])
+            soonest = time.monotonic() + min(ROUND_SECONDS_MAX, ROW_SECONDS * rows)
+            task = asyncio.create_task(self._round(errands))
             self._rounds.add(task)
             task.add_done_callback(self._done)
         if self._rounds:
@@ -123,9 +127,13 @@ class Clerk:
         wanted: list[Errand] = []
         parkings: list[Parking] = []
         ids: list[str] = []
+        try:
+            values = self._values(errands)
+        except Exception:  # noqa: BLE001 - whichever it is of is found when each is made by itself
+            values = {}
         for errand in errands:
             try:
-                made = self._made(errand)
+                made = self._made(errand, values)
             except Exception as error:  # noqa: BLE001 - one request's trouble is its own
                 said.append((errand, [told(error)] * len(errand.slips)))
                 continue
@@ -136,12 +144,23 @@ class Clerk:
         said += [(errand, [next(verdicts) for _ in errand.slips]) for errand in wanted]
         self._writer.write(clerk_wire.reply(said))
 
-    def _made(self, errand: Errand) -> list[Parking]:
+    def _values(self, errands: Sequence[Errand]) -> dict[int, Any]:
+        """Return the numbers of all rows as they are shown, by their slips; all of one kind at once."""
+        alike: dict[int, list[Slip]] = {}
+        for errand in errands:
+            alike.setdefault(errand.terms, []).extend(errand.slips)
+        return {
+            id(slip): values
+            for number, slips in alike.items()
+            for slip, values in zip(slips, readable(self._terms[number], slips), strict=True)
+        }
+
+    def _made(self, errand: Errand, values: Mapping[int, Any]) -> list[Parking]:
         if errand.until is not None and errand.until < time.monotonic():
             # Nothing was promised to who has left: a retry is parked then.
             raise OverdueError("nobody waits for the reply any more")
         terms = self._terms[errand.terms]
-        return [slip.parking(terms) for slip in errand.slips]
+        return [slip.parking(terms, values.get(id(slip))) for slip in errand.slips]
 
     async def _park(self, parkings: Sequence[Parking], ids: Sequence[str]) -> Sequence[Parked | DemurError]:
         try:

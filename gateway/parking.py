@@ -11,7 +11,7 @@ from gateway.champion import Live
 from gateway.intake import Prepared
 from gateway.request import Request, row_key
 from gateway.rules import Decisions
-from gateway.slip import Said, assembled, reasons
+from gateway.slip import Said, assembled, digest, reasons, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +57,16 @@ def parking(
         audit=audit,
         second_opinion=None if sampling is None else _second_opinion(answer, sampling),
     )
+    inputs, given = (
+        {name: array[row : row + 1] if batched else array for name, array in arrays.items()}
+        for arrays in (prepared.arrays, request.tensors)
+    )
     return assembled(
         request,
         said,
-        inputs={name: array[row : row + 1] if batched else array for name, array in prepared.arrays.items()},
-        given={name: array[row : row + 1] if batched else array for name, array in request.tensors.items()},
+        subject=request.subject or shown(inputs),
+        inputs=inputs,
+        digest=digest(request.model, given, request.subject),
         key=key,
         queue=manifest.review_queue,
         task=manifest.task,

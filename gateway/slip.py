@@ -8,7 +8,9 @@ for all rows of a model stands in the `Terms`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +26,10 @@ from gateway.wire import serialise
 
 # Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
 _SHOWN_ELEMENTS_MAX: Final = 1_000
-_DOUBLE_BYTES: Final = 8
+# So many digits tell floats of 32 bits apart; between these all powers of ten that it takes are exact in 64 bits.
+_DIGITS: Final = (6, 7, 8, 9)
+_EVEN_MIN: Final = 1e-12
+_EVEN_MAX: Final = 1e6
 # Of what is answered without a doubt nothing but the audit speaks for a person.
 _AUDITED: Final = ("audit",)
 
@@ -71,8 +76,8 @@ class Slip(msgspec.Struct, frozen=True, array_like=True):
     reasons: tuple[str, ...]
     audit: bool
 
-    def parking(self, terms: Terms) -> Parking:
-        """Return what is parked."""
+    def parking(self, terms: Terms, values: list[Any] | None = None) -> Parking:
+        """Return what is parked; `values` are its numbers as they are shown, where they were made before."""
         shape = (1, *terms.row)
         array = np.frombuffer(self.numbers, tensor.DTYPES[terms.datatype]).reshape(shape)
         said = Said(
@@ -88,13 +93,25 @@ class Slip(msgspec.Struct, frozen=True, array_like=True):
         return assembled(
             request,
             said,
+            subject=shown(inputs, {} if values is None else {terms.input: [values]}),
             inputs=inputs,
-            given=inputs,
+            # Without a key nobody asks whether it is another input.
+            digest="",
             key="",
             queue=terms.queue,
             task=terms.task,
             version=terms.version,
         )
+
+
+def readable(terms: Terms, slips: Sequence[Slip]) -> Sequence[list[Any] | None]:
+    """Return the numbers of rows as they are shown, made for all at once; None for each where they are too many."""
+    if math.prod(terms.row) > _SHOWN_ELEMENTS_MAX:
+        return [None] * len(slips)
+    content = b"".join([slip.numbers for slip in slips])
+    rows = np.frombuffer(content, tensor.DTYPES[terms.datatype]).reshape(len(slips), *terms.row)
+    found: list[list[Any]] = _readable(rows).tolist()
+    return found
 
 
 def slip(
@@ -127,20 +144,20 @@ def assembled(
     request: Request,
     said: Said,
     *,
+    subject: Subject,
     inputs: Mapping[str, Array],
-    given: Mapping[str, Array],
+    digest: str,
     key: str,
     queue: str,
     task: Task,
     version: str,
 ) -> Parking:
-    """Return what is parked of one row: `inputs` as the model has it, `given` as the client gave it."""
-    subject = request.subject or shown(inputs)
+    """Return what is parked of one row, `inputs` as the model has it; `digest` tells it from another under its key."""
     return Parking(
         queue=queue,
         client=request.client,
         idempotency_key=key,
-        input_digest=digest(request.model, given, request.subject),
+        input_digest=digest,
         task=task,
         subject=subject.content,
         media_type=subject.media_type,
@@ -184,19 +201,40 @@ def digest(model: str, tensors: Mapping[str, Array], subject: Subject | None) ->
 
 
 def _readable(array: Array) -> Array:
-    """Return small floats as the shortest number that means them: 0.1, not 0.10000000149011612."""
-    narrow = array.dtype.kind == "f" and array.dtype.itemsize < _DOUBLE_BYTES
-    return array.astype(np.str_).astype(np.float64) if narrow else array
+    """Return small floats as the shortest number that means them: 0.1, not 0.10000000149011612.
+
+    The same as their texts read as numbers, for all of 32 bits at once: the first number of digits that means the same.
+    """
+    if array.dtype != np.float32:
+        return array.astype(np.str_).astype(np.float64) if array.dtype == np.float16 else array
+    size = np.abs(array)
+    even = (size > _EVEN_MIN) & (size < _EVEN_MAX)
+    with np.errstate(invalid="ignore"):
+        found = array.astype(np.float64)
+    if not even.all():
+        odd = ~even
+        found[odd] = array[odd].astype(np.str_).astype(np.float64)
+    given, wide = array[even], found[even]
+    first, left = -np.floor(np.log10(size[even].astype(np.float64))), np.ones(len(given), np.bool_)
+    numbers = wide
+    for digits in _DIGITS:
+        up = 10.0 ** (first + (digits - 1))
+        numbers = np.where(left, np.rint(wide * up) / up, numbers)
+        left = numbers.astype(np.float32) != given
+        if not left.any():
+            break
+    found[even] = numbers
+    return found
 
 
-def shown(inputs: Mapping[str, Array]) -> Subject:
+def shown(inputs: Mapping[str, Array], values: Mapping[str, list[Any]] = MappingProxyType({})) -> Subject:
     """Return a view of tensors for a client that sent nothing to look at: JSON with what there is of each, in full
-    where it is small.
+    where it is small. `values` are those that were made readable before.
     """  # noqa: D205 - one sentence needs two lines
     view: dict[str, Any] = {}
     for name, array in inputs.items():
         facts: dict[str, Any] = {"datatype": tensor.datatype_of(array), "shape": list(array.shape)}
         if array.size <= _SHOWN_ELEMENTS_MAX:
-            facts["values"] = _readable(array).tolist()
+            facts["values"] = values[name] if name in values else _readable(array).tolist()
         view[name] = facts
     return Subject(content=msgspec.json.encode(view), media_type="application/json")

@@ -18,8 +18,8 @@ from gateway.parking import parking
 from gateway.policy import Policy
 from gateway.quick import Answered
 from gateway.rules import Rules
-from gateway.slip import Terms
-from tests.live_gateway import LABELS
+from gateway.slip import Terms, readable
+from tests.live_gateway import JUDGED, LABELS
 from tests.unit.gateway import test_plain
 from tests.unit.gateway.test_plain import WAYS, outputs_of
 
@@ -60,11 +60,13 @@ def test_a_slip_says_all_that_is_parked(live: Live, way: str) -> None:
             decline(Plain(batch=batch, job=job, number=number, first=first), declined)
             (one,) = declined
             assert one.plain is not None
+            assert JUDGED.task is not None
             places = (*one.deferred, *one.audited)
-            for row, slip in zip(places, one.plain.slips(places), strict=True):
+            slips = one.plain.slips(places)
+            terms = Terms("m", "1", "m", LABELS, JUDGED.task, "x", job.question.datatype, job.fit.row)
+            for row, slip, values in zip(places, slips, readable(terms, slips), strict=True):
                 wanted = parking(job.request, job.prepared, live, decisions, first=first, row=row)
-                terms = Terms("m", "1", "m", LABELS, wanted.task, "x", job.question.datatype, job.fit.row)
-                found = msgspec.structs.replace(slip.parking(terms), input_digest=wanted.input_digest)
+                found = msgspec.structs.replace(slip.parking(terms, values), input_digest=wanted.input_digest)
                 # NaN is equal to nothing, but its bytes are.
                 assert msgspec.msgpack.encode(found) == msgspec.msgpack.encode(wanted)
                 seen += 1
