@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import uuid
@@ -34,6 +35,7 @@ from fallback.errors import (
 DETAILS_KEY: Final = "grpc-status-details-bin"
 # gRPC's default limit on all metadata of a reply is 8 KiB; a message's bytes may take three times their size.
 MESSAGE_BYTES_MAX: Final = 1_500
+_TRAILINGS_KEPT: Final = 64
 
 # What gRPC itself says where nothing listens; it names the address, not what to do.
 _UNREACHED: Final = "failed to connect to all addresses"
@@ -77,9 +79,15 @@ def status_of(error: DemurError) -> Status:
     details = error.message.encode("utf-8", "replace")[:MESSAGE_BYTES_MAX].decode("utf-8", "ignore")
     if error.retry_after_seconds is None:
         return Status(_CODES[error.code], details, ())
-    rich = status_pb2.Status(code=int(error.code), message=details)
-    rich.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_seconds)))
-    return Status(_CODES[error.code], details, ((DETAILS_KEY, rich.SerializeToString()),))
+    return Status(_CODES[error.code], details, _trailing(error.code, details, error.retry_after_seconds))
+
+
+@functools.lru_cache(_TRAILINGS_KEPT)
+def _trailing(code: Code, details: str, retry_after_seconds: float) -> tuple[tuple[str, bytes], ...]:
+    """Return the metadata that say when to come back; where many are refused, most are told the same."""
+    rich = status_pb2.Status(code=int(code), message=details)
+    rich.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=_duration(retry_after_seconds)))
+    return ((DETAILS_KEY, rich.SerializeToString()),)
 
 
 def error_of(error: grpc.aio.AioRpcError) -> DemurError:

@@ -318,17 +318,33 @@ async def _end(call: _Call, outcome: _Outcome) -> bytes:
     raise AssertionError("unreachable: abort raises")
 
 
+def _refusing(error: DemurError) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return what refuses a call. To gRPC it is one of a client's stream, whose messages nobody has to read."""
+    status = status_of(error)
+
+    async def refuse(_: Any, context: Context) -> bytes:
+        await context.abort(status.code, status.details, status.trailing)
+        raise AssertionError("unreachable: abort raises")
+
+    return grpc.stream_unary_rpc_method_handler(refuse)
+
+
 class _Handlers(grpc.GenericRpcHandler):
     """Finds a method's handler by name."""
 
     def __init__(self, transport: AioTransport) -> None:
         self._transport = transport
         routes = transport.routes
+        self._refusals = routes.refusals
         self._methods = {name: self._hot(name, handler) for name, handler in routes.hot.items()}
         self._methods |= {name: self._slow(name, handler) for name, handler in routes.slow.items()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self._methods.get(handler_call_details.method)
+        """Return what answers; where a call is refused, what does so without asking for its message."""
+        name = handler_call_details.method
+        refusal = self._refusals.get(name)
+        problem = None if refusal is None else refusal()
+        return self._methods.get(name) if problem is None else _refusing(problem)
 
     def _hot(self, name: str, handler: Hot) -> grpc.RpcMethodHandler[Any, Any]:
         transport = self._transport

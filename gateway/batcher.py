@@ -148,6 +148,10 @@ class Batcher(Generic[J]):
             if not driven:
                 self._changed.notify()
 
+    def refusal(self) -> FullError | None:
+        """Return why no job can be taken now, None where one of a row can; from any thread."""
+        return None if self._waiting.rows < self._queue_rows_max or self._closed else self.full()
+
     def full(self) -> FullError:
         """Return what one is told for whom there is no room."""
         # Some who wait may have gone.

@@ -79,6 +79,21 @@ class Champions:
         for pipeline in waiting:
             pipeline.drained(until)
 
+    def refusal(self) -> DemurError | None:
+        """Return why no request can be taken now, whichever model it asks: the queues of all are full.
+
+        What a request asks is not known before its message is taken in; it counts as one to the only model there is.
+        """
+        problem: DemurError | None = None
+        for pipeline in self._pipelines.values():
+            problem = pipeline.batcher.refusal()
+            if problem is None:
+                return None
+        if problem is not None:
+            model = next(iter(self._pipelines)) if len(self._pipelines) == 1 else ""
+            self._metrics.requests.labels(model, "", problem.code.name).inc()
+        return problem
+
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""
         pipeline = self._pipelines.get(model)

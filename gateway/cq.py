@@ -27,7 +27,7 @@ from fallback.errors import ConfigError
 from gateway.connections import Connections
 from gateway.cq_call import CqCall, SlowCall, UnderWay
 from gateway.standing import Standing
-from gateway.transport import Hot, Routes, Slow, Terms
+from gateway.transport import Hot, Refusal, Routes, Slow, Terms
 
 # Arrivals of a method that are asked for in advance: as many can come within one pass of the loop without a wait.
 _ASKED: Final = 32
@@ -46,11 +46,12 @@ log = structlog.get_logger(__name__)
 class _Method:
     """A hot method: takes its arrivals in."""
 
-    __slots__ = ("_handler", "_name", "_queue", "_server", "_tag", "_under_way")
+    __slots__ = ("_handler", "_name", "_queue", "_refusal", "_server", "_tag", "_under_way")
 
-    def __init__(self, name: str, handler: Hot, transport: CqTransport) -> None:
+    def __init__(self, name: str, handler: Hot, refusal: Refusal | None, transport: CqTransport) -> None:
         self._name = name
         self._handler = handler
+        self._refusal = refusal
         self._queue = transport.queue
         self._server = transport.server
         self._under_way = transport.under_way
@@ -65,7 +66,11 @@ class _Method:
             return  # the server is shutting down
         call = CqCall(self._name, event, self._handler, self._under_way)
         if not call.refuse_if_full():
-            call.begin()
+            problem = None if self._refusal is None else self._refusal()
+            if problem is None:
+                call.begin()
+            else:
+                call.fail(problem)
         try:
             self._server.request_registered_call(self._queue, self._queue, self._name, self._tag)
         except ValueError:
@@ -101,7 +106,7 @@ class CqTransport:
         self._port = self._bind(self._terms["listen"])
         self.server.start()
         for name, handler in self._routes.hot.items():
-            method = _Method(name, handler, self)
+            method = _Method(name, handler, self._routes.refusals.get(name), self)
             for _ in range(_ASKED):
                 method.ask()
         for _ in range(_ASKED_OTHER):

@@ -57,6 +57,8 @@ MODELS_FOLDER: Final = "models"
 COPIES_FOLDER: Final = "gateway"
 SPOOLS_FOLDER: Final = "spools"
 SWITCH_SECONDS: Final = 0.0002
+# What waits for a run of a model.
+_QUEUED: Final = (f"/{service.SERVICE}/Predict", f"/{kserve.SERVICE}/ModelInfer")
 _READERS: Final = 2
 _READING_MAX: Final = 1024
 # What the parts may take to end after the grace of the calls.
@@ -271,6 +273,7 @@ class Gateway:
                 reads=model_service.READS,
                 writes=self._predictions.writes(),
                 drained=self.champions.drained,
+                refusals=dict.fromkeys(_QUEUED, self.champions.refusal),
             ),
             listen=settings.grpc_listen,
             slow_loop=self._slow.loop,

@@ -70,6 +70,8 @@ class Call(Protocol):
 
 Hot = Callable[[Call], None]
 Slow = Callable[[Call], Awaitable[None]]
+# Why no call of a method can be taken now, whatever it asks; None where it can.
+Refusal = Callable[[], DemurError | None]
 
 
 def _nothing() -> None:
@@ -83,7 +85,9 @@ class Routes:
     `hot` handlers are called on the transport's thread and must not block; they or another thread reply later. `slow`
     handlers are coroutines on the slow loop; one that returns without a reply has ended its stream. `reads` and
     `writes` name the slow methods whose client or server streams. `drained` is called on the transport's thread when
-    every call that was there is handed over, before it waits for more, where a call says so (`driven`).
+    every call that was there is handed over, before it waits for more, where a call says so (`driven`). `refusals` are
+    asked, on the transport's thread, when a call of a hot method arrives: one that is refused is told before its
+    message is taken in, so that to refuse costs next to nothing however large messages are.
     """
 
     hot: Mapping[str, Hot]
@@ -91,6 +95,7 @@ class Routes:
     reads: frozenset[str] = field(default_factory=frozenset)
     writes: frozenset[str] = field(default_factory=frozenset)
     drained: Callable[[], None] = _nothing
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
 
 
 class Terms(TypedDict):

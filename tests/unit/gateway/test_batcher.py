@@ -183,7 +183,12 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
         with pytest.raises(FullError, match="8 rows wait, the most is 10") as caught:
             batcher.submit(Job("too much", rows=3))
         assert caught.value.retry_after_seconds is not None
+        assert batcher.refusal() is None
         batcher.submit(Job("fits", rows=2))
+        problem = batcher.refusal()
+        assert problem is not None
+        assert problem.message == "model 'm': 10 rows wait, the most is 10"
+        assert problem.retry_after_seconds is not None
 
 
 def test_cancelled_jobs_are_dropped_when_the_batch_is_formed() -> None:

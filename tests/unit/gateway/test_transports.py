@@ -7,6 +7,8 @@ import select
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import grpc
@@ -214,6 +216,29 @@ def test_calls_beyond_the_most_are_refused(serving: Serving) -> None:
         for call in seen:
             call.reply(b"ok")
         assert [call.result(SECONDS) for call in waiting] == [b"ok", b"ok"]
+
+
+def test_a_call_is_refused_before_its_message_while_none_can_be_taken(serving: Serving) -> None:
+    """With RetryInfo; its handler hears nothing of it, and later ones are taken again."""
+    problems: list[DemurError] = [FullError("all is full", retry_after_seconds=1.5)]
+    refusals = {"/test.T/M": lambda: next(iter(problems), None)}
+    with serving(replace(hot(lambda call: call.reply(call.payload)), refusals=refusals)) as (_, channel):
+        sent = threading.Event()
+
+        def never() -> Iterator[bytes]:
+            sent.wait(SECONDS)
+            yield b"x"
+
+        method: Any = channel.stream_unary("/test.T/M")
+        with pytest.raises(grpc.RpcError) as caught:
+            method(never(), timeout=SECONDS)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.details() == "all is full"
+        told: Any = caught.value
+        assert "grpc-status-details-bin" in dict(told.trailing_metadata())
+        sent.set()
+        problems.clear()
+        assert ask(channel, b"taken") == b"taken"
 
 
 def test_requests_that_weigh_too_much_together_are_refused(serving: Serving) -> None:
