@@ -23,7 +23,7 @@ from rich.text import Text
 from benchmarks import machine, stack
 from benchmarks.demo import report
 from benchmarks.demo.counts import Check
-from benchmarks.gpu import alike, alone, cards, refusals, swaps
+from benchmarks.gpu import alike, alone, cards, refusals, served, swaps
 from benchmarks.serve.models import SHAPES, Name
 from gateway.model import TENSORRT, Device, count_gpus
 
@@ -36,7 +36,10 @@ _NO_GPU: Final = (
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """How much: models, rows to compare, batches of ONNX Runtime alone and seconds for each, what is swapped."""
+    """How much: models, rows to compare, batches of ONNX Runtime alone and seconds for each, what is swapped.
+
+    `behind`: models measured behind a gateway, with options of `demur bench serve --target`.
+    """
 
     names: tuple[Name, ...]
     rows: int
@@ -44,6 +47,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     batch_seconds: float
     swapped: tuple[Name, ...]
     swapping: swaps.Size
+    behind: tuple[Name, ...]
+    serving: tuple[str, ...]
 
 
 FULL: Final = Size(
@@ -53,9 +58,18 @@ FULL: Final = Size(
     batch_seconds=0.4,
     swapped=("tiny", "conv"),
     swapping=swaps.FULL,
+    behind=tuple(SHAPES),
+    serving=served.FULL,
 )
 TRIAL: Final = Size(
-    names=("tiny", "conv"), rows=32, batches=(1, 3, 8), batch_seconds=0.05, swapped=("tiny",), swapping=swaps.TRIAL
+    names=("tiny", "conv"),
+    rows=32,
+    batches=(1, 3, 8),
+    batch_seconds=0.05,
+    swapped=("tiny",),
+    swapping=swaps.TRIAL,
+    behind=("tiny",),
+    serving=served.TRIAL,
 )
 
 
@@ -79,6 +93,8 @@ class Bench:
             self._part(f"{name}: ONNX Runtime alone", partial(self._alone, name))
         for name in self.size.swapped:
             self._part(f"{name}: hot swaps", partial(self._swap, name))
+        for name in self.size.behind:
+            self._part(f"{name}: behind a gateway", partial(self._serve, name))
 
     def _part(self, what: str, work: Callable[[], list[Check]]) -> None:
         self.console.print(Text(what, style="dim"))
@@ -119,6 +135,11 @@ class Bench:
         found = swaps.measure(self.folder, name, self.device, self.size.swapping)
         self.found["swaps"][name] = found
         return swaps.judge(name, found)
+
+    def _serve(self, name: Name) -> list[Check]:
+        found, checks = served.measure(self.folder, name, self.device, self.size.serving)
+        self.found["served"][name] = found
+        return checks
 
 
 def run(*, as_json: bool, cpu: bool) -> int:

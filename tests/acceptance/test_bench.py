@@ -81,3 +81,4 @@ def test_what_a_gpu_is_asked_is_tried_out_on_the_cpu() -> None:
     assert (got["gpu"], got["errors"], got["ok"]) == (None, {}, True)
     assert {each["provider"] for each in got["alone"]} == {"CPUExecutionProvider"}
     assert got["swaps"]["tiny"]["requests"]["failed_requests"] == 0
+    assert got["served"]["tiny"]["scenarios"]["single-stream"]["p90_ms"] > 0

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_gpu
-from benchmarks.gpu import alike, alone, cards, refusals, swaps
+from benchmarks.gpu import alike, alone, cards, refusals, served, swaps
 from benchmarks.gpu.alike import Compared, Difference
 from benchmarks.gpu.halves import halved
 from benchmarks.gpu.swaps import Swapping
 from benchmarks.serve import models
 from benchmarks.serve.windows import Swapped
 from gateway.model import CPU, CUDA, TENSORRT, Model
+from tests.unit.benchmarks.serve import made_up
 
 NEAR = Difference(mean=0.0, most=0.0, same_label=1.0)
 
@@ -114,6 +115,13 @@ def test_memory_that_grows_on_the_device_is_told() -> None:
     assert judged(1000, 1060) == [True, True, True, False]
 
 
+def test_a_gateway_that_runs_a_model_elsewhere_is_not_ok() -> None:
+    """Nor one that does not say where."""
+    whole = made_up.result()
+    for provider, ok in ((CUDA, True), (CPU, False), ("", False)):
+        assert [check.ok for check in served.judge("tiny", whole, provider, "cuda")] == [ok, True]
+
+
 def test_without_a_gpu_it_says_so_and_still_prints_its_object(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +146,7 @@ def test_a_part_that_breaks_leaves_the_others(
     monkeypatch.setattr(refusals, "_gateway_refuses", lambda _: lambda: True)
     monkeypatch.setattr(alone, "sweep", broken)
     monkeypatch.setattr(bench_gpu.Bench, "_swap", lambda *_: [])
+    monkeypatch.setattr(bench_gpu.Bench, "_serve", lambda *_: [])
     assert bench_gpu.run(as_json=True, cpu=True) == 1
     got = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(got["errors"].values()) == {"RuntimeError: CUDA failure 700"}
