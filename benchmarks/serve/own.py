@@ -61,7 +61,7 @@ def provider(served: Served) -> str:
 
 def main() -> None:
     """Measure what is asked for and print the object."""
-    (name,) = bench_serve.named(sys.argv[1:2])
+    (name,) = bench_serve.named(sys.argv[1:2] or [""])
     try:
         with stack.tidily(), stack.place(None) as folder:
             found, _ = measured(folder, name, sys.argv[2:])

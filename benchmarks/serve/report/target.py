@@ -39,7 +39,13 @@ def cards(found: Result) -> list[Card]:
         server = chosen.server
         what = f"requests a second, Poisson, with p99 within {server.bound_ms:g} ms"
         beside = f"verified {len(server.verified)} times; {cpu(server.verified)}"
-        made.append(Card(number(server.rate), what, beside if server.verified else "none could be verified"))
+        made.append(
+            Card(
+                number(server.rate) if server.rate else "none",
+                what,
+                beside if server.verified else "none could be verified",
+            )
+        )
     if chosen.offline is not None:
         spread = chosen.offline.samples
         what = f"samples a second offline, {number(spread.low)} to {number(spread.high)}"
