@@ -343,7 +343,9 @@ def chaos(
 @bench.command("report")
 def html_report(
     *,
-    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="What `demur bench serve --json` printed.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN.json", help="What `demur bench serve --json` or benchmarks/gpu.sh printed.")
+    ],
     html: Annotated[Path | None, typer.Option(help="Where to write the page.", show_default=False)] = None,
     plots: Annotated[
         Path | None, typer.Option(help="A folder for the plots, each an SVG of its own.", show_default=False)

@@ -61,8 +61,8 @@ def provider(served: Served) -> str:
 
 def main() -> None:
     """Measure what is asked for and print the object."""
-    (name,) = bench_serve.named(sys.argv[1:2] or [""])
     try:
+        (name,) = bench_serve.named(sys.argv[1:2] or [""])
         with stack.tidily(), stack.place(None) as folder:
             found, _ = measured(folder, name, sys.argv[2:])
     except DemurError as error:

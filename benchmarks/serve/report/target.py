@@ -256,7 +256,7 @@ def _gpus(found: Result, prefix: str) -> list[Section]:
                 f"{gpu.index}: {gpu.name}",
                 number(gpu.utilisation_mean),
                 number(gpu.utilisation_max),
-                number(gpu.memory_mib_max),
+                number(gpu.memory_mib_max, 7),
                 number(gpu.power_w_mean),
                 number(run.cpu_us),
             )

@@ -12,14 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.serve.report import page, promises, target
+from benchmarks.serve.report import gpu, page, promises, target
 from benchmarks.serve.report.page import Page
 from benchmarks.serve.report.promises import Promised
 from benchmarks.serve.results import Result
 from fallback.errors import InvalidError
 
 _PACKAGES: Final = ("demur", "grpcio", "numpy", "onnxruntime-gpu", "onnxruntime", "protobuf")
-_READABLE: Final = "expected the last line of `demur bench serve --json`, with or without --target"
+_READABLE: Final = (
+    "expected the last line of `demur bench serve --json`, with or without --target, or of benchmarks/gpu.sh"
+)
 
 
 def versions() -> str:
@@ -55,6 +57,8 @@ def page_of(found: Mapping[str, Any], *, facts: list[tuple[str, str]]) -> Page:
     try:
         if "scenarios" in found:
             return target.page(msgspec.convert(found, Result), facts=facts)
+        if "gpu" in found:
+            return gpu.page(msgspec.convert(found, gpu.Found, strict=False), facts=facts)
         return promises.page(msgspec.convert(found, Promised), facts=facts)
     except msgspec.ValidationError as error:
         raise InvalidError(f"{_READABLE}, got an object whose {error}") from error

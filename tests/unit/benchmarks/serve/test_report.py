@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
+from benchmarks.gpu import cards
 from benchmarks.serve.report import page, plots, writing
 from benchmarks.serve.report.plots import Line, Mark
 from fallback.errors import InvalidError
@@ -152,3 +153,39 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(tm
     writing.expect(to)
     writing.report(to, msgspec.to_builtins(made_up.promised()))
     assert "versions" in Reader(to.read_text(encoding="utf-8")).texts
+
+
+def test_a_run_on_a_gpu_is_a_page_too() -> None:
+    """Each provider by batch, answers, swaps and each model served; a part that broke is told, and so is no GPU."""
+    run = {
+        "gpu": {"count": 1, "cards": [msgspec.to_builtins(cards.read("0, NVIDIA L4, 550, 8.9, 23034, 501, 72.00"))]},
+        "device": "cuda",
+        "alone": [
+            {
+                "model": "tiny", "provider": "CUDAExecutionProvider", "datatype": kind, "load_ms": 9.0,
+                "batches": [
+                    {"rows": rows, "first_ms": 9, "p50_ms": 1, "p99_ms": 2, "rows_per_second": 1000 * rows}
+                    for rows in (1, 8)
+                ],
+            }
+            for kind in ("FP32", "FP16")
+        ],
+        "served": {model: msgspec.to_builtins(made_up.result(gpus=True)) for model in ("tiny", "mid")},
+        "errors": {"conv: hot swaps": "RuntimeError: CUDA failure 700"},
+        "seconds": 300.0, "machine": "16 cores", "checks": [], "ok": True,
+    }  # fmt: skip
+    read = Reader(page.render(writing.page_of(run, facts=[])))
+    assert len(read.ids) == len(set(read.ids)), "of two models, too"
+    said = " ".join(read.texts)
+    assert "Demur on a GPU: NVIDIA L4, 23,034 MiB, driver 550" in read.texts
+    for text in ("CUDA FP16", "conv: hot swaps: RuntimeError: CUDA failure 700", "mid behind the gateway: Offline"):
+        assert text in said
+    nothing: dict[str, object] = {
+        "gpu": None,
+        "device": "cuda",
+        "seconds": 0.0,
+        "machine": "",
+        "checks": [],
+        "ok": False,
+    }
+    assert "nothing of a GPU" in page.render(writing.page_of(nothing, facts=[]))
