@@ -3,9 +3,10 @@
 #
 # The objects and the reports of the runs go to the folder RUNS: serve.json and serve.html (ratios to echoes and ONNX
 # Runtime alone), tiny.json and tiny.html (the gateway as any KServe server is measured). The plots that the README
-# shows go to benchmarks/plots/. What is in RUNS already is not measured again. A promise that is broken is drawn too.
+# shows go to benchmarks/plots/, or the folder PLOTS. What is in RUNS already is not measured again. A promise that is
+# broken is drawn too.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 runs=$(cd "$1" && pwd)
 shift
@@ -24,7 +25,8 @@ measure tiny "$BIN/python" -m benchmarks.serve.own tiny "$@"
 for run in serve tiny; do
     "$BIN/demur" bench report "$runs/$run.json" --html "$runs/$run.html" --plots "$runs" >/dev/null
 done
-mkdir -p benchmarks/plots
-for plot in serve-ratios tiny-percentiles tiny-rates tiny-callers tiny-split-callers; do
-    cp "$runs/$plot.svg" benchmarks/plots/
+plots=${PLOTS:-benchmarks/plots}
+mkdir -p "$plots"
+for plot in serve-ratios tiny-percentiles tiny-rates; do
+    cp "$runs/$plot.svg" "$plots/"
 done

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -16,6 +18,7 @@ from benchmarks.serve.report.plots import Line, Mark
 from fallback.errors import InvalidError
 from tests.unit.benchmarks.serve import made_up
 
+ROOT = Path(__file__).parents[4]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -189,3 +192,15 @@ def test_a_run_on_a_gpu_is_a_page_too() -> None:
         "ok": False,
     }
     assert "nothing of a GPU" in page.render(writing.page_of(nothing, facts=[]))
+
+
+def test_the_readme_s_plots_are_drawn_of_kept_runs(tmp_path: Path) -> None:
+    """What was measured is not measured again; each plot that the README shows is among them."""
+    (tmp_path / "serve.json").write_bytes(msgspec.json.encode(made_up.promised()))
+    (tmp_path / "tiny.json").write_bytes(msgspec.json.encode(made_up.result()))
+    env = {**os.environ, "PLOTS": str(tmp_path / "plots")}
+    subprocess.run([str(ROOT / "benchmarks" / "plots.sh"), str(tmp_path)], check=True, timeout=60, env=env)
+    shown = set(re.findall(r"\(benchmarks/plots/([\w-]+\.svg)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert shown == {path.name for path in (tmp_path / "plots").iterdir()}
+    assert shown == {path.name for path in (ROOT / "benchmarks" / "plots").iterdir()}
+    assert (tmp_path / "tiny.html").is_file()
