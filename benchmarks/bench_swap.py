@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -13,11 +14,11 @@ from rich.text import Text
 from benchmarks import machine, stack
 from benchmarks.demo import report
 from benchmarks.demo.counts import Check
-from benchmarks.serve import closed, ground, measures, models, swapping, windows
+from benchmarks.serve import capacity, ground, measures, models, swapping, windows
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
-from benchmarks.serve.sender import METHOD, Load
-from benchmarks.serve.sending import sending
+from benchmarks.serve.sender import Load
+from benchmarks.serve.sending import Sending, Worker, shoot, workers
 from benchmarks.serve.windows import Left, Swapped
 
 LOAD_SHARE: Final = 0.6
@@ -27,32 +28,40 @@ _SECONDS_MAX: Final = 300.0
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """How much: swaps and the time between two, calls to find the capacity, failed loads without load."""
+    """How much: swaps and the time between two, how long a rate is tried, failed loads without load."""
 
     swaps: int
     gap_seconds: float
-    capacity_calls: dict[Name, int]
+    trial_seconds: float
     failed_loads: int
 
 
-FULL: Final = Size(
-    swaps=50, gap_seconds=0.5, capacity_calls={"tiny": 60_000, "mid": 40_000, "conv": 2_500}, failed_loads=20
-)
-QUICK: Final = Size(swaps=6, gap_seconds=0.1, capacity_calls={"tiny": 3_000, "mid": 2_000, "conv": 200}, failed_loads=2)
+FULL: Final = Size(swaps=50, gap_seconds=0.5, trial_seconds=3.0, failed_loads=20)
+QUICK: Final = Size(swaps=6, gap_seconds=0.1, trial_seconds=0.3, failed_loads=2)
 
 
 def run(*, name: Name, transport: str, as_json: bool, quick: bool) -> bool:
     """Measure and tell; returns whether everything is as promised."""
-    closed.expect()
     console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
-    with stack.tidily(), stack.place(None) as folder, ground.gateway(folder, transport=transport) as served:
-        found, left, rate = _measure(served, name, size, console)
+
+    def tell(line: str) -> None:
+        console.print(Text(f"{name}: {line}", style="dim"))
+
+    with stack.tidily(), stack.place(None) as folder, workers(1) as crew:
+        # In a gateway of its own: where it was too much, the memory of what waited stays for a while.
+        with ground.gateway(folder, transport=transport) as served:
+            swapping.publish(served, name)
+            there = capacity.find(crew, _load(served, name, size), tell=tell)
+        with ground.gateway(folder, transport=transport) as served:
+            found, left = _measure(served, name, size, crew[0], LOAD_SHARE * there.rate, tell)
     checks = windows.checks(found, left, swaps=size.swaps, wanted=size.swaps)
     got = {
         **msgspec.to_builtins(found),
         "model": name,
         "transport": transport,
-        "rate": round(rate, 1),
+        "rate": round(LOAD_SHARE * there.rate, 1),
+        "capacity": round(there.rate, 1),
+        "capacity_closed_loop": round(there.closed, 1),
         "swaps": size.swaps,
         "failed_loads_left": left._asdict(),
         "quick": quick,
@@ -67,34 +76,30 @@ def run(*, name: Name, transport: str, as_json: bool, quick: bool) -> bool:
     return bool(got["ok"])
 
 
-def _measure(served: Served, name: Name, size: Size, console: Console) -> tuple[Swapped, Left, float]:
-    def tell(line: str) -> None:
-        console.print(Text(line, style="dim"))
-
-    versions, payload = swapping.publish(served, name), measures.asked(name)
-    calls = size.capacity_calls[name]
-    closed.saturate(served.address, METHOD, payload, calls=calls // 5)
-    capacity = closed.saturate(served.address, METHOD, payload, calls=calls).rate
-    rate = LOAD_SHARE * capacity
-    tell(f"{name}: capacity {capacity:.0f} calls a second; {size.swaps} swaps at {rate:.0f} a second, open loop")
+def _load(served: Served, name: Name, size: Size) -> Load:
+    payload = measures.asked(name)
     row_bytes = _FLOAT_BYTES * models.rows(name, 1).size
-    given = Load(
-        address=served.address,
-        payload=payload,
-        start=0.0,
-        rate=rate,
-        seconds_max=_SECONDS_MAX,
-        stamp_at=len(payload) - row_bytes,
+    return Load(
+        address=served.address, payload=payload, seconds_max=size.trial_seconds, stamp_at=len(payload) - row_bytes
     )
-    with sending(given) as load:
-        time.sleep(max(0.0, load.start + 1.0 - time.monotonic()))
-        swaps = asyncio.run(
-            swapping.swap(served, name, versions, start=load.start, swaps=size.swaps, gap_seconds=size.gap_seconds)
-        )
-        shots = load.end()
+
+
+def _measure(
+    served: Served, name: Name, size: Size, worker: Worker, rate: float, tell: Callable[[str], None]
+) -> tuple[Swapped, Left]:
+    versions = swapping.publish(served, name)
+    given = msgspec.structs.replace(_load(served, name, size), rate=rate)
+    shoot([worker], given)
+    tell(f"{size.swaps} swaps at {rate:.0f} a second, open loop")
+    load = Sending(msgspec.structs.replace(given, seconds_max=_SECONDS_MAX), worker)
+    time.sleep(max(0.0, load.start + 1.0 - time.monotonic()))
+    swaps = asyncio.run(
+        swapping.swap(served, name, versions, start=load.start, swaps=size.swaps, gap_seconds=size.gap_seconds)
+    )
+    shots = load.end()
     tell(f"{len(shots.due)} requests were sent; {2 * size.failed_loads} loads of broken versions follow")
     left = asyncio.run(swapping.failed_loads(served, name, versions, count=size.failed_loads))
-    return windows.judged(shots, swaps.windows, versions.good, swaps.rss, settled=SETTLED_SWAPS), left, rate
+    return windows.judged(shots, swaps.windows, versions.good, swaps.rss, settled=SETTLED_SWAPS), left
 
 
 def _tell(console: Console, found: Swapped, checks: list[Check], where: str) -> None:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import Condition, Lock
 from typing import Final
 
 import structlog
@@ -27,6 +28,7 @@ from gateway.cores import cores
 from gateway.humble import humbly
 from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
+from gateway.memory import give_back_small
 from gateway.model import CPU, Device, Model
 from gateway.padding import free
 from gateway.policy import Policy
@@ -39,6 +41,10 @@ _SHORT_SECONDS: Final = 0.002
 # Where several runs share the cores, a run has so many rows where more would hardly make it better.
 _SHARED_ROWS_MAX: Final = 8
 _HARDLY: Final = 1.1
+# Before a version takes over, and before the old one is freed: who waited for the interpreter meanwhile is answered.
+_CALM_SECONDS: Final = 0.005
+# How long whoever swaps waits for the last batch of the old version, so that freeing it is not that batch's affair.
+_LET_GO_SECONDS: Final = 0.1
 # Artefacts of which neither is more than so many times the other are of one size.
 _SIMILAR: Final = 1.1
 
@@ -82,6 +88,7 @@ class _Users:
         self._version = version
         self._model = model
         self._lock = Lock()
+        self._unused = Condition(self._lock)
         self._count = 0
         self._replaced = False
 
@@ -97,15 +104,21 @@ class _Users:
         with self._lock:
             self._count -= 1
             last = self._replaced and self._count == 0
+            if not self._count:
+                self._unused.notify()
         if last:
             self._free()
 
-    def replace(self) -> None:
+    def replace(self, wait_seconds: float = 0.0) -> None:
+        """Have it freed: here, if nobody uses it within `wait_seconds`, else by whoever is the last."""
         with self._lock:
+            self._unused.wait_for(lambda: not self._count, wait_seconds)
             self._replaced = True
             unused = self._count == 0
         if unused:
             self._free()
+            if wait_seconds:
+                give_back_small()
 
     def _free(self) -> None:
         self._model.close()
@@ -166,9 +179,10 @@ class Champion:
                 rows_max=rows_max(manifest),
                 padding=manifest.batching.padding if manifest.batched else None,
             )
-            humbly(lambda: _warm_up(model, intake))
+            humbly(lambda: _warm_up(model, intake, way))
             rules = Rules.compile(policy, manifest.labels, version=version.version)
             live = Live(version=version, model=model, rules=rules, intake=intake, way=way)
+            time.sleep(_CALM_SECONDS)
         except BaseException:
             model.close()
             raise
@@ -177,7 +191,8 @@ class Champion:
             live = replace(live, rules=_rules(version, policy, self._certification), challengers=self._challengers)
             before, self._current = self._current, (live, _Users(version, model))
         if before is not None:
-            before[1].replace()
+            time.sleep(_CALM_SECONDS)
+            before[1].replace(_LET_GO_SECONDS)
         return live
 
     def _load(self, version: ModelVersion) -> tuple[Model, Way]:
@@ -304,9 +319,15 @@ def rows_max(manifest: Manifest) -> int:
     return manifest.batching.max_batch_size if manifest.batched else 1
 
 
-def _warm_up(model: Model, intake: Intake) -> None:
+def _warm_up(model: Model, intake: Intake, way: Way) -> None:
+    """Run every size once, and as many runs at a time as there will be: each takes room of its own in the session."""
     for shapes in warm_shapes(intake):
         model.warm_up(buckets(intake.rows_max), shapes)
+    if way.instances > 1 and model.provider == CPU:
+        shapes = warm_shapes(intake)[-1]
+        with ThreadPoolExecutor(way.instances, thread_name_prefix="warming") as threads:
+            for each in [threads.submit(model.warm_up, [way.rows_max], shapes) for _ in range(way.instances)]:
+                each.result()
 
 
 def warm_shapes(intake: Intake) -> list[dict[str, tuple[int, ...]]]:

@@ -167,13 +167,13 @@ class _Noted:
 
 
 class _Ring:
-    """One entry a row in each column."""
+    """One entry a row in each column. Written once, or the system would give its memory only as it fills."""
 
     def __init__(self, rows_max: int) -> None:
-        self.confidence: NDArray[np.float64] = np.zeros(rows_max)
-        self.predicted: NDArray[np.int32] = np.zeros(rows_max, np.int32)
-        self.versions: NDArray[np.int32] = np.zeros(rows_max, np.int32)
-        self.times: NDArray[np.float64] = np.zeros(rows_max)
+        self.confidence: NDArray[np.float64] = np.full(rows_max, 0.0)
+        self.predicted: NDArray[np.int32] = np.full(rows_max, 0, np.int32)
+        self.versions: NDArray[np.int32] = np.full(rows_max, 0, np.int32)
+        self.times: NDArray[np.float64] = np.full(rows_max, 0.0)
         self.clients = [""] * rows_max
         self.names = [""] * rows_max
         self.rows = [0] * rows_max

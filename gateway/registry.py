@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -27,6 +28,10 @@ _STAGING: Final = ".staging-"
 _STAGING_SECONDS_MAX: Final = 24 * 3600
 _COPY_BYTES: Final = 1024 * 1024
 VERSIONS_MAX: Final = 100_000
+# To read TOML keeps the interpreter from whoever answers for a millisecond; versions are swapped to and fro.
+_PARSED_MAX: Final = 16
+
+_parsed = functools.lru_cache(_PARSED_MAX)(parse)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,7 @@ class Registry:
         check_version("version", version)
         folder = self.folder / model / version
         try:
-            manifest = parse((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = _parsed((folder / MANIFEST).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(self._missing(model, version)) from error
         return ModelVersion(

@@ -1,4 +1,9 @@
-"""The slow side: one asyncio loop in a thread of its own does everything that waits for Redis."""
+"""The slow side: one asyncio loop in a thread of its own does everything that waits for Redis.
+
+What blocks (`asyncio.to_thread`: files, loading a model) is done by a fixed number of threads, all started with the
+loop. An executor that starts them as it goes starts one more than it needs now and then, since a thread counts as idle
+only a moment after its caller has the result: after fifty loads there would be another thread, which looks like a leak.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import structlog
@@ -14,6 +20,8 @@ from fallback.ending import end_all
 from gateway.internal import told
 
 _LOOP_SECONDS: Final = 10.0
+# Threads for what blocks.
+_BLOCKING: Final = 6
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +35,9 @@ class SlowLoop:
         self._thread = threading.Thread(target=self._run, name="slow", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_started(_BLOCKING))
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Any], *, timeout_seconds: float | None = None) -> Any:
@@ -72,6 +81,15 @@ class SlowLoop:
             await asyncio.wait(self._tasks, timeout=grace_seconds)
         await last()
         await end_all(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
+
+
+def _started(threads: int) -> ThreadPoolExecutor:
+    """Return an executor that has all of its threads."""
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="blocking")
+    all_there = threading.Barrier(threads)
+    for _ in range(threads):
+        executor.submit(all_there.wait)
+    return executor
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

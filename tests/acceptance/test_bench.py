@@ -42,7 +42,6 @@ def test_an_open_loop_run_tells_its_figures_its_machine_and_whether_to_believe_i
     assert "core" in got["machine"]
 
 
-@pytest.mark.skipif(shutil.which("h2load") is None, reason="it measures the capacity with h2load")
 def test_swaps_under_load_mix_nothing_and_failed_loads_leave_nothing(tmp_path: Path) -> None:
     """Times are this machine's affair, and so is how much it takes; what is answered is right whatever they are."""
     ran, got = run(tmp_path, "swap", "--quick")

@@ -288,3 +288,27 @@ def test_a_heavy_model_has_several_runs_of_few_rows_and_a_light_one_has_not(
         "heavy": Way(instances=cores(), rows_max=8 if cores() > 1 else rows),
         "chosen": Way(instances=3, rows_max=rows),
     }
+
+
+def test_whoever_swaps_waits_for_the_last_batch_and_frees(registry: Registry, champion: Champion) -> None:
+    """So that the thread that answers does not; one that takes longer is not waited for, and frees when it is done."""
+    first = champion.swap(_version(registry, 1), POLICY)
+    hold = champion.hold()
+    assert hold is not None
+    threading.Timer(0.02, hold.release).start()
+    champion.swap(_version(registry, 2), POLICY)
+    with pytest.raises(StateError):
+        _says(first)
+
+
+def test_as_many_runs_are_warmed_up_at_a_time_as_there_will_be(
+    registry: Registry, champion: Champion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run at a time takes memory of its own, which is not to grow once it answers."""
+    warmed = list[tuple[int, ...]]()
+    monkeypatch.setattr(
+        Champion, "_load", lambda _, version: (Model.load(version.artefact), Way(instances=3, rows_max=2))
+    )
+    monkeypatch.setattr(Model, "warm_up", lambda _, rows, __: warmed.append(tuple(rows)))
+    champion.swap(_version(registry, 1), POLICY)
+    assert warmed[1:] == [(2,)] * 3
