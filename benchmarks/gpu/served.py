@@ -15,7 +15,7 @@ from benchmarks.serve.results import Result
 from gateway.model import CPU, Device
 
 # Options of `demur bench serve --target`.
-FULL: Final = ("--callers", "256", "--seconds", "1.5", "--bound", "10")
+FULL: Final = ("--callers", "256", "--seconds", "1", "--bound", "10")
 TRIAL: Final = ("--quick", "--scenario", "single-stream", "--seconds", "0.3", "--processes", "1")
 
 

@@ -26,6 +26,8 @@ class Opened(NamedTuple):
     max_ms: float
     lag_p99_ms: float
     void: bool
+    # The server's processor time a request, where somebody looked.
+    cpu_us: float | None = None
 
 
 def judged(shots: Shots) -> Opened:

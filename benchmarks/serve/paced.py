@@ -12,6 +12,7 @@ import msgspec
 from benchmarks.demo.counts import Check
 from benchmarks.queue.figures import check_most, spread
 from benchmarks.serve import echo, ground, measures, opened
+from benchmarks.serve.ground import Served
 from benchmarks.serve.measures import Size
 from benchmarks.serve.opened import Opened
 from benchmarks.serve.sender import METHOD, Load
@@ -50,8 +51,9 @@ def lone(folder: Path, size: Size) -> Lone:
             _closed(crew, side, _WARM_SECONDS, wait_seconds=0.0 if number else START_SECONDS)
         found = Lone(_closed(crew, sides[0], _SECONDS), [], [], [])
         for number in range(size.rounds):
-            for side, into in zip(sides, (found.ours, found.other), strict=True):
-                into.append(kept(crew, _at(side, _HALF * found.back_to_back, size, seed=number, arrivals="constant")))
+            for side, to, into in zip(sides, (served, plain), (found.ours, found.other), strict=True):
+                given = _at(side, _HALF * found.back_to_back, size, seed=number, arrivals="constant")
+                into.append(kept(crew, given, to))
             found.alone_ms.append(measures.lone_ms("tiny"))
     return found
 
@@ -62,7 +64,7 @@ def poisson(folder: Path, size: Size) -> list[Opened]:
         ground.published(served.address, "tiny")
         given = Load(address=served.address, payload=measures.asked("tiny"), seconds_max=_SECONDS)
         _closed(crew, given, _WARM_SECONDS, wait_seconds=START_SECONDS)
-        return [kept(crew, _at(given, _POISSON, size, seed=number)) for number in range(size.rounds)]
+        return [kept(crew, _at(given, _POISSON, size, seed=number), served) for number in range(size.rounds)]
 
 
 def judge(lone_: Lone, at_1000: Sequence[Opened]) -> list[Check]:
@@ -105,10 +107,17 @@ def counted(runs: Sequence[Opened]) -> Sequence[Opened]:
     return [each for each in runs if not each.void] or runs
 
 
-def kept(crew: Sequence[Worker], given: Load) -> Opened:
+def kept(crew: Sequence[Worker], given: Load, served: Served) -> Opened:
     """Send an open loop, and once more where the generator lagged."""
+    found = _sent(crew, given, served)
+    return _sent(crew, given, served) if found.void else found
+
+
+def _sent(crew: Sequence[Worker], given: Load, served: Served) -> Opened:
+    before = served.cpu_seconds()
     found = opened.judged(shoot(crew, given))
-    return opened.judged(shoot(crew, given)) if found.void else found
+    spent = served.cpu_seconds() - before
+    return found._replace(cpu_us=float(f"{1e6 * spent / max(1, found.requests):.4g}"))
 
 
 def _closed(crew: Sequence[Worker], given: Load, seconds: float, *, wait_seconds: float = 0.1) -> float:

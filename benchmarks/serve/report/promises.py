@@ -153,12 +153,13 @@ def _open(found: Mapping[str, Any]) -> list[Section]:
                 each["max_ms"],
                 each["lag_p99_ms"],
                 each["failed"],
+                each.get("cpu_us"),
             )
             void = "the generator lagged" if each["void"] else ""
             rows.append(Row((f"{name}, round {number_}", *map(number, figures)), void))
     if not rows:
         return []
-    head = ("load", "requests", *(f"p{at:g} ms" for at, _ in _OPEN), "most ms", "lag p99 ms", "failed")
+    head = ("load", "requests", *(f"p{at:g} ms" for at, _ in _OPEN), "most ms", "lag p99 ms", "failed", "CPU µs")
     lead = "From when each request was due, sent late or not. tiny on cq, and its echo. " + ". ".join(_other(found))
     drawn = plots.percentiles("open", "Latency by percentile, open loop, medians of the rounds that count", lines)
     return [Section("Latency, open loop", lead.strip(), [drawn], [Table("", head, rows)])]

@@ -100,6 +100,7 @@ def test_promises_are_shown_as_parts_of_their_goal() -> None:
     html = page.render(made)
     assert "3 of 3 checks are not ok" in html
     assert html.count("<tr class=void>") == 1
+    assert html.count(">CPU µs<") == 2
     assert [plot.name for plot in made.sections[1].plots] == ["throughput-tiny", "throughput-mid"]
 
 
