@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -66,8 +66,13 @@ def page_of(found: Mapping[str, Any], *, facts: list[tuple[str, str]]) -> Page:
 
 def expect(path: Path | None) -> None:
     """Raise InvalidError where a page cannot be written there, before minutes are spent on it."""
-    if path is not None:
-        _write(path, "")
+    if path is None:
+        return
+    there = path.exists()
+    # Not to be truncated: what is there stays until there is something better.
+    _write(path, "", how="a")
+    if not there:
+        path.unlink()
 
 
 def report(path: Path | None, found: Mapping[str, Any]) -> None:
@@ -101,9 +106,10 @@ def write_plots(folder: Path, made: Page, *, prefix: str) -> list[Path]:
     return written
 
 
-def _write(path: Path, content: str) -> None:
+def _write(path: Path, content: str, *, how: Literal["w", "a"] = "w") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+        with path.open(how, encoding="utf-8") as file:
+            file.write(content)
     except OSError as error:
         raise InvalidError(f"{path}: expected a file that can be written, got {error.strerror}") from error

@@ -155,6 +155,10 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(tm
         writing.expect(tmp_path)
     to = tmp_path / "run.html"
     writing.expect(to)
+    assert not to.exists()
+    to.write_text("before")
+    writing.expect(to)
+    assert to.read_text() == "before"
     writing.report(to, msgspec.to_builtins(made_up.promised()))
     assert "versions" in Reader(to.read_text(encoding="utf-8")).texts
 
