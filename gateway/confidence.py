@@ -35,10 +35,14 @@ def confidence(scores: NDArray[Any], activation: Activation) -> tuple[NDArray[np
     nothing: its confidence is 0.
     """
     values = scores.astype(np.float64)
-    if activation == "none" and values.size and values.min() >= -SLACK and values.max() <= 1 + SLACK:
+    if activation == "none" and values.size:
+        largest = np.maximum.reduce(values, axis=-1)
+        low, high = np.minimum.reduce(values, axis=None), np.maximum.reduce(largest)
         # As a rule all are probabilities, and each row is usable. NaN is neither above nor below.
-        predicted = values.argmax(axis=-1)
-        return np.minimum(np.maximum(values.max(axis=-1), 0.0), 1.0), predicted
+        if low >= -SLACK and high <= 1 + SLACK:
+            if high > 1 or low < 0:
+                largest = np.clip(largest, 0.0, 1.0)
+            return largest, values.argmax(axis=-1)
     usable: NDArray[np.bool_] = np.all(np.isfinite(values), axis=-1)
     if activation == "none":
         with np.errstate(invalid="ignore"):

@@ -180,6 +180,8 @@ class Judge:
         """Return each row's draw; None where nobody is asked."""
         if not live.judged:
             return None
+        if epoch is None and not jobs:
+            return self._chance.random(rows)
         # A version's own epoch, for its audits say nothing of another's.
         used = epoch or Epoch(model=self._model, name=live.version.version, secret=self._secret)
         if epoch is None:

@@ -308,9 +308,10 @@ class Pipeline:
         live = self.champion.renewed(live)
         decisions, sampled = self._judge.judge(jobs, live, outputs, rows, plain=True)
         assert decisions is not None, "only what is judged is taken"
+        # Before anybody is answered: whoever has a reply finds it counted.
         self._count(jobs, rows, start, compute)
         chosen = decisions.deferred | decisions.audited
-        self._keep(jobs, decisions, sampled, live, ~chosen if chosen.any() else None)
+        kept = ~chosen if chosen.any() else None
         texts = any(array.dtype.kind in "OUS" for array in outputs.values())
         if texts:
             chosen[:] = True
@@ -332,6 +333,7 @@ class Pipeline:
         if answered:
             answer_all(batch, jobs, answered)
         self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(len(answered) + audited)
+        self._keep(jobs, decisions, sampled, live, kept)
         if declined:
             self._deferring.take(declined, live)
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
+from gateway import uniform
 from gateway.certification import Certification, Proof
 from gateway.confidence import Scorer
 from gateway.policy import Policy
@@ -340,16 +341,16 @@ class Rules:
         uncertified = self.uncertified(second)
         # >= and not its opposite, so that a confidence that is no number goes to a person.
         sure = confidence >= self.thresholds[predicted]
-        eligible = sure if promised else np.ones(rows, np.bool_)
+        eligible = sure if promised else uniform.true(rows)
         if promised:
             if uncertified:
                 sure = confidence >= self.own[predicted]
             else:
                 sure = np.zeros(rows, np.bool_) if tau is None else scores >= tau
-        unreviewed = np.zeros(rows, np.bool_)
+        unreviewed = uniform.false(rows)
         # As a rule nobody wishes or repeats anything, and no label always goes to a person.
         if wishes is None and earlier is None and not self.policy.always_person:
-            answered = eligible & sure
+            answered = eligible & sure if promised else sure
             deferred = ~answered
         else:
             held = self.always[predicted]
@@ -368,9 +369,9 @@ class Rules:
             confidence=confidence,
             scores=scores,
             predicted=predicted,
-            wishes=np.zeros(rows, np.int8) if wishes is None else wishes,
+            wishes=uniform.zero(rows) if wishes is None else wishes,
             draws=draws,
-            earlier=np.zeros(rows, np.bool_) if earlier is None else earlier,
+            earlier=uniform.false(rows) if earlier is None else earlier,
             eligible=eligible,
             deferred=deferred,
             unreviewed=unreviewed,
