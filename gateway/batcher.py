@@ -50,7 +50,8 @@ class Batcher(Generic[J]):
     """One model's queue and the threads that run what waits in it.
 
     `execute` runs one batch and replies to its jobs; it raises before it has replied to any of them, or not at all.
-    `queue_rows_max` bounds what waits, in rows.
+    `queue_rows_max` bounds what waits, in rows. `rows_max` says how many one run may have, `quick` whether runs are so
+    short that who brings jobs does them.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class Batcher(Generic[J]):
         self._plain = True
         self._direct = False
         self._linger_seconds = 0.0
-        self._rows_max = 1
+        self.rows_max = 1
         self._instances = 1
         self._on_cores = True
         self._waiting: Waiting[J] = Waiting()
         self._pace = Pace()
-        # Whether runs are so short that they are done on the spot; and when the newest began.
-        self._quick = False
+        self.quick = False
+        # When the newest run began.
         self._began = 0.0
         # How many run a batch; and whether the thread that brings jobs takes what waits.
         self._running = 0
@@ -97,11 +98,6 @@ class Batcher(Generic[J]):
         return self._waiting.rows
 
     @property
-    def rows_max(self) -> int:
-        """How many rows one run may have."""
-        return self._rows_max
-
-    @property
     def direct(self) -> bool:
         """Whether a driven job that asks for nothing special need not wait: `on_the_spot` runs it."""
         return self._direct and not self._waiting.rows
@@ -115,7 +111,7 @@ class Batcher(Generic[J]):
             self._batching = batching
             self._plain = batching.plain
             self._linger_seconds = batching.max_queue_delay_microseconds / 1e6
-            self._rows_max = rows_max
+            self.rows_max = rows_max
             self._instances = instances
             self._on_cores = on_cores
             self._waiting.ordered = batching.preserve_ordering
@@ -142,7 +138,7 @@ class Batcher(Generic[J]):
             if waiting.rows + job.rows > self._queue_rows_max:
                 raise self.full()
             level = 0 if self._plain else self._level(job)
-            if not (driven and self._quick and self._plain):
+            if not (driven and self.quick and self._plain):
                 self._mind(job, level)
             waiting.add(job, level)
             if not driven:
@@ -179,7 +175,7 @@ class Batcher(Generic[J]):
             if left <= 0:
                 raise OverdueError("the deadline had passed before the request could wait for its turn")
             # Behind a full run its own will be one too, and as long.
-            own = self._pace.run_seconds if self._waiting.rows_before(level) >= self._rows_max else 0.0
+            own = self._pace.run_seconds if self._waiting.rows_before(level) >= self.rows_max else 0.0
             if left < wait + own:
                 problem = f"model {self._name!r}: the wait is about {wait:.3f} s, the deadline is in {left:.3f} s"
                 raise FullError(problem, retry_after_seconds=retry_after(wait))
@@ -197,7 +193,7 @@ class Batcher(Generic[J]):
     def _expected(self, rows: int, rest_seconds: float = 0.0) -> float:
         return expected_wait(
             rows,
-            rows_max=self._rows_max,
+            rows_max=self.rows_max,
             run_seconds=self._pace.run_seconds,
             instances=self._instances,
             rest_seconds=rest_seconds,
@@ -231,14 +227,9 @@ class Batcher(Generic[J]):
         late = job.deadline is not None and job.deadline <= now
         return late or not self._batching.policy(self._batching.level(job.level)).delays
 
-    @property
-    def quick(self) -> bool:
-        """Whether runs are so short that who brings jobs does them."""
-        return self._quick
-
     def drained(self, until: float = math.inf) -> None:
         """Run what waits on this thread up to `until`, if a run is quicker than waking another; else wake one."""
-        if self._quick:
+        if self.quick:
             self._run_here(until)
         if self._waiting.rows and self._running < self._instances:
             with self._lock:
@@ -329,8 +320,8 @@ class Batcher(Generic[J]):
             self._judge_quick()
 
     def _judge_quick(self) -> None:
-        self._quick = self._pace.short and not self._linger_seconds
-        self._direct = self._quick and self._plain and not self._closed
+        self.quick = self._pace.short and not self._linger_seconds
+        self._direct = self.quick and self._plain and not self._closed
 
     def in_order(self) -> None:
         """Return when what came before this thread's batch has replied; at once where the model does not ask for it."""
@@ -387,14 +378,14 @@ class Batcher(Generic[J]):
     def _lingers(self) -> float:
         """Return how long what waits is to wait for company still, seconds."""
         first = self._waiting.first()
-        if not self._linger_seconds or first is None or self._closed or self._waiting.rows >= self._rows_max:
+        if not self._linger_seconds or first is None or self._closed or self._waiting.rows >= self.rows_max:
             return 0.0
         return max(0.0, first.since + self._linger_seconds - time.monotonic())
 
     def _next(self) -> list[J]:
         self._running += 1
         self._began = time.monotonic()
-        batch = self._waiting.take(self._rows_max)
+        batch = self._waiting.take(self.rows_max)
         if self._waiting.ordered:
             self._order.give()
         if self._waiting.rows and self._running < self._instances:

@@ -242,12 +242,10 @@ class Rules:
         single = np.array([policy.class_thresholds.get(label, 0.0) for label in labels], np.float64)
         always = [label in policy.always_person for label in labels]
         proof = None if certification is None else certification.proof(segment, version)
-        apart = {}
-        if segment == REST:
-            for each in policy.segments:
-                apart[each.name] = cls.compile(
-                    policy, labels, certification=certification, version=version, segment=each.name
-                )
+        apart = {
+            each.name: cls.compile(policy, labels, certification=certification, version=version, segment=each.name)
+            for each in (policy.segments if segment == REST else ())
+        }
         return cls(
             policy=policy,
             labels=tuple(labels),
