@@ -4,8 +4,16 @@ Theory of operation. What a batch needs of a version (session, manifest, rules, 
 A batch takes a hold on the Live that is current when it starts and keeps it to its end, so no batch mixes versions. A
 swap loads and warms the new version beside the old one, then replaces the current Live by one assignment; from then on
 new batches hold the new one. The old one is freed by whoever lets go of it last: the count of holds, the flag that it
-was replaced, and the decision to free are under one lock, so it is freed once and never while it runs. A version that
-does not load or warm never becomes current; the champion stays as it was.
+was replaced, and the decision to free are under one lock, so it is freed once and never while it runs. Whoever swaps
+waits a moment for the last batch, so that it is mostly they, and not a thread that answers. A version that does not
+load or warm never becomes current; the champion stays as it was.
+
+A swap is some milliseconds of work that needs the interpreter, for which those who answer wait. So it pauses before the
+new version takes over, and before the old one is freed: what waited meanwhile is answered, and the new version's first
+request is not the one that waited longest. What is resident stays level, for each thing that would grow has its full
+size early: a session has room for as many runs as there will be from its warm-up on, the ring of kept answers is
+written when it is made, and pages that a version or a backlog of requests left between small blocks go back once the
+old version is freed.
 
 Swaps of one model come one at a time: the caller sees to that (`gateway.watch` holds the model's lock).
 """
@@ -321,9 +329,11 @@ def rows_max(manifest: Manifest) -> int:
 
 def _warm_up(model: Model, intake: Intake, way: Way) -> None:
     """Run every size once, and as many runs at a time as there will be: each takes room of its own in the session."""
+    several = way.instances > 1 and model.provider == CPU
+    sizes = [rows for rows in buckets(intake.rows_max) if not (several and rows == way.rows_max)]
     for shapes in warm_shapes(intake):
-        model.warm_up(buckets(intake.rows_max), shapes)
-    if way.instances > 1 and model.provider == CPU:
+        model.warm_up(sizes, shapes)
+    if several:
         shapes = warm_shapes(intake)[-1]
         with ThreadPoolExecutor(way.instances, thread_name_prefix="warming") as threads:
             for each in [threads.submit(model.warm_up, [way.rows_max], shapes) for _ in range(way.instances)]:
