@@ -296,6 +296,7 @@ def serve(config: Config) -> None:
         signal.signal(number, lambda *_: stopping.set())
     gateway = Gateway(config, clerk=config.table("gateway", GatewaySettings).clerk)
     gateway.start()
+    memory.keep_what_is_there()
     addresses = {"grpc": gateway.address, "metrics": gateway.metrics_address}
     facts = {"device": gateway.settings.device, "provider": gateway.provider}
     presence.announce(
