@@ -26,13 +26,14 @@ from gateway.deferring import Deferring
 from gateway.intake import Intake, join, prepare
 from gateway.internal import told
 from gateway.job import Job
+from gateway.joining import joined, with_nan
 from gateway.judging import Judge
 from gateway.kept import Kept
 from gateway.metrics import Metrics
 from gateway.model import CPU
 from gateway.parking import Sampling
 from gateway.question import Question
-from gateway.quick import Answered, Fit, QuickJob, Wording, answer_all, fit, joined, with_nan
+from gateway.quick import Answered, Fit, QuickJob, Wording, answer_all, fit
 from gateway.reader import Reader
 from gateway.recorder import Recorder
 from gateway.remembered import Remembered

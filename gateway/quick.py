@@ -38,8 +38,6 @@ MARKED: Final = b"demur\x00\xf1\x3f"
 MARK: Final[float] = struct.unpack("<d", MARKED)[0]
 # How many a service keeps.
 TEMPLATES_MAX: Final = 256
-# Of so few bytes a copy costs less than a view of them.
-_SLICED_BYTES_MAX: Final = 4_096
 # Of a varint's byte: that another one follows.
 _MORE: Final = 0x80
 
@@ -260,29 +258,6 @@ def alike(jobs: Sequence[QuickJob]) -> bool:
     """Whether all ask the same question, with other numbers: then they have one Fit, and one Wording."""
     fit_ = jobs[0].fit
     return not [job for job in jobs if job.fit is not fit_]
-
-
-def joined(jobs: Sequence[QuickJob]) -> dict[str, Array]:
-    """Return the rows of all jobs, which fit together, as one array: the one copy on the way in."""
-    first = jobs[0]
-    start, end = first.question.start, first.question.end
-    if end - start <= _SLICED_BYTES_MAX and alike(jobs):
-        content = b"".join([job.call.payload[start:end] for job in jobs])
-    else:
-        content = b"".join([job.numbers for job in jobs])
-    return {first.question.input: np.frombuffer(content, first.fit.dtype).reshape(-1, *first.fit.row)}
-
-
-def with_nan(array: Array, jobs: Sequence[QuickJob]) -> list[QuickJob]:
-    """Return the jobs whose rows hold NaN where none may be."""
-    if array.dtype.kind != "f" or not jobs[0].fit.intake.forbid_nan:
-        return []
-    bad: NDArray[np.bool_] = np.isnan(array)
-    if not bad.any():
-        return []
-    rows = np.asarray(bad.reshape(len(bad), -1).any(axis=1))
-    ends = np.cumsum([job.rows for job in jobs])
-    return [job for job, end in zip(jobs, ends, strict=True) if rows[end - job.rows : end].any()]
 
 
 def answer_all(batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) -> None:

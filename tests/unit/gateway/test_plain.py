@@ -19,12 +19,13 @@ from fallback.queue import Parked
 from gateway import plain_infer, plain_predict
 from gateway.champion import Live, Way
 from gateway.intake import Intake
+from gateway.joining import joined
 from gateway.kserve import InferWaiter
 from gateway.metrics import Metrics
 from gateway.model import Model
 from gateway.policy import Policy
 from gateway.question import Form, Question, learnt
-from gateway.quick import Answered, QuickJob, Wording, answer_all, fit, varint
+from gateway.quick import Answered, Fit, QuickJob, Wording, answer_all, fit, varint
 from gateway.registry import ModelVersion
 from gateway.request import Result, Waiter
 from gateway.rules import Decisions, Rules
@@ -317,3 +318,23 @@ def test_a_question_that_does_not_fit_is_left_to_the_general_path(live: Live) ->
 def test_varints_are_protobufs(number: int) -> None:
     """Of all lengths that stand in replies, and beyond."""
     assert kserve.InferParameter(uint64_param=number).SerializeToString()[1:] == varint(number)
+
+
+@pytest.mark.parametrize("size", [1, 2_000])
+def test_rows_are_joined_in_order_whatever_they_weigh(size: int) -> None:
+    """Requests of different numbers of rows among them, and a small batch after a large one."""
+    draw, metrics = np.random.default_rng(4), Metrics()
+    wording = plain_infer.InferWording(general_infer)
+    for counts in ((1, 3, 2), (2,), (1, 1, 1, 1), (1,)):
+        jobs, rows = [], [draw.normal(size=(count, size)).astype(np.float32) for count in counts]
+        for each in rows:
+            message = kserve.ModelInferRequest(model_name="m", raw_input_contents=[each.tobytes()])
+            message.inputs.add(name="x", datatype="FP32", shape=each.shape)
+            payload = message.SerializeToString()
+            question = learnt(payload, message, plain_infer.FORM)
+            assert question is not None
+            nothing: Any = None
+            fits = Fit(intake=nothing, rows=len(each), dtype=each.dtype, row=(size,), group=("plain",))
+            jobs.append(QuickJob(Call(payload), question, fits, "client", wording, metrics))
+        (found,) = joined(jobs).values()
+        assert np.array_equal(found, np.concatenate(rows))
