@@ -1,9 +1,9 @@
 # Everything runs in .venv, which is made anew when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-# Most tests wait for servers and clocks: two files at a time take little more than half as long. In the order in which they
+# Most tests wait for servers and clocks: three files at a time take half as long, on two cores too. In the order in which they
 # stand, so that the long ones of tests/acceptance do not come last.
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: up test check install stubs format clean
 
