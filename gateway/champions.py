@@ -67,7 +67,8 @@ class Champions:
 
     def drained(self) -> None:
         """Run what driven calls brought: short runs here and by turns, for a while; others on their models' threads."""
-        waiting = [pipeline for pipeline in self._pipelines.values() if pipeline.rows]
+        # A copy: another model may be published meanwhile.
+        waiting = [pipeline for pipeline in list(self._pipelines.values()) if pipeline.rows]
         if not waiting:
             return
         until = time.monotonic() + HERE_SECONDS_MAX
@@ -85,7 +86,7 @@ class Champions:
         What a request asks is not known before its message is taken in; it counts as one to the only model there is.
         """
         problem: DemurError | None = None
-        for pipeline in self._pipelines.values():
+        for pipeline in list(self._pipelines.values()):
             problem = pipeline.batcher.refusal()
             if problem is None:
                 return None

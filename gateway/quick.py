@@ -74,7 +74,13 @@ def fit(question: Question, live: Live, *, one_row: bool) -> Fit | None:
     row = prepared.arrays[question.input].shape[1:]
     if prepared.rows * int(np.prod(row)) * dtype.itemsize != question.end - question.start:
         return None
-    return Fit(intake=intake, rows=prepared.rows, dtype=dtype, row=row, group=("plain", str(row)))
+    return Fit(
+        intake=intake,
+        rows=prepared.rows,
+        dtype=dtype,
+        row=row,
+        group=("plain", question.input, question.datatype, str(row)),
+    )
 
 
 class Wording(Protocol):
@@ -100,31 +106,14 @@ class Wording(Protocol):
         """Return the replies to those jobs of a batch that are alike; None where they are to be written one by one."""
 
 
-class _General:
-    """What the general path asks of a plain request; made only then."""
-
-    __slots__ = ("prepared", "request")
-
-    def __init__(self, job: QuickJob) -> None:
-        question = job.question
-        self.request = Request(
-            model=question.model,
-            tensors={question.input: np.frombuffer(job.numbers, job.fit.dtype).reshape(question.shape)},
-            client=job.client,
-            request_key=job.key,
-            one_row=job.wording.one_row,
-            deadline=job.call.deadline,
-        )
-        self.prepared = prepare(self.request, job.fit.intake, pixels_max=0)
-
-
 class QuickJob:
     """A plain request under way. Ends in one reply, `answer` or `fail`."""
 
     __slots__ = (
-        "_general",
         "_key",
         "_metrics",
+        "_prepared",
+        "_request",
         "call",
         "client",
         "fit",
@@ -160,7 +149,9 @@ class QuickJob:
         self.wording = wording
         self._metrics = metrics
         self._key = ""
-        self._general: _General | None = None
+        # Made only where the general path asks for them; the rows may turn out to be none that a model takes.
+        self._request: Request | None = None
+        self._prepared: Prepared | None = None
 
     @property
     def rows(self) -> int:
@@ -183,13 +174,6 @@ class QuickJob:
         return self.call.cancelled
 
     @property
-    def general(self) -> _General:
-        """It as the general path has it."""
-        if self._general is None:
-            self._general = _General(self)
-        return self._general
-
-    @property
     def key(self) -> str:
         """What names it for the audit's draw."""
         if not self._key:
@@ -210,12 +194,24 @@ class QuickJob:
     @property
     def request(self) -> Request:
         """What was asked, as the general path has it."""
-        return self.general.request
+        if self._request is None:
+            question = self.question
+            self._request = Request(
+                model=question.model,
+                tensors={question.input: np.frombuffer(self.numbers, self.fit.dtype).reshape(question.shape)},
+                client=self.client,
+                request_key=self.key,
+                one_row=self.wording.one_row,
+                deadline=self.call.deadline,
+            )
+        return self._request
 
     @property
     def prepared(self) -> Prepared:
         """Its rows, as the general path has them."""
-        return self.general.prepared
+        if self._prepared is None:
+            self._prepared = prepare(self.request, self.fit.intake, pixels_max=0)
+        return self._prepared
 
     @property
     def waiter(self) -> Waiter:

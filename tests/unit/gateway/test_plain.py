@@ -338,3 +338,18 @@ def test_rows_are_joined_in_order_whatever_they_weigh(size: int) -> None:
             jobs.append(QuickJob(Call(payload), question, fits, "client", wording, metrics))
         (found,) = joined(jobs).values()
         assert np.array_equal(found, np.concatenate(rows))
+
+
+def test_what_is_wrong_with_the_rows_is_told_only_when_these_are_prepared(live: Live) -> None:
+    """Who lets one wait on the general path must not be stopped by it: others of its batch have their replies."""
+    message = kserve.ModelInferRequest(model_name="m", raw_input_contents=[np.full(3, np.nan, "<f4").tobytes()])
+    message.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+    payload = message.SerializeToString()
+    question = learnt(payload, message, plain_infer.FORM)
+    assert question is not None
+    fits = fit(question, live, one_row=False)
+    assert fits is not None
+    job = QuickJob(Call(payload), question, fits, "client", plain_infer.InferWording(general_infer), Metrics())
+    assert np.isnan(job.request.tensors["x"]).all()
+    with pytest.raises(DemurError, match="expected numbers, got 3 NaN"):
+        _ = job.prepared
