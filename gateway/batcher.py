@@ -136,7 +136,7 @@ class Batcher(Generic[J]):
                 raise UnavailableError("the gateway is stopping", retry_after_seconds=1.0)
             waiting = self._waiting
             if waiting.rows + job.rows > self._queue_rows_max:
-                raise self.full()
+                raise self._full()
             level = 0 if self._plain else self._level(job)
             if not (driven and self.quick and self._plain):
                 self._mind(job, level)
@@ -149,7 +149,11 @@ class Batcher(Generic[J]):
         return None if self._waiting.rows < self._queue_rows_max or self._closed else self.full()
 
     def full(self) -> FullError:
-        """Return what one is told for whom there is no room."""
+        """Return what one is told for whom there is no room; from any thread."""
+        with self._lock:
+            return self._full()
+
+    def _full(self) -> FullError:
         # Some who wait may have gone.
         self._ask_look(time.monotonic())
         wait = self._expected(rows := self._waiting.rows)
@@ -246,7 +250,7 @@ class Batcher(Generic[J]):
         """
         with self._lock:
             self._begin_here()
-            if self._running or self._closed:
+            if self._running or self._closed or (self._waiting.ordered and self._waiting.rows):
                 self._end_here()
                 return False
             self._running += 1

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from fallback.errors import DemurError, NotFoundError
+from fallback.errors import DemurError, FullError, NotFoundError
 from gateway.certification import Certification
 from gateway.champion import Champion, Live
 from gateway.kept import Kept
@@ -83,17 +83,19 @@ class Champions:
     def refusal(self) -> DemurError | None:
         """Return why no request can be taken now, whichever model it asks: the queues of all are full.
 
-        What a request asks is not known before its message is taken in; it counts as one to the only model there is.
+        What a request asks, and who asks, is not known before its message is taken in: it is told no name. It counts as
+        one to the only model there is.
         """
-        problem: DemurError | None = None
+        problem: FullError | None = None
         for pipeline in list(self._pipelines.values()):
             problem = pipeline.batcher.refusal()
             if problem is None:
                 return None
-        if problem is not None:
-            model = next(iter(self._pipelines)) if len(self._pipelines) == 1 else ""
-            self._metrics.requests.labels(model, "", problem.code.name).inc()
-        return problem
+        if problem is None:
+            return None
+        model = next(iter(self._pipelines)) if len(self._pipelines) == 1 else ""
+        self._metrics.requests.labels(model, "", problem.code.name).inc()
+        return FullError("the queues of all models are full", retry_after_seconds=problem.retry_after_seconds)
 
     def current(self, model: str) -> ModelVersion | None:
         """Return the live version."""

@@ -115,15 +115,16 @@ class Frames:
 
     def feed(self, came: bytes) -> Iterator[memoryview]:
         """Yield the contents that are whole now."""
-        self._rest += came
-        content, at = memoryview(bytes(self._rest)), 0
-        while len(content) - at >= LENGTH_BYTES:
-            end = at + LENGTH_BYTES + int.from_bytes(content[at : at + LENGTH_BYTES])
-            if end > len(content):
-                break
-            yield content[at + LENGTH_BYTES : end]
-            at = end
-        del self._rest[:at]
+        rest = self._rest
+        rest += came
+        # By the length first: of a large one that is not whole yet nothing is copied again and again.
+        while len(rest) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(rest[:LENGTH_BYTES])
+            if end > len(rest):
+                return
+            content = memoryview(bytes(rest[LENGTH_BYTES:end]))
+            del rest[:end]
+            yield content
 
 
 def ids(nonce: bytes, ticket: int, rows: int) -> list[str]:
