@@ -154,6 +154,18 @@ def test_what_is_wrong_is_refused_in_the_same_words(stand: Stand, infer: Ask) ->
         assert known(stand, asked)
 
 
+def test_doubts_beside_what_is_wrong_are_parked_once(stand: Stand, infer: Ask) -> None:
+    """Many of both at a time, so that they meet in batches: each has its own end, and the queue has no doubt twice."""
+    before = stand.depth("m")
+    infer(infer_asked("m", UNSURE), timeout=SECONDS)
+    mixed = [infer_asked("m", x) for _ in range(40) for x in (UNSURE, NAN)]
+    calls = [infer.future(asked, timeout=SECONDS) for asked in mixed]  # type: ignore[attr-defined]
+    assert {call.code() for call in calls[1::2]} == {grpc.StatusCode.INVALID_ARGUMENT}
+    assert len({call.result().parameters["demur_deferral"].string_param for call in calls[::2]}) == 40
+    infer(infer_asked("m", UNSURE), timeout=SECONDS)
+    assert stand.depth("m") == before + 42
+
+
 def test_audits_go_to_the_queue_together(stand: Stand, infer: Ask) -> None:
     """Nobody waits for them: what comes within a moment is one round, and all of it arrives."""
     before, parked = stand.depth("audited"), stand.gateway.metrics.stage_seconds.labels("audited", "park")
