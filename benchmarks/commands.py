@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from benchmarks.serve import options
 
 STREAM = 1200
 
@@ -18,9 +21,8 @@ Json = Annotated[bool, typer.Option("--json", help="Progress to stderr; the last
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws what the run leaves to chance.")]
 _KEEP_HELP = "Keep everything of the run in this empty folder: data, logs, journals, picture."
 Keep = Annotated[Path | None, typer.Option("--keep", help=_KEEP_HELP, show_default=False)]
-_TARGET = "Of a target"
-_SCENARIO_HELP = "single-stream, offline, callers, rates or server; several may be given, all unless said."
-_SHAPE_HELP = "NAME=1,3,224,224 of an input with free axes; NAME:FP32=... where the server declares none."
+_quick = partial(typer.Option, "--quick")
+_models = partial(typer.Option, "--model", show_default=False)
 
 
 @demo.callback()
@@ -104,62 +106,25 @@ def stream(
 @bench.command()
 def serve(
     *,
-    target: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a KServe v2 server to measure instead.", show_default=False)
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="tiny, mid or conv, all unless said; the target's model.", show_default=False),
-    ] = None,
-    scenario: Annotated[
-        list[str] | None,
-        typer.Option("--scenario", help=_SCENARIO_HELP, show_default=False, rich_help_panel=_TARGET),
-    ] = None,
-    bound: Annotated[
-        float, typer.Option(min=0.01, max=60_000, help="server: p99 at most, ms.", rich_help_panel=_TARGET)
-    ] = 10.0,
-    shape: Annotated[
-        list[str] | None, typer.Option("--shape", help=_SHAPE_HELP, show_default=False, rich_help_panel=_TARGET)
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(min=1, max=65_536, help="Samples in a request. [default: 1]", rich_help_panel=_TARGET),
-    ] = None,
-    callers: Annotated[
-        int | None,
-        typer.Option(min=1, max=4_096, help="Callers at most. [default: 64]", rich_help_panel=_TARGET),
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.1, max=600, help="Of one run. [default: 2]", rich_help_panel=_TARGET)
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="That send. [default: one for four cores]", rich_help_panel=_TARGET),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.01, max=600, help="Of one request, seconds.", rich_help_panel=_TARGET)
-    ] = 10.0,
-    ca: Annotated[
-        Path | None,
-        typer.Option(help="TLS, trusting the authorities in this file.", show_default=False, rich_help_panel=_TARGET),
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option("--metadata", help="KEY=VALUE for every call.", show_default=False, rich_help_panel=_TARGET),
-    ] = None,
-    pid: Annotated[
-        int | None,
-        typer.Option(help="The server's process. [default: who listens]", show_default=False, rich_help_panel=_TARGET),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(help="HOST:PORT of a gateway's metrics page.", show_default=False, rich_help_panel=_TARGET),
-    ] = None,
+    target: options.Address = None,
+    model: Annotated[list[str] | None, _models(help="tiny, mid or conv, all unless said; the target's model.")] = None,
+    scenario: options.Scenarios = None,
+    bound: options.BoundMs = 10.0,
+    shape: options.Shapes = None,
+    rows: options.Rows = None,
+    callers: options.Callers = None,
+    seconds: options.Seconds = None,
+    processes: options.Processes = None,
+    timeout: options.TimeoutSeconds = 10.0,
+    ca: options.Authorities = None,
+    metadata: options.Metadata = None,
+    pid: options.Pid = None,
+    metrics: options.Metrics = None,
     html: Annotated[
         Path | None, typer.Option(help="A file for the report: plots and tables on one page.", show_default=False)
     ] = None,
     json: Json = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter runs: to see it work.")] = False,
+    quick: Annotated[bool, _quick(help="Fewer and shorter runs: to see it work.")] = False,
 ) -> None:
     """Measure the gateway on each transport against raw echoes and ONNX Runtime alone, all in one run; or a target.
 
@@ -210,7 +175,7 @@ def swap(
     model: Annotated[str, typer.Option(help="tiny, mid or conv.")] = "tiny",
     transport: Annotated[str, typer.Option(help="cq or aio.")] = "cq",
     json: Json = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer swaps: to see it work.")] = False,
+    quick: Annotated[bool, _quick(help="Fewer swaps: to see it work.")] = False,
 ) -> None:
     """Swap a model fifty times under open-loop load at 60 % of capacity, with broken versions in between.
 
@@ -226,12 +191,9 @@ def swap(
 @bench.command()
 def overload(
     *,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="tiny or conv; both unless said.", show_default=False),
-    ] = None,
+    model: Annotated[list[str] | None, _models(help="tiny or conv; both unless said.")] = None,
     json: Json = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Shorter: to see it work.")] = False,
+    quick: Annotated[bool, _quick(help="Shorter: to see it work.")] = False,
 ) -> None:
     """Send twice as many requests as can be answered, open loop, with a calm load before, within and after.
 
@@ -247,12 +209,9 @@ def overload(
 @bench.command()
 def defer(
     *,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="tiny, mid or conv; all of them unless said.", show_default=False),
-    ] = None,
+    model: Annotated[list[str] | None, _models(help="tiny, mid or conv; all of them unless said.")] = None,
     json: Json = False,
-    quick: Annotated[bool, typer.Option("--quick", help="One short round: to see it work.")] = False,
+    quick: Annotated[bool, _quick(help="One short round: to see it work.")] = False,
 ) -> None:
     """Measure what is answered while 5 % is parked and 5 % audited, against the same traffic with neither, in turns.
 
@@ -309,7 +268,7 @@ def predict(
 def review_queue(
     *,
     json: Json = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller: 50,000 waiting items, 5,000 lapsed leases.")] = False,
+    quick: Annotated[bool, _quick(help="Smaller: 50,000 waiting items, 5,000 lapsed leases.")] = False,
 ) -> None:
     """Measure the review queue against bare commands of the same client on the same server, in turns in one run.
 
