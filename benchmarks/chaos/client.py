@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 
 from benchmarks.chaos import worker
-from benchmarks.chaos.history import OK, Asked, Cancelled, Cancelling, Failed, Got, Replied, Tail, Watched
+from benchmarks.chaos.history import OK, Asked, Cancelled, Cancelling, Failed, Got, Replied, Watched, tail
 from benchmarks.chaos.names import LABELS, MODEL, QUEUE, QUEUES, TASK
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
@@ -52,7 +52,7 @@ class Client:
 
     def _remember(self) -> None:
         """Read back what an incarnation before this one did."""
-        for entry in Tail(Path(self._context.given.journal)).read():
+        for entry in tail(Path(self._context.given.journal)).read():
             match entry:
                 case Asked():
                     self._asked.add(entry.key)

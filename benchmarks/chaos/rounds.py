@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from benchmarks.chaos import check
 from benchmarks.chaos.check import History
 from benchmarks.chaos.ground import CLIENTS, RETENTION_SECONDS, Ground
-from benchmarks.chaos.history import Called, Entry, Kept, KeptReview, Tail, Watched
+from benchmarks.chaos.history import Called, Entry, Kept, KeptReview, Watched, tail
 from benchmarks.chaos.names import QUEUES
 from benchmarks.chaos.plan import LEASE_SECONDS, Fault, Kind, draw
 from benchmarks.chaos.processes import Process
@@ -95,7 +95,7 @@ class Rounds:
         self._seed = seed
         self._tell = tell
         self._queue = Queue.connect(ground.config)
-        self._tails = {path: Tail(path) for path in ground.journals}
+        self._tails = {path: tail(path) for path in ground.journals}
         self._entries: list[Entry] = []
         self._total = 0
         self._tally = Tally()
@@ -258,8 +258,8 @@ class Rounds:
         while True:
             for process in self._ground.all:
                 process.look()
-            for tail in self._tails.values():
-                for entry in tail.read():
+            for entries in self._tails.values():
+                for entry in entries.read():
                     self._entries.append(entry)
                     self._tally.note(entry)
             if condition() or time.monotonic() >= deadline:

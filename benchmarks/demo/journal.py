@@ -6,13 +6,13 @@ trust: clients write what they were replied, reviewers what they answered, the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import Final
 
 import msgspec
 
+from benchmarks import journals
+from benchmarks.journals import Tail
 from fallback.answer import Answer, Label
 
 
@@ -96,54 +96,13 @@ class Stumbled(msgspec.Struct, frozen=True, kw_only=True, tag_field="entry", tag
 
 
 Entry = Replied | Failed | Told | Watched | Reviewed | Called | Refused | Stumbled
-_decoder = msgspec.json.Decoder(Entry)
+Journal = journals.Journal[Entry]
+_decoder: Final = msgspec.json.Decoder(Entry)
 
 
-class Journal:
-    """Appends entries to one file, each on disk's side of the process as soon as it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("ab", buffering=0)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, entry: Entry) -> None:
-        """Append one entry."""
-        assert self._file is not None, "a journal is used within its with block"
-        self._file.write(msgspec.json.encode(entry) + b"\n")
-
-
-class Tail:
-    """Reads a file that is still being written, entry by entry, from where it last stopped."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def read(self) -> list[Entry]:
-        """Return the entries that were completed since the last call; a file that is not there yet has none."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                fresh = file.read()
-        except FileNotFoundError:
-            return []
-        whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return [_decoder.decode(line) for line in whole.splitlines()]
-
-
-def read_all(paths: Iterable[Path]) -> list[Entry]:
-    """Return every entry of `paths`, file after file."""
-    return [entry for path in paths for entry in Tail(path).read()]
+def tail(path: Path) -> Tail[Entry]:
+    """Return what reads the entries of one process as they come."""
+    return Tail(path, _decoder)
 
 
 def label_of(answer: Answer | None) -> str:

@@ -13,7 +13,7 @@ from typing import IO, Self
 
 import msgspec
 
-from benchmarks.demo.journal import Tail
+from benchmarks.demo.journal import tail
 from benchmarks.demo.worker import Order, Specification, write_specification
 from fallback.errors import DemurError
 
@@ -42,7 +42,7 @@ class Process:
         folder.mkdir(parents=True, exist_ok=True)
         self.role = role
         self.name = specification.name
-        self.journal = Tail(specification.journal)
+        self.journal = tail(specification.journal)
         self._log = folder / f"{specification.name}.log"
         path = folder / f"{specification.name}.json"
         write_specification(path, specification)
