@@ -30,9 +30,11 @@ from gateway.clerk_wire import LENGTH_BYTES, TERMS_MAX, Errand, Frames, Order, S
 from gateway.internal import told
 from gateway.slip import Slip, Terms, readable
 
-# Rounds at a time, rows of one; how far apart they begin, for each row and at most; how long audits wait for company.
+# Rounds at a time, rows of one and bytes of their numbers; how far apart they begin, for each row and at most; how long
+# audits wait for company.
 ROUNDS_MAX: Final = 2
 ROUND_ROWS_MAX: Final = 256
+ROUND_BYTES_MAX: Final = 16 * 1024 * 1024
 ROW_SECONDS: Final = 0.002
 ROUND_SECONDS_MAX: Final = 0.02
 AUDITS_LINGER_SECONDS: Final = 0.05
@@ -116,13 +118,17 @@ class Clerk:
                 continue
 
     def _next(self) -> list[Errand]:
-        """Return what waits, up to the rows of one round."""
+        """Return what waits, up to what one round takes."""
         found: list[Errand] = []
-        rows = 0
-        while self._waiting and (not found or rows + len(self._waiting[0][0].slips) <= ROUND_ROWS_MAX):
-            errand, _ = self._waiting.popleft()
-            self._awaited -= errand.until is not None
+        rows = weight = 0
+        while self._waiting:
+            errand, _ = self._waiting[0]
             rows += len(errand.slips)
+            weight += sum([len(slip.numbers) for slip in errand.slips])
+            if found and (rows > ROUND_ROWS_MAX or weight > ROUND_BYTES_MAX):
+                break
+            self._waiting.popleft()
+            self._awaited -= errand.until is not None
             found.append(errand)
         return found
 

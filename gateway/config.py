@@ -96,6 +96,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     parkings_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="rows on their way to the queue at a time, rows")
     ] = 10_000
+    parkings_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=2**46,
+            description="what the requests of rows on their way to the queue may weigh; one alone always goes, bytes",
+        ),
+    ] = 256 * MIB
     keys_max: Annotated[
         int, Meta(ge=0, le=10_000_000, description="idempotency keys of answered requests that are remembered, keys")
     ] = 65_536

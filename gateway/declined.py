@@ -81,7 +81,7 @@ class Declined:
     are called in the queue, where somebody may have parked them before.
     """
 
-    __slots__ = ("_result", "asker", "audited", "deferred", "ids", "plain", "samplings", "since")
+    __slots__ = ("_result", "_weight", "asker", "audited", "deferred", "ids", "plain", "samplings", "since")
 
     def __init__(
         self,
@@ -101,11 +101,24 @@ class Declined:
         self.ids: Sequence[str] = ()
         self.since = time.monotonic()
         self._result = result
+        self._weight: int | None = None
 
     @property
     def rows(self) -> int:
         """How many rows are to be parked."""
         return len(self.deferred) + len(self.audited)
+
+    @property
+    def weight(self) -> int:
+        """How many bytes its request has: these are kept until it is parked."""
+        if self._weight is None:
+            if self.plain is not None:
+                self._weight = len(self.plain.job.call.payload)
+            else:
+                request, prepared = self.asker.request, self.asker.prepared
+                arrays = {id(array): array.nbytes for array in (*request.tensors.values(), *prepared.arrays.values())}
+                self._weight = sum(arrays.values()) + (0 if request.subject is None else len(request.subject.content))
+        return self._weight
 
     @property
     def result(self) -> Result:

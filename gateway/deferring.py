@@ -21,8 +21,9 @@ import structlog
 
 from fallback import keys
 from fallback.deferral import Parking
-from fallback.errors import ConflictError, DemurError, FullError, OverdueError, OverError, UnavailableError
+from fallback.errors import ConflictError, DemurError, OverdueError, OverError, UnavailableError
 from fallback.queue import Parked, Queue
+from gateway.backlog import Backlog
 from gateway.champion import Live
 from gateway.clerk import Clerk, Given, Verdicts
 from gateway.declined import Declined
@@ -35,10 +36,10 @@ from gateway.slow import SlowLoop
 from gateway.unparked import Unparked
 from gateway.verdict import Verdict
 
-_FULL_RETRY_SECONDS: Final = 1.0
-# Rounds at a time for those who wait, rows of one, and how long audits alone wait for company.
+# Rounds at a time for those who wait, rows of one and bytes of its requests; how long audits alone wait for company.
 ROUNDS_MAX: Final = 2
 ROUND_ROWS_MAX: Final = 256
+ROUND_BYTES_MAX: Final = 16 * 1024 * 1024
 AUDITS_LINGER_SECONDS: Final = 0.05
 
 RedisAway = Literal["refuse", "answer_unreviewed"]
@@ -49,7 +50,7 @@ _Waiting: TypeAlias = tuple[Declined, Live]
 
 
 class Deferring:
-    """Parks. `parkings_max` bounds the rows on their way; `redis_away` says what a client gets while Redis is."""
+    """Parks. `backlog` bounds what is on its way; `redis_away` says what a client gets while Redis is."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Deferring:
         queue: Queue,
         slow: SlowLoop,
         metrics: Metrics,
-        parkings_max: int,
+        backlog: Backlog,
         redis_away: RedisAway,
         hold_off: HoldOff | None = None,
         unparked: Unparked | None = None,
@@ -68,10 +69,9 @@ class Deferring:
         self._queue = queue
         self._slow = slow
         self._metrics = metrics
-        self._parkings_max = parkings_max
+        self.backlog = backlog
         self._redis_away = redis_away
         self._lock = threading.Lock()
-        self._rows = 0
         # What waits for a round, each with its version; how many of it have a client that waits too.
         self._waiting: deque[_Waiting] = deque()
         self._awaited = 0
@@ -88,16 +88,10 @@ class Deferring:
 
     def take(self, batch: Sequence[Declined], live: Live) -> None:
         """Park the rows of a batch and reply to those that were deferred; from any thread, returns at once."""
-        wanted = []
-        for declined in batch:
-            with self._lock:
-                room = self._rows + declined.rows <= self._parkings_max
-                if room:
-                    self._rows += declined.rows
-            if room:
-                wanted.append(declined)
-            else:
-                self._refuse(declined, live)
+        wanted, refused = self.backlog.admit(batch)
+        for declined, error in refused:
+            self.hold_off.failed(live.manifest.review_queue, error)
+            self._lose(declined, error)
         left = wanted if self._clerk is None else self._clerk.take(wanted, live)
         if left:
             self._wait([(declined, live) for declined in left])
@@ -129,7 +123,7 @@ class Deferring:
 
     def _lose_all(self, error: DemurError) -> None:
         while batch := self._next():
-            self._leave([declined for declined, _ in batch])
+            self.backlog.leave(declined for declined, _ in batch)
             for declined, _ in batch:
                 self._lose(declined, error)
 
@@ -157,28 +151,24 @@ class Deferring:
                     return
 
     def _next(self) -> list[_Waiting]:
-        """Return what waits, up to the rows of one round."""
+        """Return what waits, up to what one round takes."""
         found: list[_Waiting] = []
-        rows = 0
+        rows = weight = 0
         with self._lock:
-            while self._waiting and (not found or rows + self._waiting[0][0].rows <= ROUND_ROWS_MAX):
-                declined, live = self._waiting.popleft()
-                self._awaited -= bool(declined.deferred)
+            while self._waiting:
+                declined, live = self._waiting[0]
                 rows += declined.rows
+                weight += declined.weight
+                if found and (rows > ROUND_ROWS_MAX or weight > ROUND_BYTES_MAX):
+                    break
+                self._waiting.popleft()
+                self._awaited -= bool(declined.deferred)
                 found.append((declined, live))
         return found
 
     def hold(self, declined: Declined, error: DemurError) -> None:
         """Reply to who is held off as to who could not be parked for `error`; from any thread."""
         self._tell(declined, dict.fromkeys(declined.deferred, error))
-
-    def _refuse(self, declined: Declined, live: Live) -> None:
-        error = FullError(
-            f"{self._parkings_max} rows are on their way to the queue, the most at a time",
-            retry_after_seconds=_FULL_RETRY_SECONDS,
-        )
-        self.hold_off.failed(live.manifest.review_queue, error)
-        self._lose(declined, error)
 
     def _fail(self, declined: Declined, error: DemurError) -> None:
         """Refuse who was deferred; who was answered has the answer, and only the audit is lost."""
@@ -193,10 +183,6 @@ class Deferring:
             self._remember(declined, row, error)
         self._fail(declined, error)
 
-    def _leave(self, batch: Sequence[Declined]) -> None:
-        with self._lock:
-            self._rows -= sum(declined.rows for declined in batch)
-
     async def _park(self, batch: Sequence[_Waiting]) -> None:
         start = time.monotonic()
         wanted, parkings, ids = self._wanted(batch)
@@ -209,7 +195,7 @@ class Deferring:
             for declined, _ in wanted:
                 self._fail(declined, problem)
         finally:
-            self._leave([declined for declined, _ in batch])
+            self.backlog.leave(declined for declined, _ in batch)
             seconds = time.monotonic() - start
             for model in {live.version.model for _, live in batch}:
                 self._metrics.stage_seconds.labels(model, "park").observe(seconds)
@@ -232,7 +218,7 @@ class Deferring:
                 self.hold_off.heard(name)
             else:
                 (self._metrics.parked if what == "parked" else self._metrics.audits).labels(name).inc(count)
-        self._leave([declined for declined, _ in (*audited, *(given for given, _ in said))])
+        self.backlog.leave(declined for declined, _ in (*audited, *(given for given, _ in said)))
 
     def _hear_fine(self, declined: Declined, live: Live, verdicts: Verdicts, fine: Counter[tuple[str, str]]) -> bool:
         """Tell a request whose rows are parked as they should be, and count that; False where there is more to say."""

@@ -27,6 +27,7 @@ from fallback.queue import Queue
 from fallback.secret import secret
 from gateway import admission, memory, metrics, model_service, service, transports
 from gateway.amendments import Amending
+from gateway.backlog import Backlog
 from gateway.champion import Champion
 from gateway.champions import Champions
 from gateway.clerk import Clerk
@@ -193,7 +194,7 @@ class Gateway:
             queue=self.queue,
             slow=self._slow,
             metrics=self.metrics,
-            parkings_max=self.settings.parkings_max,
+            backlog=Backlog(rows_max=self.settings.parkings_max, bytes_max=self.settings.parkings_bytes_max),
             redis_away=self.settings.redis_away,
             hold_off=hold_off,
             unparked=unparked,

@@ -40,7 +40,7 @@ def config(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) ->
         queues={"full": QueueSettings(depth_max=1), "spare": QueueSettings(depth_max=1, when_over="keep")},
     )
     found = settings(base, {"redis": RedisSettings(url=server.url)})
-    for name in ("m", "full", "spare", "killed0", "killed1", "stopped"):
+    for name in ("m", "full", "spare", "killed0", "killed1", "stopped", "stuck"):
         install(found.data_folder, name, "1", told(1), AUDITED)
         promote(found, name, "1")
     return found
@@ -160,6 +160,34 @@ def test_errands_of_a_clerk_that_dies_are_parked_once(
     assert len({*names}) == count
     assert {each.name for each in deferrals(gateway, queue) if not each.audit} == {*names}
     until(lambda: clerk.up and clerk.pid != first)
+
+
+def test_what_waits_for_a_clerk_that_stands_still_is_bounded_in_bytes(
+    gateway: Gateway, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is to be parked then is refused, who is answered keeps the answer; what was accepted is parked in the end."""
+    clerk, queue = clerk_of(gateway), "stuck"
+    until(lambda: clerk.up)
+    ask(channel, queue, SURE)
+    until(lambda: len(deferrals(gateway, queue)) == 2 and not clerk._given)
+    monkeypatch.setattr(gateway._deferring.backlog, "bytes_max", 3 * len(asked(queue, UNSURE)))
+    os.kill(clerk.pid, signal.SIGSTOP)
+    infer: Any = channel.unary_unary(METHOD, None, kserve.ModelInferResponse.FromString)
+    try:
+        waiting = [infer.future(asked(queue, UNSURE), timeout=SECONDS) for _ in range(3)]
+        until(lambda: len([*clerk._given]) == 3)
+        with pytest.raises(grpc.RpcError) as refused:
+            infer(asked(queue, UNSURE), timeout=SECONDS)
+        answered = infer(asked(queue, SURE), timeout=SECONDS)
+    finally:
+        os.kill(clerk.pid, signal.SIGCONT)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "parkings_bytes_max" in str(refused.value.details())
+    assert answered.parameters["demur_decision"].string_param == "answered"
+    names = [name for each in waiting for name in names_of(each.result())]
+    assert {each.name for each in deferrals(gateway, queue) if not each.audit} == {*names}
+    assert len({*names}) == 3
+    assert names_of(infer(asked(queue, UNSURE), timeout=SECONDS))
 
 
 def test_an_errand_that_was_parked_is_not_made_again(gateway: Gateway) -> None:

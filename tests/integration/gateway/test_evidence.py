@@ -493,7 +493,7 @@ def test_a_queue_over_its_limit_before_the_first_proof_leaves_few_errors(
     with running(config) as gateway:
         first = _ask(gateway.address, SURE, idempotency_key="first").deferral.name
         if not over:
-            gateway._deferring._parkings_max = 0
+            gateway._deferring.backlog.rows_max = 0
         for number in range(10):
             if over:
                 got = _ask(gateway.address, SURE, idempotency_key=f"over{number}")
@@ -502,7 +502,7 @@ def test_a_queue_over_its_limit_before_the_first_proof_leaves_few_errors(
             else:
                 with pytest.raises(FullError, match="on their way to the queue"):
                     _ask(gateway.address, SURE, idempotency_key=f"over{number}")
-        gateway._deferring._parkings_max = 1_000
+        gateway._deferring.backlog.rows_max = 1_000
         assert _ask(gateway.address, SURE, idempotency_key="first").deferral.name == first
     keys = [record.request_key for record in _evidence(config).records]
     assert keys == [request_key("shop", "first"), request_key("shop", "over0")]
@@ -516,11 +516,11 @@ def test_who_was_never_parked_is_told_to_the_certifier(config: Config) -> None:
     _lay_down(config)
     with running(config) as gateway:
         _ask(gateway.address, UNSURE, idempotency_key="parked")
-        gateway._deferring._parkings_max = 0
+        gateway._deferring.backlog.rows_max = 0
         for key in ("refused", "retried"):
             with pytest.raises(FullError):
                 _ask(gateway.address, UNSURE, idempotency_key=key)
-        gateway._deferring._parkings_max = 1_000
+        gateway._deferring.backlog.rows_max = 1_000
         _ask(gateway.address, UNSURE, idempotency_key="retried")
         for key in ("left", "parked"):
             with pytest.raises(OverdueError):

@@ -12,6 +12,7 @@ import pytest
 from fallback.deferral import Parking
 from fallback.errors import DemurError, UnavailableError
 from gateway import deferring
+from gateway.backlog import Backlog
 from gateway.declined import Declined
 from gateway.deferring import Deferring
 from gateway.metrics import Metrics
@@ -26,7 +27,8 @@ class Asker:
     cancelled = False
 
     def __init__(self) -> None:
-        self.request = SimpleNamespace(idempotency_key="", model="m")
+        self.request = SimpleNamespace(idempotency_key="", model="m", tensors={}, subject=None)
+        self.prepared = SimpleNamespace(arrays={})
         self.error: DemurError | None = None
         self.ended = threading.Event()
 
@@ -64,7 +66,8 @@ def test_a_request_that_cannot_be_made_into_a_parking_fails_alone(monkeypatch: p
     monkeypatch.setattr(deferring, "_parking", parking)
     queue, slow = Away(), SlowLoop()
     slow.start()
-    parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), parkings_max=10, redis_away="refuse")
+    backlog = Backlog(rows_max=10, bytes_max=1_000)
+    parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), backlog=backlog, redis_away="refuse")
     live = SimpleNamespace(version=SimpleNamespace(model="m"), manifest=SimpleNamespace(review_queue="m"))
     result = SimpleNamespace(decisions=None, first=0)
     batch = [
