@@ -48,7 +48,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     queue_ms: float
     compute_ms: float
     transport_ms: float
-    # Who says so: "demur metrics" or "ModelStatistics".
+    # Who says so: "demur metrics", "Triton metrics" or "ModelStatistics".
     source: str
 
 
