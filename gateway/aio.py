@@ -343,7 +343,10 @@ class _Handlers(grpc.GenericRpcHandler):
         """Return what answers; where a call is refused, what does so without asking for its message."""
         name = handler_call_details.method
         refusal = self._refusals.get(name)
-        problem = None if refusal is None else refusal()
+        try:
+            problem = None if refusal is None else refusal()
+        except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
+            problem = told(error, method=name)
         return self._methods.get(name) if problem is None else _refusing(problem)
 
     def _hot(self, name: str, handler: Hot) -> grpc.RpcMethodHandler[Any, Any]:

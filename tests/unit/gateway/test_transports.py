@@ -241,6 +241,25 @@ def test_a_call_is_refused_before_its_message_while_none_can_be_taken(serving: S
         assert ask(channel, b"taken") == b"taken"
 
 
+def test_a_refusal_that_fails_is_told_as_that_and_later_calls_are_taken(serving: Serving) -> None:
+    """However many it were."""
+    broken = [True]
+
+    def refusal() -> DemurError | None:
+        if broken:
+            raise RuntimeError("secret")
+        return None
+
+    with serving(replace(hot(lambda call: call.reply(call.payload)), refusals={"/test.T/M": refusal})) as (_, channel):
+        for _ in range(40):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(channel)
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert "secret" not in (caught.value.details() or "secret")
+        broken.clear()
+        assert ask(channel, b"taken") == b"taken"
+
+
 def test_requests_that_weigh_too_much_together_are_refused(serving: Serving) -> None:
     """With RetryInfo, until one of those under way has ended; a lone one is always taken."""
     calls: list[Call] = []
