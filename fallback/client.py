@@ -25,13 +25,13 @@ from demur.v1 import types_pb2
 from demur.v1.review_pb2_grpc import ReviewServiceStub
 from fallback.answer import Answer, Subject
 from fallback.deferral import Deferral, Lease, State
+from fallback.deferral_wire import deferral_from_wire
 from fallback.edge import error_of
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
 from fallback.telling import CallbackEntry, CallbackState
 from fallback.telling_wire import entry_from_wire
 from fallback.wire import (
     answer_to_wire,
-    deferral_from_wire,
     duration_from_wire,
     duration_to_wire,
     expected_wait_from_wire,
@@ -108,8 +108,8 @@ class ReviewClient:
 
     `identity` is the reviewer's name on a server without credentials, `token` what shows who they are on one with them.
     Every call may raise the DemurError that the server answered with; values carry what the wire tells (see
-    `fallback.wire.deferral_from_wire`). Calls about a lease carry a request id made here and are tried again for a few
-    seconds while the server is away; the id has the server do them once.
+    `fallback.deferral_wire.deferral_from_wire`). Calls about a lease carry a request id made here and are tried again
+    for a few seconds while the server is away; the id has the server do them once.
     """
 
     def __init__(

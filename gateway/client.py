@@ -31,6 +31,7 @@ from demur.v1.prediction_pb2_grpc import PredictionServiceStub
 from fallback import wire
 from fallback.answer import Answer, Label, Subject, Task
 from fallback.deferral import TERMINAL, Deferral, State
+from fallback.deferral_wire import deferral_from_wire
 from fallback.edge import error_of
 from fallback.errors import InvalidError, OverdueError, UnavailableError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
@@ -314,7 +315,7 @@ class Client:
         call = self._stub.WatchOutcomes(request, metadata=self._metadata)
         try:
             async for event in call:
-                yield Event(cursor=event.cursor, deferral=wire.deferral_from_wire(event.deferral))
+                yield Event(cursor=event.cursor, deferral=deferral_from_wire(event.deferral))
         except grpc.aio.AioRpcError as error:
             raise error_of(error) from error
         finally:
@@ -357,7 +358,7 @@ async def _raised(call: Awaitable[T]) -> T:
 
 
 def _told(reply: types_pb2.Deferral) -> Told:
-    return Told(deferral=wire.deferral_from_wire(reply), expected_wait_seconds=wire.expected_wait_from_wire(reply))
+    return Told(deferral=deferral_from_wire(reply), expected_wait_seconds=wire.expected_wait_from_wire(reply))
 
 
 def _seconds(duration: Any) -> float:

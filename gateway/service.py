@@ -14,6 +14,7 @@ from demur.v1 import types_pb2
 from fallback import wire
 from fallback.answer import Identity, Label
 from fallback.deferral import Deferral, OnExpiry, Parking, Prediction
+from fallback.deferral_wire import deferral_to_wire
 from fallback.errors import DemurError, InvalidError, NotFoundError, OverError, UnavailableError
 from fallback.identity import CLIENT, OPERATOR, Credentials
 from fallback.parking import EXCLUDED_MAX, NAME_CHARS_MAX
@@ -173,7 +174,7 @@ class PredictionService:
     async def _waiting(self, deferral: Deferral) -> Message:
         """Return a deferral with how long it will still wait, where that can be said."""
         wait = await self._queue.expected_wait(deferral)
-        return wire.deferral_to_wire(deferral, show_prediction=True, expected_wait=wait)
+        return deferral_to_wire(deferral, show_prediction=True, expected_wait=wait)
 
     async def _get(self, call: Call) -> Message:
         return await self._waiting(await self._own(_read(call.payload, pb.GetDeferralRequest).name, self._caller(call)))
@@ -188,7 +189,7 @@ class PredictionService:
         if call.deadline is not None:
             until = min(until, call.deadline - DEADLINE_MARGIN_SECONDS)
         deferral = await self._own(message.name, identity)
-        return wire.deferral_to_wire(
+        return deferral_to_wire(
             await wait(self._queue, deferral, until, lambda: self._draining or call.cancelled), show_prediction=True
         )
 
@@ -198,7 +199,7 @@ class PredictionService:
         request_id = wire.text_from_wire("request_id", message.request_id, chars_max=wire.REQUEST_ID_CHARS_MAX)
         await self._own(message.name, identity)
         deferral = await self._queue.cancel(message.name, request_id=request_id or uuid.uuid4().hex)
-        return wire.deferral_to_wire(deferral, show_prediction=True)
+        return deferral_to_wire(deferral, show_prediction=True)
 
     async def _watch(self, call: Call) -> None:
         identity = self._caller(call)
@@ -214,7 +215,7 @@ class PredictionService:
             for event in events:
                 cursor = event.cursor
                 if self._may_see(event.deferral, identity):
-                    deferral = wire.deferral_to_wire(event.deferral, show_prediction=True)
+                    deferral = deferral_to_wire(event.deferral, show_prediction=True)
                     await call.send(pb.WatchOutcomesResponse(cursor=cursor, deferral=deferral).SerializeToString())
 
     async def _own(self, name: str, identity: Identity) -> Deferral:
