@@ -15,21 +15,8 @@ import structlog
 
 from fallback.answer import Answer
 from fallback.connection import Argument, Reply
-from fallback.deferral import (
-    Deferral,
-    Escalate,
-    Event,
-    NeedMore,
-    OnExpiry,
-    Review,
-    Settled,
-    Source,
-    State,
-    consensus,
-    deferral_name,
-    overdue,
-    telling,
-)
+from fallback.consensus import Escalate, NeedMore, Settled, consensus
+from fallback.deferral import Deferral, Event, OnExpiry, Review, Source, State, deferral_name, overdue, telling
 from fallback.errors import AbortedError
 from fallback.gold import tried
 from fallback.parking import boost_ms

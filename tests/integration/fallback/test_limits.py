@@ -251,7 +251,7 @@ async def test_waiting_on_names_that_are_no_queues_follows_nothing(queue: Queue,
         *(queue.lease(f"made-up-{number}", reviewer=ann, wait_seconds=0.3) for number in range(20))
     )
     assert leases == [[]] * 20
-    assert queue._tails == {}
+    assert queue._waits._tails == {}
 
 
 async def test_a_waiting_lease_finds_a_queue_that_came_up_meanwhile(
@@ -275,7 +275,7 @@ async def test_only_so_many_queues_are_followed_at_once(config: Config, parking:
         assert [len(leases) for leases in taken] == [1] * 4
         waiting = [asyncio.create_task(queue.lease(name, reviewer=ann, wait_seconds=20)) for name in names]
         await asyncio.sleep(0.5)
-        assert len(queue._tails) == 2
+        assert len(queue._waits._tails) == 2
         await queue.park([parking(queue=name) for name in names])
         assert [len(leases) for leases in await asyncio.wait_for(asyncio.gather(*waiting), 10)] == [1] * 4
     finally:
