@@ -162,7 +162,7 @@ class CqTransport:
             name = event.call_details.method.decode("ascii", "replace")
             handler = self._routes.slow.get(name)
             if handler is None:
-                self._refuse(event.call)
+                self._refuse(event.call, name)
             else:
                 self._take(name, handler, event)
         finally:
@@ -180,10 +180,11 @@ class CqTransport:
         if not call.refuse_if_full():
             call.begin()
 
-    def _refuse(self, rpc: Any) -> None:
+    def _refuse(self, rpc: Any, name: str) -> None:
+        said = str(self._routes.unserved(name)).encode()
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.unimplemented, b"no such method", _NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.unimplemented, said, _NO_FLAGS),
             cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),
         )
         rpc.start_server_batch(operations, _nothing)

@@ -59,7 +59,10 @@ DEFERRAL_KEY: Final = "demur-deferral"
 INPUTS_MAX: Final = 256
 # Names of deferrals in metadata: gRPC's default limit on all of a reply's is 8 KiB.
 TRAILING_CHARS_MAX: Final = 4_000
-_UNSERVED: Final = ("shared_memory_region", "classification")
+_UNSERVED: Final = {
+    "shared_memory_region": "contents travel in the message",
+    "classification": "take the largest of the whole output",
+}
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -291,7 +294,7 @@ def _check_served(parameters: Mapping[str, Any], field: str) -> None:
     """Raise UnimplementedError for what would change where or how contents travel: to ignore it gives wrong ones."""
     unserved = [name for name in _UNSERVED if name in parameters]
     if unserved:
-        raise UnimplementedError(f"{field}.parameters[{unserved[0]}]: not served yet; contents travel in the message")
+        raise UnimplementedError(f"{field}.parameters[{unserved[0]}]: not served; {_UNSERVED[unserved[0]]}")
 
 
 def _describe(parameters: Any, result: Result, *, provisional: bool, outcomes: str) -> None:
