@@ -16,9 +16,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import load, machine, stack
+from benchmarks import load, machine, screen, stack
 from benchmarks.caller import CALL_SECONDS, Specification
-from benchmarks.demo import report
 from benchmarks.load import Shot
 from fallback import config as configuration
 from fallback.errors import UnavailableError
@@ -34,7 +33,7 @@ GRACE_SECONDS = 10.0
 
 def run(*, rate: float, seconds: float, callers: int, as_json: bool, running: bool, seed: int) -> bool:
     """Run once and tell; returns whether no request failed and the run may be believed."""
-    console = report.console(stderr=as_json)
+    console = screen.console(stderr=as_json)
     with (
         stack.tidily(),
         stack.place(None) as folder,
@@ -67,7 +66,7 @@ def run(*, rate: float, seconds: float, callers: int, as_json: bool, running: bo
     summary = load.summary(shots, rate=rate, seconds=seconds, facts=facts)
     _tell(console, summary, shots, seconds=seconds)
     if as_json:
-        print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(summary)
     return bool(summary["ok"])
 
 
@@ -122,4 +121,4 @@ def _tell(console: Console, summary: dict[str, object], shots: list[Shot], *, se
     ]
     for line in lines:
         console.print(Text(f"  {line}"))
-    console.print(report.check_table(load.judge(shots, seconds=seconds)))
+    console.print(screen.check_table(load.judge(shots, seconds=seconds)))

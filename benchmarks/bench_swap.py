@@ -11,9 +11,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check
+from benchmarks import machine, screen, stack
+from benchmarks.figures import Check
 from benchmarks.serve import capacity, ground, swapping, windows
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
@@ -40,7 +39,7 @@ QUICK: Final = Size(swaps=6, gap_seconds=0.1, trial_seconds=0.3, failed_loads=2)
 
 def run(*, name: Name, transport: str, as_json: bool, quick: bool) -> bool:
     """Measure and tell; returns whether everything is as promised."""
-    console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
+    console, start, size = screen.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
 
     def tell(line: str) -> None:
         console.print(Text(f"{name}: {line}", style="dim"))
@@ -70,7 +69,7 @@ def run(*, name: Name, transport: str, as_json: bool, quick: bool) -> bool:
     }
     _tell(console, found, checks, str(got["machine"]))
     if as_json:
-        print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(got)
     return bool(got["ok"])
 
 
@@ -99,4 +98,4 @@ def _tell(console: Console, found: Swapped, checks: list[Check], where: str) -> 
     )
     console.print(Text(f"  {said}"))
     console.print(Text(f"  {where}"))
-    console.print(report.check_table(checks))
+    console.print(screen.check_table(checks))

@@ -12,8 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
+from benchmarks import machine, screen, stack
 from benchmarks.serve import closed, gpus, requests, scenarios, serving, target
 from benchmarks.serve.report import writing
 from benchmarks.serve.results import SCENARIOS, Client, Result, Scenario, Scenarios
@@ -106,7 +105,7 @@ def order(
 
 def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
     """Measure and tell; returns whether what was measured may be believed, and nothing failed. `html`: its report."""
-    console, start = report.console(stderr=ordered.as_json), time.monotonic()
+    console, start = screen.console(stderr=ordered.as_json), time.monotonic()
     begun = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     with stack.tidily(), target.asked(wished) as found:
         _introduce(console, found)
@@ -134,7 +133,7 @@ def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
     _tell(console, result)
     writing.report(html, msgspec.to_builtins(result))
     if ordered.as_json:
-        print(msgspec.json.encode(result).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(result)
     return result.ok
 
 
@@ -225,4 +224,4 @@ def _tell(console: Console, result: Result) -> None:
     lines += [*result.notes, result.machine]
     for line in lines:
         console.print(Text(f"  {line}"))
-    console.print(report.check_table(result.checks))
+    console.print(screen.check_table(result.checks))

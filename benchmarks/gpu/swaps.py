@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.gpu import cards
 from benchmarks.serve import ground, measures, swapping, windows
 from benchmarks.serve.ground import Served

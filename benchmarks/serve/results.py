@@ -10,8 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import Spread
+from benchmarks.figures import Check, Spread
 
 FORMAT: Final = 1
 

@@ -9,8 +9,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from benchmarks import bench_target, machine
-from benchmarks.queue import figures
+from benchmarks import bench_target, figures, machine
 from benchmarks.serve import results, target
 from benchmarks.serve.results import SCENARIOS
 from demur import kserve
