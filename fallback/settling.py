@@ -1,6 +1,6 @@
 """Ends a deferral: what its reviews add up to, what happens at expiry, what a cancellation leaves.
 
-Deciding is in `fallback.deferral`, doing in the scripts; this carries values from one to the other. `conclude` may be
+Deciding is in `fallback.consensus`, doing in the scripts; this carries values from one to the other. `conclude` may be
 run by anybody at any time, by the process that took the last review or by the reaper after that process died: the
 script compares the version that the reviews were read at.
 """
