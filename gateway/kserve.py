@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from demur import kserve
 from fallback.answer import Identity, Label
@@ -51,6 +50,7 @@ from gateway.service import DEADLINE_MARGIN_SECONDS, wait
 from gateway.slow import SlowLoop
 from gateway.tensor import Array
 from gateway.transport import Call, Hot
+from gateway.wire import message_of
 
 SERVICE: Final = kserve.SERVICE
 EXTENSIONS: Final = ("parameters",)
@@ -122,7 +122,7 @@ class InferenceService:
 
     def _model_ready(self, call: Call) -> None:
         self._identify(call)
-        message = _read(call.payload, kserve.ModelReadyRequest)
+        message = message_of(call.payload, kserve.ModelReadyRequest)
         current = self._champions.current(message.name)
         there = current is not None and message.version in {"", current.version}
         call.reply(kserve.ModelReadyResponse(ready=there and self.ready).SerializeToString())
@@ -133,7 +133,7 @@ class InferenceService:
 
     def _model_metadata(self, call: Call) -> None:
         self._identify(call)
-        message = _read(call.payload, kserve.ModelMetadataRequest)
+        message = message_of(call.payload, kserve.ModelMetadataRequest)
         live = self._champions.find(message.name).champion.live
         if live is None or message.version not in {"", live.version.version}:
             loaded = "none" if live is None else live.version.version
@@ -153,7 +153,7 @@ class InferenceService:
             found = self._champions.find(question.model)
             if found.submit_quick(call, question, identity.name, self._wording, driven=driven):
                 return
-        message = _read(call.payload, kserve.ModelInferRequest)
+        message = message_of(call.payload, kserve.ModelInferRequest)
         if question is None:
             self._questions.learn(call.payload, message)
         request = self._request(message, identity, call)
@@ -391,12 +391,3 @@ def _typed(each: Any, field: str) -> Array:
     if stray:
         raise InvalidError(f"{field}.contents: expected {name} for {each.datatype}, got {stray[0]}")
     return tensor.from_values(list(getattr(each.contents, name)), each.datatype, each.shape, field=field)
-
-
-def _read(payload: bytes, type_: Any) -> Any:
-    message = type_()
-    try:
-        message.ParseFromString(payload)
-    except DecodeError as error:
-        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
-    return message
