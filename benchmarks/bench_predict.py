@@ -19,6 +19,7 @@ from rich.text import Text
 from benchmarks import load, machine, screen, stack
 from benchmarks.caller import CALL_SECONDS, Specification
 from benchmarks.load import Shot
+from fallback import channel
 from fallback import config as configuration
 from fallback.errors import UnavailableError
 from gateway.model_client import ModelClient
@@ -91,7 +92,7 @@ def _call(folder: Path, specifications: list[Specification]) -> list[Shot]:
 
 async def _answer_all(gateway: str, model: str) -> None:
     """Have the policy of `model` answer everything: what is measured is the answer, and nothing is parked."""
-    async with ModelClient(gateway, identity="bench") as client:
+    async with ModelClient(gateway, **channel.shown("bench")) as client:
         policy = await client.get_policy(model)
         policy.threshold = policy.audit_share = 0.0
         policy.class_thresholds.clear()

@@ -26,6 +26,7 @@ from fallback.identity import OPERATOR, REVIEWER, Credentials, require_role
 from fallback.long_polls import LongPolls
 from fallback.queue import Queue, QueueState
 from fallback.telling_wire import callback_state_from_wire, entry_to_wire, ids_from_wire
+from fallback.tls import tls_of
 from fallback.wire import (
     COMMENT_CHARS_MAX,
     REQUEST_ID_CHARS_MAX,
@@ -230,10 +231,11 @@ class Server:
     def __init__(self, queue: Queue, credentials: Credentials, config: Config) -> None:
         self.service = ReviewService(queue, credentials, config)
         self._health = health.HealthServicer()
-        bytes_max = config.table("fallback", FallbackSettings).message_bytes_max
+        settings = config.table("fallback", FallbackSettings)
+        self._tls = tls_of("fallback", settings)
         self._server = grpc.aio.server(
             interceptors=[GuardInterceptor()],
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", bytes_max)],
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", settings.message_bytes_max)],
             maximum_concurrent_rpcs=CALLS_MAX,
         )
         add_ReviewServiceServicer_to_server(self.service, self._server)
@@ -244,7 +246,10 @@ class Server:
     async def start(self, address: str) -> int:
         """Listen on `address` (host:port, or unix:path) and return the port; raises ConfigError where that fails."""
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._tls.credentials())
         except RuntimeError as error:
             raise ConfigError(f"fallback.grpc_listen: cannot listen on {address}; is it in use?") from error
         await self._server.start()

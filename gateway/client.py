@@ -28,7 +28,7 @@ import numpy as np
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.prediction_pb2_grpc import PredictionServiceStub
-from fallback import wire
+from fallback import channel, wire
 from fallback.answer import Answer, Label, Subject, Task
 from fallback.deferral import TERMINAL, Deferral, State
 from fallback.deferral_wire import deferral_from_wire
@@ -153,11 +153,23 @@ class Client:
     """Calls PredictionService at `address` (host:port, or unix:path).
 
     `identity` is the client's name on a gateway without credentials, `token` what shows who it is on one with them.
+    With `credentials` (grpc.ssl_channel_credentials) it is reached by TLS; its certificate is for `server_name`, or
+    else for the address's host.
     """
 
-    def __init__(self, address: str, *, identity: str = "", token: str = "") -> None:
-        self._channel = grpc.aio.insecure_channel(
+    def __init__(
+        self,
+        address: str,
+        *,
+        identity: str = "",
+        token: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        server_name: str = "",
+    ) -> None:
+        self._channel = channel.opened(
             address,
+            credentials=credentials,
+            server_name=server_name,
             options=(
                 ("grpc.service_config", _SERVICE_CONFIG),
                 ("grpc.max_receive_message_length", REPLY_BYTES_MAX),
