@@ -108,14 +108,17 @@ def script(name: str) -> Script:
 
 
 class Connection:
-    """A client of one event loop; connects when first used. All methods raise DemurError only."""
+    """A client of one event loop; connects when first used. All methods raise DemurError only.
 
-    def __init__(self, config: Config) -> None:
+    `blocks`: `run_all` waits in the thread where it can, for who has nothing else to do.
+    """
+
+    def __init__(self, config: Config, *, blocks: bool = False) -> None:
         self.settings = settings = config.table("redis", RedisSettings)
         self.url = redis_url(config) or embedded.url(embedded.folder(config.data_folder))
         self._timeout_seconds = settings.command_timeout_seconds
         self.block_seconds = min(BLOCK_SECONDS_MAX, settings.command_timeout_seconds / 2)
-        self.client = servers.client(settings, self.url)
+        self.client = servers.client(settings, self.url, blocks=blocks)
         # redis-py annotates the replies of all protocols at once; ours is 2, and what we read we name.
         self.redis: Any = self.client.redis
 

@@ -28,6 +28,11 @@ def script_head(sha1: str, names: tuple[str, ...]) -> Head:
     return Head((sha1, len(names), *names))
 
 
+def packing(connection: type) -> Any:
+    """Return a class of connections that packs commands as ours do."""
+    return type(connection.__name__, (Packing, connection), {})
+
+
 class Packing:
     """A connection of redis-py that joins a command's parts once; its own does at each argument."""
 

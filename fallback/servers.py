@@ -27,8 +27,9 @@ from redis.asyncio.sentinel import (
 from redis.backoff import NoBackoff
 
 from fallback import keys
+from fallback.blocking import Blocking
 from fallback.errors import ConfigError
-from fallback.packing import Head, Packing, script_head
+from fallback.packing import Head, packing, script_head
 from fallback.redis_settings import RedisSettings
 
 Command = Sequence[str | bytes | int | float]
@@ -71,8 +72,11 @@ class Client(Protocol):
         """Send `commands` and wait until `replicas` have them; return the replies and how many replicas do."""
 
 
-def client(settings: RedisSettings, url: str) -> Client:
-    """Return the client of what the settings name; connects when first used. Raises ConfigError."""
+def client(settings: RedisSettings, url: str, *, blocks: bool = False) -> Client:
+    """Return the client of what the settings name; connects when first used. Raises ConfigError.
+
+    `blocks`: `send` to the one server at an address waits in the thread (see `fallback.blocking`).
+    """
     if settings.replicas_min and settings.replicas_timeout_seconds >= settings.command_timeout_seconds:
         raise ConfigError(
             f"redis.replicas_timeout_seconds: expected less than command_timeout_seconds "
@@ -98,13 +102,12 @@ def client(settings: RedisSettings, url: str) -> Client:
         pool = BlockingConnectionPool.from_url(url, timeout=settings.command_timeout_seconds, **shared)
     except (ValueError, exceptions.RedisClusterException) as error:
         raise ConfigError(f"DEMUR_REDIS_URL or redis.url: expected redis://, rediss:// or unix://: {error}") from error
-    pool.connection_class = _packing(pool.connection_class)
-    return _Single(Redis(connection_pool=pool))
-
-
-def _packing(connection: type) -> Any:
-    """Return a class of connections that packs commands as ours do."""
-    return type(connection.__name__, (Packing, connection), {})
+    pool.connection_class = packing(pool.connection_class)
+    waiting = None
+    if blocks:
+        connect_seconds, command_seconds = settings.connect_timeout_seconds, settings.command_timeout_seconds
+        waiting = Blocking(url, connect_seconds=connect_seconds, command_seconds=command_seconds)
+    return _Single(Redis(connection_pool=pool), blocking=waiting)
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -136,7 +139,7 @@ def _watched(settings: RedisSettings, url: str, shared: dict[str, Any]) -> tuple
     redis = sentinel.master_for(
         settings.sentinel_service,
         connection_pool_class=_SentinelPool,
-        connection_class=_packing(SentinelManagedSSLConnection if secure else SentinelManagedConnection),
+        connection_class=packing(SentinelManagedSSLConnection if secure else SentinelManagedConnection),
         timeout=settings.command_timeout_seconds,
         **{**given, **shared},
     )
@@ -160,11 +163,14 @@ def _nodes(url: str, shared: dict[str, Any]) -> RedisCluster:
 class _Single:
     """One server: the one at the address, or the one that Sentinels say is the primary now."""
 
-    def __init__(self, redis: Redis, sentinel: Sentinel | None = None) -> None:
+    def __init__(self, redis: Redis, sentinel: Sentinel | None = None, *, blocking: Blocking | None = None) -> None:
         self.redis: Any = redis
         self._sentinel = sentinel
+        self._blocking = blocking
 
     async def close(self) -> None:
+        if self._blocking is not None:
+            self._blocking.close()
         await self.redis.aclose()
         await self.redis.connection_pool.disconnect()
         if self._sentinel is not None:
@@ -187,6 +193,8 @@ class _Single:
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
         """Send them on a connection of the pool's: a pipeline does more for each, which these need not have."""
+        if self._blocking is not None:
+            return self._blocking.send(commands)
         pool = self.redis.connection_pool
         connection = await pool.get_connection()
         try:

@@ -104,9 +104,9 @@ NO_REQUEST: Final = Request(key="", fingerprint="", seconds=0)
 class Store:
     """The records of all queues; belongs to one event loop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, blocks: bool = False) -> None:
         self.config = config
-        self.connection = Connection(config)
+        self.connection = Connection(config, blocks=blocks)
         self.blobs = BlobStore(config, self.connection)
         self.troubles = Troubles()
         self._tasks: dict[str, Task] = {}

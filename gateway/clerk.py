@@ -1,16 +1,17 @@
 """The clerk, as its gateway has it: a process beside it that parks what plain requests leave to people.
 
 Theory of operation. To make a row into what the queue takes, and to talk to Redis, costs some hundred microseconds of
-Python. In the gateway's own process these are taken from the thread that answers, whatever thread they run on. So the
-answering thread writes a slip of each row (`gateway.slip`), hands all of a batch over in one call of the system, and
-goes on; a process of its own does the rest. Its verdicts come back on a thread that does nothing else, which tells the
-callers.
+Python. In the gateway's own process these are taken from the thread that answers, whatever thread they run on. So a
+process of its own does that, of slips (`gateway.slip`), which cost a few. They go to it in rounds
+(`gateway.clerk_rounds`), one at a time, each in one call of the system. The answering thread sends one itself where
+nobody else waits; else it only leaves its rows there, and the thread that hears the last round's verdicts, and tells
+the callers, sends the next.
 
 Nothing is promised before the queue has it, and nothing is parked twice: what a row is called in the queue follows from
 its errand's ticket, for whoever parks it. While the clerk is not there (it has just started, it died), or where a row
 is not a plain request's, the gateway parks by itself as ever. Where a clerk dies its errands are parked so, under the
 same ids, which finds those that it had parked and not told. Where the gateway dies the clerk parks what it was given,
-and ends. The bound on all of it is that of rows on their way to the queue (`gateway.deferring`).
+and ends. The bound on all of it is that of what is on its way to the queue (`gateway.backlog`).
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ from fallback.config import Config
 from fallback.errors import DemurError
 from fallback.queue import Parked
 from gateway import clerk_wire
+from gateway.aside import IDLE_SECONDS, Aside
+from gateway.clerk_rounds import Given, Rounds
 from gateway.clerk_wire import TERMS_MAX, Errand, Frames, Reply, Settings, from_wire
 from gateway.internal import told
 from gateway.slip import Terms
 
 if TYPE_CHECKING:
     from gateway.champion import Live
-    from gateway.declined import Declined, Plain
+    from gateway.declined import Declined
     from gateway.quick import QuickJob
 
 PAUSE_SECONDS_MIN: Final = 0.2
@@ -50,12 +53,18 @@ _STEADY_SECONDS: Final = 30.0
 _END_SECONDS: Final = 5.0
 _READ_BYTES: Final = 1 << 18
 _SEND_BUFFER_BYTES: Final = 1 << 20
+_MS: Final = 1000
+# The thread sends a round so late that as a rule who brings more rows has sent it.
+_LATE_MS: Final = 1
+_LEFT_MS: Final = math.ceil(_MS * IDLE_SECONDS)
 _REPLIES: Final = msgspec.msgpack.Decoder(Reply)
 
-Given: TypeAlias = "tuple[Declined, Live]"
 Verdicts: TypeAlias = Sequence[Parked | DemurError]
 # Told of errands that nobody waits for and that are parked as they should be, and of others with their verdicts.
 Heard: TypeAlias = Callable[[Sequence[Given], Sequence[tuple[Given, Verdicts]]], None]
+
+# An errand's ticket, the number of its terms, and whose it is.
+_Ticketed: TypeAlias = "tuple[int, int, Declined]"
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +75,10 @@ class Clerk:
     `heard` is called with what became of errands, `left` with those of a clerk that died, on a thread of its own.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, aside: Aside | None = None) -> None:
         self._settings = clerk_wire.frame(Settings.of(config))
         self._nonce = secrets.token_bytes(clerk_wire.NONCE_BYTES)
+        self._aside = aside or Aside()
         self._heard: Heard
         self._left: Callable[[Sequence[Given]], None]
         self._changed = Condition()
@@ -76,6 +86,9 @@ class Clerk:
         self._socket: socket.socket | None = None
         self._up = False
         self._ticket = 0
+        self._rounds = Rounds()
+        # When the thread looks at the rounds by itself next.
+        self._looks_at = math.inf
         self._given: dict[int, Given] = {}
         self._terms: dict[tuple[object, ...], int] = {}
         self._named = 0
@@ -108,28 +121,48 @@ class Clerk:
         """Take the plain requests of a batch; returns those that it does not take."""
         if not self._up:
             return batch
+        left = [declined for declined in batch if declined.samplings or declined.plain is None]
+        wanted = batch if not left else [each for each in batch if each.plain is not None and not each.samplings]
+        now = time.monotonic()
         with self._changed:
             if not self._up:
                 return batch
-            left: list[Declined] = []
-            new: list[tuple[int, Terms]] = []
-            errands = []
-            for declined in batch:
-                plain = None if declined.samplings else declined.plain
-                if plain is None:
-                    left.append(declined)
-                else:
-                    errands.append(self._errand(declined, plain, live, new))
-            if errands:
-                self._send(clerk_wire.frame((new, errands)))
-            return left
+            self._rounds.add([(declined, live) for declined in wanted], now)
+            due = self._rounds.due
+            order = self._next(now) if due <= now else None
+            wakes = order is None and due < self._looks_at
+            if wakes:
+                self._looks_at = due
+        if order is not None:
+            self._begin(*order)
+        elif wakes:
+            self._wake()
+        return left
 
-    def _errand(self, declined: Declined, plain: Plain, live: Live, new: list[tuple[int, Terms]]) -> Errand:
-        self._ticket += 1
-        self._given[self._ticket] = declined, live
-        until = (plain.job.deadline or math.inf) if declined.deferred else None
-        slips = plain.slips((*declined.deferred, *declined.audited))
-        return Errand(self._ticket, self._number(plain.job, live, new), until, slips)
+    def _begin(self, ours: socket.socket, new: list[tuple[int, Terms]], errands: Sequence[_Ticketed]) -> None:
+        """Send a round on a thread that answers; where that fails whoever reads hears that the socket is shut."""
+        try:
+            self._send(ours, new, errands)
+        except Exception as error:  # noqa: BLE001 - its batch is answered already: only who is to be parked is concerned
+            told(error, where="clerk")
+            with contextlib.suppress(OSError):
+                ours.shutdown(socket.SHUT_RDWR)
+
+    def _wake(self) -> None:
+        os.write(self._wake_write, b"\0")
+
+    def _next(self, now: float) -> tuple[socket.socket, list[tuple[int, Terms]], list[_Ticketed]]:
+        """Begin the next round: give its errands tickets; returns where it goes, and what."""
+        assert self._socket is not None, "who is up has a socket"
+        new: list[tuple[int, Terms]] = []
+        errands: list[_Ticketed] = []
+        for given in self._rounds.take(now):
+            declined, live = given
+            assert declined.plain is not None, "only plain requests are taken"
+            self._ticket += 1
+            self._given[self._ticket] = given
+            errands.append((self._ticket, self._number(declined.plain.job, live, new), declined))
+        return self._socket, new, errands
 
     def _number(self, job: QuickJob, live: Live, new: list[tuple[int, Terms]]) -> int:
         """Return the number of an errand's terms; where the clerk does not know them yet they are added to `new`."""
@@ -156,32 +189,25 @@ class Clerk:
             new.append((number, terms))
         return number
 
-    def _send(self, content: bytes) -> None:
-        """Send what the socket takes, and have the rest sent as soon as it takes more."""
-        if self._unsent:
-            self._unsent += content
-            return
-        sent = self._write(content)
+    def _send(self, ours: socket.socket, new: list[tuple[int, Terms]], errands: Sequence[_Ticketed]) -> None:
+        """Send a round: what the socket takes now, and the rest as soon as it takes more."""
+        content = clerk_wire.frame((new, [_errand(*each) for each in errands]))
+        sent = _write(ours, content)
         if sent < len(content):
-            self._unsent += memoryview(content)[sent:]
-            os.write(self._wake_write, b"\0")
-
-    def _write(self, content: bytes | bytearray) -> int:
-        assert self._socket is not None, "who is up has a socket"
-        try:
-            return self._socket.send(content)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            # It is gone, which whoever reads finds out.
-            return len(content)
+            with self._changed:
+                # Nothing is left unsent where a round is under way; of a clerk that is gone nothing is sent.
+                if self._socket is ours:
+                    self._unsent += memoryview(content)[sent:]
+            self._wake()
 
     def close(self, grace_seconds: float) -> None:
         """Let it end its errands for up to `grace_seconds`, and end it; what it did not do is `left`."""
         if not self._thread.is_alive():
             return
         with self._changed:
-            self._changed.wait_for(lambda: not self._given, grace_seconds)
+            self._rounds.hurry()
+            self._wake()
+            self._changed.wait_for(lambda: not (self._given or self._rounds), grace_seconds)
             self._stopping.set()
             if self._socket is not None:
                 with contextlib.suppress(OSError):
@@ -236,20 +262,34 @@ class Clerk:
         poll.register(ours, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
-            for number, event in poll.poll():
+            wait_ms = self._look()
+            if not self._aside.catch_up():
+                wait_ms = _LEFT_MS
+            for number, event in poll.poll(wait_ms):
                 if number == self._wake_read:
                     os.read(self._wake_read, _READ_BYTES)
-                    poll.modify(ours, select.POLLIN | select.POLLOUT)
-                    continue
-                if event & select.POLLOUT and self._flushed():
-                    poll.modify(ours, select.POLLIN)
-                if event & ~select.POLLOUT and not self._take(ours, frames):
+                elif event & ~select.POLLOUT and not self._take(ours, frames):
                     return
+            poll.modify(ours, select.POLLIN if self._flushed(ours) else select.POLLIN | select.POLLOUT)
 
-    def _flushed(self) -> bool:
-        """Send what was left; returns whether nothing is left now."""
+    def _look(self) -> float | None:
+        """Send a round that is due; returns for how long none will be, ms."""
+        now = time.monotonic()
         with self._changed:
-            del self._unsent[: self._write(self._unsent)]
+            due = self._rounds.due if self._up else math.inf
+            order = self._next(now) if due <= now else None
+            self._looks_at = due if order is None else math.inf
+        if order is not None:
+            self._send(*order)
+            return None
+        return None if due == math.inf else math.ceil(_MS * (due - now)) + _LATE_MS
+
+    def _flushed(self, ours: socket.socket) -> bool:
+        """Send what was left; returns whether nothing is left now."""
+        if not self._unsent:
+            return True
+        with self._changed:
+            del self._unsent[: _write(ours, self._unsent)]
             return not self._unsent
 
     def _take(self, ours: socket.socket, frames: Frames) -> bool:
@@ -270,23 +310,44 @@ class Clerk:
     def _tell(self, said: Reply) -> None:
         fine, others = said
         given = self._given
+        with self._changed:
+            self._rounds.heard()
         done = [given.pop(ticket) for ticket in fine if ticket in given]
         known = [(given.pop(ticket), from_wire(verdicts)) for ticket, verdicts in others if ticket in given]
         if done or known:
-            self._heard(done, known)
-        if self._stopping.is_set() or not self._given:
+            self._aside.do(lambda: self._heard(done, known))
+        if not self._given:
             with self._changed:
                 self._changed.notify_all()
 
     def _hand_back(self) -> None:
         """Give back what a clerk that ended did not do."""
+        self._aside.do_all()
         with self._changed:
             self._up, self._socket = False, None
-            left, self._given = self._given, {}
+            given, self._given = self._given, {}
+            waiting = self._rounds.clear()
             self._terms.clear()
             self._unsent.clear()
             self._changed.notify_all()
-        for ticket, (declined, _) in left.items():
+        for ticket, (declined, _) in given.items():
             declined.ids = clerk_wire.ids(self._nonce, ticket, declined.rows)
-        if left:
-            self._left([*left.values()])
+        if left := [*given.values(), *waiting]:
+            self._left(left)
+
+
+def _errand(ticket: int, terms: int, declined: Declined) -> Errand:
+    plain = declined.plain
+    assert plain is not None, "only plain requests are taken"
+    until = (plain.job.deadline or math.inf) if declined.deferred else None
+    return Errand(ticket, terms, until, plain.slips((*declined.deferred, *declined.audited)))
+
+
+def _write(ours: socket.socket, content: bytes | bytearray) -> int:
+    try:
+        return ours.send(content)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        # It is gone, which whoever reads finds out.
+        return len(content)

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from fallback.tls import tls_of
-from gateway.connections import Connections
+from gateway.connections import Connections, tls_of
 
 MIB = 1024 * 1024
 
@@ -157,5 +156,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             keepalive_seconds=self.keepalive_seconds,
             keepalive_timeout_seconds=self.keepalive_timeout_seconds,
             ping_seconds_min=self.ping_seconds_min,
-            tls=tls_of("gateway", self),
+            tls=tls_of(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file),
         )

@@ -134,19 +134,32 @@ class Declined:
         return self.asker.request.model if self.plain is None else self.plain.job.question.model
 
 
-def decline(plain: Plain, declined: list[Declined]) -> bool:
-    """Add to `declined` what goes to a person of a plain request; one that is audited alone is answered: True."""
-    job, first, decisions = plain.job, plain.first, plain.batch.decisions
-    deferred: tuple[int, ...]
-    audited: tuple[int, ...]
-    if job.rows == 1:
-        deferred, audited = (_FIRST, ()) if decisions.deferred[first] else ((), _FIRST)
-    else:
+def parted(batch: Answered, jobs: Sequence[QuickJob]) -> tuple[list[int], list[Declined]]:
+    """Return the numbers of a batch's jobs that are answered, and what goes to people.
+
+    One of which rows are only audited is both: it is answered, and people look at it too.
+    """
+    deferred, audited = batch.decisions.deferred, batch.decisions.audited
+    if len(jobs) == len(deferred):
+        alone = [(number, _FIRST, ()) for number in np.flatnonzero(deferred).tolist()]
+        beside = [(number, (), _FIRST) for number in np.flatnonzero(audited).tolist()]
+        found = [_declined(batch, jobs[number], number, number, *rows) for number, *rows in (*alone, *beside)]
+        return np.flatnonzero(~deferred).tolist(), found
+    answered: list[int] = []
+    found = []
+    first = 0
+    for number, job in enumerate(jobs):
         rows = slice(first, first + job.rows)
-        deferred, audited = (
-            tuple(np.flatnonzero(which[rows]).tolist()) for which in (decisions.deferred, decisions.audited)
-        )
-    declined.append(Declined(asker=job, deferred=deferred, audited=audited, plain=plain))
-    if not deferred:
-        job.answer_from(plain.batch, plain.number, first)
-    return not deferred
+        one, other = (tuple(np.flatnonzero(which[rows]).tolist()) for which in (deferred, audited))
+        if not one:
+            answered.append(number)
+        if one or other:
+            found.append(_declined(batch, job, number, first, one, other))
+        first += job.rows
+    return answered, found
+
+
+def _declined(
+    batch: Answered, job: QuickJob, number: int, first: int, deferred: tuple[int, ...], audited: tuple[int, ...]
+) -> Declined:
+    return Declined(asker=job, deferred=deferred, audited=audited, plain=Plain(batch, job, number, first))

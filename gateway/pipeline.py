@@ -21,7 +21,7 @@ from fallback.errors import DemurError, NotFoundError, StateError
 from gateway import portions
 from gateway.batcher import Batcher
 from gateway.champion import Champion, Live
-from gateway.declined import Declined, Plain, decline
+from gateway.declined import Declined, parted
 from gateway.deferring import Deferring
 from gateway.intake import Intake, join, prepare
 from gateway.internal import told
@@ -319,21 +319,21 @@ class Pipeline:
         batch = Answered(live, decisions, jobs, outputs, start=start, compute_seconds=compute)
         answered: Sequence[int] = range(len(jobs))
         declined: list[Declined] = []
-        audited = 0
-        if chosen.any():
+        if sampled is None and not texts:
+            if kept is not None:
+                answered, declined = parted(batch, jobs)
+        elif chosen.any():
             answered, first, asked = [], 0, chosen.tolist()
             for number, job in enumerate(jobs):
                 if not any(asked[first : first + job.rows]):
                     answered.append(number)
-                elif sampled is None and not texts:
-                    audited += decline(Plain(batch=batch, job=job, number=number, first=first), declined)
                 else:
                     shared = portions.common(live, decisions, compute)
                     self._settle(job, portions.part(shared, outputs, job, first, start, live), declined, sampled)
                 first += job.rows
         if answered:
             answer_all(batch, jobs, answered)
-        self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(len(answered) + audited)
+        self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(len(answered))
         self._keep(jobs, decisions, sampled, live, kept)
         if declined:
             self._deferring.take(declined, live)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from demur import kserve
@@ -20,6 +22,7 @@ from gateway.transport import Call
 _PLAIN: Final = frozenset({"model_name", "model_version", "id", "inputs", "outputs", "raw_input_contents"})
 _ID_TAG: Final = b"\x1a"
 _RAW_TAG: Final = b"\x32"
+_DOUBLE: Final = struct.Struct("<d")
 
 
 def _said(message: Any) -> Said | None:
@@ -103,12 +106,8 @@ class InferWording:
         kept = [parked[row] for row in sorted(parked)] if len(parked) > 1 else [*parked.values()]
         if batch.live.manifest.on_deferral != "provisional" or any(each.over for each in kept):
             return None
-        said = kserve.ModelInferResponse()
-        said.parameters["demur_deferral"].string_param = ",".join([each.name for each in kept])
         waits = [each.expected_wait for each in kept if each.expected_wait is not None]
-        if waits:
-            said.parameters["demur_expected_wait"].double_param = max(waits)
-        more: bytes = said.SerializeToString()
+        more = _deferral(",".join([each.name for each in kept]), max(waits) if waits else None)
         return self.write(batch, job, at, first, self._template(batch, job, Decision.PROVISIONAL)) + more
 
     def write_all(self, batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) -> list[bytes] | None:
@@ -134,6 +133,25 @@ class InferWording:
             found = _made(batch, question, rows, worth)
             self._templates = {**self._templates, key: found} if len(self._templates) < TEMPLATES_MAX else {key: found}
         return found
+
+
+def _deferral(name: str, wait: float | None) -> bytes:
+    """Return what is said of deferrals: their names, and how long until they have their outcomes, seconds."""
+    head, between = _deferral_template(len(name), waits=wait is not None)
+    return b"".join((head, name.encode(), between, b"" if wait is None else _DOUBLE.pack(wait)))
+
+
+@lru_cache(maxsize=TEMPLATES_MAX)
+def _deferral_template(length: int, *, waits: bool) -> tuple[bytes, bytes]:
+    """Return what stands before a name of `length` ASCII characters, and between it and the wait, or the end."""
+    said, wait = kserve.ModelInferResponse(), kserve.ModelInferResponse()
+    name = "0" * length
+    said.parameters["demur_deferral"].string_param = name
+    head, _, between = said.SerializeToString().rpartition(name.encode())
+    if waits:
+        wait.parameters["demur_expected_wait"].double_param = MARK
+        between += wait.SerializeToString().removesuffix(MARKED)
+    return head, between
 
 
 def _made(batch: Answered, question: Question, rows: int, worth: Decision) -> _Template:

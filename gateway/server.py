@@ -27,6 +27,7 @@ from fallback.queue import Queue
 from fallback.secret import secret
 from gateway import admission, memory, metrics, model_service, service, transports
 from gateway.amendments import Amending
+from gateway.aside import Aside
 from gateway.backlog import Backlog
 from gateway.champion import Champion
 from gateway.champions import Champions
@@ -75,7 +76,8 @@ class Gateway:
     def __init__(self, config: Config, *, clerk: bool = False) -> None:
         self.settings = config.table("gateway", GatewaySettings)
         self._config = config
-        self._clerk = Clerk(config) if clerk else None
+        self._aside = Aside()
+        self._clerk = Clerk(config, self._aside) if clerk else None
         self._credentials = Credentials.load(config.table("fallback", FallbackSettings).credentials_file)
         self._secret = secret(config, "audit").encode()
         self._following: list[asyncio.Task[None]] = []
@@ -275,6 +277,7 @@ class Gateway:
                 writes=self._predictions.writes(),
                 drained=self.champions.drained,
                 refusals=dict.fromkeys(_QUEUED, self.champions.refusal),
+                aside=self._aside,
             ),
             listen=settings.grpc_listen,
             slow_loop=self._slow.loop,

@@ -27,7 +27,7 @@ from gateway.wire import serialise
 # Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
 _SHOWN_ELEMENTS_MAX: Final = 1_000
 # So many digits tell floats of 32 bits apart; between these all powers of ten that it takes are exact in 64 bits.
-_DIGITS: Final = (6, 7, 8, 9)
+_DIGITS: Final = np.array([[6.0], [7.0], [8.0], [9.0]])
 _EVEN_MIN: Final = 1e-12
 _EVEN_MAX: Final = 1e6
 # Of what is answered without a doubt nothing but the audit speaks for a person.
@@ -212,18 +212,15 @@ def _readable(array: Array) -> Array:
     with np.errstate(invalid="ignore"):
         found = array.astype(np.float64)
     if not even.all():
-        odd = ~even
+        odd = ~(even | (size == 0))
         found[odd] = array[odd].astype(np.str_).astype(np.float64)
     given, wide = array[even], found[even]
-    first, left = -np.floor(np.log10(size[even].astype(np.float64))), np.ones(len(given), np.bool_)
-    numbers = wide
-    for digits in _DIGITS:
-        up = 10.0 ** (first + (digits - 1))
-        numbers = np.where(left, np.rint(wide * up) / up, numbers)
-        left = numbers.astype(np.float32) != given
-        if not left.any():
-            break
-    found[even] = numbers
+    first = -np.floor(np.log10(size[even].astype(np.float64)))
+    up = 10.0 ** (first + _DIGITS - 1)
+    numbers = np.rint(wide * up) / up
+    same = numbers.astype(np.float32) == given
+    same[-1] = True
+    found[even] = numbers[same.argmax(axis=0), np.arange(len(given))]
     return found
 
 

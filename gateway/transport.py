@@ -14,14 +14,13 @@ from typing import Final, NotRequired, Protocol, TypedDict
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from fallback.errors import DemurError, UnimplementedError
+from fallback.errors import DemurError
+from gateway.aside import Aside
 from gateway.connections import Connections
 
 # A client stream that is cut off ends with nothing, as a whole one does, just before the core says that the call is
 # over: so long is waited for its saying so.
 CUT_SECONDS: Final = 0.05
-# Of a name that is told back to who said it.
-_NAME_CHARS: Final = 100
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -89,7 +88,8 @@ class Routes:
     `writes` name the slow methods whose client or server streams. `drained` is called on the transport's thread when
     every call that was there is handed over, before it waits for more, where a call says so (`driven`). `refusals` are
     asked, on the transport's thread, when a call of a hot method arrives: one that is refused is told before its
-    message is taken in, so that to refuse costs next to nothing however large messages are.
+    message is taken in, so that to refuse costs next to nothing however large messages are. A transport whose thread
+    answers by itself says to `aside` when that has work.
     """
 
     hot: Mapping[str, Hot]
@@ -98,14 +98,7 @@ class Routes:
     writes: frozenset[str] = field(default_factory=frozenset)
     drained: Callable[[], None] = _nothing
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
-
-    def unserved(self, method: str) -> UnimplementedError:
-        """Return the refusal of a method that is none of them; it names those of its service that are."""
-        service, _, name = method.strip("/").rpartition("/")
-        there = sorted(each.rpartition("/")[2] for each in (*self.hot, *self.slow) if each.startswith(f"/{service}/"))
-        if not there:
-            return UnimplementedError(f"no service {service[:_NAME_CHARS]!r} here; reflection lists those that are")
-        return UnimplementedError(f"{service}: expected one of {', '.join(there)}, got {name[:_NAME_CHARS]!r}")
+    aside: Aside = field(default_factory=Aside)
 
 
 class Terms(TypedDict):

@@ -10,7 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from benchmarks.figures import Check, Spread
+from benchmarks.demo.counts import Check
+from benchmarks.queue.figures import Spread
 
 FORMAT: Final = 1
 
@@ -47,7 +48,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     queue_ms: float
     compute_ms: float
     transport_ms: float
-    # Who says so: "demur metrics", "Triton metrics" or "ModelStatistics".
+    # Who says so: "demur metrics" or "ModelStatistics".
     source: str
 
 

@@ -12,7 +12,7 @@ import pytest
 from fallback.answer import LabelOption, Task
 from fallback.deferral import Parking
 from gateway.champion import Live
-from gateway.declined import Declined, Plain, decline
+from gateway.declined import parted
 from gateway.metrics import Metrics
 from gateway.parking import parking
 from gateway.policy import Policy
@@ -54,20 +54,18 @@ def test_a_slip_says_all_that_is_parked(live: Live, way: str) -> None:
             draws=np.array([draw.random() for _ in range(rows)]),
         )
         batch = Answered(live, decisions, jobs, outputs_of(draw, rows), start=7.0, compute_seconds=0.25)
-        first = 0
-        for number, job in enumerate(jobs):
-            declined: list[Declined] = []
-            decline(Plain(batch=batch, job=job, number=number, first=first), declined)
-            (one,) = declined
+        answered, found = parted(batch, jobs)
+        assert {id(jobs[number]) for number in answered} >= {id(one.asker) for one in found if not one.deferred}
+        for one in found:
             assert one.plain is not None
+            job, first = one.plain.job, one.plain.first
             assert JUDGED.task is not None
             places = (*one.deferred, *one.audited)
             slips = one.plain.slips(places)
             terms = Terms("m", "1", "m", LABELS, JUDGED.task, "x", job.question.datatype, job.fit.row)
             for row, slip, values in zip(places, slips, readable(terms, slips), strict=True):
                 wanted = parking(job.request, job.prepared, live, decisions, first=first, row=row)
-                found = msgspec.structs.replace(slip.parking(terms, values), input_digest=wanted.input_digest)
+                made = msgspec.structs.replace(slip.parking(terms, values), input_digest=wanted.input_digest)
                 # NaN is equal to nothing, but its bytes are.
-                assert msgspec.msgpack.encode(found) == msgspec.msgpack.encode(wanted)
+                assert msgspec.msgpack.encode(made) == msgspec.msgpack.encode(wanted)
                 seen += 1
-            first += job.rows

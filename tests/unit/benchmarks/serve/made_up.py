@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.figures import Check, Spread, figure
+from benchmarks.demo.counts import Check
+from benchmarks.queue.figures import Spread, figure
 from benchmarks.serve.results import (
     Asked,
     Client,
