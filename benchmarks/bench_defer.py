@@ -16,10 +16,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import Figure
+from benchmarks import machine, screen, stack
+from benchmarks.figures import Check, Figure
 from benchmarks.serve import closed, deferred
 from benchmarks.serve.deferred import FULL, QUICK, Measured
 from benchmarks.serve.models import Name
@@ -28,7 +26,7 @@ from benchmarks.serve.models import Name
 def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
     """Measure and tell; returns whether everything is as promised."""
     closed.expect()
-    console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
+    console, start, size = screen.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
 
     def tell(line: str) -> None:
         console.print(Text(line, style="dim"))
@@ -38,7 +36,7 @@ def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
     got = summary(found, quick=quick, seconds=time.monotonic() - start)
     _tell(console, found, str(got["machine"]))
     if as_json:
-        print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(got)
     return bool(got["ok"])
 
 
@@ -63,12 +61,7 @@ def _tell(console: Console, found: list[Measured], where: str) -> None:
     checks: list[Check] = []
     for each in found:
         checks += deferred.checks(each)
-        for figure in deferred.figures(each):
-            ours, other, ratio = figure.ours, figure.other, figure.ratio
-            console.print(Text(f"  {figure.name}"))
-            spread = f"{ratio.median:g}, {ratio.low:g} to {ratio.high:g}"
-            said = f"{ours.median:g} over {other.median:g} {figure.unit}: {spread}"
-            console.print(Text(f"    {said}", style="dim"))
+        screen.tell_figures(console, deferred.figures(each))
         console.print(Text(f"  {each.name}: a row for people takes {deferred.told(each)['row_us']} microseconds"))
     console.print(Text(f"  {where}"))
-    console.print(report.check_table(checks))
+    console.print(screen.check_table(checks))

@@ -20,9 +20,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check
+from benchmarks import machine, screen, stack
+from benchmarks.figures import Check
 from benchmarks.gpu import alike, alone, cards, refusals, served, swaps
 from benchmarks.serve.models import SHAPES, Name
 from gateway.model import TENSORRT, Device, count_gpus
@@ -144,7 +143,7 @@ class Bench:
 
 def run(*, as_json: bool, cpu: bool) -> int:
     """Measure and tell; returns 0, 1 where a check is not ok, or NO_GPU_CODE. `cpu`: try the same out on the CPU."""
-    console, start = report.console(stderr=as_json), time.monotonic()
+    console, start = screen.console(stderr=as_json), time.monotonic()
     gpus = 0 if cpu else count_gpus()
     found: dict[str, Any] = {"gpu": None, "device": "cpu" if cpu else "cuda"}
     checks = [] if cpu else [Check(name="a GPU is there", value=gpus, goal=">= 1", ok=gpus > 0)]
@@ -174,11 +173,11 @@ def run(*, as_json: bool, cpu: bool) -> int:
         "ok": all(check.ok for check in checks),
     }
     console.print(Text(f"  {found['machine']}"))
-    console.print(report.check_table(checks))
+    console.print(screen.check_table(checks))
     if not (cpu or gpus):
         console.print(Text(_NO_GPU, style="bold red"))
     if as_json:
-        print(msgspec.json.encode(found).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(found)
     if not (cpu or gpus):
         return NO_GPU_CODE
     return 0 if found["ok"] else 1

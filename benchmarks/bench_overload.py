@@ -11,9 +11,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check
+from benchmarks import machine, screen, stack
+from benchmarks.figures import Check
 from benchmarks.serve import closed, ground, measures, models, overloads
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
@@ -47,7 +46,7 @@ QUICK: Final = Size(calm_seconds=1.5, storm_seconds=2.0, capacity_calls={"tiny":
 def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
     """Measure and tell; returns whether everything is as promised."""
     closed.expect()
-    console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
+    console, start, size = screen.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
     found: dict[str, Overload] = {}
     checks: list[Check] = []
     with stack.tidily(), stack.place(None) as folder:
@@ -68,9 +67,9 @@ def run(*, names: tuple[Name, ...], as_json: bool, quick: bool) -> bool:
     for model, each in found.items():
         console.print(Text(f"  {model}: {_said(each)}"))
     console.print(Text(f"  {got['machine']}"))
-    console.print(report.check_table(checks))
+    console.print(screen.check_table(checks))
     if as_json:
-        print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(got)
     return bool(got["ok"])
 
 

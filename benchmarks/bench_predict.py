@@ -16,10 +16,10 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import load, machine, stack
+from benchmarks import load, machine, screen, stack
 from benchmarks.caller import CALL_SECONDS, Specification
-from benchmarks.demo import report
 from benchmarks.load import Shot
+from fallback import channel
 from fallback import config as configuration
 from fallback.errors import UnavailableError
 from gateway.model_client import ModelClient
@@ -34,7 +34,7 @@ GRACE_SECONDS = 10.0
 
 def run(*, rate: float, seconds: float, callers: int, as_json: bool, running: bool, seed: int) -> bool:
     """Run once and tell; returns whether no request failed and the run may be believed."""
-    console = report.console(stderr=as_json)
+    console = screen.console(stderr=as_json)
     with (
         stack.tidily(),
         stack.place(None) as folder,
@@ -67,7 +67,7 @@ def run(*, rate: float, seconds: float, callers: int, as_json: bool, running: bo
     summary = load.summary(shots, rate=rate, seconds=seconds, facts=facts)
     _tell(console, summary, shots, seconds=seconds)
     if as_json:
-        print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(summary)
     return bool(summary["ok"])
 
 
@@ -92,7 +92,7 @@ def _call(folder: Path, specifications: list[Specification]) -> list[Shot]:
 
 async def _answer_all(gateway: str, model: str) -> None:
     """Have the policy of `model` answer everything: what is measured is the answer, and nothing is parked."""
-    async with ModelClient(gateway, identity="bench") as client:
+    async with ModelClient(gateway, **channel.shown("bench")) as client:
         policy = await client.get_policy(model)
         policy.threshold = policy.audit_share = 0.0
         policy.class_thresholds.clear()
@@ -122,4 +122,4 @@ def _tell(console: Console, summary: dict[str, object], shots: list[Shot], *, se
     ]
     for line in lines:
         console.print(Text(f"  {line}"))
-    console.print(report.check_table(load.judge(shots, seconds=seconds)))
+    console.print(screen.check_table(load.judge(shots, seconds=seconds)))

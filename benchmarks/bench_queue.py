@@ -12,11 +12,9 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check, percentile
+from benchmarks import machine, screen, stack
+from benchmarks.figures import Check, Figure, check, check_most, percentile
 from benchmarks.queue import measures, told
-from benchmarks.queue.figures import Figure, check, check_most
 from benchmarks.queue.ground import FULL, QUICK, Ground, ground
 
 T = TypeVar("T")
@@ -34,7 +32,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(*, as_json: bool, quick: bool) -> bool:
     """Measure and tell; returns whether everything is as promised."""
-    console = report.console(stderr=as_json)
+    console = screen.console(stderr=as_json)
     start, size = time.monotonic(), QUICK if quick else FULL
     with stack.tidily(), stack.place(None) as folder:
         found = asyncio.run(_measure(folder, quick=quick, console=console))
@@ -49,7 +47,7 @@ def run(*, as_json: bool, quick: bool) -> bool:
     got = summary(found, facts)
     _tell(console, got, found)
     if as_json:
-        print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(got)
     return bool(got["ok"])
 
 
@@ -108,16 +106,7 @@ async def _told(here: Ground, what: str, call: Awaitable[T]) -> T:
 
 
 def _tell(console: Console, got: dict[str, object], found: Found) -> None:
-    for figure in found.figures:
-        ours, other, ratio = figure.ours, figure.other, figure.ratio
-        console.print(Text(f"  {figure.name}"))
-        console.print(
-            Text(
-                f"    {ours.median:g} over {other.median:g} {figure.unit}: "
-                f"{ratio.median:g}, {ratio.low:g} to {ratio.high:g} in {got['rounds']} rounds",
-                style="dim",
-            )
-        )
+    screen.tell_figures(console, found.figures, end=f" in {got['rounds']} rounds")
     lines = [
         f"reaping {got['lapsed']} lapsed leases: {got['reap_seconds']} s",
         f"{got['callbacks']} callbacks: p50 {got['callback_p50_ms']}, p99 {got['callback_p99_ms']} ms",
@@ -125,4 +114,4 @@ def _tell(console: Console, got: dict[str, object], found: Found) -> None:
     ]
     for line in lines:
         console.print(Text(f"  {line}"))
-    console.print(report.check_table(judge(found)))
+    console.print(screen.check_table(judge(found)))

@@ -11,10 +11,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import Figure
+from benchmarks import machine, screen, stack
+from benchmarks.figures import Check, Figure
 from benchmarks.serve import closed, measures, paced
 from benchmarks.serve.measures import FULL, QUICK, Measured
 from benchmarks.serve.models import SHAPES, Name
@@ -34,7 +32,7 @@ def run(*, names: tuple[Name, ...], as_json: bool, quick: bool, html: Path | Non
     """Measure and tell; returns whether everything is as promised. `html`: where its report goes."""
     # Before anything is started that would be measured in vain.
     closed.expect()
-    console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
+    console, start, size = screen.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
 
     def tell(line: str) -> None:
         console.print(Text(line, style="dim"))
@@ -59,7 +57,7 @@ def run(*, names: tuple[Name, ...], as_json: bool, quick: bool, html: Path | Non
     _tell(console, figures, found, checks, str(got["machine"]))
     writing.report(html, msgspec.to_builtins(got))
     if as_json:
-        print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(got)
     return bool(got["ok"])
 
 
@@ -91,13 +89,9 @@ def summary(
 
 
 def _tell(console: Console, figures: list[Figure], found: list[Measured], checks: list[Check], where: str) -> None:
-    for figure in figures:
-        ours, other, ratio = figure.ours, figure.other, figure.ratio
-        console.print(Text(f"  {figure.name}"))
-        said = f"{ours.median:g} over {other.median:g} {figure.unit}: {ratio.median:g}, {ratio.low:g} to {ratio.high:g}"
-        console.print(Text(f"    {said}", style="dim"))
+    screen.tell_figures(console, figures)
     for model in found:
         used = ", ".join(f"{side} {spread.median:g}" for side, spread in measures.cpu(model).items())
         console.print(Text(f"  {model.name}: the server's processor time a call, microseconds: {used}"))
     console.print(Text(f"  {where}"))
-    console.print(report.check_table(checks))
+    console.print(screen.check_table(checks))

@@ -11,19 +11,16 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check
-from benchmarks.serve import capacity, ground, measures, models, swapping, windows
+from benchmarks import machine, screen, stack
+from benchmarks.figures import Check
+from benchmarks.serve import capacity, ground, swapping, windows
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
-from benchmarks.serve.sender import Load
 from benchmarks.serve.sending import Sending, Worker, shoot, workers
 from benchmarks.serve.windows import Left, Swapped
 
 LOAD_SHARE: Final = 0.6
 SETTLED_SWAPS: Final = 5
-_FLOAT_BYTES: Final = 4
 _SECONDS_MAX: Final = 300.0
 
 
@@ -42,7 +39,7 @@ QUICK: Final = Size(swaps=6, gap_seconds=0.1, trial_seconds=0.3, failed_loads=2)
 
 def run(*, name: Name, transport: str, as_json: bool, quick: bool) -> bool:
     """Measure and tell; returns whether everything is as promised."""
-    console, start, size = report.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
+    console, start, size = screen.console(stderr=as_json), time.monotonic(), QUICK if quick else FULL
 
     def tell(line: str) -> None:
         console.print(Text(f"{name}: {line}", style="dim"))
@@ -51,7 +48,7 @@ def run(*, name: Name, transport: str, as_json: bool, quick: bool) -> bool:
         # In a gateway of its own: where it was too much, the memory of what waited stays for a while.
         with ground.gateway(folder, transport=transport) as served:
             swapping.publish(served, name)
-            there = capacity.find(crew, _load(served, name, size), tell=tell)
+            there = capacity.find(crew, swapping.load(served, name, seconds_max=size.trial_seconds), tell=tell)
         with ground.gateway(folder, transport=transport) as served:
             found, left = _measure(served, name, size, crew[0], LOAD_SHARE * there.rate, tell)
     checks = windows.checks(found, left, swaps=size.swaps, wanted=size.swaps)
@@ -72,23 +69,15 @@ def run(*, name: Name, transport: str, as_json: bool, quick: bool) -> bool:
     }
     _tell(console, found, checks, str(got["machine"]))
     if as_json:
-        print(msgspec.json.encode(got).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(got)
     return bool(got["ok"])
-
-
-def _load(served: Served, name: Name, size: Size) -> Load:
-    payload = measures.asked(name)
-    row_bytes = _FLOAT_BYTES * models.rows(name, 1).size
-    return Load(
-        address=served.address, payload=payload, seconds_max=size.trial_seconds, stamp_at=len(payload) - row_bytes
-    )
 
 
 def _measure(
     served: Served, name: Name, size: Size, worker: Worker, rate: float, tell: Callable[[str], None]
 ) -> tuple[Swapped, Left]:
     versions = swapping.publish(served, name)
-    given = msgspec.structs.replace(_load(served, name, size), rate=rate)
+    given = msgspec.structs.replace(swapping.load(served, name, seconds_max=size.trial_seconds), rate=rate)
     shoot([worker], given)
     tell(f"{size.swaps} swaps at {rate:.0f} a second, open loop")
     load = Sending(msgspec.structs.replace(given, seconds_max=_SECONDS_MAX), worker)
@@ -109,4 +98,4 @@ def _tell(console: Console, found: Swapped, checks: list[Check], where: str) -> 
     )
     console.print(Text(f"  {said}"))
     console.print(Text(f"  {where}"))
-    console.print(report.check_table(checks))
+    console.print(screen.check_table(checks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
-from benchmarks.demo import report
+from benchmarks import machine, screen, stack
 from benchmarks.serve import closed, gpus, requests, scenarios, serving, target
 from benchmarks.serve.report import writing
 from benchmarks.serve.results import SCENARIOS, Client, Result, Scenario, Scenarios
@@ -28,6 +27,8 @@ PROCESSES_MAX: Final = 64
 _CORES_PER_PROCESS: Final = 4
 _FEW: Final = 10_000
 _OTHERS_SHARE_MAX: Final = 0.05
+# Of the server's processor time: a process above it that takes more may well do some of its work.
+_ABOVE_SHARE: Final = 0.05
 _LIMITS: Final = {
     "bound": "with more it is over that",
     "failures": "with more, requests fail",
@@ -104,11 +105,11 @@ def order(
 
 def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
     """Measure and tell; returns whether what was measured may be believed, and nothing failed. `html`: its report."""
-    console, start = report.console(stderr=ordered.as_json), time.monotonic()
+    console, start = screen.console(stderr=ordered.as_json), time.monotonic()
     begun = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     with stack.tidily(), target.asked(wished) as found:
         _introduce(console, found)
-        measured, course, c_client, others = _measured(wished, ordered, found, console)
+        measured, course, c_client, beside = _measured(wished, ordered, found, console)
     checks = scenarios.checks(measured, given_up=course.given_up)
     result = Result(
         target=found.target,
@@ -121,7 +122,7 @@ def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
         ),
         scenarios=measured,
         voided=tuple(course.voided),
-        notes=tuple(notes(found, measured, c_client=c_client, others=others)),
+        notes=tuple(notes(found, measured, c_client=c_client, beside=beside)),
         machine=machine.describe(),
         begun=begun,
         seconds=round(time.monotonic() - start, 1),
@@ -132,13 +133,18 @@ def run(wished: Wish, ordered: Order, *, html: Path | None = None) -> bool:
     _tell(console, result)
     writing.report(html, msgspec.to_builtins(result))
     if ordered.as_json:
-        print(msgspec.json.encode(result).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(result)
     return result.ok
 
 
-def _measured(
-    wished: Wish, ordered: Order, found: Found, console: Console
-) -> tuple[Scenarios, Course, bool, float | None]:
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """What worked beside client and server: cores that others took (null: not known), and who above the server did."""
+
+    others: float | None = None
+    above: str = ""
+
+
+def _measured(wished: Wish, ordered: Order, found: Found, console: Console) -> tuple[Scenarios, Course, bool, Beside]:
     def tell(line: str) -> None:
         console.print(Text(line, style="dim"))
 
@@ -146,21 +152,44 @@ def _measured(
     with workers(ordered.processes) as crew, gpus.watching(wanted=here) as watch:
         bench = Bench(found, wished, crew, watch)
         course = Course(bench, ordered.size, bound_ms=ordered.bound_ms, tell=tell)
-        before = serving.worked(found.target.pids, [each.process.pid for each in crew])
+        pids, clients = found.target.pids, [each.process.pid for each in crew]
+        above = serving.above(pids[0]) if pids else ()
+        before, served, over = serving.worked(pids, clients), serving.cpu_seconds(pids), _seconds(above)
         with console.status("measuring"):
             measured = course.go(ordered.chosen)
-        after = serving.worked(found.target.pids, [each.process.pid for each in crew])
-        return measured, course, bench.c_client, serving.others(before, after)
+        after, served = serving.worked(pids, clients), serving.cpu_seconds(pids) - served
+        spent = {pid: seconds - over[pid] for pid, seconds in _seconds(above).items()}
+        beside = Beside(others=serving.others(before, after), above=busy_above(spent, served))
+        return measured, course, bench.c_client, beside
 
 
-def notes(found: Found, measured: Scenarios, *, c_client: bool, others: float | None) -> list[str]:
-    """Return what a reader has to know beside the figures; `others`: cores that processes of others took meanwhile."""
+def _seconds(pids: Sequence[int]) -> dict[int, float]:
+    return {pid: serving.cpu_seconds([pid]) for pid in pids}
+
+
+def busy_above(spent: Mapping[int, float], served: float) -> str:
+    """Return what is to be known of the processes that started the server, nearest first, and their seconds of work.
+
+    PyTriton's gRPC port is that of a Triton, whose parent computes.
+    """
+    for pid, seconds in reversed(list(spent.items())):
+        if seconds > _ABOVE_SHARE * served:
+            who = f"process {pid} ({serving.command(pid)}), which started the server,"
+            return f"{who} worked {seconds:.1f} s beside the server's {served:.1f}: --pid {pid} counts both"
+    return ""
+
+
+def notes(found: Found, measured: Scenarios, *, c_client: bool, beside: Beside) -> list[str]:
+    """Return what a reader has to know beside the figures."""
     said = list(found.notes)
     if measured.offline is not None and not c_client:
         why = "is not installed" if found.steady else "cannot count answers of differing lengths"
         said.append(f"offline is measured with Python processes, since h2load {why}: it may be their limit")
     if found.target.pids:
         said.append("client and server share this machine's cores")
+    if beside.above:
+        said.append(beside.above)
+    others = beside.others
     if others is not None and others > _OTHERS_SHARE_MAX * machine.cores():
         said.append(f"other processes took {others:g} of {machine.cores():g} cores meanwhile: doubt the latencies")
     few = [run.requests for run in measured.server.verified if run.requests < _FEW] if measured.server else []
@@ -186,7 +215,8 @@ def _tell(console: Console, result: Result) -> None:
     if found.offline is not None:
         samples, runs = found.offline.samples, found.offline.runs
         client = "h2load" if runs[0].client == "h2load" else "Python processes"
-        lines.append(f"offline: {samples.median:g} samples a second, {samples.low:g} to {samples.high:g} ({client})")
+        between = f", {samples.low:g} to {samples.high:g}" if len(runs) > 1 else ""
+        lines.append(f"offline: {samples.median:g} samples a second{between} ({client})")
     if found.server is not None:
         server = found.server
         within = f"server: {server.rate:g} a second with p99 within {server.bound_ms:g} ms"
@@ -194,4 +224,4 @@ def _tell(console: Console, result: Result) -> None:
     lines += [*result.notes, result.machine]
     for line in lines:
         console.print(Text(f"  {line}"))
-    console.print(report.check_table(result.checks))
+    console.print(screen.check_table(result.checks))

@@ -14,6 +14,7 @@ import grpc
 import msgspec
 
 from benchmarks.load import Shot, arrivals
+from fallback import channel
 from fallback.errors import DemurError
 from gateway.client import Client
 
@@ -34,7 +35,7 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
 
 async def call(given: Specification) -> list[Shot]:
     """Send every request at its time and return what became of each."""
-    async with Client(given.gateway, identity="bench") as client:
+    async with Client(given.gateway, **channel.shown("bench")) as client:
         await _one(client, given, 0.0)  # the connection is made before the clock runs
         loop = asyncio.get_running_loop()
         start = loop.time() + given.start - time.time()

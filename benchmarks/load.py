@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from benchmarks.demo.counts import Check, percentile
+from benchmarks.figures import Check, percentile
 
 LAG_P99_MS_MAX = 10.0
 ACHIEVED_SHARE_MIN = 0.95

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.demo.processes import tail_of
+from fallback.environment import CA, CERTIFICATE, KEY, SERVER_NAME, TOKEN
 from fallback.errors import InvalidError, UnavailableError
 from gateway import stack as gateway_stack
 from gateway.stack import Stack
@@ -25,8 +26,10 @@ START_SECONDS_MAX = 120.0
 FIRST_SECONDS_MAX = 120.0
 END_SECONDS_MAX = 30.0
 _LOOK_SECONDS = 0.1
+# How somebody else's servers are reached.
+_WAYS = (TOKEN, CA, SERVER_NAME, CERTIFICATE, KEY)
 # What would make a stack of one's own less one's own.
-_NOT_INHERITED = ("DEMUR_DATA", "DEMUR_REDIS_URL", "DEMUR_CONFIG")
+_NOT_INHERITED = ("DEMUR_DATA", "DEMUR_REDIS_URL", "DEMUR_CONFIG", *_WAYS)
 
 
 def environment(config: Path, secrets: Mapping[str, str]) -> dict[str, str]:
@@ -103,9 +106,20 @@ def own(folder: Path, *, settings: str = "", secrets: Mapping[str, str]) -> Iter
             start_new_session=True,
         )
     try:
-        yield _wait(child, data, log)
+        with _plainly():
+            yield _wait(child, data, log)
     finally:
         _end(child)
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """Have this process and those that it starts call a stack of one's own as that expects: without token or TLS."""
+    put_aside = {name: os.environ.pop(name) for name in _WAYS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ |= put_aside
 
 
 def _wait(child: subprocess.Popen[bytes], data: Path, log: Path) -> Stack:

@@ -30,11 +30,12 @@ from google.protobuf.json_format import MessageToDict
 from demur.v1 import callback_pb2 as pb
 from demur.v1.callback_pb2_grpc import CallbackServiceStub
 from fallback.address import Rule, split_target
+from fallback.deferral_wire import deferral_to_wire
 from fallback.edge import error_of
 from fallback.errors import ConfigError, ForbiddenError, InvalidError
 from fallback.patience import RETRY_AFTER_SECONDS_MAX, Strain
 from fallback.queue import Delivery
-from fallback.wire import deferral_to_wire, outcome_to_wire, timestamp_to_wire
+from fallback.wire import outcome_to_wire, timestamp_to_wire
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # what a secret starts with, not one
 SECRET_BYTES_MIN: Final = 24

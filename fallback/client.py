@@ -23,15 +23,16 @@ import msgspec
 from demur.v1 import review_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.review_pb2_grpc import ReviewServiceStub
+from fallback import channel
 from fallback.answer import Answer, Subject
 from fallback.deferral import Deferral, Lease, State
+from fallback.deferral_wire import deferral_from_wire
 from fallback.edge import error_of
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
 from fallback.telling import CallbackEntry, CallbackState
 from fallback.telling_wire import entry_from_wire
 from fallback.wire import (
     answer_to_wire,
-    deferral_from_wire,
     duration_from_wire,
     duration_to_wire,
     expected_wait_from_wire,
@@ -107,21 +108,34 @@ class ReviewClient:
     """Calls ReviewService at `address` (host:port, or unix:path).
 
     `identity` is the reviewer's name on a server without credentials, `token` what shows who they are on one with them.
+    With `credentials` (grpc.ssl_channel_credentials) it is reached by TLS; its certificate is for `server_name`, or
+    else for the address's host.
     Every call may raise the DemurError that the server answered with; values carry what the wire tells (see
-    `fallback.wire.deferral_from_wire`). Calls about a lease carry a request id made here and are tried again for a few
-    seconds while the server is away; the id has the server do them once.
+    `fallback.deferral_wire.deferral_from_wire`). Calls about a lease carry a request id made here and are tried again
+    for a few seconds while the server is away; the id has the server do them once.
     """
 
     def __init__(
-        self, address: str, *, identity: str = "", token: str = "", call_seconds: float = CALL_SECONDS
+        self,
+        address: str,
+        *,
+        identity: str = "",
+        token: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        server_name: str = "",
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         self._address = address
+        self._credentials = credentials
+        self._server_name = server_name
         self._metadata = _metadata(identity, token)
         self._call_seconds = call_seconds
 
     async def __aenter__(self) -> Self:
         options = [("grpc.max_receive_message_length", REPLY_BYTES_MAX), ("grpc.service_config", _SERVICE_CONFIG)]
-        self._channel = grpc.aio.insecure_channel(self._address, options=options)
+        self._channel = channel.opened(
+            self._address, credentials=self._credentials, server_name=self._server_name, options=options
+        )
         self._stub: Any = ReviewServiceStub(self._channel)
         return self
 

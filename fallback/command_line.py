@@ -8,15 +8,13 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from fallback.client import ReviewClient
     from fallback.config import Config
-
-TOKEN: Final = "DEMUR_TOKEN"  # noqa: S105  # the name of the environment variable, not a token
 
 ConfigFile = Annotated[
     Path | None,
@@ -69,10 +67,10 @@ class OpenQueue:
 
 def connect(address: str, config: Path | None, data: Path | None) -> ReviewClient:
     """Return a client of the review service, not yet connected."""
+    from fallback import channel
     from fallback.client import ReviewClient
 
-    token = os.environ.get(TOKEN, "")
-    return ReviewClient(address or _running(load(config, data)), identity=getpass.getuser(), token=token)
+    return ReviewClient(address or _running(load(config, data)), **channel.shown(getpass.getuser()))
 
 
 def _running(config: Config) -> str:

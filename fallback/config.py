@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import Meta
 
+from fallback import environment
 from fallback.errors import ConfigError, InvalidError
 from fallback.patience import RETRY_SECONDS
 from fallback.redis_settings import RedisSettings as RedisSettings  # noqa: PLC0414 - a table like the others here
@@ -52,6 +53,13 @@ class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ] = ()
     credentials_file: Annotated[
         str, Meta(description="file that says which token is whose; empty: loopback only, people name themselves")
+    ] = ""
+    tls_certificate_file: Annotated[
+        str, Meta(description="PEM chain that reviewers' programs and browsers are shown; empty: no TLS")
+    ] = ""
+    tls_key_file: Annotated[str, Meta(description="PEM key of tls_certificate_file, without a pass phrase")] = ""
+    tls_client_ca_file: Annotated[
+        str, Meta(description="PEM certificates of which one must have signed a program's; browsers are asked for none")
     ] = ""
     message_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1, description="largest gRPC message taken, bytes")] = (
         16 * MIB
@@ -269,7 +277,8 @@ def explain() -> list[Explained]:
             _row(table, field.name, type_text(field.type), value_text(field.default), description(field.type))
             for field in msgspec.structs.fields(type_)
         ]
-    return [*rows, *(_row("environment", key, "text", "", description) for key, description in _ENVIRONMENT.items())]
+    variables = environment.VARIABLES.items()
+    return [*rows, *(_row("environment", key, "text", "", description) for key, description in variables)]
 
 
 def redis_url(config: Config) -> str:
@@ -285,27 +294,6 @@ def without_password(url: str) -> str:
     """Return an address as it may be shown."""
     parts = urlsplit(url)
     return url if parts.password is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-_ENVIRONMENT: Final = MappingProxyType(
-    {
-        "DEMUR_CONFIG": "path of demur.toml; without it ./demur.toml, if it is there",
-        "DEMUR_DATA": "the data folder; wins over data_folder",
-        "DEMUR_REDIS_URL": "address of the server, may hold a password; wins over redis.url",
-        "DEMUR_SENTINEL_PASSWORD": "password of the Sentinels in redis.sentinels; without it they ask for none",
-        "DEMUR_SERVER": "path of the server that is started where no address is named; else PATH, else the wheel's",
-        "DEMUR_WEBHOOK_SECRET": (
-            "whsec_<base64 of 24 to 64 bytes>, signs webhooks; several, separated by spaces, while one takes another's "
-            "place, the newest first; else made once in the data folder"
-        ),
-        "DEMUR_AUDIT_SECRET": "decides which answers are audited; else made once in the data folder",
-        "DEMUR_TOKEN": "what shows who the trainer and the commands are, where callers must show a token",
-        "DEMUR_WEBHOOK_ALLOW_NETWORKS": (
-            "networks (CIDR, separated by commas) beside fallback.webhook_allow_networks; `demur up` without "
-            "credentials names this machine's own here"
-        ),
-    }
-)
 
 
 def _read(path: Path) -> dict[str, Any]:

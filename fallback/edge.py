@@ -96,7 +96,7 @@ def error_of(error: grpc.aio.AioRpcError) -> DemurError:
     class_ = _ERRORS.get(number, DemurError)
     message = error.details() or error.code().name
     if message.startswith(_UNREACHED):
-        message = f"cannot be reached: is it running, and is this its address? ({message})"
+        message = f"cannot be reached: is it running, at this address, with TLS on both sides or none? ({message})"
     result = class_(message, retry_after_seconds=_retry_after(error))
     if number in Code._value2member_map_:
         result.code = Code(number)

@@ -1,4 +1,4 @@
-"""Reads outcomes in the order they were written, and waits for them."""
+"""Reads outcomes in the order they were written, and forgets them."""
 
 from __future__ import annotations
 

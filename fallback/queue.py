@@ -3,16 +3,13 @@
 Theory of operation. Redis holds everything (`fallback.keys`); each event of the lifecycle is one script that judges,
 then writes (`fallback/scripts`); `fallback.store` runs them. Behind this door `intake` parks, `leases` is what
 reviewers do, `settling` ends deferrals, `outcomes` reads what ended, `outbox` is what is still to be told, `reaper`
-does what time asks for. Who waits is woken by `tail`, and looks again by itself now and then.
+does what time asks for. Who waits is woken by `tail`, and looks again by itself now and then (`waits`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Self, TypeVar
+from collections.abc import Sequence
+from typing import Final, Self
 
 from fallback import (
     contents,
@@ -29,9 +26,9 @@ from fallback import (
 )
 from fallback.answer import Answer, Identity
 from fallback.blobs import INPUTS, SUBJECT
-from fallback.config import Config, RedisSettings
+from fallback.config import Config
 from fallback.deferral import TERMINAL, Deferral, Lease, Parking, State
-from fallback.errors import DemurError, InvalidError, UnavailableError
+from fallback.errors import DemurError, InvalidError
 from fallback.gold import Golds
 from fallback.intake import Parked
 from fallback.limits import Limits
@@ -41,21 +38,14 @@ from fallback.outcomes import OutcomeEvent
 from fallback.reaper import Reaped
 from fallback.records import Record
 from fallback.store import Store, parse
-from fallback.tail import OUTCOMES, WORK, Tail
+from fallback.tail import OUTCOMES, WORK
 from fallback.telling import CallbackEntry, CallbackState
+from fallback.waits import Waits
 
 __all__ = ["Delivery", "OutcomeEvent", "Parked", "Queue", "QueueState", "Reaped"]
 
 LEASE_WAIT_SECONDS_MAX: Final = 60.0
 WAIT_SECONDS_MAX: Final = 3_600.0
-# Waiters look again this often even if nothing woke them.
-_LOOK_SECONDS: Final = 10.0
-_PAUSE_SECONDS: Final = 0.2
-# Of a process's connections at most this share follows queues; who waits beyond looks again and again instead.
-_TAILS_SHARE: Final = 0.5
-_POLL_SECONDS: Final = 1.0
-
-T = TypeVar("T")
 
 
 class Queue:
@@ -66,9 +56,7 @@ class Queue:
         self._outbox = Outbox(store)
         self._limits = Limits(store)
         self.gold = Golds(store, self._limits)
-        self._tails: dict[str, Tail] = {}
-        settings = store.config.table("redis", RedisSettings)
-        self._tails_max = max(1, int(settings.connections_max * _TAILS_SHARE))
+        self._waits = Waits(store, self._limits)
 
     @classmethod
     def connect(cls, config: Config, *, blocks: bool = False) -> Self:
@@ -77,8 +65,7 @@ class Queue:
 
     async def close(self) -> None:
         """Stop listening and give the connections back."""
-        for tail in self._tails.values():
-            await tail.close()
+        await self._waits.close()
         await self._store.connection.close()
 
     async def check(self) -> None:
@@ -118,7 +105,7 @@ class Queue:
             left = limit - len(held)
             return await leases.lease(self._store, queue, reviewer, left, tiers) if left else []
 
-        taken = await self._until(bool, look, queue, WORK, 0 if held else wait_seconds)
+        taken = await self._waits.until(bool, look, queue, WORK, 0 if held else wait_seconds)
         await self.gold.plant(queue, taken)
         return [*held, *taken]
 
@@ -247,7 +234,7 @@ class Queue:
         async def look() -> Record:
             return await self._get(name)
 
-        record = await self._until(
+        record = await self._waits.until(
             lambda found: found.deferral.state in TERMINAL, look, queue, deferral_id, timeout_seconds
         )
         (deferral,) = await contents.noted(self._store, queue, [record])
@@ -268,7 +255,7 @@ class Queue:
         async def look() -> list[OutcomeEvent]:
             return await outcomes.after(self._store, queue, start, count, whole=whole)
 
-        return await self._until(bool, look, queue, OUTCOMES, wait_seconds)
+        return await self._waits.until(bool, look, queue, OUTCOMES, wait_seconds)
 
     async def expect(self, queue: str) -> None:
         """Raise NotFoundError for a queue that is not configured and that nothing was ever parked in."""
@@ -342,68 +329,6 @@ class Queue:
         return [
             problem for queue in await self._store.queues() for problem in await reconcile.problems(self._store, queue)
         ]
-
-    async def _tail(self, queue: str) -> Tail | None:
-        """Return what follows a queue; None for a queue that is not there (yet), or where too many are followed."""
-        found = self._tails.get(queue)
-        if found is None and await self._limits.known(queue):
-            self._tails = {name: tail for name, tail in self._tails.items() if tail.running}
-            if len(self._tails) < self._tails_max:
-                found = self._tails.setdefault(queue, Tail(self._store.connection, queue))
-        return found
-
-    async def _until(
-        self,
-        enough: Callable[[T], bool],
-        look: Callable[[], Awaitable[T]],
-        queue: str,
-        topic: str,
-        wait_seconds: float,
-    ) -> T:
-        """Look until it is enough or the time is over; a server that goes away while we wait is waited for too."""
-        found = await look()
-        if enough(found) or wait_seconds <= 0:
-            return found
-        deadline = time.monotonic() + wait_seconds
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                tail = await self._tail(queue)
-                if tail is not None:
-                    with tail.subscribe(topic) as event:
-                        return await self._follow(enough, look, event, deadline)
-                await asyncio.sleep(min(_POLL_SECONDS, left))
-                found = await look()
-            except UnavailableError:
-                await asyncio.sleep(min(_PAUSE_SECONDS, left))
-                continue
-            if enough(found):
-                break
-        return found
-
-    async def _follow(
-        self, enough: Callable[[T], bool], look: Callable[[], Awaitable[T]], event: asyncio.Event, deadline: float
-    ) -> T:
-        """Look, then again whenever `event` is set, until it is enough or the time is over."""
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                found = await look()
-            except UnavailableError:
-                if left <= 0:
-                    raise
-                await asyncio.sleep(min(_PAUSE_SECONDS, left))
-                continue
-            if enough(found) or left <= 0:
-                return found
-            await _wait(event, min(_LOOK_SECONDS, left))
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    # Not wait_for: before Python 3.12 it may swallow a cancellation that comes with the event.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    event.clear()
 
 
 def _check_wait(seconds: float, most: float) -> None:

@@ -17,9 +17,10 @@ from demur.v1 import review_pb2 as pb
 from fallback.answer import Answer, Boxes, CantTell, Json, Label, Labels, Number
 from fallback.client import ReviewQueue
 from fallback.deferral import Deferral
+from fallback.deferral_wire import deferral_to_wire
 from fallback.telling import CallbackEntry
 from fallback.telling_wire import entry_to_wire
-from fallback.wire import answer_from_wire, deferral_to_wire
+from fallback.wire import answer_from_wire
 
 _ANSWER_CHARS_MAX = 60
 _WIDTH_MAX = 1_000

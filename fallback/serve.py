@@ -28,6 +28,7 @@ from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
 from fallback.secret import secret
 from fallback.service import Server
+from fallback.tls import tls_of
 from fallback.workbench import app
 
 PROCESS: Final = "review"
@@ -172,9 +173,14 @@ class _Page:
         self.socket = _bind(settings.page_listen)
         self.address = _with_port(settings.page_listen, self.socket.getsockname()[1])
         self._application = application
+        tls = tls_of("fallback", settings)
+        if tls is not None:
+            tls.context()  # tells which file does not do
         self._server = _PageServer(
             uvicorn.Config(
                 application,
+                ssl_certfile=None if tls is None else tls.certificate_file,
+                ssl_keyfile=None if tls is None else tls.key_file,
                 log_config=None,
                 log_level=logging.WARNING,
                 access_log=False,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-import uuid
-from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -23,22 +19,23 @@ from fallback import gold_service
 from fallback.answer import Identity
 from fallback.config import Config, FallbackSettings
 from fallback.deferral import TERMINAL, Deferral, Lease
+from fallback.deferral_wire import deferral_to_wire, state_from_wire
 from fallback.edge import GuardInterceptor
-from fallback.errors import ConfigError, DemurError, InvalidError
+from fallback.errors import ConfigError, InvalidError
 from fallback.identity import OPERATOR, REVIEWER, Credentials, require_role
+from fallback.long_polls import LongPolls
 from fallback.queue import Queue, QueueState
 from fallback.telling_wire import callback_state_from_wire, entry_to_wire, ids_from_wire
+from fallback.tls import tls_of
 from fallback.wire import (
     COMMENT_CHARS_MAX,
     REQUEST_ID_CHARS_MAX,
     TOKEN_CHARS_MAX,
     answer_from_wire,
-    deferral_to_wire,
     duration_from_wire,
     duration_to_wire,
     name_from_wire,
     queue_from_wire,
-    state_from_wire,
     text_from_wire,
     timestamp_to_wire,
 )
@@ -46,12 +43,8 @@ from fallback.wire import (
 SERVICE: Final = "demur.v1.ReviewService"
 LEASES_MAX: Final = 100
 WAIT_SECONDS_MAX: Final = 60.0
-# A long poll asks for this long at a time, so that one that nobody waits for any more ends soon.
-SLICE_SECONDS: Final = 2.0
 # What a call's deadline keeps for the way back.
 DEADLINE_MARGIN_SECONDS: Final = 0.25
-# Subjects in one reply; what is leased beyond goes back at once. A client must be able to receive it.
-LEASE_BYTES_MAX: Final = 32 * 1024 * 1024
 PAGE_SIZE: Final = 50
 PAGE_SIZE_MAX: Final = 1_000
 PAGE_TOKEN_CHARS_MAX: Final = 1_024
@@ -68,17 +61,15 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         self._queue = queue
         self._credentials = credentials
         self._config = config
-        self._draining = False
-        self._returning: set[asyncio.Task[None]] = set()
+        self._polls = LongPolls(queue)
 
     def drain(self) -> None:
         """Let waiting calls return with nothing, soon."""
-        self._draining = True
+        self._polls.drain()
 
     async def close(self) -> None:
         """Wait until everything that nobody took has gone back."""
-        while self._returning:
-            await asyncio.wait(self._returning)
+        await self._polls.close()
 
     async def ListQueues(self, request: pb.ListQueuesRequest, context: Context) -> pb.ListQueuesResponse:  # noqa: D102, N802  # named and described by the contract
         del request
@@ -94,7 +85,7 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         if remaining is not None:
             wait_seconds = min(wait_seconds, max(0.0, remaining - DEADLINE_MARGIN_SECONDS))
         skills = tuple(request.skills)
-        leases = await self._lease(queue, reviewer, limit, wait_seconds, skills, resume=request.resume)
+        leases = await self._polls.lease(queue, reviewer, limit, wait_seconds, skills, resume=request.resume)
         return pb.LeaseDeferralsResponse(leases=[_lease_to_wire(lease) for lease in leases])
 
     async def ExtendLease(self, request: pb.ExtendLeaseRequest, context: Context) -> pb.Lease:  # noqa: D102, N802  # named and described by the contract
@@ -233,82 +224,6 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
         assisted = not deferral.always_blind and self._config.queue(deferral.queue).assisted
         return deferral.state in TERMINAL or assisted
 
-    async def _lease(
-        self,
-        queue: str,
-        reviewer: Identity,
-        limit: int,
-        wait_seconds: float,
-        skills: tuple[str, ...],
-        *,
-        resume: bool,
-    ) -> list[Lease]:
-        """Lease in slices until something comes, the time is up, or the service drains."""
-        until = time.monotonic() + wait_seconds
-        while True:
-            left = max(0.0, until - time.monotonic())
-            seconds = 0.0 if self._draining else min(left, SLICE_SECONDS)
-            leases = await self._lease_once(queue, reviewer, limit, seconds, skills, resume=resume)
-            # What they lease elsewhere while this waits is not for taking over.
-            resume = False
-            if leases or left <= seconds or self._draining:
-                return self._fitting(leases, reviewer)
-
-    async def _lease_once(
-        self,
-        queue: str,
-        reviewer: Identity,
-        limit: int,
-        wait_seconds: float,
-        skills: tuple[str, ...],
-        *,
-        resume: bool,
-    ) -> list[Lease]:
-        """Lease; when the caller goes meanwhile, what was taken for them goes back."""
-        task = asyncio.ensure_future(
-            self._queue.lease(
-                queue, reviewer=reviewer, limit=limit, wait_seconds=wait_seconds, skills=skills, resume=resume
-            )
-        )
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self._spawn(self._return_when_done(task, reviewer))
-            raise
-
-    async def _return_when_done(self, task: asyncio.Future[list[Lease]], reviewer: Identity) -> None:
-        try:
-            leases = await task
-        except DemurError:
-            return
-        await self._return(leases, reviewer)
-
-    def _fitting(self, leases: list[Lease], reviewer: Identity) -> list[Lease]:
-        size = 0
-        for count, lease in enumerate(leases):
-            size += len(lease.subject)
-            if size > LEASE_BYTES_MAX and count > 0:
-                self._give_back(leases[count:], reviewer)
-                return leases[:count]
-        return leases
-
-    def _give_back(self, leases: Sequence[Lease], reviewer: Identity) -> None:
-        if leases:
-            self._spawn(self._return(leases, reviewer))
-
-    async def _return(self, leases: Sequence[Lease], reviewer: Identity) -> None:
-        # What they held before stays theirs; they go on with it another time.
-        for lease in (lease for lease in leases if not lease.resumed):
-            try:
-                await self._queue.release(lease.token, reviewer=reviewer, request_id=uuid.uuid4().hex)
-            except DemurError as error:
-                log.warning("lease not returned, it will lapse", deferral=lease.deferral.name, error=error.message)
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._returning.add(task)
-        task.add_done_callback(self._returning.discard)
-
 
 class Server:
     """The gRPC server of one process: ReviewService, health and reflection behind the guard."""
@@ -316,10 +231,11 @@ class Server:
     def __init__(self, queue: Queue, credentials: Credentials, config: Config) -> None:
         self.service = ReviewService(queue, credentials, config)
         self._health = health.HealthServicer()
-        bytes_max = config.table("fallback", FallbackSettings).message_bytes_max
+        settings = config.table("fallback", FallbackSettings)
+        self._tls = tls_of("fallback", settings)
         self._server = grpc.aio.server(
             interceptors=[GuardInterceptor()],
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", bytes_max)],
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", settings.message_bytes_max)],
             maximum_concurrent_rpcs=CALLS_MAX,
         )
         add_ReviewServiceServicer_to_server(self.service, self._server)
@@ -330,7 +246,10 @@ class Server:
     async def start(self, address: str) -> int:
         """Listen on `address` (host:port, or unix:path) and return the port; raises ConfigError where that fails."""
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._tls.credentials())
         except RuntimeError as error:
             raise ConfigError(f"fallback.grpc_listen: cannot listen on {address}; is it in use?") from error
         await self._server.start()

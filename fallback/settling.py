@@ -1,6 +1,6 @@
 """Ends a deferral: what its reviews add up to, what happens at expiry, what a cancellation leaves.
 
-Deciding is in `fallback.deferral`, doing in the scripts; this carries values from one to the other. `conclude` may be
+Deciding is in `fallback.consensus`, doing in the scripts; this carries values from one to the other. `conclude` may be
 run by anybody at any time, by the process that took the last review or by the reaper after that process died: the
 script compares the version that the reviews were read at.
 """
@@ -15,21 +15,8 @@ import structlog
 
 from fallback.answer import Answer
 from fallback.connection import Argument, Reply
-from fallback.deferral import (
-    Deferral,
-    Escalate,
-    Event,
-    NeedMore,
-    OnExpiry,
-    Review,
-    Settled,
-    Source,
-    State,
-    consensus,
-    deferral_name,
-    overdue,
-    telling,
-)
+from fallback.consensus import Escalate, NeedMore, Settled, consensus
+from fallback.deferral import Deferral, Event, OnExpiry, Review, Source, State, deferral_name, overdue, telling
 from fallback.errors import AbortedError
 from fallback.gold import tried
 from fallback.parking import boost_ms

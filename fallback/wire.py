@@ -31,7 +31,7 @@ from fallback.answer import (
     check_task,
 )
 from fallback.config import QUEUE_NAME
-from fallback.deferral import Callback, Content, Deferral, Flag, OnExpiry, Outcome, Prediction, Skip, Source, State
+from fallback.deferral import Callback, OnExpiry, Outcome, Prediction, Source
 from fallback.errors import InvalidError
 
 LABEL_CHARS_MAX: Final = 256
@@ -42,16 +42,8 @@ TOKEN_CHARS_MAX: Final = 1_024
 REQUEST_ID_CHARS_MAX: Final = 128
 NAME_CHARS_MAX: Final = 512
 DURATION_SECONDS_MAX: Final = 10 * 365 * 86_400.0
-
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 _NANOS: Final = 10**9
-_CONTENT_TO_WIRE: Final = {
-    Content.NONE: pb.CONTENT_STATE_UNSPECIFIED,
-    Content.PRESENT: pb.PRESENT,
-    Content.ERASED: pb.ERASED,
-    Content.LOST: pb.LOST,
-}
-_CONTENT_FROM_WIRE: Final = {wire: content for content, wire in _CONTENT_TO_WIRE.items()}
 
 
 def timestamp_to_wire(seconds: float) -> Timestamp:
@@ -272,125 +264,6 @@ def on_expiry_from_wire(wire: pb.OnExpiry) -> OnExpiry | None:
         case pb.ESCALATE:
             return OnExpiry.ESCALATE
     raise InvalidError(f"on_expiry: expected ANSWER_UNREVIEWED, ABSTAIN or ESCALATE, got {wire}")
-
-
-def state_from_wire(wire: pb.Deferral.State) -> State | None:
-    """Return the state, None for unspecified; raises InvalidError."""
-    if wire == pb.Deferral.STATE_UNSPECIFIED:
-        return None
-    if wire not in pb.Deferral.State.values():
-        raise InvalidError(f"state: expected one of {', '.join(pb.Deferral.State.keys())}, got {wire}")
-    return State[pb.Deferral.State.Name(wire)]
-
-
-def deferral_to_wire(
-    deferral: Deferral,
-    *,
-    show_prediction: bool,
-    show_notes: bool = False,
-    subject: bytes = b"",
-    expected_wait: float | None = None,
-) -> pb.Deferral:
-    """Return `deferral` as it stands on the wire, with the content of its subject where it is given.
-
-    Without `show_prediction` everything that hints at the model's guess stays out: the prediction, the reasons (which
-    tell an unsure model from a class that always goes to a person), whether it is an audit, and the certificate.
-    With `show_notes` it says what reviewers flagged and skipped it for.
-    """
-    wire = pb.Deferral(
-        name=deferral.name,
-        state=(State.OPEN if deferral.state is State.SETTLING else deferral.state).name,
-        version=deferral.version,
-        task=task_to_wire(deferral.task),
-        create_time=timestamp_to_wire(deferral.create_time),
-        expire_time=timestamp_to_wire(deferral.expire_time),
-        priority=deferral.priority,
-        attributes=deferral.attributes,
-        reviews_done=len(deferral.reviews),
-        reviews_wanted=deferral.reviews_wanted,
-        content=_CONTENT_TO_WIRE[deferral.content],
-        tier=deferral.tier,
-        subject=pb.Subject(content=subject, media_type=deferral.media_type, attributes=deferral.attributes),
-    )
-    if deferral.outcome is not None:
-        wire.outcome.CopyFrom(outcome_to_wire(deferral.outcome))
-    if expected_wait is not None:
-        wire.expected_wait.CopyFrom(duration_to_wire(expected_wait))
-    if show_notes:
-        wire.flags.extend(_flag_to_wire(flag) for flag in deferral.flags)
-        wire.skips.extend(_skip_to_wire(skip) for skip in deferral.skips)
-    if show_prediction:
-        wire.reasons.extend(deferral.reasons)
-        wire.audit = deferral.audit
-        wire.certificate = "" if deferral.draw is None else deferral.draw.certificate
-        if deferral.prediction is not None:
-            wire.prediction.CopyFrom(prediction_to_wire(deferral.prediction))
-    return wire
-
-
-def _flag_to_wire(flag: Flag) -> pb.Flag:
-    return pb.Flag(reviewer=flag.reviewer, comment=flag.comment, create_time=timestamp_to_wire(flag.create_time))
-
-
-def _flag_from_wire(wire: pb.Flag) -> Flag:
-    return Flag(reviewer=wire.reviewer, comment=wire.comment, create_time=timestamp_from_wire(wire.create_time))
-
-
-def _skip_to_wire(skip: Skip) -> pb.Skip:
-    return pb.Skip(
-        reviewer=skip.reviewer,
-        reason=skip.reason,
-        create_time=timestamp_to_wire(skip.create_time),
-        escalated=skip.escalated,
-    )
-
-
-def _skip_from_wire(wire: pb.Skip) -> Skip:
-    return Skip(
-        reviewer=wire.reviewer,
-        reason=wire.reason,
-        create_time=timestamp_from_wire(wire.create_time),
-        escalated=wire.escalated,
-    )
-
-
-def deferral_from_wire(wire: pb.Deferral) -> Deferral:
-    """Return what the wire tells of a deferral; raises InvalidError naming the field.
-
-    The wire tells no single reviews, draw, client, callback or digests: these are empty, and `on_expiry` is ABSTAIN.
-    """
-    queue, deferral_id = name_from_wire("name", wire.name)
-    state = state_from_wire(wire.state)
-    if state is None:
-        raise InvalidError("state: expected one, got none")
-    return Deferral(
-        id=deferral_id,
-        queue=queue,
-        state=state,
-        version=wire.version,
-        task=task_from_wire(wire.task),
-        prediction=prediction_from_wire(wire.prediction) if wire.HasField("prediction") else None,
-        draw=None,
-        outcome=outcome_from_wire(wire.outcome) if wire.HasField("outcome") else None,
-        reviews=(),
-        reviews_wanted=wire.reviews_wanted,
-        create_time=timestamp_from_wire(wire.create_time),
-        expire_time=timestamp_from_wire(wire.expire_time),
-        client="",
-        priority=wire.priority,
-        attributes=dict(wire.attributes),
-        media_type=wire.subject.media_type,
-        reasons=tuple(wire.reasons),
-        audit=wire.audit,
-        callback=None,
-        on_expiry=OnExpiry.ABSTAIN,
-        subject_digest="",
-        inputs_digest="",
-        flags=tuple(_flag_from_wire(flag) for flag in wire.flags),
-        skips=tuple(_skip_from_wire(skip) for skip in wire.skips),
-        content=_CONTENT_FROM_WIRE.get(wire.content, Content.NONE),
-        tier=wire.tier,
-    )
 
 
 def callback_to_wire(callback: Callback) -> pb.Callback:

@@ -19,6 +19,7 @@ import msgspec
 
 from fallback.errors import InvalidError
 from gateway import trial
+from gateway.confidence import SLACK
 from gateway.manifest import ARTEFACT, Manifest, Preprocess, TensorSpec, check
 from gateway.padding import free
 from gateway.preprocess import known_shapes
@@ -26,8 +27,6 @@ from gateway.preprocess import known_shapes
 TRIAL: Final = (sys.executable, "-I", "-m", trial.__name__)
 _KEPT: Final = frozenset({"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR"})
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
-# How far from [0, 1] rounding may bring a probability.
-_PROBABILITY_SLACK: Final = 1e-3
 # The file is read, parsed and loaded, each time anew.
 _MEMORY_PER_ARTEFACT_BYTE: Final = 4
 
@@ -207,7 +206,7 @@ def _check_answer(manifest: Manifest, tensor: str, report: trial.Report) -> None
         raise AdmissionError(
             f"labels: output {tensor!r} has {width} values a row, one a label; got {len(manifest.labels)} labels",
         )
-    probable = facts.low >= -_PROBABILITY_SLACK and facts.high <= 1 + _PROBABILITY_SLACK
+    probable = facts.low >= -SLACK and facts.high <= 1 + SLACK
     if manifest.output.activation == "none" and not probable:
         raise AdmissionError(
             f"output.activation: {tensor!r} ranges from {facts.low:.3g} to {facts.high:.3g}, which are no "

@@ -335,16 +335,21 @@ class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, transport: AioTransport) -> None:
         self._transport = transport
         routes = transport.routes
-        self._refusals = routes.refusals
+        self._routes = routes
         self._methods = {name: self._hot(name, handler) for name, handler in routes.hot.items()}
         self._methods |= {name: self._slow(name, handler) for name, handler in routes.slow.items()}
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Return what answers; where a call is refused, what does so without asking for its message."""
         name = handler_call_details.method
-        refusal = self._refusals.get(name)
-        problem = None if refusal is None else refusal()
-        return self._methods.get(name) if problem is None else _refusing(problem)
+        found, refusal = self._methods.get(name), self._routes.refusals.get(name)
+        if found is None:
+            return _refusing(self._routes.unserved(name))
+        try:
+            problem = None if refusal is None else refusal()
+        except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
+            problem = told(error, method=name)
+        return found if problem is None else _refusing(problem)
 
     def _hot(self, name: str, handler: Hot) -> grpc.RpcMethodHandler[Any, Any]:
         transport = self._transport

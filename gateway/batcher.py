@@ -263,7 +263,8 @@ class Batcher(Generic[J]):
             return True
         finally:
             with self._lock:
-                self._count_run(start)
+                self._running -= 1
+                self._pace.ran(time.monotonic() - start)
                 self._end_here()
 
     def _run_here(self, until: float) -> None:
@@ -289,10 +290,6 @@ class Batcher(Generic[J]):
         self._here = False
         if self._closed or self._waiting.rows:
             self._changed.notify_all()
-
-    def _count_run(self, start: float) -> None:
-        self._running -= 1
-        self._pace.ran(time.monotonic() - start)
 
     def offer(self) -> bool:
         """Take notice of a free core; returns whether there is use for it."""
@@ -350,10 +347,9 @@ class Batcher(Generic[J]):
         finally:
             self._order.wait()
             with self._lock:
+                self._running -= 1
                 if live:
-                    self._count_run(start)
-                else:
-                    self._running -= 1
+                    self._pace.ran(time.monotonic() - start)
                 self._order.end()
 
     def _take(self, number: int | None) -> list[J] | None:

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import structlog
 import typer
 
-from fallback.command_line import TOKEN
+from fallback.environment import TOKEN
 from fallback.errors import ConfigError, DemurError, InvalidError, NotFoundError, UnauthenticatedError
 
 GROUP: Final = "demur.commands"

@@ -28,9 +28,10 @@ import numpy as np
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.prediction_pb2_grpc import PredictionServiceStub
-from fallback import wire
+from fallback import channel, wire
 from fallback.answer import Answer, Label, Subject, Task
 from fallback.deferral import TERMINAL, Deferral, State
+from fallback.deferral_wire import deferral_from_wire
 from fallback.edge import error_of
 from fallback.errors import InvalidError, OverdueError, UnavailableError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
@@ -152,11 +153,23 @@ class Client:
     """Calls PredictionService at `address` (host:port, or unix:path).
 
     `identity` is the client's name on a gateway without credentials, `token` what shows who it is on one with them.
+    With `credentials` (grpc.ssl_channel_credentials) it is reached by TLS; its certificate is for `server_name`, or
+    else for the address's host.
     """
 
-    def __init__(self, address: str, *, identity: str = "", token: str = "") -> None:
-        self._channel = grpc.aio.insecure_channel(
+    def __init__(
+        self,
+        address: str,
+        *,
+        identity: str = "",
+        token: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        server_name: str = "",
+    ) -> None:
+        self._channel = channel.opened(
             address,
+            credentials=credentials,
+            server_name=server_name,
             options=(
                 ("grpc.service_config", _SERVICE_CONFIG),
                 ("grpc.max_receive_message_length", REPLY_BYTES_MAX),
@@ -314,7 +327,7 @@ class Client:
         call = self._stub.WatchOutcomes(request, metadata=self._metadata)
         try:
             async for event in call:
-                yield Event(cursor=event.cursor, deferral=wire.deferral_from_wire(event.deferral))
+                yield Event(cursor=event.cursor, deferral=deferral_from_wire(event.deferral))
         except grpc.aio.AioRpcError as error:
             raise error_of(error) from error
         finally:
@@ -357,7 +370,7 @@ async def _raised(call: Awaitable[T]) -> T:
 
 
 def _told(reply: types_pb2.Deferral) -> Told:
-    return Told(deferral=wire.deferral_from_wire(reply), expected_wait_seconds=wire.expected_wait_from_wire(reply))
+    return Told(deferral=deferral_from_wire(reply), expected_wait_seconds=wire.expected_wait_from_wire(reply))
 
 
 def _seconds(duration: Any) -> float:

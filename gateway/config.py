@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.connections import Connections, tls_of
+from fallback.tls import tls_of
+from gateway.connections import Connections
 
 MIB = 1024 * 1024
 
@@ -156,5 +157,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             keepalive_seconds=self.keepalive_seconds,
             keepalive_timeout_seconds=self.keepalive_timeout_seconds,
             ping_seconds_min=self.ping_seconds_min,
-            tls=tls_of(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file),
+            tls=tls_of("gateway", self),
         )

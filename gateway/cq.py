@@ -26,6 +26,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # no stubs
 from fallback.errors import ConfigError
 from gateway.connections import Connections
 from gateway.cq_call import CqCall, SlowCall, UnderWay
+from gateway.internal import told
 from gateway.standing import Standing
 from gateway.transport import Hot, Refusal, Routes, Slow, Terms
 
@@ -58,23 +59,26 @@ class _Method:
         self._tag = self._arrived
 
     def ask(self) -> None:
-        """Ask for one more arrival."""
-        self._server.request_registered_call(self._queue, self._queue, self._name, self._tag)
+        """Ask for one more arrival, unless it began to shut down."""
+        try:
+            self._server.request_registered_call(self._queue, self._queue, self._name, self._tag)
+        except ValueError:
+            return
 
     def _arrived(self, event: Any) -> None:
         if not event.success:
             return  # the server is shutting down
         call = CqCall(self._name, event, self._handler, self._under_way)
-        if not call.refuse_if_full():
-            problem = None if self._refusal is None else self._refusal()
-            if problem is None:
-                call.begin()
-            else:
-                call.fail(problem)
         try:
-            self._server.request_registered_call(self._queue, self._queue, self._name, self._tag)
-        except ValueError:
-            return  # it began to shut down meanwhile
+            if not call.refuse_if_full():
+                problem = None if self._refusal is None else self._refusal()
+                if problem is None:
+                    call.begin()
+                else:
+                    call.fail(problem)
+        except Exception as error:  # noqa: BLE001 - the root of a call: told without its text
+            call.fail(told(error, method=self._name))
+        self.ask()
 
 
 class CqTransport:
@@ -145,22 +149,24 @@ class CqTransport:
         self._drained.set()
 
     def _ask(self) -> None:
-        self.server.request_call(self.queue, self.queue, self._arrived)
+        try:
+            self.server.request_call(self.queue, self.queue, self._arrived)
+        except ValueError:
+            return  # it began to shut down
 
     def _arrived(self, event: Any) -> None:
         """Take in a call that is not hot."""
         if not event.success:
             return
-        name = event.call_details.method.decode("ascii", "replace")
-        handler = self._routes.slow.get(name)
-        if handler is None:
-            self._refuse(event.call)
-        else:
-            self._take(name, handler, event)
         try:
+            name = event.call_details.method.decode("ascii", "replace")
+            handler = self._routes.slow.get(name)
+            if handler is None:
+                self._refuse(event.call, name)
+            else:
+                self._take(name, handler, event)
+        finally:
             self._ask()
-        except ValueError:
-            return  # the server began to shut down meanwhile
 
     def _take(self, name: str, handler: Slow, event: Any) -> None:
         call = SlowCall(
@@ -174,10 +180,11 @@ class CqTransport:
         if not call.refuse_if_full():
             call.begin()
 
-    def _refuse(self, rpc: Any) -> None:
+    def _refuse(self, rpc: Any, name: str) -> None:
+        said = str(self._routes.unserved(name)).encode()
         operations = (
             cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.unimplemented, b"no such method", _NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.unimplemented, said, _NO_FLAGS),
             cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),
         )
         rpc.start_server_batch(operations, _nothing)

@@ -1,10 +1,11 @@
 """The slow side: parks what goes to a person, and tells the client its name once the queue has it.
 
-One asyncio loop in a thread of its own does everything that waits for Redis. The hot path hands over a batch's rows and
-goes on. They go to the queue in rounds: what comes while rounds are under way goes with the next one, in one call, so
-that many rows cost little more than one. A client that was deferred hears the names only after that; one that was
-answered has its answer already, so nobody waits for an audit: audits wait a moment for others. One that cannot be
-parked is counted and logged, nothing more.
+The hot path hands over a batch's rows and goes on. Those of plain requests go to the clerk (`gateway.clerk`), where
+there is one; the others, and what a clerk did not do, are parked here, on the asyncio loop on which this process does
+everything that waits for Redis. They go to the queue in rounds: what comes while rounds are under way goes with the
+next one, in one call, so that many rows cost little more than one. A client that was deferred hears the names only
+after that; one that was answered has its answer already, so nobody waits for an audit: audits wait a moment for others.
+One that cannot be parked is counted and logged, nothing more.
 """
 
 from __future__ import annotations

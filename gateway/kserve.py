@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from demur import kserve
 from fallback.answer import Identity, Label
@@ -51,6 +50,7 @@ from gateway.service import DEADLINE_MARGIN_SECONDS, wait
 from gateway.slow import SlowLoop
 from gateway.tensor import Array
 from gateway.transport import Call, Hot
+from gateway.wire import message_of
 
 SERVICE: Final = kserve.SERVICE
 EXTENSIONS: Final = ("parameters",)
@@ -59,7 +59,10 @@ DEFERRAL_KEY: Final = "demur-deferral"
 INPUTS_MAX: Final = 256
 # Names of deferrals in metadata: gRPC's default limit on all of a reply's is 8 KiB.
 TRAILING_CHARS_MAX: Final = 4_000
-_UNSERVED: Final = ("shared_memory_region", "classification")
+_UNSERVED: Final = {
+    "shared_memory_region": "contents travel in the message",
+    "classification": "take the largest of the whole output",
+}
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -119,7 +122,7 @@ class InferenceService:
 
     def _model_ready(self, call: Call) -> None:
         self._identify(call)
-        message = _read(call.payload, kserve.ModelReadyRequest)
+        message = message_of(call.payload, kserve.ModelReadyRequest)
         current = self._champions.current(message.name)
         there = current is not None and message.version in {"", current.version}
         call.reply(kserve.ModelReadyResponse(ready=there and self.ready).SerializeToString())
@@ -130,7 +133,7 @@ class InferenceService:
 
     def _model_metadata(self, call: Call) -> None:
         self._identify(call)
-        message = _read(call.payload, kserve.ModelMetadataRequest)
+        message = message_of(call.payload, kserve.ModelMetadataRequest)
         live = self._champions.find(message.name).champion.live
         if live is None or message.version not in {"", live.version.version}:
             loaded = "none" if live is None else live.version.version
@@ -150,7 +153,7 @@ class InferenceService:
             found = self._champions.find(question.model)
             if found.submit_quick(call, question, identity.name, self._wording, driven=driven):
                 return
-        message = _read(call.payload, kserve.ModelInferRequest)
+        message = message_of(call.payload, kserve.ModelInferRequest)
         if question is None:
             self._questions.learn(call.payload, message)
         request = self._request(message, identity, call)
@@ -291,7 +294,7 @@ def _check_served(parameters: Mapping[str, Any], field: str) -> None:
     """Raise UnimplementedError for what would change where or how contents travel: to ignore it gives wrong ones."""
     unserved = [name for name in _UNSERVED if name in parameters]
     if unserved:
-        raise UnimplementedError(f"{field}.parameters[{unserved[0]}]: not served yet; contents travel in the message")
+        raise UnimplementedError(f"{field}.parameters[{unserved[0]}]: not served; {_UNSERVED[unserved[0]]}")
 
 
 def _describe(parameters: Any, result: Result, *, provisional: bool, outcomes: str) -> None:
@@ -388,12 +391,3 @@ def _typed(each: Any, field: str) -> Array:
     if stray:
         raise InvalidError(f"{field}.contents: expected {name} for {each.datatype}, got {stray[0]}")
     return tensor.from_values(list(getattr(each.contents, name)), each.datatype, each.shape, field=field)
-
-
-def _read(payload: bytes, type_: Any) -> Any:
-    message = type_()
-    try:
-        message.ParseFromString(payload)
-    except DecodeError as error:
-        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
-    return message

@@ -1,4 +1,4 @@
-"""A loaded ONNX model: one ONNX Runtime session, its signature, and one way to run it on CPU and CUDA."""
+"""A loaded ONNX model: one ONNX Runtime session, its signature, and one way to run it on CPU and GPU."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import grpc
 
 from demur.v1 import model_pb2 as pb
 from demur.v1 import model_pb2_grpc
+from fallback import channel
 from fallback.edge import error_of
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
 
@@ -25,12 +26,21 @@ T = TypeVar("T")
 class ModelClient:
     """Calls one gateway at `address` (host:port) as `identity`; use it as an asynchronous context manager.
 
-    Every method raises a DemurError with the server's sentence.
+    With `credentials` (grpc.ssl_channel_credentials) it is reached by TLS; its certificate is for `server_name`, or
+    else for the address's host. Every method raises a DemurError with the server's sentence.
     """
 
-    def __init__(self, address: str, *, identity: str = "", token: str = "") -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        identity: str = "",
+        token: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        server_name: str = "",
+    ) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address)
+        self._channel = channel.opened(address, credentials=credentials, server_name=server_name)
         self._stub = model_pb2_grpc.ModelServiceStub(self._channel)
         self._metadata = grpc.aio.Metadata()
         if identity:

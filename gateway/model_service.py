@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from demur.v1 import model_pb2 as pb
 from fallback.documents import Document, Documents
@@ -48,6 +48,7 @@ from gateway.quote import Plan, Said, check_problems, plan
 from gateway.registry import ModelVersion, Registry, parse_name
 from gateway.transport import Call, Slow
 from gateway.watch import MODELS, POLICIES, Watch, states_of
+from gateway.wire import message_of
 
 SERVICE: Final = "demur.v1.ModelService"
 # The methods whose client streams.
@@ -60,7 +61,6 @@ _FULL_RETRY_SECONDS: Final = 5.0
 _WRITE_ATTEMPTS_MAX: Final = 8
 
 log = structlog.get_logger(__name__)
-M = TypeVar("M", bound=Message)
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class ModelService:
 
     async def _publish(self, call: Call) -> Message:
         first = await call.receive()
-        request = _read(first or b"", pb.PublishModelVersionRequest)
+        request = message_of(first or b"", pb.PublishModelVersionRequest)
         if request.WhichOneof("part") != "header":
             raise InvalidError("header: expected as the first message of the stream")
         header = request.header
@@ -188,7 +188,7 @@ class ModelService:
         size = 0
         with artefact.open("xb") as file:
             while (message := await self._next(call)) is not None:
-                request = _read(message, pb.PublishModelVersionRequest)
+                request = message_of(message, pb.PublishModelVersionRequest)
                 if request.WhichOneof("part") != "chunk":
                     raise InvalidError("chunk: expected in every message after the first")
                 size += len(request.chunk)
@@ -204,7 +204,7 @@ class ModelService:
             raise OverdueError(f"chunk: expected the next within {self._chunk_seconds_max:g} s, got nothing") from None
 
     async def _list(self, call: Call) -> Message:
-        wanted = _read(call.payload, pb.ListModelVersionsRequest).model
+        wanted = message_of(call.payload, pb.ListModelVersionsRequest).model
         if wanted:
             check_name("model", wanted)
         reply = pb.ListModelVersionsResponse()
@@ -215,7 +215,7 @@ class ModelService:
         return reply
 
     async def _promote(self, call: Call) -> Message:
-        request = _read(call.payload, pb.PromoteModelVersionRequest)
+        request = message_of(call.payload, pb.PromoteModelVersionRequest)
         model, number = parse_name(request.name)
         version = await asyncio.to_thread(self._registry.get, model, number)
         states = await self._make_champion(model, number, request.reason or "promoted")
@@ -229,7 +229,7 @@ class ModelService:
         return await self._to_its_end(self._change_champion(model, promoted))
 
     async def _roll_back(self, call: Call) -> Message:
-        request = _read(call.payload, pb.RollBackModelRequest)
+        request = message_of(call.payload, pb.RollBackModelRequest)
         check_name("model", request.model)
         await asyncio.to_thread(self._known, request.model)
         reason = request.reason or "rolled back by hand"
@@ -241,7 +241,7 @@ class ModelService:
         return version_to_wire(version, states)
 
     async def _shadow(self, call: Call) -> Message:
-        request = _read(call.payload, pb.ShadowModelVersionRequest)
+        request = message_of(call.payload, pb.ShadowModelVersionRequest)
         model, number = parse_name(request.name)
         version = await asyncio.to_thread(self._registry.get, model, number)
         reason = request.reason or ("out of the shadow" if request.stop else "in shadow")
@@ -325,7 +325,7 @@ class ModelService:
         raise AssertionError("unreachable: the loop returns or raises")
 
     async def _get_policy(self, call: Call) -> Message:
-        model = _read(call.payload, pb.GetPolicyRequest).model
+        model = message_of(call.payload, pb.GetPolicyRequest).model
         return policy_to_wire(model, *await self._policy(model))
 
     async def _policy(self, model: str) -> tuple[Policy, int]:
@@ -335,7 +335,7 @@ class ModelService:
         return _decode(document, Policy) or version.manifest.policy, document.revision if document else 0
 
     async def _update_policy(self, call: Call) -> Message:
-        request = _read(call.payload, pb.UpdatePolicyRequest)
+        request = message_of(call.payload, pb.UpdatePolicyRequest)
         wire = request.policy
         version = await self._judged(wire.model)
         policy = policy_from_wire(wire)
@@ -369,7 +369,7 @@ class ModelService:
         return (await asyncio.to_thread(self._registry.versions, model))[-1]
 
     async def _get_certificate(self, call: Call) -> Message:
-        model = _read(call.payload, pb.GetCertificateRequest).model
+        model = message_of(call.payload, pb.GetCertificateRequest).model
         policy, _ = await self._policy(model)
         return certificate_to_wire(
             model,
@@ -380,7 +380,7 @@ class ModelService:
         )
 
     async def _list_amendments(self, call: Call) -> Message:
-        model = _read(call.payload, pb.ListAmendmentsRequest).model
+        model = message_of(call.payload, pb.ListAmendmentsRequest).model
         check_name("model", model)
         await asyncio.to_thread(self._known, model)
         found = amendments_of(await self._documents.read(AMENDMENTS + model))
@@ -389,12 +389,3 @@ class ModelService:
 
 def _decode(document: Document | None, type_: type[S]) -> S | None:
     return None if document is None else msgspec.json.decode(document.body, type=type_)
-
-
-def _read(payload: bytes, type_: type[M]) -> M:
-    message = type_()
-    try:
-        message.ParseFromString(payload)
-    except DecodeError as error:
-        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
-    return message

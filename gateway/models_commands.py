@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
-
-from fallback.command_line import TOKEN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -223,18 +220,13 @@ def address_of(gateway: str) -> str:
     return gateway or stack.find(config.load().data_folder).gateway
 
 
-def caller() -> tuple[str, str]:
-    """Return the name this person gives, and their token where one is set."""
-    return getpass.getuser(), os.environ.get(TOKEN, "")
-
-
 def call(gateway: str, use: Callable[[ModelClient], Awaitable[T]]) -> T:
     """Return what `use` makes of the gateway that was named, or of the one that runs here."""
+    from fallback import channel
     from gateway.model_client import ModelClient
 
     async def run() -> T:
-        identity, token = caller()
-        async with ModelClient(address_of(gateway), identity=identity, token=token) as client:
+        async with ModelClient(address_of(gateway), **channel.shown(getpass.getuser())) as client:
             return await use(client)
 
     return asyncio.run(run())

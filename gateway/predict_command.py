@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from gateway.models_commands import address_of, caller
+from gateway.models_commands import address_of
 
 if TYPE_CHECKING:
     from gateway.client import Result, Told
@@ -88,12 +89,12 @@ async def _run(
     person: bool,
     wait_seconds: float | None,
 ) -> None:
+    from fallback import channel
     from fallback.deferral import State
     from fallback.errors import OverdueError
     from gateway.client import Client
 
-    identity, token = caller()
-    async with Client(address, identity=identity, token=token) as client:
+    async with Client(address, **channel.shown(getpass.getuser())) as client:
         inputs = await _inputs(address, model, version, subject)
         result = await client.predict(
             model,
@@ -115,14 +116,14 @@ async def _run(
 async def _inputs(address: str, model: str, version: str, subject: tuple[bytes, str]) -> dict[str, Array]:
     """Read JSON that names the model's own inputs as tensors, where the model has no preprocessing to read it."""
     from demur.v1 import model_pb2 as pb
+    from fallback import channel
     from gateway.manifest import parse
     from gateway.model_client import ModelClient
 
     content, media_type = subject
     if media_type != "application/json":
         return {}
-    identity, token = caller()
-    async with ModelClient(address, identity=identity, token=token) as client:
+    async with ModelClient(address, **channel.shown(getpass.getuser())) as client:
         versions = await client.list(model)
     live = [found for found in versions if found.state == pb.ModelVersion.CHAMPION]
     chosen = [found for found in versions if found.name.endswith(f"/{version}")] if version else live

@@ -1,9 +1,9 @@
 """The short way of a plain request: known by its bytes, run with its likes, answered from a template.
 
-What is plain is a ModelInfer of one tensor of numbers, with nothing asked beside it, to a model whose answers are
-judged. Its numbers go from the message into the batch in one copy, the batch is judged as any other, and each reply is
-a few pieces of bytes put together. A row that goes to a person, by doubt or by audit, takes the long way from there: it
-is made into what the general path would have made of it, so that there is one behaviour and two speeds.
+What is plain is a ModelInfer or Predict of one tensor of numbers, with nothing asked beside it, to a model whose
+answers are judged. Its numbers go from the message into the batch in one copy, the batch is judged as any other, and
+each reply is a few pieces of bytes put together. What is parked of a row that goes to a person, by doubt or by audit
+(`gateway.slip`), is what the general path would have parked, so that there is one behaviour and two speeds.
 """
 
 from __future__ import annotations

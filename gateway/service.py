@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
 from fallback import wire
 from fallback.answer import Identity, Label
 from fallback.deferral import Deferral, OnExpiry, Parking, Prediction
+from fallback.deferral_wire import deferral_to_wire
 from fallback.errors import DemurError, InvalidError, NotFoundError, OverError, UnavailableError
 from fallback.identity import CLIENT, OPERATOR, Credentials
 from fallback.parking import EXCLUDED_MAX, NAME_CHARS_MAX
@@ -27,7 +28,7 @@ from gateway.request import Request, Result, request_key
 from gateway.rules import Wish
 from gateway.slip import digest
 from gateway.transport import Call, Hot, Slow
-from gateway.wire import tensors_from_wire, tensors_to_wire
+from gateway.wire import message_of, tensors_from_wire, tensors_to_wire
 
 SERVICE: Final = "demur.v1.PredictionService"
 KEY_CHARS_MAX: Final = 128
@@ -37,8 +38,6 @@ OUTCOMES_MAX: Final = 100
 DEADLINE_MARGIN_SECONDS: Final = 0.25
 # A long poll asks for this long at a time, so that one that nobody waits for any more ends soon.
 SLICE_SECONDS: Final = 2.0
-
-M = TypeVar("M", bound=Message)
 
 
 class PredictionService:
@@ -98,7 +97,7 @@ class PredictionService:
             found = self._champions.find(question.model)
             if found.submit_quick(call, question, identity.name, self._wording, driven=driven):
                 return
-        message = _read(call.payload, pb.PredictRequest)
+        message = message_of(call.payload, pb.PredictRequest)
         if question is None:
             self._questions.learn(call.payload, message)
         request = self._request(message, identity, call)
@@ -131,7 +130,7 @@ class PredictionService:
 
     async def _request_review(self, call: Call) -> Message:
         identity = self._caller(call)
-        message = _read(call.payload, pb.RequestReviewRequest)
+        message = message_of(call.payload, pb.RequestReviewRequest)
         key = wire.text_from_wire("idempotency_key", message.idempotency_key, chars_max=KEY_CHARS_MAX)
         queue = wire.queue_from_wire("queue", message.queue)
         subject = wire.subject_from_wire(message.subject, bytes_max=self._message_bytes_max)
@@ -173,14 +172,15 @@ class PredictionService:
     async def _waiting(self, deferral: Deferral) -> Message:
         """Return a deferral with how long it will still wait, where that can be said."""
         wait = await self._queue.expected_wait(deferral)
-        return wire.deferral_to_wire(deferral, show_prediction=True, expected_wait=wait)
+        return deferral_to_wire(deferral, show_prediction=True, expected_wait=wait)
 
     async def _get(self, call: Call) -> Message:
-        return await self._waiting(await self._own(_read(call.payload, pb.GetDeferralRequest).name, self._caller(call)))
+        message = message_of(call.payload, pb.GetDeferralRequest)
+        return await self._waiting(await self._own(message.name, self._caller(call)))
 
     async def _wait(self, call: Call) -> Message:
         identity = self._caller(call)
-        message = _read(call.payload, pb.WaitDeferralRequest)
+        message = message_of(call.payload, pb.WaitDeferralRequest)
         seconds = self._wait_seconds_max
         if message.HasField("timeout"):
             seconds = min(seconds, wire.duration_from_wire("timeout", message.timeout))
@@ -188,21 +188,21 @@ class PredictionService:
         if call.deadline is not None:
             until = min(until, call.deadline - DEADLINE_MARGIN_SECONDS)
         deferral = await self._own(message.name, identity)
-        return wire.deferral_to_wire(
+        return deferral_to_wire(
             await wait(self._queue, deferral, until, lambda: self._draining or call.cancelled), show_prediction=True
         )
 
     async def _cancel(self, call: Call) -> Message:
         identity = self._caller(call)
-        message = _read(call.payload, pb.CancelDeferralRequest)
+        message = message_of(call.payload, pb.CancelDeferralRequest)
         request_id = wire.text_from_wire("request_id", message.request_id, chars_max=wire.REQUEST_ID_CHARS_MAX)
         await self._own(message.name, identity)
         deferral = await self._queue.cancel(message.name, request_id=request_id or uuid.uuid4().hex)
-        return wire.deferral_to_wire(deferral, show_prediction=True)
+        return deferral_to_wire(deferral, show_prediction=True)
 
     async def _watch(self, call: Call) -> None:
         identity = self._caller(call)
-        message = _read(call.payload, pb.WatchOutcomesRequest)
+        message = message_of(call.payload, pb.WatchOutcomesRequest)
         queue = wire.queue_from_wire("queue", message.queue)
         cursor = message.cursor or await self._queue.last_cursor(queue)
         while not call.cancelled:
@@ -214,7 +214,7 @@ class PredictionService:
             for event in events:
                 cursor = event.cursor
                 if self._may_see(event.deferral, identity):
-                    deferral = wire.deferral_to_wire(event.deferral, show_prediction=True)
+                    deferral = deferral_to_wire(event.deferral, show_prediction=True)
                     await call.send(pb.WatchOutcomesResponse(cursor=cursor, deferral=deferral).SerializeToString())
 
     async def _own(self, name: str, identity: Identity) -> Deferral:
@@ -271,15 +271,6 @@ def _answering(method: Callable[[Call], Awaitable[Message]]) -> Slow:
         call.reply((await method(call)).SerializeToString())
 
     return answer
-
-
-def _read(payload: bytes, type_: type[M]) -> M:
-    message = type_()
-    try:
-        message.ParseFromString(payload)
-    except DecodeError as error:
-        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
-    return message
 
 
 def _review_seconds(message: pb.PredictRequest | pb.RequestReviewRequest) -> float | None:

@@ -1,4 +1,4 @@
-"""The slow side: one asyncio loop in a thread of its own does everything that waits for Redis.
+"""The slow side: one asyncio loop in a thread of its own does everything of this process that waits for Redis.
 
 What blocks (`asyncio.to_thread`: files, loading a model) is done by a fixed number of threads, all started with the
 loop. An executor that starts them as it goes starts one more than it needs now and then, since a thread counts as idle

@@ -14,13 +14,15 @@ from typing import Final, NotRequired, Protocol, TypedDict
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from fallback.errors import DemurError
+from fallback.errors import DemurError, UnimplementedError
 from gateway.aside import Aside
 from gateway.connections import Connections
 
 # A client stream that is cut off ends with nothing, as a whole one does, just before the core says that the call is
 # over: so long is waited for its saying so.
 CUT_SECONDS: Final = 0.05
+# Of a name that is told back to who said it.
+_NAME_CHARS: Final = 100
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -99,6 +101,14 @@ class Routes:
     drained: Callable[[], None] = _nothing
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     aside: Aside = field(default_factory=Aside)
+
+    def unserved(self, method: str) -> UnimplementedError:
+        """Return the refusal of a method that is none of them; it names those of its service that are."""
+        service, _, name = method.strip("/").rpartition("/")
+        there = sorted(each.rpartition("/")[2] for each in (*self.hot, *self.slow) if each.startswith(f"/{service}/"))
+        if not there:
+            return UnimplementedError(f"no service {service[:_NAME_CHARS]!r} here; reflection lists those that are")
+        return UnimplementedError(f"{service}: expected one of {', '.join(there)}, got {name[:_NAME_CHARS]!r}")
 
 
 class Terms(TypedDict):

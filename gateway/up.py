@@ -23,8 +23,7 @@ from typing import Final
 
 from rich.console import Console
 
-from fallback import embedded, presence
-from fallback.command_line import TOKEN
+from fallback import channel, embedded, environment, presence
 from fallback.config import Config, FallbackSettings, redis_url, without_password
 from fallback.errors import ConfigError, StateError, UnavailableError
 from gateway import metrics, screen, stack
@@ -91,6 +90,7 @@ class _Up:
         self._stop.set()
 
     async def _start(self) -> None:
+        self._check_tls()
         await self._free_ports()
         with screen.step(self._console, "starting"):
             if not self._redis_url:
@@ -155,10 +155,22 @@ class _Up:
 
     def _check_token(self) -> None:
         """Raise ConfigError where callers must show a token and there is none for what is started here to show."""
-        if self._fallback.credentials_file and not os.environ.get(TOKEN):
+        if self._fallback.credentials_file and not os.environ.get(environment.TOKEN):
             raise ConfigError(
-                f"{TOKEN}: expected the token of somebody with the role operator, since fallback.credentials_file is "
-                "set: the trainer that this starts publishes with it; got none"
+                f"{environment.TOKEN}: expected the token of somebody with the role operator, since "
+                "fallback.credentials_file is set: the trainer that this starts publishes with it; got none"
+            )
+
+    def _check_tls(self) -> None:
+        """Raise ConfigError where what is started here could not call each other by TLS."""
+        shown = [self._gateway.tls_certificate_file, self._fallback.tls_certificate_file]
+        if any(shown) and not all(shown):
+            missing, other = ("fallback", "gateway") if shown[0] else ("gateway", "fallback")
+            raise ConfigError(f"{missing}.tls_certificate_file: expected a file, as [{other}] has one; got none")
+        if any(shown) and not os.environ.get(environment.CA):
+            raise ConfigError(
+                f"{environment.CA}: expected the PEM file of who signed gateway.tls_certificate_file, or "
+                "'system', since what this starts calls the gateway by TLS; got nothing"
             )
 
     async def _free_ports(self) -> None:
@@ -180,8 +192,7 @@ class _Up:
 
     async def _first_model(self) -> None:
         """Train and publish the first model where there is no live one."""
-        token = os.environ.get(TOKEN, "")
-        async with ModelClient(self._address("serve", "grpc"), identity="up", token=token) as client:
+        async with ModelClient(self._address("serve", "grpc"), **channel.shown("up")) as client:
             known = await client.list()
         if known:
             return
@@ -223,7 +234,7 @@ class _Up:
             gateway=self._address("serve", "grpc"),
             metrics=self._address("serve", "metrics"),
             review=self._address("review", "grpc"),
-            page=f"http://{self._address('review', 'page')}",
+            page=f"{'https' if self._fallback.tls_certificate_file else 'http'}://{self._address('review', 'page')}",
             data=str(self._data),
             redis=without_password(self._redis_url) or embedded.url(embedded.folder(self._data)),
             webhook_networks=(*self._fallback.webhook_allow_networks, *self._networks),

@@ -1,8 +1,11 @@
-"""demur.v1's tensors, to arrays and back."""
+"""What a call brought as a message; demur.v1's tensors, to arrays and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from demur.v1 import types_pb2 as pb
 from fallback.errors import InvalidError
@@ -10,6 +13,18 @@ from gateway import tensor
 from gateway.tensor import Array
 
 TENSORS_MAX = 256
+
+M = TypeVar("M", bound=Message)
+
+
+def message_of(payload: bytes, type_: type[M]) -> M:
+    """Return the message that a call brought; raises InvalidError where it is none of this type."""
+    message = type_()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise InvalidError(f"request: expected a {type_.DESCRIPTOR.full_name}, got bytes that are none") from error
+    return message
 
 
 def tensors_from_wire(wire: Iterable[pb.Tensor], *, field: str = "inputs") -> dict[str, Array]:

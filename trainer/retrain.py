@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import shutil
 import threading
 import time
@@ -25,7 +24,7 @@ import msgspec
 import structlog
 
 from demur.v1 import model_pb2 as pb
-from fallback import presence
+from fallback import channel, presence
 from fallback.config import Config
 from fallback.errors import DemurError, NotFoundError, OverdueError, StateError, UnavailableError
 from gateway import manifest as manifests
@@ -88,14 +87,14 @@ class Rooms:
 def client(config: Config) -> ModelClient:
     """Return a client of the gateway: the one configured, else the running stack's, else [gateway]'s own address.
 
-    Where callers must show a token, it is DEMUR_TOKEN of the environment.
+    What it shows of itself, and whether it speaks TLS, is the environment's to say: DEMUR_TOKEN, DEMUR_CA.
     """
     address = config.table("trainer", TrainerSettings).gateway
     running = presence.announced(config.data_folder, "serve")
     if not address and running is not None:
         address = running.addresses.get("grpc", "")
     address = address or config.table("gateway", GatewaySettings).grpc_listen
-    return ModelClient(address, identity=IDENTITY, token=os.environ.get("DEMUR_TOKEN", ""))
+    return ModelClient(address, **channel.shown(IDENTITY))
 
 
 async def retrain(rooms: Rooms, model: str, gateway: ModelClient, *, why: str) -> Report:

@@ -21,6 +21,7 @@ from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.prediction_pb2_grpc import PredictionServiceStub
 from fallback import wire
+from fallback.deferral_wire import deferral_from_wire
 from gateway.wire import tensors_to_wire
 
 # More would only wait for each other on a busy machine, past the time that one attempt has.
@@ -162,7 +163,7 @@ class Client:
             await self._context.pause()
 
     def _note(self, queue: str, event: pb.WatchOutcomesResponse) -> None:
-        deferral = wire.deferral_from_wire(event.deferral)
+        deferral = deferral_from_wire(event.deferral)
         assert deferral.outcome is not None, f"{deferral.name} is in the stream of outcomes without one"
         self._journal.write(
             Watched(

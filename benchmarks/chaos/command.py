@@ -12,13 +12,12 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
+from benchmarks import machine, screen, stack
 from benchmarks.chaos import plan
 from benchmarks.chaos.ground import Launch, alone, ground
 from benchmarks.chaos.plan import Target
 from benchmarks.chaos.rounds import IN_FLIGHT_MIN, ROUND_SECONDS_MAX, SETTLE_SECONDS_MAX, Results, Rounds
-from benchmarks.demo import report
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from gateway.up import demur
 
 FAULTS_MIN = 3
@@ -31,7 +30,7 @@ _WITHIN = {Target.REVIEW: "review (page, reaper, dispatcher)"}
 
 def run(*, rounds: int, seed: int, as_json: bool, keep: Path | None) -> bool:
     """Run `rounds` rounds and tell what came of them; returns whether every promise held."""
-    console = report.console(stderr=as_json)
+    console = screen.console(stderr=as_json)
     start = time.monotonic()
     with stack.tidily(), stack.place(keep) as folder:
 
@@ -43,7 +42,7 @@ def run(*, rounds: int, seed: int, as_json: bool, keep: Path | None) -> bool:
     found = summary(results, checks, seed=seed, seconds=time.monotonic() - start)
     _tell(console, found, checks)
     if as_json:
-        print(msgspec.json.encode(found).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(found)
     return all(check.ok for check in checks)
 
 
@@ -159,4 +158,4 @@ def _tell(console: Console, found: dict[str, object], checks: list[Check]) -> No
     assert isinstance(violations, list)
     for violation in violations:
         console.print(Text(f"  {violation}", style="red"))
-    console.print(report.check_table(checks))
+    console.print(screen.check_table(checks))

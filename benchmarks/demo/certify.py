@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.demo.counts import Check
 from benchmarks.demo.evaluate import holdout_scores
 from benchmarks.demo.journal import Failed, Replied, Reviewed
 from benchmarks.demo.stream import report
 from benchmarks.demo.stream.run import Plan, Stream
 from benchmarks.demo.stream.scores import Scores, make
+from benchmarks.figures import Check
 from gateway.manifest import Manifest, Training
 from gateway.registry import ModelVersion, Registry
 from gateway.stack import Stack

@@ -13,6 +13,7 @@ import grpc
 from benchmarks.demo import worker
 from benchmarks.demo.counts import DEFERRED
 from benchmarks.demo.journal import Failed, Journal, Replied, Told
+from fallback import channel
 from fallback.errors import DemurError
 from gateway.client import Client
 
@@ -107,7 +108,7 @@ class Sender:
 
 async def converse(specification: worker.Specification, journal: Journal, orders: worker.Orders) -> None:
     """Send, then, when told that everything should be settled, ask how each deferral ended."""
-    async with Client(specification.gateway, identity=specification.name) as client:
+    async with Client(specification.gateway, **channel.shown(specification.name)) as client:
         sender = Sender(specification, journal, orders, client)
         await sender.send_all()
         await orders.finish.wait()

@@ -16,13 +16,14 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
+from benchmarks import machine, screen, stack
 from benchmarks.demo import certify, counts, evaluate, picture, report
-from benchmarks.demo.counts import Check, Tally, Version
+from benchmarks.demo.counts import Tally, Version
 from benchmarks.demo.journal import Replied
 from benchmarks.demo.orchestrator import Orchestration, Plan, lay_down
 from benchmarks.demo.progress import Display
 from benchmarks.demo.receiver import SECRET
+from benchmarks.figures import Check
 from fallback import config as configuration
 from fallback.config import Config, FallbackSettings
 from fallback.secret import secret as kept_secret
@@ -59,7 +60,7 @@ def run(*, as_json: bool, running: bool, requests: int, seed: int, keep: Path | 
     """Run the demo once and tell what came of it; returns whether every promise holds."""
     start = time.monotonic()
     run_id = secrets.token_hex(3)
-    console = report.console(stderr=as_json)
+    console = screen.console(stderr=as_json)
     config = configuration.load()
     with (
         stack.tidily(),
@@ -134,7 +135,7 @@ def _tell(
     for entry in report.complaints(tally):
         console.print(Text(f"  {entry}", style="red"))
     if as_json:
-        print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(summary)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from math import ceil
 from typing import Any, TypeVar
 
 import msgspec
 
 from benchmarks.demo.journal import Called, Entry, Failed, Refused, Replied, Reviewed, Stumbled, Told, Watched
+from benchmarks.figures import Check, percentile
 
 ANSWERED = "answered"
 DEFERRED = "deferred"
@@ -43,15 +43,6 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     deferred_share: float
     auto_error: float | None
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One promise: what was found, what was promised, and whether it holds."""
-
-    name: str
-    value: float
-    goal: str
-    ok: bool
 
 
 class Tally:
@@ -154,14 +145,6 @@ def served(replied: Sequence[Replied], truth: Sequence[str]) -> dict[str, Served
         share = 1 - len(answered) / len(mine)
         figures[version] = Served(requests=len(mine), deferred_share=share, auto_error=error)
     return figures
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest of `values` that at least `share` (in (0, 1]) of them do not exceed; 0.0 for none."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def judge(tally: Tally, versions: Sequence[Version], *, requests: int, swaps_goal: int, left_open: int) -> list[Check]:

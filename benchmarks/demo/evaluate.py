@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.demo import counts
 from benchmarks.demo.counts import Served, Tally, Version
 from benchmarks.demo.journal import Replied
+from fallback import channel
 from fallback.answer import Subject
 from gateway.confidence import confidence
 from gateway.model import Model
@@ -35,7 +36,7 @@ PLACES = 4
 
 async def live_policy(gateway: str, model: str) -> Policy:
     """Return the policy that the gateway answers `model` by now."""
-    async with ModelClient(gateway, identity="demo") as client:
+    async with ModelClient(gateway, **channel.shown("demo")) as client:
         found = await client.get_policy(model)
     return Policy(
         threshold=found.threshold,

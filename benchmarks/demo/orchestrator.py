@@ -27,6 +27,7 @@ from benchmarks.demo.pace import Pace
 from benchmarks.demo.processes import Crew, Process
 from benchmarks.demo.progress import Display
 from benchmarks.demo.worker import Images, Order, Specification
+from fallback import channel
 from fallback.client import ReviewClient
 from fallback.errors import DemurError, UnavailableError
 from gateway.stack import Stack
@@ -142,7 +143,7 @@ class Orchestration:
 
     async def _settle(self) -> None:
         """Return when nothing is open and everything was told, or after SETTLE_SECONDS_MAX."""
-        async with ReviewClient(self._plan.stack.review, identity="demo") as client:
+        async with ReviewClient(self._plan.stack.review, **channel.shown("demo")) as client:
             deadline = time.monotonic() + SETTLE_SECONDS_MAX
             while time.monotonic() < deadline:
                 await self._tick()

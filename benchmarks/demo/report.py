@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.demo.counts import Check, Tally, Version
+from benchmarks.demo.counts import Tally, Version
 from benchmarks.demo.journal import Failed, Refused, Stumbled
+from benchmarks.figures import Check
+from benchmarks.screen import check_table
 
 _SHOWN_MAX = 5
-PLAIN_COLUMNS = 120
 _BARS = "▁▂▃▄▅▆▇█"
-
-
-def console(*, stderr: bool) -> Console:
-    """Return what a command talks through; where there is no terminal, wide enough that no line is broken."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_COLUMNS)
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -76,15 +71,6 @@ def trend_table(versions: Sequence[Version]) -> Table:
             table.add_row(
                 f"  {name}", Text(sparkline(values), style=colour), f"{percent(values[0])} → {percent(values[-1])}"
             )
-    return table
-
-
-def check_table(checks: Sequence[Check]) -> Table:
-    """Return every promise with what was found; a broken one stands out without colour too."""
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    for check in checks:
-        mark = Text("ok", style="green") if check.ok else Text("BROKEN", style="bold red")
-        table.add_row("", mark, check.name, f"{check.value:g}", Text(f"promised {check.goal}", style="dim"))
     return table
 
 

@@ -13,6 +13,7 @@ import grpc
 
 from benchmarks.demo import worker
 from benchmarks.demo.journal import Journal, Reviewed, Stumbled
+from fallback import channel
 from fallback.answer import Label
 from fallback.client import ReviewClient
 from fallback.deferral import Lease
@@ -60,7 +61,7 @@ class Reviewer:
 
 async def review(specification: worker.Specification, journal: Journal, orders: worker.Orders) -> None:
     """Review until told to finish."""
-    async with ReviewClient(specification.review, identity=specification.name) as client:
+    async with ReviewClient(specification.review, **channel.shown(specification.name)) as client:
         reviewer = Reviewer(specification, journal, client)
         while not orders.finish.is_set():
             try:

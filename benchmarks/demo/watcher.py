@@ -9,6 +9,7 @@ import grpc
 
 from benchmarks.demo import worker
 from benchmarks.demo.journal import Journal, Stumbled, Watched, label_of
+from fallback import channel
 from fallback.errors import DemurError
 from gateway.client import Client
 
@@ -30,7 +31,7 @@ async def watch(specification: worker.Specification, journal: Journal, orders: w
 
 async def _follow(specification: worker.Specification, journal: Journal) -> None:
     cursor = OLDEST
-    async with Client(specification.gateway, identity=specification.name) as client:
+    async with Client(specification.gateway, **channel.shown(specification.name)) as client:
         while True:
             try:
                 async for event in client.watch(specification.queue, cursor):

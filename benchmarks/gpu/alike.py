@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.gpu.halves import halved
 from benchmarks.serve import models
 from benchmarks.serve.models import Name

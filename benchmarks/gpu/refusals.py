@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.serve import ground, models
 from fallback.errors import ConfigError, UnavailableError
 from gateway.model import CUDA, TENSORRT, Device, Model, offered

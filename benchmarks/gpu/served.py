@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.serve import own
 from benchmarks.serve.models import Name
 from benchmarks.serve.results import Result

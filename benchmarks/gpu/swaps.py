@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.gpu import cards
-from benchmarks.serve import ground, measures, models, swapping, windows
+from benchmarks.serve import ground, measures, swapping, windows
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
 from benchmarks.serve.sender import Load
@@ -25,7 +25,6 @@ _GAP_SECONDS: Final = 0.2
 _LOAD_SHARE: Final = 0.5
 _CALLERS: Final = 32
 _SECONDS_MAX: Final = 180.0
-_FLOAT_BYTES: Final = 4
 
 
 class Swapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,14 +71,8 @@ def measure(folder: Path, name: Name, device: Device, size: Size) -> Swapping:
         empty = cards.used_mib()
         versions, payload = swapping.publish(served, name), measures.asked(name)
         rate = min(size.rate_max, _LOAD_SHARE * _capacity(served, payload, size.capacity_seconds))
-        given = Load(
-            address=served.address,
-            payload=payload,
-            rate=rate,
-            seconds_max=_SECONDS_MAX,
-            stamp_at=len(payload) - _FLOAT_BYTES * models.rows(name, 1).size,
-        )
-        with sending(given) as load:
+        given = swapping.load(served, name, seconds_max=_SECONDS_MAX)
+        with sending(msgspec.structs.replace(given, rate=rate)) as load:
             time.sleep(max(0.0, load.start + size.rest_seconds - time.monotonic()))
             first, settled = _swap(served, name, versions, load, size.settling), _rest(size)
             then, end = _swap(served, name, versions, load, size.swaps), _rest(size)

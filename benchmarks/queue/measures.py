@@ -6,8 +6,7 @@ import asyncio
 import secrets
 import time
 
-from benchmarks.demo.counts import percentile
-from benchmarks.queue.figures import Figure, figure
+from benchmarks.figures import Figure, figure, percentile
 from benchmarks.queue.ground import ANSWER, PAYLOAD_BYTES, Ground, fill, park, parking, payload, timed
 from fallback.answer import Identity
 from fallback.deferral import Lease

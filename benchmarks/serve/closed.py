@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import grpc
 
-from benchmarks.demo.counts import percentile
+from benchmarks.figures import percentile
 from fallback.errors import UnavailableError
 
 # 32 callers: four connections with eight calls under way on each.

@@ -20,8 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from benchmarks.demo.counts import Check, percentile
-from benchmarks.queue.figures import Figure, Spread, check, figure, spread
+from benchmarks.figures import Check, Figure, Spread, check, figure, percentile, spread
 from benchmarks.serve import closed, ground, opened
 from benchmarks.serve.closed import Closed
 from benchmarks.serve.ground import Served

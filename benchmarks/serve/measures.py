@@ -13,8 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import Figure, Spread, check, figure, spread
+from benchmarks.figures import Check, Figure, Spread, check, figure, spread
 from benchmarks.serve import closed, echo, ground, models
 from benchmarks.serve.closed import Closed
 from benchmarks.serve.ground import Served

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.serve.opened import LAG_P99_MS_MAX
 from benchmarks.serve.sending import Shots
 from benchmarks.serve.wire import OK, SHED

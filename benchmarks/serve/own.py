@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks import bench_serve, stack
+from benchmarks import bench_serve, screen, stack
 from benchmarks.serve import ground
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
@@ -67,7 +67,7 @@ def main() -> None:
             found, _ = measured(folder, name, sys.argv[2:])
     except DemurError as error:
         sys.exit(str(error))
-    print(msgspec.json.encode(found).decode(), flush=True)  # noqa: T201 - the command's output
+    screen.print_json(found)
     sys.exit(0 if found["ok"] else 1)
 
 

@@ -9,8 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import check_most, spread
+from benchmarks.figures import Check, check_most, spread
 from benchmarks.serve import echo, ground, measures, opened
 from benchmarks.serve.ground import Served
 from benchmarks.serve.measures import Size

@@ -85,11 +85,12 @@ def inputs(declared: Sequence[Tensor], shapes: Sequence[Given], rows: int | None
     """Return the inputs with the shapes that are sent; raises InvalidError naming input, expected and got.
 
     A free first axis holds the rows, 1 of them unless `rows` or a shape says otherwise; of other free axes the size
-    must be given. Inputs that the server does not declare are those that the shapes give with a datatype.
+    must be given. Inputs that the server does not declare are those that the shapes give with a datatype; their first
+    axis holds the rows where `rows` says so.
     """
     by_name = {each.name: each for each in shapes}
     if not declared:
-        declared = _undeclared(shapes)
+        declared = _undeclared(shapes, rows)
     unknown = sorted(by_name.keys() - {each.name for each in declared})
     if unknown:
         names = ", ".join(each.name for each in declared)
@@ -97,13 +98,20 @@ def inputs(declared: Sequence[Tensor], shapes: Sequence[Given], rows: int | None
     return tuple(_sized(each, by_name.get(each.name), rows) for each in declared)
 
 
-def _undeclared(shapes: Sequence[Given]) -> tuple[Tensor, ...]:
+def _undeclared(shapes: Sequence[Given], rows: int | None) -> tuple[Tensor, ...]:
     bare = [each.name for each in shapes if not each.datatype]
     if not shapes or bare:
-        said = f"none of {bare[0]!r}" if bare else "none"
+        said = f"{bare[0]!r} without its datatype" if bare else "none"
         expected = "expected --shape NAME:DATATYPE=1,3,224,224 for each input"
         raise InvalidError(f"the server does not declare the model's inputs: {expected}, got {said}")
-    return tuple(Tensor(name=each.name, datatype=each.datatype, declared=each.shape) for each in shapes)
+    return tuple(
+        Tensor(
+            name=each.name,
+            datatype=each.datatype,
+            declared=each.shape if rows is None else (FREE, *each.shape[1:]),
+        )
+        for each in shapes
+    )
 
 
 def _sized(tensor: Tensor, shape: Given | None, rows: int | None) -> Tensor:

@@ -10,8 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import Spread
+from benchmarks.figures import Check, Spread
 
 FORMAT: Final = 1
 
@@ -48,7 +47,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     queue_ms: float
     compute_ms: float
     transport_ms: float
-    # Who says so: "demur metrics" or "ModelStatistics".
+    # Who says so: "demur metrics", "Triton metrics" or "ModelStatistics".
     source: str
 
 

@@ -12,8 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import spread
+from benchmarks.figures import Check, spread
 from benchmarks.serve import runs, search
 from benchmarks.serve.results import (
     Offline,

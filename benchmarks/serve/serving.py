@@ -17,6 +17,10 @@ _PROC: Final = Path("/proc")
 _TABLES: Final = ("net/tcp", "net/tcp6")
 _LISTEN: Final = "0A"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+# Programs that listen for a server that is elsewhere, in a container, a pod or behind a tunnel.
+_FORWARDERS: Final = frozenset(
+    {"docker-proxy", "rootlessport", "pasta", "slirp4netns", "gvproxy", "kubectl", "ssh", "sshd", "socat"}
+)
 
 
 def is_here(host: str) -> bool:
@@ -54,6 +58,17 @@ def family(pids: Iterable[int]) -> tuple[int, ...]:
             found[pid] = None
             left += _children(pid)
     return tuple(found)
+
+
+def forwards(pid: int) -> bool:
+    """Return whether the process is known to listen for a server that is another process."""
+    return (command(pid).split(" ") or [""])[0].rpartition("/")[2] in _FORWARDERS
+
+
+def above(pid: int) -> tuple[int, ...]:
+    """Return the processes that started it, the nearest first: without the first of all, and none that started us."""
+    ours = {os.getpid(), *_ancestors(os.getpid())}
+    return tuple(each for each in _ancestors(pid) if each not in ours)
 
 
 def expect(pid: int) -> None:
@@ -116,6 +131,18 @@ def _pids() -> Iterator[int]:
         for folder in _PROC.iterdir():
             if folder.name.isdecimal():
                 yield int(folder.name)
+
+
+def _ancestors(pid: int) -> list[int]:
+    found: list[int] = []
+    while True:
+        try:
+            pid = int((_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+        except OSError:
+            return found
+        if pid <= 1:
+            return found
+        found.append(pid)
 
 
 def _children(pid: int) -> list[int]:

@@ -1,12 +1,19 @@
-"""How long requests waited and were computed, as the server counts it: our gateway on a page, Triton by RPC."""
+"""How long requests waited and were computed, as the server counts it: by RPC, or on a page for Prometheus.
+
+Triton serves both; PyTriton keeps the RPC to itself. MLServer and the KServe SDK count neither apart.
+"""
 
 from __future__ import annotations
 
+import http.client
 import urllib.request
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.serve.results import Split
@@ -14,8 +21,13 @@ from demur import kserve
 
 _ASK_SECONDS: Final = 2.0
 _STAGES: Final = "demur_stage_seconds"
+# On Triton's page: microseconds of all requests together, and how many there were; each counts its batch's whole time.
+_ASKED: Final = "nv_inference_request_success"
+_QUEUE: Final = "nv_inference_queue_duration_us"
+_COMPUTE: Final = tuple(f"nv_inference_compute_{part}_duration_us" for part in ("input", "infer", "output"))
 _METHOD: Final = f"/{kserve.SERVICE}/ModelStatistics"
 _NS: Final = 1e9
+_US: Final = 1e6
 _MS: Final = 1e3
 _PACKAGE: Final = "inference"
 _TYPES: Final = descriptor_pb2.FieldDescriptorProto
@@ -66,9 +78,10 @@ def between(before: Stages | None, after: Stages | None, *, mean_ms: float, sour
 
 
 class Page:
-    """The gateway's Prometheus page at `address` (host:port, or a URL)."""
+    """A page for Prometheus at `address` (host:port, or a URL): our gateway's, or Triton's."""
 
-    name = "demur metrics"
+    # Whose it is shows when it is read.
+    name = "metrics"
 
     def __init__(self, address: str, model: str) -> None:
         self._url = address if "://" in address else f"http://{address}/metrics"
@@ -78,17 +91,29 @@ class Page:
         """Return what stands there of the model."""
         try:
             with urllib.request.urlopen(self._url, timeout=_ASK_SECONDS) as page:  # noqa: S310 - what the user names
-                return stages(page.read().decode(), self._model)
-        except (OSError, ValueError):
+                found = stages(page.read().decode(), self._model)
+        except (OSError, ValueError, http.client.HTTPException):
             return None
+        if found is None:
+            return None
+        self.name, counted = found
+        return counted
 
 
-def stages(page: str, model: str) -> Stages | None:
-    """Read a page; None where it is not our gateway's. A model that nothing was asked of yet counts 0."""
-    if _STAGES not in page:
-        return None
+def stages(page: str, model: str) -> tuple[str, Stages] | None:
+    """Read a page; returns whose it is, too. None where nobody is known to write such a page.
+
+    A model that nothing was asked of yet counts 0.
+    """
+    for name, (mark, read) in _PAGES.items():
+        if mark in page:
+            return name, read(list(text_string_to_metric_families(page)), model)
+    return None
+
+
+def _ours(families: list[Metric], model: str) -> Stages:
     found: dict[tuple[str, str], float] = {}
-    for each in text_string_to_metric_families(page):
+    for each in families:
         if each.name == _STAGES:
             for one in each.samples:
                 if one.labels.get("model") == model:
@@ -96,6 +121,21 @@ def stages(page: str, model: str) -> Stages | None:
     return Stages(
         *(found.get((stage, f"{_STAGES}_{what}"), 0.0) for stage in ("queue", "compute") for what in ("sum", "count"))
     )
+
+
+def _tritons(families: list[Metric], model: str) -> Stages:
+    """Return the sums over the model's versions."""
+    # By family: its samples' names are the parser's, with "_total" behind them.
+    found = {each.name: sum(one.value for one in each.samples if one.labels.get("model") == model) for each in families}
+    asked = found.get(_ASKED, 0.0)
+    computing = sum(found.get(name, 0.0) for name in _COMPUTE)
+    return Stages(found.get(_QUEUE, 0.0) / _US, asked, computing / _US, asked)
+
+
+_PAGES: Final[dict[str, tuple[str, Callable[[list[Metric], str], Stages]]]] = {
+    "demur metrics": (_STAGES, _ours),
+    "Triton metrics": (_QUEUE, _tritons),
+}
 
 
 class Statistics:
@@ -111,10 +151,9 @@ class Statistics:
     def read(self) -> Stages | None:
         """Return the sums over the model's versions; None where the server does not serve it."""
         try:
-            said = self._call(self._asked, timeout=_ASK_SECONDS, metadata=self._metadata)
-        except grpc.RpcError:
+            return summed(self._call(self._asked, timeout=_ASK_SECONDS, metadata=self._metadata))
+        except (grpc.RpcError, DecodeError):
             return None
-        return summed(said)
 
 
 def summed(said: bytes) -> Stages:

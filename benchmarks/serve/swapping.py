@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from benchmarks.serve import ground, models
+from benchmarks.serve import ground, measures, models
 from benchmarks.serve.ground import Served
 from benchmarks.serve.models import Name
+from benchmarks.serve.sender import Load
 from benchmarks.serve.windows import Left, Window
 from fallback.errors import DemurError, UnavailableError
 from gateway import manifest
@@ -30,6 +31,7 @@ BROKEN_EVERY: Final = 5
 _FREED_SECONDS_MAX: Final = 10.0
 _LOOK_SECONDS: Final = 0.01
 _SETTLE_SECONDS: Final = 0.5
+_FLOAT_BYTES: Final = 4
 
 
 class Versions(NamedTuple):
@@ -75,6 +77,14 @@ def _overwrite(path: Path, change: Callable[[bytes], bytes]) -> None:
 def _with_digest(content: bytes, digest: str) -> bytes:
     found = manifest.parse(content.decode())
     return manifest.render(msgspec.structs.replace(found, files={ARTEFACT: digest})).encode()
+
+
+def load(served: Served, name: Name, *, seconds_max: float) -> Load:
+    """Return the requests of a run: one row each, so stamped that its reply tells in which batch it ran."""
+    payload = measures.asked(name)
+    # The row stands last in it.
+    at = len(payload) - _FLOAT_BYTES * models.rows(name, 1).size
+    return Load(address=served.address, payload=payload, seconds_max=seconds_max, stamp_at=at)
 
 
 class Log:

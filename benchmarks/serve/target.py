@@ -44,7 +44,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     ca: str | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     pid: int | None = None
-    # Where our gateway's Prometheus page is; looked for where it is not said.
+    # Where a gateway's or Triton's page for Prometheus is; looked for where it is not said.
     metrics: str | None = None
 
 
@@ -134,7 +134,7 @@ def _said(error: grpc.RpcError) -> str:
 
 
 def _found(wish: Wish, asking: _Asking, channel: grpc.Channel) -> Found:
-    model = asking.method("ModelMetadata", kserve.ModelMetadataRequest(name=wish.model), kserve.ModelMetadataResponse)
+    model = _declared(wish, asking)
     tensors = requests.inputs(_tensors(model.inputs), wish.shapes, wish.rows)
     rows = requests.rows_of(tensors, wish.rows)
     payload, answers, notes = _answered(wish, asking, tensors)
@@ -155,8 +155,21 @@ def _found(wish: Wish, asking: _Asking, channel: grpc.Channel) -> Found:
         payload=payload,
         steady=len(set(map(len, answers))) == 1,
         source=_source(wish, target, channel),
-        notes=notes,
+        notes=(*notes, *_forwarded(wish)),
     )
+
+
+def _declared(wish: Wish, asking: _Asking) -> Any:
+    """Return the model's metadata; of a server that serves none an empty one, as if it declared nothing."""
+    try:
+        return asking.method(
+            "ModelMetadata", kserve.ModelMetadataRequest(name=wish.model), kserve.ModelMetadataResponse
+        )
+    except UnavailableError as error:
+        cause = error.__cause__
+        if isinstance(cause, grpc.Call) and cause.code() == grpc.StatusCode.UNIMPLEMENTED:
+            return kserve.ModelMetadataResponse()
+        raise
 
 
 def _tensors(declared: Any) -> tuple[Tensor, ...]:
@@ -223,9 +236,24 @@ def _pids(wish: Wish) -> tuple[int, ...]:
     if wish.pid is not None:
         serving.expect(wish.pid)
         return serving.family([wish.pid])
+    return () if _forwarder(wish) else serving.family(_listening(wish))
+
+
+def _listening(wish: Wish) -> tuple[int, ...]:
     host, _, port = wish.address.rpartition(":")
-    here = serving.is_here(host.strip("[]"))
-    return serving.family(serving.listening(int(port))) if here else ()
+    return serving.listening(int(port)) if serving.is_here(host.strip("[]")) else ()
+
+
+def _forwarder(wish: Wish) -> str:
+    """Return what listens for a server that is another process; empty where the server itself does."""
+    return next((serving.command(pid) for pid in _listening(wish) if serving.forwards(pid)), "")
+
+
+def _forwarded(wish: Wish) -> tuple[str, ...]:
+    by = "" if wish.pid is not None else _forwarder(wish)
+    if not by:
+        return ()
+    return (f"{by} listens for the server, whose processor time is not seen: --pid names it if it runs here",)
 
 
 def _source(wish: Wish, target: results.Target, channel: grpc.Channel) -> Source | None:
@@ -233,7 +261,8 @@ def _source(wish: Wish, target: results.Target, channel: grpc.Channel) -> Source
     if wish.metrics is not None:
         page = Page(wish.metrics, wish.model)
         if page.read() is None:
-            raise InvalidError(f"--metrics {wish.metrics}: expected the Prometheus page of a Demur gateway, got none")
+            expected = "the Prometheus page of a Demur gateway or a Triton"
+            raise InvalidError(f"--metrics {wish.metrics}: expected {expected}, got none")
         return page
     own = int(wish.address.rpartition(":")[2])
     others = [port for port in serving.ports(target.pids) if port != own]

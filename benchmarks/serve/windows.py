@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.serve.opened import LAG_P99_MS_MAX
 from benchmarks.serve.sending import Shots
 from benchmarks.serve.wire import OK

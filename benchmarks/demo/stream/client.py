@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.demo import worker
 from benchmarks.demo.journal import Failed, Journal, Replied, Stumbled
 from benchmarks.demo.stream.people import show
+from fallback import channel
 from fallback.errors import DemurError, FullError
 from gateway.client import Client, Result
 
@@ -29,7 +30,7 @@ STEP_SECONDS = 0.02
 async def converse(specification: worker.Specification, journal: Journal, orders: worker.Orders) -> None:
     """Send all, then wait to be told that there is nothing more."""
     values = np.load(specification.values, allow_pickle=False)
-    async with Client(specification.gateway, identity=specification.name) as client:
+    async with Client(specification.gateway, **channel.shown(specification.name)) as client:
         await Sender(specification, journal, orders, client, values).send_all()
         await orders.finish.wait()
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks import machine, stack
+from benchmarks import machine, screen, stack
 from benchmarks.demo import report as demo_report
 from benchmarks.demo.journal import Replied
 from benchmarks.demo.receiver import SECRET
@@ -58,7 +57,7 @@ def run(wish: Wish) -> bool:
     found = scores.load(wish.scores, wish.labels)
     rows = found.draw(wish.requests, wish.seed)
     start = time.monotonic()
-    console = demo_report.console(stderr=wish.as_json)
+    console = screen.console(stderr=wish.as_json)
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
     with (
         stack.tidily(),
@@ -114,7 +113,7 @@ def run(wish: Wish) -> bool:
     for entry in demo_report.complaints(stream.tally):
         console.print(Text(f"  {entry}", style="red"))
     if wish.as_json:
-        print(msgspec.json.encode(summary).decode(), flush=True)  # noqa: T201 - the command's output
+        screen.print_json(summary)
     return all(check.ok for check in checks)
 
 

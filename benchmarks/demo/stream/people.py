@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.demo import worker
 from benchmarks.demo.journal import Journal, Reviewed, Stumbled
+from fallback import channel
 from fallback.answer import Label
 from fallback.client import ReviewClient
 from fallback.deferral import Lease
@@ -111,7 +112,7 @@ async def _work(
     orders: worker.Orders,
     labels: Sequence[int],
 ) -> None:
-    async with ReviewClient(specification.review, identity=name) as client:
+    async with ReviewClient(specification.review, **channel.shown(name)) as client:
         await Person(name, specification, journal, client, labels).work(orders)
 
 

@@ -10,10 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.demo.counts import ANSWERED, Check, Tally, percentile
+from benchmarks.demo.counts import ANSWERED, Tally
 from benchmarks.demo.journal import Failed, Replied, Reviewed, Stumbled
-from benchmarks.demo.report import check_table, percent
+from benchmarks.demo.report import percent
 from benchmarks.demo.stream.scores import Rows, Scores
+from benchmarks.figures import Check, percentile
+from benchmarks.screen import check_table
 from gateway.samples import ClosingRow
 from trainer.adjudicate import Share
 from trainer.rows import CertificateRow, Row

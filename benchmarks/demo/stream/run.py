@@ -28,6 +28,7 @@ from benchmarks.demo.stream.report import Proofs, Standing, proved
 from benchmarks.demo.stream.scores import Rows, Scores
 from benchmarks.demo.worker import Order, Specification
 from demur.v1 import model_pb2 as pb
+from fallback import channel
 from fallback.client import ReviewClient
 from fallback.errors import DemurError
 from gateway.manifest import Manifest, render
@@ -113,8 +114,8 @@ class Stream:
     async def run(self) -> None:
         """Run to the end."""
         async with (
-            ModelClient(self._plan.stack.gateway, identity="demo") as models,
-            ReviewClient(self._plan.stack.review, identity="demo") as reviews,
+            ModelClient(self._plan.stack.gateway, **channel.shown("demo")) as models,
+            ReviewClient(self._plan.stack.review, **channel.shown("demo")) as reviews,
         ):
             await self._publish(models)
             watching = asyncio.create_task(self._watch(models, reviews))

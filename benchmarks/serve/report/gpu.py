@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.gpu.alike import Compared
 from benchmarks.gpu.alone import Sweep
 from benchmarks.gpu.cards import Card as Gpu

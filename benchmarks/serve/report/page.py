@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final, NamedTuple
 
-from benchmarks.demo.counts import Check
+from benchmarks.figures import Check
 from benchmarks.serve.report import plots
 from benchmarks.serve.report.plots import Plot
 

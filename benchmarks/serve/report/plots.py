@@ -49,6 +49,9 @@ _PERCENTILES: Final = (0, 50, 90, 99, 99.9, 99.99, 99.999)
 # Values further apart than this are drawn on a logarithmic axis.
 _WIDE: Final = 12.0
 _MARKED_MAX: Final = 16
+_COLUMNS_MAX: Final = 5
+# Inches that a picture has left and right of its axes, about.
+_MARGIN: Final = 0.8
 
 
 class Plot(NamedTuple):
@@ -328,12 +331,20 @@ def _drawn(
         figure.patch.set_visible(False)
         draw(axes)
         if legend and axes.get_legend_handles_labels()[1]:
-            axes.legend(
-                loc="lower left", bbox_to_anchor=(0, 1.01), ncols=5, frameon=False, borderaxespad=0, fontsize=8.5
-            )
+            _legend(axes, width)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Plot(name, title, text, _named(out.getvalue(), name, title, text))
+
+
+def _legend(axes: Any, width: float) -> None:
+    """Put the legend above the axes, in as many columns as fit into a picture of so many inches."""
+    for columns in range(_COLUMNS_MAX, 0, -1):
+        made = axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, frameon=False, borderaxespad=0, fontsize=8.5
+        )
+        if made.get_window_extent().width / axes.figure.dpi <= width - _MARGIN:
+            return
 
 
 def _named(drawn: str, name: str, title: str, text: str) -> str:

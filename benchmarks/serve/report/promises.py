@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import Figure, Spread
+from benchmarks.figures import Check, Figure, Spread
 from benchmarks.serve.report import plots
 from benchmarks.serve.report.page import Card, Page, Row, Section, Table, number
 from benchmarks.serve.report.plots import Line, Ratio

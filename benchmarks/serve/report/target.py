@@ -48,7 +48,8 @@ def cards(found: Result) -> list[Card]:
         )
     if chosen.offline is not None:
         spread = chosen.offline.samples
-        what = f"samples a second offline, {number(spread.low)} to {number(spread.high)}"
+        between = f", {number(spread.low)} to {number(spread.high)}" if len(chosen.offline.runs) > 1 else ""
+        what = f"samples a second offline{between}"
         made.append(Card(number(spread.median), what, cpu(chosen.offline.runs)))
     if chosen.single_stream is not None:
         single = chosen.single_stream
@@ -297,14 +298,16 @@ def _facts(found: Result) -> list[tuple[str, str]]:
     tensors = ", ".join(
         f"{each.name} {each.datatype} {list(each.sent or each.declared)}" for each in found.model.inputs
     )
+    processes = f"{client.processes} process{'' if client.processes == 1 else 'es'}"
+    version = f"version {found.model.version}" if found.model.version else ""
     facts = [
         ("machine", found.machine),
-        ("server", f"{server.name} {server.version} {server.command}".strip()),
-        ("model", f"{found.model.name} version {found.model.version}, {found.model.platform}".rstrip(", ")),
+        ("server", ", ".join(filter(None, (f"{server.name} {server.version}".strip(), server.command)))),
+        ("model", ", ".join(filter(None, (found.model.name, version, found.model.platform)))),
         ("request", f"{tensors}; {found.model.request_bytes} bytes, reply {found.model.reply_bytes} bytes"),
         (
             "client",
-            f"{client.processes} processes, {client.connections} connections each; {client.saturates or 'no h2load'}",
+            f"{processes}, {client.connections} connections each; {client.saturates or 'no h2load'}",
         ),
         ("begun", found.begun),
     ]

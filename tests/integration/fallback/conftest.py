@@ -11,6 +11,7 @@ from fallback.answer import Identity, Label, LabelOption, Task
 from fallback.config import Config, QueueSettings
 from fallback.deferral import Callback, Parking, Prediction
 from fallback.queue import Queue
+from tests.integration.fallback.tiers import TIERS
 
 TASK = Task(question="Which digit is this?", labels=tuple(LabelOption(label=str(n), key=str(n)) for n in range(10)))
 
@@ -69,3 +70,13 @@ async def open_queue(config: Config) -> AsyncIterator[Callable[..., Queue]]:
 def queue(open_queue: Callable[..., Queue]) -> Queue:
     """A queue with the default settings."""
     return open_queue()
+
+
+@pytest.fixture
+def tiered(open_queue: Callable[..., Queue]) -> Callable[..., Queue]:
+    """Opens a queue of readers, two of whom answer, and doctors above them."""
+
+    def open_(**settings: Any) -> Queue:
+        return open_queue(**{"tiers": TIERS, "reviews_wanted": 2, "reviews_max": 2, **settings})
+
+    return open_

@@ -1,10 +1,8 @@
-"""Every limit of a queue on a real server: what is refused, kept and given back; and how long one waits."""
+"""Every limit of a queue on a real server: what is refused, kept and given back."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,14 +10,9 @@ from structlog.testing import capture_logs
 from fallback import keys, limits, load
 from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings, RedisSettings
-from fallback.connection import Connection
-from fallback.deferral import Parking
 from fallback.errors import DemurError, FullError, OverError
 from fallback.queue import Parked, Queue
-from fallback.recount import recount
-
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
+from tests.queueing import MakeParking, OpenQueue, load_of, review, state_of
 
 
 @pytest.fixture(autouse=True)
@@ -39,89 +32,6 @@ def _said(verdicts: list[Parked | DemurError]) -> list[str]:
 def _kept(verdict: Parked | DemurError) -> bool:
     assert isinstance(verdict, Parked), verdict
     return bool(verdict.over)
-
-
-async def _answer(queue: Queue, reviewer: Identity) -> None:
-    (lease,) = await queue.lease("digits", reviewer=reviewer)
-    await queue.submit(lease.token, reviewer=reviewer, answer=Label("7"), request_id=lease.token)
-
-
-async def _state(queue: Queue) -> Any:
-    (state,) = await queue.states()
-    return state
-
-
-async def _load(queue: Queue) -> dict[str, int]:
-    fields = await queue._store.connection.redis.hgetall(keys.index("digits", "load"))
-    return {field.decode(): int(count) for field, count in fields.items()}
-
-
-# How long one waits.
-
-
-async def test_nobody_there_is_visible(queue: Queue, parking: MakeParking, ann: Identity) -> None:
-    """Before anybody answered nothing is said; from then on each is told a time, the longer the more are before it."""
-    (first,) = await queue.park([parking()])
-    assert isinstance(first, Parked)
-    assert first.expected_wait is None
-    assert (await _state(queue)).expected_wait_seconds is None
-    assert await queue.expected_wait(await queue.get(first.name)) is None
-    await _answer(queue, ann)
-    waits = []
-    for _ in range(3):
-        (parked,) = await queue.park([parking()])
-        assert isinstance(parked, Parked)
-        waits.append(parked.expected_wait or 0)
-    assert 0 < waits[0] < waits[1] < waits[2]
-    assert (await _state(queue)).expected_wait_seconds > waits[2] * 0.9
-    assert await queue.expected_wait(await queue.get(first.name)) is None
-
-
-async def test_the_urgent_are_told_less(queue: Queue, parking: MakeParking, ann: Identity) -> None:
-    """Each of a batch by those before it; one that somebody holds waits for that person alone."""
-    await queue.park([parking()])
-    await _answer(queue, ann)
-    await queue.park([parking() for _ in range(20)])
-    slow, fast = await queue.park([parking(), parking(priority=9)])
-    assert isinstance(slow, Parked)
-    assert isinstance(fast, Parked)
-    assert slow.expected_wait is not None
-    assert fast.expected_wait is not None
-    assert fast.expected_wait < slow.expected_wait
-    (lease,) = await queue.lease("digits", reviewer=ann)
-    assert lease.deferral.name == fast.name
-    held = await queue.expected_wait(await queue.get(fast.name))
-    waiting = await queue.expected_wait(await queue.get(slow.name))
-    assert held is not None
-    assert waiting is not None
-    assert held < waiting
-
-
-async def test_no_wait_is_longer_than_the_time_to_review(queue: Queue, parking: MakeParking, ann: Identity) -> None:
-    """What expires first has its outcome then."""
-    await queue.park([parking()])
-    await _answer(queue, ann)
-    await queue.park([parking() for _ in range(50)])
-    (parked,) = await queue.park([parking(review_seconds=0.001)])
-    assert isinstance(parked, Parked)
-    assert parked.expected_wait == pytest.approx(0.001)
-
-
-async def test_a_run_of_park_counts_once_for_each_priority(queue: Queue, parking: MakeParking) -> None:
-    """Two fields for two priorities, however many are parked; what is older than an hour goes with the next minute."""
-    redis = queue._store.connection.redis
-    await redis.hset(keys.index("digits", "load"), mapping={"1:0": 7, "2:reviews": 7})
-    await queue.park([*(parking() for _ in range(5)), *(parking(priority=3) for _ in range(2))])
-    counted = {field.partition(":")[2]: count for field, count in (await _load(queue)).items() if field[0].isdigit()}
-    assert counted == {"0": 5, "3": 2}
-
-
-async def test_old_counters_go_with_the_reaper_too(queue: Queue, parking: MakeParking) -> None:
-    """A queue where nothing happens any more keeps none."""
-    await queue.park([parking()])
-    await queue._store.connection.redis.hset(keys.index("digits", "load"), mapping={"1:0": 7, "2:reviews": 7})
-    await queue.reap()
-    assert not {"1:0", "2:reviews"} & set(await _load(queue))
 
 
 # Over depth and budget.
@@ -147,7 +57,7 @@ async def test_over_its_depth_a_queue_does_as_its_setting_says(
     assert last.unreviewed is (when_over == "answer_unreviewed")
     assert verdicts[-1] in last.message
     assert last.retry_after_seconds
-    assert (await _state(queue)).over == (("depth_max", "open_max") if when_over == "keep" else ("depth_max",))
+    assert (await state_of(queue)).over == (("depth_max", "open_max") if when_over == "keep" else ("depth_max",))
     assert await queue.reconcile() == []
 
 
@@ -160,7 +70,7 @@ async def test_a_refused_client_is_told_when_there_may_be_room(
     unknown = (await queue.park([parking() for _ in range(3)]))[2]
     assert isinstance(unknown, OverError)
     assert unknown.retry_after_seconds == limits.FULL_RETRY_SECONDS
-    await _answer(queue, ann)
+    await review(queue, ann, Label("7"))
     known = (await queue.park([parking(), parking()]))[1]
     assert isinstance(known, OverError)
     assert known.retry_after_seconds != limits.FULL_RETRY_SECONDS
@@ -175,8 +85,8 @@ async def test_over_its_budget_a_queue_does_as_its_setting_says(
     found = await queue.park([parking(), parking(audit=True), parking(), parking(audit=True), parking(audit=True)])
     third = "kept" if when_over == "keep" else "budget_per_hour"
     assert _said(found) == ["parked", "parked", third, "parked", "parked"]
-    assert (await _state(queue)).over == ("budget_per_hour",)
-    assert (await _state(queue)).asked_last_hour == (10 if when_over == "keep" else 8)
+    assert (await state_of(queue)).over == ("budget_per_hour",)
+    assert (await state_of(queue)).asked_last_hour == (10 if when_over == "keep" else 8)
     refused = found[2]
     if isinstance(refused, OverError):
         # The first minute that was asked for in leaves the hour in 60 to 61 minutes.
@@ -189,7 +99,7 @@ async def test_a_budget_frees_after_an_hour(open_queue: OpenQueue, parking: Make
     queue = open_queue(budget_per_hour=1)
     assert _said(await queue.park([parking(), parking()])) == ["parked", "budget_per_hour"]
     redis, name = queue._store.connection.redis, keys.index("digits", "load")
-    (minute,) = [field for field in await _load(queue) if field.endswith(":asked")]
+    (minute,) = [field for field in await load_of(queue) if field.endswith(":asked")]
     await redis.hdel(name, minute)
     await redis.hset(name, f"{int(minute.partition(':')[0]) - 61}:asked", 1)
     assert _said(await queue.park([parking()])) == ["parked"]
@@ -204,7 +114,7 @@ async def test_one_more_review_uses_the_budget_too(
     for reviewer, label in ((ann, "1"), (bob, "2")):
         (lease,) = await queue.lease("digits", reviewer=reviewer)
         await queue.submit(lease.token, reviewer=reviewer, answer=Label(label), request_id=lease.token)
-    assert (await _state(queue)).asked_last_hour == 3
+    assert (await state_of(queue)).asked_last_hour == 3
 
 
 async def test_being_over_is_said_to_the_log_once_in_a_while(open_queue: OpenQueue, parking: MakeParking) -> None:
@@ -229,17 +139,17 @@ async def test_content_is_counted_while_it_is_stored(open_queue: OpenQueue, park
     assert "stores 48 bytes of content" in refused.message
     assert not refused.unreviewed
     await queue.park([parking(idempotency_key="0", callback=None)])
-    assert (await _state(queue)).content_bytes == 48
+    assert (await state_of(queue)).content_bytes == 48
     assert await queue.reconcile() == []
     for verdict in found[:3]:
         assert isinstance(verdict, Parked)
         await queue.cancel(verdict.name, request_id="")
     # Its content is kept for the retention time.
-    assert (await _state(queue)).content_bytes == 48
+    assert (await state_of(queue)).content_bytes == 48
     assert await queue.reconcile() == []
     await asyncio.sleep(2.1)
     await queue.reap()
-    assert (await _state(queue)).content_bytes == 0
+    assert (await state_of(queue)).content_bytes == 0
     assert await queue.reconcile() == []
     assert _said(await queue.park([parking()])) == ["parked"]
 
@@ -264,12 +174,12 @@ async def test_drafts_are_counted_while_they_are_kept(
     with pytest.raises(FullError, match=r"holds 10 bytes of drafts .*drafts_bytes_max"):
         await queue.save_draft(yours.token, reviewer=bob, draft='"123456789"', request_id="3")
     await queue.save_draft(yours.token, reviewer=bob, draft='"12345678"', request_id="4")
-    assert (await _load(queue))["drafts"] == 20
-    assert (await _state(queue)).over == ("drafts_bytes_max",)
+    assert (await load_of(queue))["drafts"] == 20
+    assert (await state_of(queue)).over == ("drafts_bytes_max",)
     assert await queue.reconcile() == []
     await queue.submit(mine.token, reviewer=ann, answer=Label("7"), request_id="5")
     await queue.cancel(yours.deferral.name, request_id="6")
-    assert (await _load(queue))["drafts"] == 0
+    assert (await load_of(queue))["drafts"] == 0
     assert await queue.reconcile() == []
 
 
@@ -282,14 +192,14 @@ async def test_a_full_outbox_refuses_callbacks_and_nothing_else(
     """Dead letters count; once one is told there is room."""
     queue = open_queue(outbox_max=1)
     await queue.park([parking()])
-    await _answer(queue, ann)
+    await review(queue, ann, Label("7"))
     (delivery,) = await queue.due(limit=1)
     await queue.failed(delivery, retry_seconds=None, reason="gone")
     found = await queue.park([parking(), parking(callback=None)])
     assert _said(found) == ["outbox_max", "parked"]
     assert isinstance(found[0], OverError)
     assert "1 outcomes and dead letters still to be told" in found[0].message
-    assert (await _state(queue)).over == ("outbox_max",)
+    assert (await state_of(queue)).over == ("outbox_max",)
     await queue.delivered(delivery)
     assert _said(await queue.park([parking()])) == ["parked"]
 
@@ -341,7 +251,7 @@ async def test_waiting_on_names_that_are_no_queues_follows_nothing(queue: Queue,
         *(queue.lease(f"made-up-{number}", reviewer=ann, wait_seconds=0.3) for number in range(20))
     )
     assert leases == [[]] * 20
-    assert queue._tails == {}
+    assert queue._waits._tails == {}
 
 
 async def test_a_waiting_lease_finds_a_queue_that_came_up_meanwhile(
@@ -365,47 +275,8 @@ async def test_only_so_many_queues_are_followed_at_once(config: Config, parking:
         assert [len(leases) for leases in taken] == [1] * 4
         waiting = [asyncio.create_task(queue.lease(name, reviewer=ann, wait_seconds=20)) for name in names]
         await asyncio.sleep(0.5)
-        assert len(queue._tails) == 2
+        assert len(queue._waits._tails) == 2
         await queue.park([parking(queue=name) for name in names])
         assert [len(leases) for leases in await asyncio.wait_for(asyncio.gather(*waiting), 10)] == [1] * 4
     finally:
         await queue.close()
-
-
-async def test_a_recount_finds_nothing_wrong_with_a_queue_at_work(
-    queue: Queue, config: Config, parking: MakeParking, ann: Identity
-) -> None:
-    """The counters of its load stay, as its sequence does."""
-    await queue.park([parking(), parking()])
-    await _answer(queue, ann)
-    found = await recount(config)
-    assert found.problems == []
-    assert not [name for name in found.lasting if name.endswith(":load")]
-
-
-async def test_who_was_parked_does_not_wait_for_how_long_it_takes(
-    queue: Queue, open_queue: OpenQueue, parking: MakeParking, ann: Identity, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the load cannot be read at once, the reply has no expected wait, and it is not tried again for a while."""
-    await queue.park([parking(), parking()])
-    await _answer(queue, ann)
-    other = open_queue()
-    monkeypatch.setattr(limits, "LOAD_SECONDS", 60.0)
-    monkeypatch.setattr(limits, "LOAD_READ_SECONDS", 0.05)
-    asked = 0
-
-    async def silent(*_: Any, **__: Any) -> None:
-        nonlocal asked
-        asked += 1
-        await asyncio.sleep(60)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Connection, "time", silent)
-        async with asyncio.timeout(3):
-            verdicts = [*await other.park([parking()]), *await other.park([parking()])]
-    assert [isinstance(one, Parked) and one.expected_wait is None for one in verdicts] == [True, True]
-    assert asked == 1
-    monkeypatch.setattr(limits, "LOAD_SECONDS", 0.0)
-    (parked,) = await other.park([parking()])
-    assert isinstance(parked, Parked)
-    assert parked.expected_wait is not None

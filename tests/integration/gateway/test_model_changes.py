@@ -19,9 +19,8 @@ from gateway.admission import Limits
 from gateway.model_service import ModelService
 from gateway.policy import Policy
 from gateway.registry import ModelVersion
-from tests.integration.gateway.test_model_service import TEXT, Call, Gateway
+from tests.integration.gateway.model_stand import TEXT, Call, Gateway, content_of
 from tests.live_gateway import JUDGED, install, promote, running, settings, told
-from tests.onnx_files import linear
 
 SECONDS = 10.0
 
@@ -33,11 +32,6 @@ async def gateway(config: Config, tmp_path: Path) -> AsyncIterator[Gateway]:
     await made.close()
 
 
-def _content(seed: int = 0) -> bytes:
-    content: bytes = linear(seed=seed).SerializeToString()
-    return content
-
-
 async def _until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not true():  # noqa: ASYNC110 - what is waited for tells nobody
@@ -46,8 +40,8 @@ async def _until(true: Callable[[], bool]) -> None:
 
 async def test_a_promotion_ends_though_its_caller_left(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller whose deadline passes while the version loads leaves no version live that nothing says is."""
-    await gateway.publish("m", _content(0), promote=True)
-    await gateway.publish("m", _content(1))
+    await gateway.publish("m", content_of(0), promote=True)
+    await gateway.publish("m", content_of(1))
     loading, go_on, ensure = asyncio.Event(), asyncio.Event(), gateway.champions.ensure
 
     async def slow(version: ModelVersion) -> None:
@@ -72,8 +66,8 @@ async def test_a_promotion_that_cannot_be_written_is_taken_back(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     """What was live before is live again, nothing where there was nothing."""
-    await gateway.publish("m", _content(0), promote=bool(before))
-    await gateway.publish("m", _content(1))
+    await gateway.publish("m", content_of(0), promote=bool(before))
+    await gateway.publish("m", content_of(1))
 
     async def away(*_: object, **__: object) -> Document:
         raise UnavailableError("redis is away", retry_after_seconds=1.0)
@@ -89,8 +83,8 @@ async def test_who_comes_second_with_the_same_promotion_keeps_it_live(
 ) -> None:
     """Another gateway was first: this one's call is refused, and serves what the states say, not what they said."""
     other = Gateway(config, tmp_path / "other")
-    await gateway.publish("m", _content(0), promote=True)
-    await gateway.publish("m", _content(1))
+    await gateway.publish("m", content_of(0), promote=True)
+    await gateway.publish("m", content_of(1))
     write = gateway.documents.write
 
     async def late(key: str, body: bytes, *, expected_revision: int | None) -> Document:
@@ -123,7 +117,7 @@ async def test_a_gateway_follows_on_after_trouble_that_nobody_foresaw(gateway: G
 
 async def test_an_older_look_does_not_undo_a_newer_policy(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that was set while the watch was reading stays in force."""
-    await gateway.publish("m", _content(), promote=True)
+    await gateway.publish("m", content_of(), promote=True)
     await gateway.set_policy(pb.Policy(model="m", threshold=0.25, audit_share=0))
     read_all, wrong = gateway.documents.read_all, []
 
@@ -206,5 +200,5 @@ async def test_what_a_killed_gateway_left_of_an_upload_is_swept(gateway: Gateway
     """A folder of yesterday's is gone with the next upload; a fresh one may be somebody's."""
     old, fresh = gateway.registry.upload_folder(), gateway.registry.upload_folder()
     os.utime(old, (0, 0))
-    await gateway.publish("m", _content())
+    await gateway.publish("m", content_of())
     assert (old.exists(), fresh.exists()) == (False, True)

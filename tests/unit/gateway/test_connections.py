@@ -15,9 +15,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from demur.v1 import prediction_pb2
 from fallback.errors import ConfigError
-from gateway.connections import Connections, Tls, tls_of
+from fallback.tls import Tls, tls_of
+from gateway.config import GatewaySettings
+from gateway.connections import Connections
 from gateway.standing import files_of
 from gateway.transport import Call, Routes
+from tests import certificates
 from tests.raw_http2 import GOAWAY, Raw
 from tests.transporting import SECONDS, Serving, ask, hot, until
 
@@ -30,18 +33,21 @@ def echo(call: Call) -> None:
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    return trustme.CA(key_type=trustme.KeyType.ECDSA)
+    return certificates.authority()
 
 
 @pytest.fixture
 def files(authority: trustme.CA, tmp_path: Path) -> Path:
-    """A folder with server.pem, server.key, client.pem, client.key and ca.pem."""
-    for name in ("server", "client"):
-        leaf = authority.issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
-        leaf.private_key_pem.write_to_path(tmp_path / f"{name}.key")
-        leaf.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return tmp_path
+    return certificates.write(authority, tmp_path)
+
+
+def _mutual(files: Path) -> Tls:
+    return Tls(
+        table="gateway",
+        certificate_file=files / "server.pem",
+        key_file=files / "server.key",
+        client_ca_file=files / "ca.pem",
+    )
 
 
 def _said(address: str, credentials: grpc.ChannelCredentials) -> bytes:
@@ -51,7 +57,7 @@ def _said(address: str, credentials: grpc.ChannelCredentials) -> bytes:
 
 def test_tls_shows_the_certificate_and_takes_no_plain_text(serving: Serving, files: Path) -> None:
     """One that the caller's authority signed."""
-    tls = Tls(certificate_file=files / "server.pem", key_file=files / "server.key")
+    tls = Tls(table="gateway", certificate_file=files / "server.pem", key_file=files / "server.key")
     with serving(hot(echo), connections=Connections(tls=tls)) as (transport, plain):
         address = f"localhost:{transport.port}"
         assert _said(address, grpc.ssl_channel_credentials((files / "ca.pem").read_bytes())) == b"x"
@@ -61,7 +67,12 @@ def test_tls_shows_the_certificate_and_takes_no_plain_text(serving: Serving, fil
 
 def test_mutual_tls_takes_only_callers_that_its_authority_signed(serving: Serving, files: Path) -> None:
     """A caller without a certificate gets nowhere."""
-    tls = Tls(certificate_file=files / "server.pem", key_file=files / "server.key", client_ca_file=files / "ca.pem")
+    tls = Tls(
+        table="gateway",
+        certificate_file=files / "server.pem",
+        key_file=files / "server.key",
+        client_ca_file=files / "ca.pem",
+    )
     with serving(hot(echo), connections=Connections(tls=tls)) as (transport, _):
         address, roots = f"localhost:{transport.port}", (files / "ca.pem").read_bytes()
         known = grpc.ssl_channel_credentials(
@@ -91,7 +102,12 @@ def test_a_file_of_tls_that_does_not_do_is_named(
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    tls = Tls(certificate_file=files / "server.pem", key_file=files / "server.key", client_ca_file=files / "ca.pem")
+    tls = Tls(
+        table="gateway",
+        certificate_file=files / "server.pem",
+        key_file=files / "server.key",
+        client_ca_file=files / "ca.pem",
+    )
     with (
         pytest.raises(ConfigError, match=rf"gateway\.{field}"),
         serving(hot(echo), connections=Connections(tls=tls)),
@@ -101,11 +117,11 @@ def test_a_file_of_tls_that_does_not_do_is_named(
 
 def test_one_file_of_tls_asks_for_the_other() -> None:
     """And none means no TLS."""
-    assert tls_of("", "", "") is None
+    assert tls_of("gateway", GatewaySettings()) is None
     with pytest.raises(ConfigError, match=r"gateway\.tls_key_file"):
-        tls_of("a.pem", "", "")
+        tls_of("gateway", GatewaySettings(tls_certificate_file="a.pem"))
     with pytest.raises(ConfigError, match=r"gateway\.tls_certificate_file"):
-        tls_of("", "", "ca.pem")
+        tls_of("gateway", GatewaySettings(tls_client_ca_file="ca.pem"))
 
 
 def test_a_unix_socket_is_an_address(serving: Serving, tmp_path: Path) -> None:

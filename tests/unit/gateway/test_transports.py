@@ -194,11 +194,21 @@ def test_streams_go_both_ways(serving: Serving) -> None:
             list(scattering(b"fail", timeout=SECONDS))
 
 
+def _nothing(_: Call) -> None:
+    """Answer nobody."""
+
+
 def test_a_method_that_is_not_there_is_unimplemented(serving: Serving) -> None:
-    """By its name."""
-    with serving(Routes(hot={}, slow={})) as (_, channel), pytest.raises(grpc.RpcError) as caught:
-        ask(channel)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    """Alike however it is called; it is told what there is of its service, or that there is no such service."""
+    with serving(Routes(hot={"/test.T/B": _nothing, "/test.T/A": _nothing}, slow={})) as (_, channel):
+        streaming: Any = channel.stream_stream("/test.T/M")
+        for call in (lambda: ask(channel), lambda: list(streaming(iter([b"x"]), timeout=SECONDS))):
+            with pytest.raises(grpc.RpcError, match=r"test\.T: expected one of A, B, got 'M'") as caught:
+                call()
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        other: Any = channel.unary_unary("/inference.Other/M")
+        with pytest.raises(grpc.RpcError, match=r"no service 'inference.Other' here; reflection lists those that are"):
+            other(b"", timeout=SECONDS)
 
 
 def test_calls_beyond_the_most_are_refused(serving: Serving) -> None:
@@ -238,6 +248,25 @@ def test_a_call_is_refused_before_its_message_while_none_can_be_taken(serving: S
         assert "grpc-status-details-bin" in dict(told.trailing_metadata())
         sent.set()
         problems.clear()
+        assert ask(channel, b"taken") == b"taken"
+
+
+def test_a_refusal_that_fails_is_told_as_that_and_later_calls_are_taken(serving: Serving) -> None:
+    """However many it were."""
+    broken = [True]
+
+    def refusal() -> DemurError | None:
+        if broken:
+            raise RuntimeError("secret")
+        return None
+
+    with serving(replace(hot(lambda call: call.reply(call.payload)), refusals={"/test.T/M": refusal})) as (_, channel):
+        for _ in range(40):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(channel)
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert "secret" not in (caught.value.details() or "secret")
+        broken.clear()
         assert ask(channel, b"taken") == b"taken"
 
 

@@ -39,3 +39,9 @@ def rooms(published: Path, tmp_path: Path) -> Rooms:
 def parent(rooms: Rooms) -> ModelVersion:
     """Version 1."""
     return rooms.registry.get("digits", "1")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests kill is the process, not the machine: they need not wait for the disk."""
+    monkeypatch.setattr("trainer.chain.os.fsync", lambda _: None)

@@ -9,24 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from fallback.answer import Label
 from fallback.deferral import Review, Source
-from gateway.certification import Certification
+from gateway.certification import Certification, Standing
 from gateway.policy import draw
 from gateway.promise import Promise
 from gateway.samples import ClosingRow, JoinRow, SampledRecord, Scored, UnparkedRow, epoch_secret, place_text
 from trainer import rows, snapshot
+from trainer.adjudicate import Share
 from trainer.book import Book
 from trainer.certifier import Certifier, Ground, News
 from trainer.chain import Chain, Notes
 from trainer.labels import Told
-from trainer.rows import Arrived
-from trainer.standing import certification
+from trainer.rows import Arrived, Row
+from trainer.standing import certification, standing
 from trainer.terms import Terms
+from trainer.verify import Finding, verify
 
 MODEL = "m"
 SECRET = bytes(range(32))
@@ -303,3 +306,26 @@ def told(record: SampledRecord, *answers: str, source: Source = Source.PERSON, r
             for number, answer in enumerate(answers)
         ),
     )
+
+
+def new_world(folder: Path, **changes: object) -> World:
+    return World(**{"folder": folder / "chains", "asked": terms(), **changes})  # type: ignore[arg-type] # a test's own words
+
+
+def verified(world: World) -> Finding:
+    return verify(MODEL, Chain(world.folder, MODEL).links())
+
+
+def rows_written(world: World) -> list[Row]:
+    return [rows.decode(link.body) for link in Chain(world.folder, MODEL).links()]
+
+
+R = TypeVar("R", bound=Row)
+
+
+def rows_of(kind: type[R], world: World) -> list[R]:
+    return [row for row in rows_written(world) if isinstance(row, kind)]
+
+
+def standing_of(world: World) -> Standing:
+    return standing(world.book, world.asked, GROUND, now=world.now, miss=Share(count=0, total=0))

@@ -1,13 +1,16 @@
-"""Deferrals to review, and the real review service on a port of its own."""
+"""Deferrals to review, the real review service on a port of its own, and receivers of callbacks."""
 
 from __future__ import annotations
 
 import hashlib
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import trustme
+from aiohttp import web
 
 from fallback.answer import Identity, Label, LabelOption, Task
 from fallback.config import Config
@@ -16,6 +19,7 @@ from fallback.errors import DemurError
 from fallback.identity import Credentials
 from fallback.queue import Queue
 from fallback.service import Server
+from tests.integration.fallback.edges.receivers import Receiver, Trusted
 
 DIGITS = tuple(LabelOption(label=str(digit), key=str(digit)) for digit in range(10))
 
@@ -83,3 +87,35 @@ async def review_address(queue: Queue, config: Config) -> AsyncIterator[str]:
     port = await server.start("127.0.0.1:0")
     yield f"127.0.0.1:{port}"
     await server.stop(0.5)
+
+
+@pytest.fixture
+async def listening() -> AsyncIterator[Callable[..., Any]]:
+    """Starts receivers and ends them."""
+    runners = []
+
+    async def start(*, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Receiver:
+        receiver = Receiver()
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", receiver.take)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, host, 0, ssl_context=tls).start()
+        port = runner.addresses[0][1]
+        shown = f"[{host}]" if ":" in host else host
+        receiver.url = f"{'https' if tls else 'http'}://{shown}:{port}/callbacks"
+        return receiver
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> Trusted:
+    """An authority of the test's own."""
+    authority = trustme.CA()
+    file = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return Trusted(certificate=authority.issue_cert("localhost", "127.0.0.1"), ca_file=str(file))

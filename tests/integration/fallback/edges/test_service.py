@@ -175,7 +175,7 @@ async def test_a_reply_holds_no_more_than_a_client_can_take(
     ann: ReviewClient, park: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the limit of a reply's bytes items go back at once; one item always fits."""
-    monkeypatch.setattr("fallback.service.LEASE_BYTES_MAX", 25)
+    monkeypatch.setattr("fallback.long_polls.LEASE_BYTES_MAX", 25)
     for number in range(5):
         await park(subject=b"%d" % number * 10)
     assert len(await ann.lease("digits", limit=5)) == 2

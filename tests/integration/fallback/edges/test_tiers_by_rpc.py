@@ -17,8 +17,8 @@ from fallback.config import Config
 from fallback.deferral import OnExpiry, Source, State
 from fallback.errors import ForbiddenError, InvalidError, StateError
 from fallback.identity import Credentials
+from fallback.long_polls import LEASE_BYTES_MAX
 from fallback.queue import Parked, Queue
-from fallback.service import LEASE_BYTES_MAX
 from tests.integration.fallback.edges.conftest import parking_of
 from tests.integration.fallback.edges.test_verbs import serving
 
@@ -156,7 +156,7 @@ async def test_what_does_not_fit_into_a_reply_stays_held_by_who_goes_on(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what is new goes back to the queue; the rest comes when they ask again."""
-    monkeypatch.setattr("fallback.service.LEASE_BYTES_MAX", 40)
+    monkeypatch.setattr("fallback.long_polls.LEASE_BYTES_MAX", 40)
     assert LEASE_BYTES_MAX > 40
     names = {await _park(clinic.queue) for _ in range(3)}
     held = [(await clinic["ann"].lease("digits"))[0] for _ in range(3)]

@@ -180,10 +180,3 @@ def test_what_a_version_served_is_counted_from_the_clients_replies() -> None:
     assert got["1"].auto_error == 0.5
     none = counts.served([replied(0, deferral="d")], truth)
     assert none == {"1": counts.Served(requests=1, deferred_share=1.0, auto_error=None)}
-
-
-def test_a_percentile_is_a_value_that_was_measured() -> None:
-    """Nearest rank: no interpolation between two requests."""
-    assert counts.percentile([], 0.99) == 0.0
-    assert counts.percentile([5.0, 1.0, 3.0], 0.5) == 3.0
-    assert counts.percentile(list(map(float, range(1, 101))), 0.99) == 99.0

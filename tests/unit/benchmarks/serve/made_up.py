@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.demo.counts import Check
-from benchmarks.queue.figures import Spread, figure
+from benchmarks.figures import Check, Spread, figure
 from benchmarks.serve.results import (
     Asked,
     Client,

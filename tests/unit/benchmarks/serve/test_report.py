@@ -80,6 +80,29 @@ def test_a_target_s_page_has_its_plots_and_numbers() -> None:
     assert "client and server share this machine's cores" in said
 
 
+def test_a_legend_is_as_wide_as_its_plot() -> None:
+    """Long labels stand in more rows: those of five loads did not fit into one."""
+    points = [(50.0, 1.0), (99.0, 3.0)]
+    lines = [Line(f"a long label of a load, the {place} of them", points) for place in range(5)]
+    drawn = ET.fromstring(plots.percentiles("a", "A", lines).svg)
+    width = float(drawn.attrib["viewBox"].split()[2])
+    lefts = {
+        float(text.attrib.get("x") or re.findall(r"[\d.]+", text.attrib["transform"])[0])
+        for text in drawn.iter(f"{SVG}text")
+        if (text.text or "").startswith("a long label")
+    }
+    assert 1 < len(lefts) < 5
+    assert max(lefts) < 0.75 * width
+
+
+def test_what_a_server_does_not_say_is_not_named() -> None:
+    """A model without a version or a platform, as MLServer and the KServe SDK declare it."""
+    whole = made_up.result()
+    model = msgspec.structs.replace(whole.model, version="", platform="")
+    made = writing.page_of(msgspec.to_builtins(msgspec.structs.replace(whole, model=model)), facts=[])
+    assert dict(made.facts)["model"] == model.name
+
+
 def test_what_a_run_did_not_measure_is_left_out() -> None:
     """One scenario is a page too, and so is a server of whose time nobody tells."""
     whole = made_up.result()

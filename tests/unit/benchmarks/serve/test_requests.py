@@ -59,7 +59,8 @@ def test_free_first_axes_hold_the_rows() -> None:
             "input 'x': expected a datatype of BOOL, .*'FP8'",
         ),
         ([], [], None, "does not declare the model's inputs: expected --shape NAME:DATATYPE=1,3,224,224 .* got none"),
-        ([], [Given("x", "", (1,))], None, "got none of 'x'"),
+        ([], [Given("x", "", (1,))], None, "got 'x' without its datatype"),
+        ([], [Given("x", "FP32", (2, 3))], 4, "--shape x: expected a first axis of --rows 4, got 2"),
     ],
 )
 def test_what_does_not_fit_is_named(declared: list[Tensor], shapes: list[Given], rows: int | None, said: str) -> None:
@@ -78,9 +79,11 @@ def test_rows_of_a_model_that_takes_none_are_refused() -> None:
 
 
 def test_what_a_server_does_not_declare_is_given() -> None:
-    """By name, datatype and shape."""
+    """By name, datatype and shape; its first axis holds the samples only where that is said."""
     (one,) = requests.inputs([], [Given("x", "FP32", (2, 3))], None)
-    assert (one.datatype, one.sent) == ("FP32", (2, 3))
+    assert (one.datatype, one.sent, requests.rows_of([one], None)) == ("FP32", (2, 3), 1)
+    (one,) = requests.inputs([], [Given("x", "FP32", (2, 3))], 2)
+    assert (one.declared, one.sent, requests.rows_of([one], 2)) == ((-1, 3), (2, 3), 2)
 
 
 @pytest.mark.parametrize("datatype", sorted(requests._KINDS))

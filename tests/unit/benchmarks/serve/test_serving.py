@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,37 @@ def test_a_server_is_its_process_and_what_that_started() -> None:
     assert serving.cpu_seconds([child.pid]) == 0
     assert serving.command(child.pid) == ""
     assert "python" in serving.command(os.getpid())
+
+
+def test_who_started_a_server_is_known_but_for_who_started_us() -> None:
+    """The nearest first: what also started the benchmark, a shell or a supervisor, does not work for the server."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import sys; sys.stdin.read()'])"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 20
+        while len(serving.family([parent.pid])) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        _, child = serving.family([parent.pid])
+        assert serving.above(child) == (parent.pid,)
+    finally:
+        parent.communicate()
+    assert serving.above(child) == ()
+
+
+def test_who_only_forwards_is_told_from_a_server(tmp_path: Path) -> None:
+    """By its program's name, as where a server in a container or a pod is reached."""
+    program = tmp_path / "kubectl"
+    program.symlink_to(shutil.which("sleep") or "/bin/sleep")
+    child = subprocess.Popen([str(program), "60"])
+    until = time.monotonic() + 20
+    while not serving.command(child.pid) and time.monotonic() < until:  # for a moment a new program has no words
+        time.sleep(0.01)
+    try:
+        assert serving.forwards(child.pid)
+        assert not serving.forwards(os.getpid())
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_what_others_took_is_what_neither_server_nor_client_did() -> None:

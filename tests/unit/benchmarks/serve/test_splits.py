@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
 from prometheus_client import generate_latest
 from tritonclient.grpc import service_pb2
 
@@ -31,9 +34,42 @@ def test_our_page_is_read() -> None:
     counted.stage_seconds.labels("m", "compute").observe(0.5)
     counted.stage_seconds.labels("other", "queue").observe(9.0)
     page = generate_latest(counted.registry).decode()
-    assert splits.stages(page, "m") == Stages(1.0, 2, 0.5, 1)
-    assert splits.stages(page, "new") == Stages(0, 0, 0, 0)
+    assert splits.stages(page, "m") == ("demur metrics", Stages(1.0, 2, 0.5, 1))
+    assert splits.stages(page, "new") == ("demur metrics", Stages(0, 0, 0, 0))
     assert splits.stages("# HELP nv_x x\n", "m") is None
+
+
+def test_triton_s_page_is_read() -> None:
+    """As version 2.51 writes it: summed over versions; a PyTriton serves no other statistics to strangers."""
+    name = "nv_inference_compute_{}_duration_us"
+    counted = {
+        "nv_inference_request_success": 10,
+        "nv_inference_queue_duration_us": 1_000_000,
+        name.format("input"): 100_000,
+        name.format("infer"): 300_000,
+        name.format("output"): 100_000,
+    }
+    page = "".join(
+        f"# HELP {family} Of all.\n# TYPE {family} counter\n"
+        + "".join(
+            f'{family}{{model="{model}",version="{version}"}} {value}\n'
+            for model, version in (("m", "1"), ("m", "2"), ("other", "1"))
+        )
+        for family, value in counted.items()
+    )
+    assert splits.stages(page, "m") == ("Triton metrics", Stages(2.0, 20, 1.0, 20))
+    assert splits.stages(page, "new") == ("Triton metrics", Stages(0, 0, 0, 0))
+
+
+def test_who_speaks_otherwise_has_no_page() -> None:
+    """A server's other ports are asked, too: one of gRPC answers with a frame of HTTP/2."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert Page(f"127.0.0.1:{port}", "m").read() is None
+    finally:
+        server.stop(None).wait()
 
 
 def test_a_page_is_asked_for_over_http() -> None:

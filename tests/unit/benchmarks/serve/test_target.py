@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from benchmarks import bench_target, machine
-from benchmarks.queue import figures
+from benchmarks import bench_target, figures, machine
 from benchmarks.serve import results, target
 from benchmarks.serve.results import SCENARIOS
 from demur import kserve
@@ -105,12 +107,54 @@ def test_what_a_reader_has_to_know_is_said() -> None:
     )
     found = target.Found(target=server, model=model, payload=b"", steady=False, source=None, notes=("one",))
     offline = results.Offline(samples=figures.spread([1.0]), callers=1, runs=())
-    said = bench_target.notes(found, results.Scenarios(offline=offline), c_client=False, others=64.0)
+    beside = bench_target.Beside(others=64.0, above="process 7: see above")
+    said = bench_target.notes(found, results.Scenarios(offline=offline), c_client=False, beside=beside)
     assert [each.split(":")[0].split(",")[0] for each in said] == [
         "one",
         "offline is measured with Python processes",
         "client and server share this machine's cores",
+        "process 7",
         f"other processes took 64 of {machine.cores():g} cores meanwhile",
     ]
     assert "differing lengths" in said[1]
-    assert len(bench_target.notes(found, results.Scenarios(), c_client=False, others=None)) == 2
+    assert len(bench_target.notes(found, results.Scenarios(), c_client=False, beside=bench_target.Beside())) == 2
+
+
+def test_a_process_that_started_the_server_and_works_for_it_is_named() -> None:
+    """The topmost of those that work, since its family is all of them; a supervisor that sleeps is none."""
+    said = bench_target.busy_above({7: 0.9, 6: 0.3, 5: 0.01}, served=2.0)
+    assert said.startswith("process 6 (")
+    assert said.endswith("worked 0.3 s beside the server's 2.0: --pid 6 counts both")
+    assert bench_target.busy_above({5: 0.01}, served=2.0) == ""
+    assert bench_target.busy_above({}, served=0.0) == ""
+
+
+class Bare(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped
+    """A server of which only ModelInfer is there, as where the other methods are kept from strangers."""
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        """Answer with as many rows as were asked for."""
+        del context
+        reply = service_pb2.ModelInferResponse(model_name=request.model_name)
+        reply.outputs.add(name="y", datatype="FP32", shape=[request.inputs[0].shape[0]])
+        reply.raw_output_contents.append(b"\0" * 4 * request.inputs[0].shape[0])
+        return reply
+
+
+def test_a_server_without_metadata_is_measured_with_what_is_given() -> None:
+    """Inputs with datatypes, and rows where they are said; without them it is told what to give."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Bare(), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with target.asked(wish(to=address, shapes=["x:FP32=4,2"], rows=4)) as found:
+            assert (found.model.rows, found.model.inputs[0].sent, found.target.name) == (4, (4, 2), "")
+            assert found.source is None
+        with (
+            pytest.raises(InvalidError, match="does not declare the model's inputs: expected --shape NAME:DATATYPE="),
+            target.asked(wish(to=address)),
+        ):
+            pass
+    finally:
+        server.stop(None).wait()

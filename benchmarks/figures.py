@@ -1,13 +1,21 @@
-"""What rounds of measuring add up to, and whether that is what was promised. Pure."""
+"""What measuring adds up to, and whether that is what was promised. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from statistics import median
 
 import msgspec
 
-from benchmarks.demo.counts import Check
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One promise: what was found, what was promised, and whether it holds."""
+
+    name: str
+    value: float
+    goal: str
+    ok: bool
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +39,14 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     ratio: Spread
     limit: float
     at_least: bool
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest of `values` that at least `share` (in (0, 1]) of them do not exceed; 0.0 for none."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def spread(values: Sequence[float]) -> Spread:
