@@ -4,30 +4,18 @@ policy in `gateway.policy_commands`.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from fallback.command_line import ConfigFile, Data, load
 from gateway.models_commands import models
 from gateway.policy_commands import policy
 from gateway.predict_command import predict
 
-if TYPE_CHECKING:
-    from fallback.config import Config
-
 __all__ = ["config", "models", "predict", "serve", "up"]
 
 models.add_typer(policy, name="policy")
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="demur.toml; else $DEMUR_CONFIG, else ./demur.toml if it is there."),
-]
-Data = Annotated[
-    Path | None, typer.Option("--data", metavar="FOLDER", help="The data folder; else $DEMUR_DATA, else data_folder.")
-]
 
 
 def up(*, config: ConfigFile = None, data: Data = None) -> None:
@@ -81,12 +69,3 @@ def config(
         settings_screen.explain(console)
     else:
         settings_screen.show(console, found)
-
-
-def load(config: Path | None, data: Path | None) -> Config:
-    """Read the configuration as the options say."""
-    from fallback.config import load as read
-
-    if data is not None:
-        os.environ["DEMUR_DATA"] = str(data)
-    return read(config)

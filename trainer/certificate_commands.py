@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.commands import ConfigFile, Data, load
+from fallback.command_line import ConfigFile, Data, load
 
 if TYPE_CHECKING:
     from fallback.config import Config

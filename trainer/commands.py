@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from gateway.commands import ConfigFile, Data, load
+from fallback.command_line import ConfigFile, Data, load
 
 if TYPE_CHECKING:
     from rich.console import Console
