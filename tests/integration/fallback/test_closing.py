@@ -14,12 +14,10 @@ from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.closing import PAUSE_SECONDS_MIN, Closer, pause_seconds
 from fallback.connection import Argument, Connection, Reply, Script
-from fallback.deferral import Deferral, Parking, State
+from fallback.deferral import Deferral, State
 from fallback.errors import UnavailableError
 from fallback.queue import Parked, Queue
-
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
+from tests.queueing import MakeParking, OpenQueue
 
 
 @asynccontextmanager

@@ -23,10 +23,10 @@ from fallback.deferral import Parking, State
 from fallback.errors import DemurError, NotFoundError, UnavailableError
 from fallback.queue import Parked, Queue
 from tests import servers
+from tests.queueing import MakeParking
 from tests.servers import Process, until
 
 T = TypeVar("T")
-MakeParking = Callable[..., Parking]
 SERVICE = "demur"
 DOWN_AFTER_MS = 1_000
 # A failover by one Sentinel on one machine, with room for a machine that is busy with other things.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from fallback import gold, keys
 from fallback.answer import Answer, Box, Boxes, CantTell, Identity, Label, Labels, Subject, Task
-from fallback.deferral import Deferral, Lease, Parking, State
+from fallback.deferral import Deferral, Lease, State
 from fallback.errors import InvalidError, NotFoundError
 from fallback.gold import GoldItem, Tried
 from fallback.queue import Queue
 from tests.integration.fallback.conftest import TASK
+from tests.queueing import MakeParking, OpenQueue
 
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
 # Each that is taken is followed by a gold item.
 ALWAYS = 0.5
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fallback.answer import Identity, Label
-from fallback.deferral import Parking, State
+from fallback.deferral import State
 from fallback.errors import ConflictError, DemurError, StateError
 from fallback.intake import RUN_MAX
 from fallback.queue import Parked, Queue
-
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
+from tests.queueing import MakeParking, OpenQueue
 
 
 def _created(verdicts: list[Parked | DemurError]) -> list[Any]:

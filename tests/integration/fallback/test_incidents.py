@@ -19,15 +19,15 @@ import pytest
 from fallback import embedded, listing, reaper
 from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings
-from fallback.deferral import Deferral, Parking, State
+from fallback.deferral import Deferral, State
 from fallback.errors import ConfigError, DemurError, StateError, UnavailableError
 from fallback.queue import Parked, Queue
 from fallback.store import Store
 from tests import planted
+from tests.queueing import MakeParking
 
 ANN, BOB = Identity(name="ann"), Identity(name="bob")
 LEASE_SECONDS: Final = 0.4
-MakeParking = Callable[..., Parking]
 
 
 class Ground:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 from fallback import keys
 from fallback.answer import Identity
 from fallback.deferral import Parking
 from fallback.queue import Parked, Queue
+from tests.queueing import MakeParking, OpenQueue
 
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
 HOUR = 3_600.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import redis
@@ -18,8 +18,7 @@ from fallback.errors import UnavailableError
 from fallback.outbox import Outbox, Untold
 from fallback.queue import Delivery, Parked, Queue
 from fallback.store import Store
-
-MakeParking = Callable[..., Parking]
+from tests.queueing import MakeParking
 
 
 async def _resolve(queue: Queue, parking: Parking, answer: Answer) -> str:

@@ -15,14 +15,14 @@ from fallback import embedded
 from fallback.answer import Identity, Label
 from fallback.config import Config, RedisSettings
 from fallback.connection import Connection
-from fallback.deferral import Parking, State
+from fallback.deferral import State
 from fallback.errors import ConfigError, FullError, StateError, UnavailableError
 from fallback.queue import Parked, Queue
 from fallback.settling import conclude
 from fallback.store import Store
 from tests import servers
+from tests.queueing import MakeParking
 
-MakeParking = Callable[..., Parking]
 QUICK = RedisSettings(connect_timeout_seconds=0.5, command_timeout_seconds=1.0)
 
 

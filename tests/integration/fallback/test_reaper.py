@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,12 +11,10 @@ from redis.asyncio import Redis
 from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.connection import Connection
-from fallback.deferral import OnExpiry, Parking, Source, State
+from fallback.deferral import OnExpiry, Source, State
 from fallback.errors import NotFoundError, StateError, UnavailableError
 from fallback.queue import Parked, Queue, Reaped
-
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
+from tests.queueing import MakeParking, OpenQueue
 
 
 async def test_nothing_to_do_is_nothing_done(queue: Queue, parking: MakeParking) -> None:

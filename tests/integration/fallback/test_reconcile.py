@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
 from fallback import keys
 from fallback.answer import Identity
-from fallback.deferral import Parking
 from fallback.queue import Parked, Queue
-
-MakeParking = Callable[..., Parking]
+from tests.queueing import MakeParking
 
 
 @pytest.fixture

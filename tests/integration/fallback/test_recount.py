@@ -11,12 +11,10 @@ import pytest
 from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.config import Config, QueueSettings
-from fallback.deferral import Parking
 from fallback.queue import Parked, Queue
 from fallback.recount import recount
 from fallback.store import Store
-
-MakeParking = Callable[..., Parking]
+from tests.queueing import MakeParking
 
 
 @pytest.fixture

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from fallback import keys
 from fallback.answer import Identity, Label
-from fallback.deferral import Lease, Parking, State
+from fallback.deferral import Lease, State
 from fallback.errors import StateError
 from fallback.queue import Queue
 from fallback.token import read
-
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
+from tests.queueing import MakeParking, OpenQueue
 
 
 async def _hold(queue: Queue, parking: MakeParking, who: Identity, count: int = 1) -> list[Lease]:

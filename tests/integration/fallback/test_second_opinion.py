@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,24 +9,17 @@ import pytest
 
 from fallback import keys
 from fallback.answer import Identity, Label, Number
-from fallback.deferral import Deferral, Draw, Parking, SecondOpinion, Source, State
+from fallback.deferral import Deferral, Draw, SecondOpinion, Source, State
 from fallback.errors import InvalidError
-from fallback.queue import Parked, Queue
+from fallback.queue import Queue
+from tests.queueing import MakeParking, OpenQueue, park
 
-MakeParking = Callable[..., Parking]
-OpenQueue = Callable[..., Queue]
 AGREED = SecondOpinion(predictions=(Label("3"),))
 ALWAYS = SecondOpinion(predictions=(Label("3"),), always=True)
 
 
 def _who(name: str, *skills: str) -> Identity:
     return Identity(name=name, skills=frozenset(skills) or None)
-
-
-async def _park(queue: Queue, parking: Parking) -> str:
-    (parked,) = await queue.park([parking])
-    assert isinstance(parked, Parked), parked
-    return parked.name
 
 
 async def _review(queue: Queue, reviewer: str | Identity, label: str) -> Deferral:
@@ -41,7 +33,7 @@ async def test_one_person_who_agrees_settles_it_in_the_step_of_their_review(
     queue: Queue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Foreseen before the review is sent, as with any other; nothing else runs."""
-    await _park(queue, parking(second_opinion=AGREED))
+    await park(queue, parking(second_opinion=AGREED))
     (lease,) = await queue.lease("digits", reviewer=_who("ann"))
     assert lease.deferral.second_opinion == AGREED
     ran: list[str] = []
@@ -65,7 +57,7 @@ async def test_who_disagrees_or_was_chosen_brings_in_two_more_at_once(
 ) -> None:
     """All three are waited for, whatever the queue's numbers; their majority is the outcome."""
     queue = open_queue(reviews_wanted=wanted, reviews_max=limit)
-    await _park(queue, parking(second_opinion=opinion))
+    await park(queue, parking(second_opinion=opinion))
     after = await _review(queue, "ann", first)
     assert after.state is State.OPEN
     after = await _review(queue, "bob", first)
@@ -82,7 +74,7 @@ async def test_three_who_all_say_another_thing_end_it_without_an_answer(
 ) -> None:
     """Whatever more reviews the queue would allow."""
     queue = open_queue(reviews_max=7)
-    await _park(queue, parking(second_opinion=AGREED))
+    await park(queue, parking(second_opinion=AGREED))
     for name, label in (("ann", "7"), ("bob", "8")):
         await _review(queue, name, label)
     done = await _review(queue, "cid", "9")
@@ -93,8 +85,8 @@ async def test_three_who_all_say_another_thing_end_it_without_an_answer(
 async def test_it_is_blind_where_the_queue_is_not(open_queue: OpenQueue, parking: MakeParking) -> None:
     """In an assisted queue only what is no evidence is shown with the model's guess; so it is after an undo."""
     queue = open_queue(assisted=True, undo_seconds=60)
-    await _park(queue, parking(second_opinion=AGREED))
-    name = await _park(queue, parking())
+    await park(queue, parking(second_opinion=AGREED))
+    name = await park(queue, parking())
     first, second = await queue.lease("digits", reviewer=_who("ann"), limit=2)
     assert (first.blind, second.blind, second.deferral.name) == (True, False, name)
     assert (await queue.extend(first.token, reviewer=_who("ann"), request_id="1")).blind
@@ -111,7 +103,7 @@ async def test_who_thinks_again_may_bring_in_the_panel_and_not_send_it_away(
 ) -> None:
     """Once three are asked, three answer."""
     queue = open_queue(undo_seconds=60)
-    name = await _park(queue, parking(second_opinion=AGREED))
+    name = await park(queue, parking(second_opinion=AGREED))
     await _review(queue, "ann", "3")
     lease = await queue.undo(name, reviewer=_who("ann"), request_id="1")
     after = await queue.submit(lease.token, reviewer=_who("ann"), answer=Label("7"), request_id="2")
@@ -132,7 +124,7 @@ async def test_a_panel_that_does_not_agree_is_followed_by_one_of_the_next_tier(
     """Of its own people: one of them is enough who agrees with the model, three where not."""
     queue = open_queue(tiers=("reader", "doctor"))
     for name in "abcd":
-        await _park(queue, parking(second_opinion=AGREED, idempotency_key=name))
+        await park(queue, parking(second_opinion=AGREED, idempotency_key=name))
     for number, label in enumerate(("7", "8", "9")):
         for _ in range(4):
             await _review(queue, _who(f"reader {number}", "reader"), label)
@@ -148,7 +140,7 @@ async def test_the_reaper_asks_the_panel_where_who_took_the_first_review_died(
     queue: Queue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the review and the growing."""
-    name = await _park(queue, parking(second_opinion=AGREED))
+    name = await park(queue, parking(second_opinion=AGREED))
     (lease,) = await queue.lease("digits", reviewer=_who("ann"))
 
     async def die(*_: Any) -> Any:
@@ -169,7 +161,7 @@ async def test_what_asks_for_no_second_opinion_is_stored_as_it_was(queue: Queue,
         (None, Draw(request_key="k", q=0.5, xi=0.1), 12, False),
         (AGREED, None, 14, True),
     ):
-        name = await _park(queue, parking(second_opinion=opinion, draw=draw))
+        name = await park(queue, parking(second_opinion=opinion, draw=draw))
         fields = await redis.hgetall(keys.record("digits", name.rpartition("/")[2]))
         assert (len(msgspec.json.decode(fields[b"body"])), b"how" in fields) == (length, how)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from fallback.errors import AbortedError, ConfigError, DemurError, StateError
 from fallback.queue import Parked, Queue
 from fallback.recount import recount
 from tests import servers
+from tests.queueing import MakeParking
 
-MakeParking = Callable[..., Parking]
 ANN, BOB, CID = (Identity(name=name) for name in ("ann", "bob", "cid"))
 UNDO_SECONDS = 0.4
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
@@ -12,8 +12,7 @@ from fallback.answer import Identity, Label
 from fallback.deferral import Parking
 from fallback.errors import DemurError, NotFoundError
 from fallback.queue import Parked, Queue
-
-MakeParking = Callable[..., Parking]
+from tests.queueing import MakeParking
 
 
 @pytest.fixture
