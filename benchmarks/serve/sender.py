@@ -18,7 +18,7 @@ import os
 import select
 import sys
 import time
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -105,35 +105,44 @@ def due_times(given: Load) -> NDArray[np.float64]:
     return drawn[drawn < given.seconds_max]
 
 
+class _Line(NamedTuple):
+    """A connection, and the request of each call under way on it, by stream."""
+
+    wire: Wire
+    places: dict[int, int]
+
+
 class Sender:
-    """Sends, and keeps what became of each."""
+    """Sends, and keeps what became of each.
+
+    A connection that the server asks to leave is replaced at once, and closed when its calls have ended.
+    """
 
     def __init__(self, given: Load, wires: list[Wire]) -> None:
         self._given = given
-        self._wires = wires
+        self._lines = [_Line(each, {}) for each in wires]
         self._due: list[float] = [] if given.callers else (given.start + due_times(given)).tolist()
         self._end = given.start + given.seconds_max
         self._at = 0
         self._turn = 0
-        self._places: list[dict[int, int]] = [{} for _ in wires]
-        self._files = {each.socket.fileno(): number for number, each in enumerate(wires)}
+        self._files = {each.wire.socket.fileno(): each for each in self._lines}
         self._stamps = np.random.default_rng([given.seed, 1]).random((len(self._due), 2), np.float32)
         self.sent = Sent(max(len(self._due), _FIRST_SIZE))
 
     def run(self, stop: int) -> int:
         """Send every request at its time, until the file `stop` can be read; return how many were due."""
         last = None
-        while last is None or (any(each.calls for each in self._wires) and time.monotonic() < last):
+        while last is None or (self._calls() and time.monotonic() < last):
             wait: float | None = _WAIT_SECONDS_MAX
             if last is None:
                 wait = self._begin(time.monotonic())
                 if wait is None:
                     last = time.monotonic() + self._given.late_seconds
-            for one in self._wires:
-                one.flush()
-            if last is not None and not any(each.calls for each in self._wires):
+            for line in self._files.values():
+                line.wire.flush()
+            if last is not None and not self._calls():
                 break
-            unsent = [each.socket.fileno() for each in self._wires if each.unsent]
+            unsent = [file for file, line in self._files.items() if line.wire.unsent]
             watched = [*self._files, *([] if last else [stop])]
             readable, _, _ = select.select(watched, unsent, [], min(max(wait or 0.0, 0.0), _WAIT_SECONDS_MAX))
             for each in readable:
@@ -151,11 +160,11 @@ class Sender:
         while self._at < len(due) and due[self._at] <= now:
             number, self._at = self._at, self._at + 1
             sent.lag_ms[number] = 1000 * (now - due[number])
-            place = self._free()
-            if place is None:
+            line = self._free()
+            if line is None:
                 sent.code[number] = SHED
                 continue
-            self._places[place][self._wires[place].call(self.stamped(number))] = number
+            line.places[line.wire.call(self.stamped(number))] = number
         return due[self._at] - time.monotonic() if self._at < len(due) else None
 
     def _begin_closed(self, now: float) -> float | None:
@@ -163,21 +172,24 @@ class Sender:
             return None
         if now < self._given.start:
             return self._given.start - now
-        free = self._given.callers - sum(each.calls for each in self._wires)
-        while free > 0 and (place := self._free()) is not None:
+        free = self._given.callers - self._calls()
+        while free > 0 and (line := self._free()) is not None:
             free, number, self._at = free - 1, self._at, self._at + 1
             if number == len(self.sent.code):
                 self.sent.grow()
             self._due.append(now)
-            self._places[place][self._wires[place].call(self._given.payload)] = number
+            line.places[line.wire.call(self._given.payload)] = number
         return self._end - now
 
-    def _free(self) -> int | None:
+    def _calls(self) -> int:
+        return sum(each.wire.calls for each in self._files.values())
+
+    def _free(self) -> _Line | None:
         """Return the connection whose turn it is, or the next one that takes a call."""
-        for _ in self._wires:
-            self._turn = (self._turn + 1) % len(self._wires)
-            if not self._wires[self._turn].full:
-                return self._turn
+        for _ in self._lines:
+            self._turn = (self._turn + 1) % len(self._lines)
+            if not self._lines[self._turn].wire.full:
+                return self._lines[self._turn]
         return None
 
     def stamped(self, number: int) -> bytes:
@@ -188,24 +200,26 @@ class Sender:
         stamp: bytes = self._stamps[number].tobytes()
         return payload[:at] + stamp + payload[at + STAMP_BYTES :]
 
-    def _take(self, place: int) -> None:
-        ended = self._wires[place].read()
-        now, places = time.monotonic(), self._places[place]
+    def _take(self, line: _Line) -> None:
+        ended = line.wire.read()
+        now = time.monotonic()
         for each in ended:
-            number = places.pop(each.stream)
+            number = line.places.pop(each.stream)
             self.sent.latency_ms[number] = 1000 * (now - self._due[number])
             self.sent.code[number] = each.code
             self._read(number, each)
-        if self._wires[place].going and not self._wires[place].calls:
-            self._renew(place)
+        if line.wire.going:
+            self._leave(line)
 
-    def _renew(self, place: int) -> None:
-        """Connect anew, where the server asked for it."""
-        old = self._wires[place]
-        del self._files[old.socket.fileno()]
-        old.close()
-        self._wires[place] = connected(self._given)
-        self._files[self._wires[place].socket.fileno()] = place
+    def _leave(self, line: _Line) -> None:
+        """Connect anew, where the server asked for it, and close the old connection when nothing is under way there."""
+        if line in self._lines:
+            made = _Line(connected(self._given), {})
+            self._lines[self._lines.index(line)] = made
+            self._files[made.wire.socket.fileno()] = made
+        if not line.wire.calls:
+            del self._files[line.wire.socket.fileno()]
+            line.wire.close()
 
     def _read(self, number: int, ended: Ended) -> None:
         if ended.code != wire.OK:

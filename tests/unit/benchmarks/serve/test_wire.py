@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ class Echo(grpc.GenericRpcHandler):
             wanted = dict(context.invocation_metadata())
             if "refuse" in wanted:
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much: " + "x" * 200)
+            if "slow" in wanted:
+                time.sleep(0.05)
             return request
 
         del handler_call_details
@@ -110,11 +113,14 @@ def test_a_load_goes_over_tls(tmp_path: Path) -> None:
 
 
 def test_connections_that_the_server_lets_grow_old_are_made_anew() -> None:
-    """Nothing that was under way is lost."""
+    """Nothing that was under way is lost, and nothing waits or is shed until that has ended."""
     with server(("grpc.max_connection_age_ms", 150)) as address:
         found = sent(address, rate=200.0, connections=2)
-    assert len(found.code) > 50
-    assert not found.code.any()
+        slow = sent(address, rate=50.0, connections=1, metadata=(("slow", "1"),))
+        closed = sent(address, callers=3, connections=1, metadata=(("slow", "1"),))
+    for each, most in ((found, 50), (slow, 10), (closed, 10)):
+        assert len(each.code) > most
+        assert not each.code.any()
 
 
 def test_a_closed_loop_has_so_many_calls_under_way() -> None:

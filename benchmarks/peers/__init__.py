@@ -1,0 +1,1 @@
+"""Other servers of the protocol beside this gateway: the same model, the same load, in turns."""
