@@ -12,8 +12,8 @@ A swap is some milliseconds of work that needs the interpreter, for which those 
 new version takes over, and before the old one is freed: what waited meanwhile is answered, and the new version's first
 request is not the one that waited longest. What is resident stays level, for each thing that would grow has its full
 size early: a session has room for as many runs as there will be from its warm-up on, the ring of kept answers is
-written when it is made, and pages that a version or a backlog of requests left between small blocks go back once the
-old version is freed.
+written when it is made, and pages that a version or a backlog of requests left between small blocks go back when the
+old version is freed. Nothing that outlives a batch keeps an output of its run, which is the session's memory.
 
 Swaps of one model come one at a time: the caller sees to that (`gateway.watch` holds the model's lock).
 """
@@ -125,11 +125,10 @@ class _Users:
             unused = self._count == 0
         if unused:
             self._free()
-            if wait_seconds:
-                give_back_small()
 
     def _free(self) -> None:
         self._model.close()
+        give_back_small()
         log.info("freed", model=self._version.model, version=self._version.version)
 
 
@@ -328,15 +327,21 @@ def rows_max(manifest: Manifest) -> int:
 
 
 def _warm_up(model: Model, intake: Intake, way: Way) -> None:
-    """Run every size once, and as many runs at a time as there will be: each takes room of its own in the session."""
-    several = way.instances > 1 and model.provider == CPU
-    sizes = [rows for rows in buckets(intake.rows_max) if not (several and rows == way.rows_max)]
-    for shapes in warm_shapes(intake):
-        model.warm_up(sizes, shapes)
-    if several:
-        shapes = warm_shapes(intake)[-1]
+    """Run every size once; on the CPU one row, after as many as may be run at a time.
+
+    There nothing but the room that a run takes in the session depends on its size, and runs at a time find theirs in
+    what one of all their rows left. Where a run has one row, as many as there will be are run at a time.
+    """
+    shapes, most = warm_shapes(intake), max(intake.rows_max, way.instances * way.rows_max)
+    if model.provider != CPU:
+        for known in shapes:
+            model.warm_up(buckets(intake.rows_max), known)
+    elif intake.batched:
+        model.warm_up([most], shapes[-1])
+        model.warm_up([1], shapes[-1])
+    else:
         with ThreadPoolExecutor(way.instances, thread_name_prefix="warming") as threads:
-            for each in [threads.submit(model.warm_up, [way.rows_max], shapes) for _ in range(way.instances)]:
+            for each in [threads.submit(model.warm_up, [1], shapes[-1]) for _ in range(way.instances)]:
                 each.result()
 
 

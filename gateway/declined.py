@@ -77,8 +77,8 @@ class Declined:
     """A request with rows for a person: `deferred` before it is answered, `audited` beside its answer.
 
     `samplings`: how rows were recorded whose model is under certification. Their audits are not here: these are parked
-    from the spool (`gateway.shipping`). A `plain` request's result is made when it is asked for. `ids`: what its rows
-    are called in the queue, where somebody may have parked them before.
+    from the spool (`gateway.shipping`). A `plain` request's result is made when it is asked for, of another's a copy is
+    kept. `ids`: what its rows are called in the queue, where somebody may have parked them before.
     """
 
     __slots__ = ("_result", "_weight", "asker", "audited", "deferred", "ids", "plain", "samplings", "since")
@@ -100,7 +100,7 @@ class Declined:
         self.plain = plain
         self.ids: Sequence[str] = ()
         self.since = time.monotonic()
-        self._result = result
+        self._result = None if result is None else result.kept()
         self._weight: int | None = None
 
     @property

@@ -97,6 +97,9 @@ class Model:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each input; returns one for each output, on the CPU.
 
+        An output is the session's memory: as long as there is one, a view of it included, all of that stays, closed or
+        not. Whoever keeps it beyond its batch keeps a copy.
+
         Raises InvalidError where ONNX Runtime refuses the input, StateError once closed.
         """
         session = self._session
@@ -128,7 +131,7 @@ class Model:
         cold, with a warning.
         """
         for count in rows:
-            problem: Exception | None = None
+            problem = ""
             for size in _FREE_AXES:
                 feeds = {
                     spec.name: _made_up(spec, count, size, (shapes or {}).get(spec.name))
@@ -138,9 +141,10 @@ class Model:
                     self.run(feeds)
                     break
                 except Exception as error:  # noqa: BLE001 - ONNX Runtime's own types of error are not one family
-                    problem = error
+                    # Its words alone: the error itself would keep the session.
+                    problem = _brief(error)
             else:
-                log.warning("no made-up input fits; the model stays cold", model=self._name, error=_brief(problem))
+                log.warning("no made-up input fits; the model stays cold", model=self._name, error=problem)
                 return
 
     def close(self) -> None:
@@ -202,7 +206,11 @@ def _session(
         if provider not in wanted:
             raise ConfigError(f"{name}: expected to run on {provider}, of which there is none; got {', '.join(wanted)}")
         wanted = wanted[wanted.index(provider) :]
-    if wanted != [CPU]:
+    if wanted == [CPU]:
+        # A run would take one block for all of its tensors, of another size for each number of rows, between which the
+        # session's memory falls to pieces: with several runs at a time it doubles within some hundred of them.
+        options.enable_mem_pattern = False
+    else:
         _preload()
     try:
         session = onnxruntime.InferenceSession(source, options, providers=wanted)
@@ -262,7 +270,7 @@ def _made_up(spec: TensorSpec, rows: int, free: int, known: Sequence[int] | None
     return np.full(shape, "", object) if spec.datatype == "BYTES" else np.zeros(shape, DTYPES[spec.datatype])
 
 
-def _brief(error: BaseException | None) -> str:
+def _brief(error: BaseException) -> str:
     """ONNX Runtime's sentence without its source files and lines."""
     words = [word for word in str(error).split() if not word.startswith("/") and ".cc:" not in word]
     return " ".join(words)[:400]

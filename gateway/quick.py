@@ -279,10 +279,12 @@ class Answered:
     """A batch whose requests are answered: what their replies are made of.
 
     `confidences` has 8 bytes for each job's lowest, `contents` each output's bytes a row and of all rows. `key` is what
-    templates depend on; `templates` are those in use here.
+    templates depend on; `templates` are those in use here. None of the run's outputs is kept (see `Model.run`): a
+    row may wait for a person long after the version was replaced.
     """
 
     __slots__ = (
+        "_types",
         "certificate",
         "compute_seconds",
         "confidences",
@@ -290,7 +292,6 @@ class Answered:
         "decisions",
         "key",
         "live",
-        "outputs",
         "predicted",
         "start",
         "templates",
@@ -309,7 +310,6 @@ class Answered:
     ) -> None:
         self.live = live
         self.decisions = decisions
-        self.outputs = outputs
         self.start = start
         self.compute_seconds = compute_seconds
         self.worth = Decision.UNCERTIFIED if decisions.uncertified else Decision.ANSWERED
@@ -317,9 +317,18 @@ class Answered:
         self.confidences = lowest(decisions, jobs).astype("<f8").tobytes()
         self.contents = {name: (array[:1].nbytes, tensor.encode(array)) for name, array in outputs.items()}
         self.predicted: list[int] = decisions.predicted.tolist()
-        types = tuple((array.dtype, array.shape[1:]) for array in outputs.values())
-        self.key = (live.version.model, live.version.version, self.worth, self.certificate, types)
+        self._types = tuple((array.dtype, array.shape[1:]) for array in outputs.values())
+        self.key = (live.version.model, live.version.version, self.worth, self.certificate, self._types)
         self.templates: dict[Any, Any] = {}
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """All rows of each output, made of `contents`; read-only."""
+        rows, found = len(self.decisions.confidence), {}
+        for (name, (_, content)), (dtype, row) in zip(self.contents.items(), self._types, strict=True):
+            datatype = tensor.datatype_of(np.empty(0, dtype))
+            found[name] = tensor.decode(content, datatype, (rows, *row), field=name)
+        return found
 
     def result(self, job: QuickJob, first: int) -> Result:
         """Return what came of a job whose rows begin at `first`, as the general path has it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from fallback.answer import Subject
@@ -84,6 +84,10 @@ class Result:
     expected_waits: Mapping[int, float] = field(default_factory=dict)
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
+
+    def kept(self) -> Result:
+        """Return it with copies of its outputs, for who keeps it beyond its batch (see `Model.run`)."""
+        return replace(self, outputs={name: array.copy() for name, array in self.outputs.items()})
 
     def decision(self, row: int) -> Decision:
         """Return what one of this request's rows is worth."""

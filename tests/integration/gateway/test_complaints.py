@@ -327,6 +327,35 @@ def test_memory_goes_when_a_version_does(registry: Registry) -> None:
     assert live.model._session is None
 
 
+def test_who_waits_for_a_person_keeps_no_version(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output of a run is the session's memory, all of which it keeps: none is left once its batch is done."""
+    given: list[weakref.ref[np.ndarray]] = []
+    run = Model.run
+
+    def noted(model: Model, feeds: Any) -> dict[str, np.ndarray]:
+        found = run(model, feeds)
+        given.extend(weakref.ref(array) for array in found.values())
+        return found
+
+    config = settings(config)
+    facts = msgspec.structs.replace(JUDGED, on_deferral="wait")
+    install(config.data_folder, "m", "1", timed().SerializeToString(), facts)
+    promote(config, "m", "1")
+    with running(config) as gateway, grpc.insecure_channel(gateway.address) as channel:
+        stand = Stand(gateway, channel)
+        outputs(stand.ask("m", rows(1)))
+        monkeypatch.setattr(Model, "run", noted)
+        # The first is new to the gateway, the second one like it.
+        calls = [stand.ask("m", rows(count, sure=0.4)) for count in (2, 2)]
+        parked = gateway.metrics.parked.labels("m")
+        wait_until(lambda: parked._value.get() == 4)
+        wait_until(lambda: [found() for found in given] == [None] * len(given))
+        assert given
+        assert not [call for call in calls if call.done()]
+        for call in calls:
+            call.cancel()
+
+
 def test_a_failed_load_leaves_nothing_behind(registry: Registry) -> None:
     """No memory, no thread, no open file; the champion answers."""
     champion = Champion(device="cpu", threads=1)

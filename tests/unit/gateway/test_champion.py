@@ -301,14 +301,36 @@ def test_whoever_swaps_waits_for_the_last_batch_and_frees(registry: Registry, ch
         _says(first)
 
 
-def test_as_many_runs_are_warmed_up_at_a_time_as_there_will_be(
-    registry: Registry, champion: Champion, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("batched", "expected"), [(True, [(6,), (1,)]), (False, [(1,)] * 3)])
+def test_a_session_has_room_for_all_runs_once_it_is_warm(
+    registry: Registry, champion: Champion, monkeypatch: pytest.MonkeyPatch, batched: bool, expected: list[object]
 ) -> None:
     """Each run at a time takes memory of its own, which is not to grow once it answers."""
     warmed = list[tuple[int, ...]]()
-    monkeypatch.setattr(
-        Champion, "_load", lambda _, version: (Model.load(version.artefact), Way(instances=3, rows_max=2))
+    version = _version(registry, 1)
+    batching = Batching(max_batch_size=4)
+    version = dataclasses.replace(
+        version, manifest=msgspec.structs.replace(version.manifest, batched=batched, batching=batching)
     )
+    way = Way(instances=3, rows_max=2 if batched else 1)
+    monkeypatch.setattr(Champion, "_load", lambda _, version: (Model.load(version.artefact), way))
+    monkeypatch.setattr(Model, "warm_up", lambda _, rows, __: warmed.append(tuple(rows)))
+    champion.swap(version, POLICY)
+    assert warmed == expected
+
+
+def test_on_a_gpu_every_size_is_warmed_up(
+    registry: Registry, champion: Champion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a size that was never run is slow the first time."""
+    warmed = list[tuple[int, ...]]()
+
+    def load(_: Champion, version: ModelVersion) -> tuple[Model, Way]:
+        model = Model.load(version.artefact)
+        model.provider = "CUDAExecutionProvider"
+        return model, Way(instances=1, rows_max=16)
+
+    monkeypatch.setattr(Champion, "_load", load)
     monkeypatch.setattr(Model, "warm_up", lambda _, rows, __: warmed.append(tuple(rows)))
     champion.swap(_version(registry, 1), POLICY)
-    assert warmed[1:] == [(2,)] * 3
+    assert warmed == [(1, 2, 4, 8, 16)]

@@ -16,6 +16,7 @@ from gateway.backlog import Backlog
 from gateway.declined import Declined
 from gateway.deferring import Deferring
 from gateway.metrics import Metrics
+from gateway.request import Result
 from gateway.slow import SlowLoop
 
 SECONDS = 5.0
@@ -69,11 +70,8 @@ def test_a_request_that_cannot_be_made_into_a_parking_fails_alone(monkeypatch: p
     backlog = Backlog(rows_max=10, bytes_max=1_000)
     parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), backlog=backlog, redis_away="refuse")
     live = SimpleNamespace(version=SimpleNamespace(model="m"), manifest=SimpleNamespace(review_queue="m"))
-    result = SimpleNamespace(decisions=None, first=0)
-    batch = [
-        Declined(asker=cast("Any", asker), result=cast("Any", result), deferred=(0,), audited=())
-        for asker in (bad, good)
-    ]
+    result = Result(model="m", version="1", labels=(), outputs={}, rows=1)
+    batch = [Declined(asker=cast("Any", asker), result=result, deferred=(0,), audited=()) for asker in (bad, good)]
     try:
         parks.take(batch, cast("Any", live))
         assert bad.ended.wait(SECONDS)

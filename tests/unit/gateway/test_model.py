@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from fallback.errors import ConfigError, InvalidError, StateError
 from gateway import model as models
 from gateway.model import CPU, CUDA, TENSORRT, Model, pick_providers, probe
 from gateway.tensor import Array
 from tests.live_gateway import echo, told
+from tests.onnx_files import model_of
 
 
 @pytest.fixture
@@ -67,6 +70,28 @@ def test_warming_up_runs_every_bucket(path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(model, "run", counted)
     model.warm_up([1, 2, 4])
     assert ran == [1, 2, 4]
+
+
+def test_made_up_inputs_that_do_not_fit_keep_no_session(tmp_path: Path) -> None:
+    """Where axes are free, sizes that fail are tried first; once closed the session is gone, without the collector."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "free",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", "any"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])],
+        initializer=[numpy_helper.from_array(np.ones((8, 2), np.float32), "w")],
+    )
+    path = tmp_path / "free.onnx"
+    path.write_bytes(model_of(graph).SerializeToString())
+    model = Model.load(path, device="cpu")
+    session = weakref.ref(model._session)
+    gc.disable()
+    try:
+        model.warm_up([1])
+        model.close()
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 def test_a_closed_model_says_so(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -189,6 +190,27 @@ def test_a_reply_from_a_template_reads_as_the_general_one(live: Live, way: str) 
         assert [job.call.got for job in jobs] == [  # type: ignore[attr-defined]
             got if number in some else b"" for number, got in enumerate(alone)
         ]
+
+
+def test_what_is_kept_of_a_batch_is_none_of_the_sessions_arrays(live: Live) -> None:
+    """One of them would keep the memory of a version that was replaced, as long as a row waits for a person."""
+    form, asked, wording, _ = WAYS["infer"]
+    draw = random.Random(3)
+    for _ in range(50):
+        jobs = _jobs(draw, live, form, asked, wording, Metrics())
+        rows = sum(job.rows for job in jobs)
+        outputs = outputs_of(draw, rows)
+        expected = {name: array.tolist() for name, array in outputs.items()}
+        gone = [weakref.ref(array) for array in outputs.values()]
+        batch = Answered(live, judged(draw, rows), jobs, outputs, start=7.0, compute_seconds=0.25)
+        del outputs
+        assert [found() for found in gone] == [None] * len(gone)
+        np.testing.assert_equal({name: array.tolist() for name, array in batch.outputs.items()}, expected)
+        result = batch.result(jobs[-1], rows - jobs[-1].rows)
+        np.testing.assert_equal(
+            {name: array.tolist() for name, array in result.outputs.items()},
+            {name: values[-jobs[-1].rows :] for name, values in expected.items()},
+        )
 
 
 def test_requests_that_ask_the_same_are_answered_in_one_go(live: Live) -> None:
