@@ -25,7 +25,7 @@ from fallback.queue import Parked, Queue
 from gateway import clerk_wire, logs
 from gateway.clerk_wire import LENGTH_BYTES, TERMS_MAX, Errand, Frames, Order, Settings
 from gateway.internal import told
-from gateway.slip import Slip, Terms, readable
+from gateway.slip import Blank, Slip, readable
 
 _READ_BYTES: Final = 1 << 18
 # Beside others that want the core it gets a tenth of it.
@@ -40,14 +40,14 @@ class Clerk:
     def __init__(self, queue: Queue, nonce: bytes) -> None:
         self._queue = queue
         self._nonce = nonce
-        self._terms: dict[int, Terms] = {}
+        self._blanks: dict[int, Blank] = {}
 
     async def park(self, order: Order) -> bytes:
         """Park what a gateway said; returns what it is told."""
         new, errands = order
-        self._terms.update(new)
-        while len(self._terms) > 2 * TERMS_MAX:
-            del self._terms[next(iter(self._terms))]
+        self._blanks.update((number, Blank.of(terms)) for number, terms in new)
+        while len(self._blanks) > 2 * TERMS_MAX:
+            del self._blanks[next(iter(self._blanks))]
         return clerk_wire.reply(await self._round(errands))
 
     async def _round(self, errands: Sequence[Errand]) -> list[tuple[Errand, Sequence[Parked | DemurError]]]:
@@ -79,15 +79,15 @@ class Clerk:
         return {
             id(slip): values
             for number, slips in alike.items()
-            for slip, values in zip(slips, readable(self._terms[number], slips), strict=True)
+            for slip, values in zip(slips, readable(self._blanks[number].terms, slips), strict=True)
         }
 
     def _made(self, errand: Errand, values: Mapping[int, Any]) -> list[Parking]:
         if errand.until is not None and errand.until < time.monotonic():
             # Nothing was promised to who has left: a retry is parked then.
             raise OverdueError("nobody waits for the reply any more")
-        terms = self._terms[errand.terms]
-        return [slip.parking(terms, values.get(id(slip))) for slip in errand.slips]
+        blank = self._blanks[errand.terms]
+        return [slip.parking(blank, values.get(id(slip))) for slip in errand.slips]
 
     async def _park(self, parkings: Sequence[Parking], ids: Sequence[str]) -> Sequence[Parked | DemurError]:
         try:

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -27,6 +27,9 @@ from gateway.wire import serialise
 # Elements of one tensor that a reviewer is shown where the client sent nothing to look at.
 _SHOWN_ELEMENTS_MAX: Final = 1_000
 # So many digits tell floats of 32 bits apart; between these all powers of ten that it takes are exact in 64 bits.
+_MARK: Final = "values"
+_SHOWN_TYPE: Final = "application/json"
+_JSON: Final = msgspec.json.Encoder()
 _DIGITS: Final = np.array([[6.0], [7.0], [8.0], [9.0]])
 _EVEN_MIN: Final = 1e-12
 _EVEN_MAX: Final = 1e6
@@ -76,32 +79,57 @@ class Slip(msgspec.Struct, frozen=True, array_like=True):
     reasons: tuple[str, ...]
     audit: bool
 
-    def parking(self, terms: Terms, values: list[Any] | None = None) -> Parking:
+    def parking(self, blank: Blank, values: list[Any] | None = None) -> Parking:
         """Return what is parked; `values` are its numbers as they are shown, where they were made before."""
-        shape = (1, *terms.row)
-        array = np.frombuffer(self.numbers, tensor.DTYPES[terms.datatype]).reshape(shape)
-        said = Said(
-            answer=Label(terms.labels[self.predicted]),
-            confidence=self.confidence,
-            shown=self.shown,
+        terms, (head, tail) = blank.terms, blank.subject
+        if tail and values is None:
+            (values,) = readable(terms, (self,))
+        return Parking(
+            queue=terms.queue,
+            client=self.client,
+            # Without a key nobody asks whether it is another input.
+            idempotency_key="",
+            input_digest="",
+            task=terms.task,
+            subject=head if values is None else b"".join((head, _JSON.encode(values), tail)),
+            media_type=_SHOWN_TYPE,
+            attributes={},
+            inputs=b"".join((blank.inputs, self.numbers)),
+            prediction=Prediction(
+                model=terms.model,
+                version=terms.version,
+                answer=Label(terms.labels[self.predicted]),
+                confidence=self.confidence,
+                shown=self.shown,
+            ),
             draw=Draw(request_key=self.request_key, q=self.q, xi=self.xi),
             reasons=self.reasons,
             audit=self.audit,
         )
+
+
+class Blank(NamedTuple):
+    """What is made of terms once for all their rows: the contents of each, less its own numbers.
+
+    `inputs` stands before the numbers; `subject` before and after them as they are shown, or is all of it.
+    """
+
+    terms: Terms
+    inputs: bytes
+    subject: tuple[bytes, bytes]
+
+    @classmethod
+    def of(cls, terms: Terms) -> Self:
+        """Return that of `terms`."""
+        array = np.zeros((1, *terms.row), tensor.DTYPES[terms.datatype])
         inputs = {terms.input: array}
-        request = Request(model=terms.model, client=self.client, request_key=self.request_key)
-        return assembled(
-            request,
-            said,
-            subject=shown(inputs, {} if values is None else {terms.input: [values]}),
-            inputs=inputs,
-            # Without a key nobody asks whether it is another input.
-            digest="",
-            key="",
-            queue=terms.queue,
-            task=terms.task,
-            version=terms.version,
-        )
+        whole = serialise(inputs)
+        if array.size > _SHOWN_ELEMENTS_MAX:
+            subject = shown(inputs).content, b""
+        else:
+            head, _, tail = shown(inputs, {terms.input: [_MARK]}).content.rpartition(_JSON.encode(_MARK))
+            subject = head, tail
+        return cls(terms, whole[: len(whole) - array.nbytes], subject)
 
 
 def readable(terms: Terms, slips: Sequence[Slip]) -> Sequence[list[Any] | None]:
@@ -234,4 +262,4 @@ def shown(inputs: Mapping[str, Array], values: Mapping[str, list[Any]] = Mapping
         if array.size <= _SHOWN_ELEMENTS_MAX:
             facts["values"] = values[name] if name in values else _readable(array).tolist()
         view[name] = facts
-    return Subject(content=msgspec.json.encode(view), media_type="application/json")
+    return Subject(content=msgspec.json.encode(view), media_type=_SHOWN_TYPE)
