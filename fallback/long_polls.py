@@ -17,6 +17,8 @@ from fallback.queue import Queue
 
 # A long poll asks for this long at a time, so that one that nobody waits for any more ends soon.
 SLICE_SECONDS: Final = 2.0
+# What a call's deadline keeps for the way back.
+DEADLINE_MARGIN_SECONDS: Final = 0.25
 # Subjects in one reply; what is leased beyond goes back at once. A client must be able to receive it.
 LEASE_BYTES_MAX: Final = 32 * 1024 * 1024
 

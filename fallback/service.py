@@ -23,7 +23,7 @@ from fallback.deferral_wire import deferral_to_wire, state_from_wire
 from fallback.edge import GuardInterceptor
 from fallback.errors import ConfigError, InvalidError
 from fallback.identity import OPERATOR, REVIEWER, Credentials, require_role
-from fallback.long_polls import LongPolls
+from fallback.long_polls import DEADLINE_MARGIN_SECONDS, LongPolls
 from fallback.queue import Queue, QueueState
 from fallback.telling_wire import callback_state_from_wire, entry_to_wire, ids_from_wire
 from fallback.tls import tls_of
@@ -43,8 +43,6 @@ from fallback.wire import (
 SERVICE: Final = "demur.v1.ReviewService"
 LEASES_MAX: Final = 100
 WAIT_SECONDS_MAX: Final = 60.0
-# What a call's deadline keeps for the way back.
-DEADLINE_MARGIN_SECONDS: Final = 0.25
 PAGE_SIZE: Final = 50
 PAGE_SIZE_MAX: Final = 1_000
 PAGE_TOKEN_CHARS_MAX: Final = 1_024

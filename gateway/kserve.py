@@ -36,6 +36,7 @@ from fallback.errors import (
     UnimplementedError,
 )
 from fallback.identity import CLIENT, Credentials
+from fallback.long_polls import DEADLINE_MARGIN_SECONDS
 from fallback.queue import Queue
 from gateway import plain_infer, tensor
 from gateway.asked import Asked
@@ -46,7 +47,7 @@ from gateway.question import Question, Questions
 from gateway.reader import SMALL_BYTES
 from gateway.request import Request, Result, request_key
 from gateway.rules import STRENGTH, Decision
-from gateway.service import DEADLINE_MARGIN_SECONDS, wait
+from gateway.service import wait
 from gateway.slow import SlowLoop
 from gateway.tensor import Array
 from gateway.transport import Call, Hot

@@ -17,6 +17,7 @@ from fallback.deferral import Deferral, OnExpiry, Parking, Prediction
 from fallback.deferral_wire import deferral_to_wire
 from fallback.errors import DemurError, InvalidError, NotFoundError, OverError, UnavailableError
 from fallback.identity import CLIENT, OPERATOR, Credentials
+from fallback.long_polls import DEADLINE_MARGIN_SECONDS, SLICE_SECONDS
 from fallback.parking import EXCLUDED_MAX, NAME_CHARS_MAX
 from fallback.queue import Parked, Queue
 from gateway import plain_predict
@@ -34,10 +35,6 @@ SERVICE: Final = "demur.v1.PredictionService"
 KEY_CHARS_MAX: Final = 128
 PRIORITY_MAX: Final = 9
 OUTCOMES_MAX: Final = 100
-# What a call's deadline keeps for the way back.
-DEADLINE_MARGIN_SECONDS: Final = 0.25
-# A long poll asks for this long at a time, so that one that nobody waits for any more ends soon.
-SLICE_SECONDS: Final = 2.0
 
 
 class PredictionService:
