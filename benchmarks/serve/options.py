@@ -27,5 +27,5 @@ Processes = Annotated[
 TimeoutSeconds = Annotated[float, _option("--timeout", min=0.01, max=600, help="Of one request, seconds.")]
 Authorities = Annotated[Path | None, _unset("--ca", help="TLS, trusting the authorities in this file.")]
 Metadata = Annotated[list[str] | None, _unset("--metadata", help="KEY=VALUE for every call.")]
-Pid = Annotated[int | None, _unset("--pid", help="The server's process. [default: who listens]")]
-Metrics = Annotated[str | None, _unset("--metrics", help="HOST:PORT of a gateway's metrics page.")]
+Pid = Annotated[int | None, _unset("--pid", help="The server's process, with what it started. [default: who listens]")]
+Metrics = Annotated[str | None, _unset("--metrics", help="HOST:PORT of a gateway's or a Triton's metrics page.")]

@@ -224,7 +224,8 @@ def _split(found: Result, prefix: str) -> list[Section]:
             assert run.split is not None, "only such are here"
             split, source = run.split, run.split.source
             figures = (split.queue_ms, split.compute_ms, split.transport_ms, run.latency.mean_ms, run.cpu_us)
-            rows.append(Row((f"{label} {'callers' if what == 'callers' else 'a second'}", *map(number, figures))))
+            unit = "a second" if what == "rates" else "caller" if run.callers == 1 else "callers"
+            rows.append(Row((f"{label} {unit}", *map(number, figures))))
     if not rows:
         return []
     lead = (

@@ -37,7 +37,9 @@ def versions() -> str:
 
 def beside() -> list[tuple[str, str]]:
     """Return what belongs to a run of this very process: its command and its versions."""
-    return [("command", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])), ("versions", versions())]
+    # Run as a module, the command has that one's name.
+    program = Path(sys.argv[0]).name.replace("cli.py", "demur")
+    return [("command", shlex.join([program, *sys.argv[1:]])), ("versions", versions())]
 
 
 def read(path: Path) -> Mapping[str, Any]:

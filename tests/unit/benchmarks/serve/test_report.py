@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -73,6 +74,7 @@ def test_a_target_s_page_has_its_plots_and_numbers() -> None:
     for heading in ("Latency by percentile", "Throughput against latency", "Latency against rate", "GPU"):
         assert heading in read.texts
     assert "Where the time goes" in read.texts
+    assert "1 caller" in read.texts
     assert "bound 10 ms" in read.texts
     assert "verified: 7,600 a second" in read.texts
     assert read.texts.count("CPU µs") == 6, "in every table of figures"
@@ -93,6 +95,12 @@ def test_a_legend_is_as_wide_as_its_plot() -> None:
     }
     assert 1 < len(lefts) < 5
     assert max(lefts) < 0.75 * width
+
+
+def test_the_command_is_named_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it was run as a module."""
+    monkeypatch.setattr(sys, "argv", ["/a/gateway/cli.py", "bench", "serve", "--model", "a b"])
+    assert dict(writing.beside())["command"] == "demur bench serve --model 'a b'"
 
 
 def test_what_a_server_does_not_say_is_not_named() -> None:
