@@ -15,7 +15,7 @@ from rich.text import Text
 from benchmarks import machine, screen, stack
 from benchmarks.serve import closed, gpus, requests, scenarios, serving, target
 from benchmarks.serve.report import writing
-from benchmarks.serve.results import SCENARIOS, Client, Result, Scenario, Scenarios
+from benchmarks.serve.results import SCENARIOS, Client, Result, Scenario, Scenarios, Server
 from benchmarks.serve.runs import CONNECTIONS, Bench
 from benchmarks.serve.scenarios import FULL, QUICK, Course, Size
 from benchmarks.serve.sending import workers
@@ -207,6 +207,15 @@ def _introduce(console: Console, found: Found) -> None:
     console.print(Text(f"{model.name}: {sent}; {rows}, {model.request_bytes} bytes a request"))
 
 
+def server_line(server: Server) -> str:
+    """Return what the server scenario found, in a line; where that is nothing, also what may help."""
+    within = f"with p99 within {server.bound_ms:g} ms"
+    if server.rate:
+        return f"server: {server.rate:g} a second {within}; {_LIMITS[server.limited_by]}"
+    least = min((run.rate or 0.0 for run in server.searched), default=0.0)
+    return f"server: no rate was verified {within}, down to {least:g} a second; a stall weighs less in longer --seconds"
+
+
 def _tell(console: Console, result: Result) -> None:
     found = result.scenarios
     lines = []
@@ -218,9 +227,7 @@ def _tell(console: Console, result: Result) -> None:
         between = f", {samples.low:g} to {samples.high:g}" if len(runs) > 1 else ""
         lines.append(f"offline: {samples.median:g} samples a second{between} ({client})")
     if found.server is not None:
-        server = found.server
-        within = f"server: {server.rate:g} a second with p99 within {server.bound_ms:g} ms"
-        lines.append(f"{within}; {_LIMITS[server.limited_by]}")
+        lines.append(server_line(found.server))
     lines += [*result.notes, result.machine]
     for line in lines:
         console.print(Text(f"  {line}"))

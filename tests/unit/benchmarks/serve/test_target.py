@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -14,6 +15,7 @@ from benchmarks.serve import results, target
 from benchmarks.serve.results import SCENARIOS
 from demur import kserve
 from fallback.errors import InvalidError
+from tests.unit.benchmarks.serve import made_up
 
 
 def wish(**changed: Any) -> target.Wish:
@@ -118,6 +120,19 @@ def test_what_a_reader_has_to_know_is_said() -> None:
     ]
     assert "differing lengths" in said[1]
     assert len(bench_target.notes(found, results.Scenarios(), c_client=False, beside=bench_target.Beside())) == 2
+
+
+def test_a_rate_that_was_not_found_is_not_told_as_0() -> None:
+    """But what was tried, and what may help: on a machine that stalls short runs keep no bound."""
+    found = made_up.result().scenarios.server
+    assert found is not None
+    said = bench_target.server_line(found)
+    assert said.startswith(f"server: {found.rate:g} a second with p99 within 10 ms; with more ")
+    least = min(run.rate or 0 for run in found.searched)
+    none = msgspec.structs.replace(found, rate=0.0, verified=())
+    assert bench_target.server_line(none).startswith(
+        f"server: no rate was verified with p99 within 10 ms, down to {least:g} a second; "
+    )
 
 
 def test_a_process_that_started_the_server_and_works_for_it_is_named() -> None:
