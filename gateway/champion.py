@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Condition, Lock
 from typing import Final
 
@@ -69,7 +69,11 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """One loaded version, as a batch needs it; `challengers` in shadow are asked about what is sampled."""
+    """One loaded version, as a batch needs it; `challengers` in shadow are asked about what is sampled.
+
+    `manifest`: what the version says of itself. `judged`: whether its answers are, for it has labels to be sure of and
+    a task to ask a person.
+    """
 
     version: ModelVersion
     model: Model
@@ -77,16 +81,15 @@ class Live:
     intake: Intake
     way: Way
     challengers: tuple[Champion, ...] = ()
+    # Asked for several times a batch, so worked out once.
+    manifest: Manifest = field(init=False)
+    judged: bool = field(init=False)
 
-    @property
-    def manifest(self) -> Manifest:
-        """What the version says of itself."""
-        return self.version.manifest
-
-    @property
-    def judged(self) -> bool:
-        """Whether its answers are judged: it has labels to be sure of, and a task to ask a person."""
-        return bool(self.manifest.labels) and self.manifest.task is not None
+    def __post_init__(self) -> None:
+        """Work out what follows from the version."""
+        manifest = self.version.manifest
+        object.__setattr__(self, "manifest", manifest)
+        object.__setattr__(self, "judged", bool(manifest.labels) and manifest.task is not None)
 
 
 class _Users:
@@ -133,13 +136,21 @@ class _Users:
 
 
 class Hold:
-    """Somebody's use of one Live, until `release`; releasing it again does nothing."""
+    """Somebody's use of one Live, for a block or until `release`; releasing it again does nothing."""
 
     __slots__ = ("_users", "live")
 
     def __init__(self, live: Live, users: _Users) -> None:
         self.live = live
         self._users: _Users | None = users
+
+    def __enter__(self) -> Live:
+        """Return what is held."""
+        return self.live
+
+    def __exit__(self, *_: object) -> None:
+        """Let go."""
+        self.release()
 
     def release(self) -> None:
         """Let go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any, Final, Literal, assert_never
 
@@ -13,6 +14,8 @@ from gateway.correctness import Correctness, correctness
 
 # How far from [0, 1] rounding may bring a probability.
 SLACK: Final = 1e-3
+# A row of up to so many scores is looked through as a list.
+_LISTED_MAX: Final = 64
 
 Activation = Literal["none", "softmax"]
 
@@ -34,6 +37,10 @@ def confidence(scores: NDArray[Any], activation: Activation) -> tuple[NDArray[np
     "softmax". A row that holds NaN or infinity, or for "none" anything outside [0, 1] by more than rounding, says
     nothing: its confidence is 0.
     """
+    if len(scores) == 1 and activation == "none" and scores.dtype.kind == "f" and scores.size <= _LISTED_MAX:
+        found = _surest(scores.tolist()[0])
+        if found is not None:
+            return np.array(found[:1]), np.array(found[1:])
     values = scores.astype(np.float64)
     if activation == "none" and values.size:
         largest = np.maximum.reduce(values, axis=-1)
@@ -54,6 +61,18 @@ def confidence(scores: NDArray[Any], activation: Activation) -> tuple[NDArray[np
         values = softmax(values)
     largest = np.take_along_axis(values, predicted[:, np.newaxis], axis=-1)[:, 0]
     return np.where(usable, np.clip(largest, 0.0, 1.0), 0.0), predicted
+
+
+def _surest(row: list[float]) -> tuple[float, int] | None:
+    """Return the largest probability of a row and where it stands; None where the row holds anything else.
+
+    It is what `confidence` finds, in less time than one step of numpy's takes.
+    """
+    largest = max(row)
+    # A sum is NaN where one number is, which `max` may overlook.
+    if min(row) < -SLACK or largest > 1 + SLACK or math.isnan(sum(row)):
+        return None
+    return largest if 0 <= largest <= 1 else min(max(largest, 0.0), 1.0), row.index(largest)
 
 
 def tempered(scores: NDArray[Any], activation: Activation, temperature: float) -> NDArray[np.float64]:

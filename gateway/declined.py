@@ -62,7 +62,7 @@ class Plain(NamedTuple):
                     client=job.client,
                     request_key=row_key(job.key, row, job.rows),
                     numbers=numbers[row * size : (row + 1) * size],
-                    predicted=batch.predicted[first + row],
+                    predicted=int(batch.decisions.predicted[first + row]),
                 )
                 for row in rows
             ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from threading import Lock
-from typing import Protocol
+from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from gateway.samples import epoch_secret
 from gateway.sampling import Asked, Epoch, Sampled, record
 from gateway.shadow import Opinion, runs
 from gateway.tensor import Array
+
+# How many draws are made at a time: one by one, each would cost a call.
+_DRAWN: Final = 512
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +68,10 @@ class Judge:
         self._epoch: Epoch | None = None
         self._refusing = False
         self._lock = Lock()
-        # Draws of requests that nobody can ask again, for audits that prove nothing.
+        # Draws of requests that nobody can ask again, for audits that prove nothing; a part is used, from the front.
         self._chance = np.random.default_rng()
+        self._drawn = self._chance.random(_DRAWN)
+        self._used = 0
 
     def judge(
         self, jobs: Sequence[Judged], live: Live, outputs: dict[str, Array], rows: int, *, plain: bool = False
@@ -169,23 +174,25 @@ class Judge:
             predicted=predicted,
             scores=ranked,
             second=second,
-            wishes=_wishes(jobs, rows),
+            wishes=_wishes(jobs, rows) if jobs else None,
             draws=self._draws(jobs, rows, live, epoch),
-            earlier=_earlier(jobs, rows),
+            earlier=_earlier(jobs, rows) if jobs else None,
         )
         heat = live.manifest.temperature
-        return decisions if heat == 1 else replace(decisions, shown=tempered(scores, activation, heat))
+        if heat == 1:
+            return decisions
+        return msgspec.structs.replace(decisions, shown=tempered(scores, activation, heat))
 
     def _draws(self, jobs: Sequence[Judged], rows: int, live: Live, epoch: Epoch | None) -> NDArray[np.float64] | None:
         """Return each row's draw; None where nobody is asked."""
         if not live.judged:
             return None
         if epoch is None and not jobs:
-            return self._chance.random(rows)
+            return self._chances(rows)
         # A version's own epoch, for its audits say nothing of another's.
         used = epoch or Epoch(model=self._model, name=live.version.version, secret=self._secret)
         if epoch is None:
-            draws = self._chance.random(rows)
+            draws = self._chances(rows).copy()
             jobs_drawn = [(job, place) for job, place in _placed(jobs) if job.repeats]
         else:
             draws = np.empty(rows)
@@ -194,6 +201,14 @@ class Judge:
             for row in range(job.rows):
                 draws[place + row] = used.draw(row_key(job.key, row, job.rows))
         return draws
+
+    def _chances(self, rows: int) -> NDArray[np.float64]:
+        """Return so many draws, to look at."""
+        first, self._used = self._used, self._used + rows
+        if self._used > len(self._drawn):
+            self._drawn = self._chance.random(max(_DRAWN, rows))
+            first, self._used = 0, rows
+        return self._drawn[first : self._used]
 
     def _certified_epoch(self, live: Live) -> Epoch:
         """Return the epoch that the certifier named; its secret is made once."""

@@ -11,7 +11,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, Metric
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -45,59 +45,63 @@ _ASK_SECONDS: Final = 5.0
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-class Stage:
-    """The durations of one stage of one model's requests. Thread-safe."""
+class Observed:
+    """What was observed of one model, or of one stage of its requests, by upper bound. Thread-safe."""
 
-    __slots__ = ("_counts", "_lock", "_sum")
+    __slots__ = ("_bounds", "_counts", "_lock", "_sum")
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
         self._lock = Lock()
-        self._counts = [0] * (len(_STAGE_SECONDS) + 1)
+        self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
+    def observe(self, value: float) -> None:
+        """Count one value."""
         with self._lock:
-            self._counts[bisect_left(_STAGE_SECONDS, seconds)] += 1
-            self._sum += seconds
+            self._counts[bisect_left(self._bounds, value)] += 1
+            self._sum += value
 
-    def observe_all(self, seconds: Sequence[float]) -> None:
+    def observe_all(self, values: Sequence[float]) -> None:
         """Count those of a whole batch at once."""
-        low, high = bisect_left(_STAGE_SECONDS, min(seconds)), bisect_left(_STAGE_SECONDS, max(seconds))
+        low = bisect_left(self._bounds, min(values))
+        high = low if len(values) == 1 else bisect_left(self._bounds, max(values))
         with self._lock:
-            self._sum += sum(seconds)
+            self._sum += sum(values)
             if low == high:
-                self._counts[low] += len(seconds)
+                self._counts[low] += len(values)
                 return
-            for each in seconds:
-                self._counts[bisect_left(_STAGE_SECONDS, each)] += 1
+            for each in values:
+                self._counts[bisect_left(self._bounds, each)] += 1
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """Return the cumulated count by upper bound, as Prometheus has it, and the sum."""
         with self._lock:
             counts, total = list(accumulate(self._counts)), self._sum
-        bounds = [*map(floatToGoString, _STAGE_SECONDS), "+Inf"]
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(bounds, counts, strict=True)), total
 
 
-class Durations(Collector):
-    """A histogram by model and stage to which a batch is added in one go."""
+class Distribution(Collector):
+    """A histogram to which a batch is added in one go; `labels` as the page has them."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, *labels: str, bounds: Sequence[float]) -> None:
         self._name = name
         self._text = text
-        self._stages: dict[tuple[str, str], Stage] = {}
+        self._labels = labels
+        self._bounds = bounds
+        self._observed: dict[tuple[str, ...], Observed] = {}
 
-    def labels(self, model: str, stage: str) -> Stage:
-        """Return the one of a model's stage."""
-        return self._stages.get((model, stage)) or self._stages.setdefault((model, stage), Stage())
+    def labels(self, *values: str) -> Observed:
+        """Return what was observed with these values of the labels."""
+        return self._observed.get(values) or self._observed.setdefault(values, Observed(self._bounds))
 
     def collect(self) -> Iterable[Metric]:
-        """Return all of them."""
-        family = HistogramMetricFamily(self._name, self._text, labels=["model", "stage"])
-        for labels, stage in list(self._stages.items()):
-            buckets, total = stage.read()
-            family.add_metric(list(labels), buckets, total)
+        """Return all of it."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for values, observed in list(self._observed.items()):
+            buckets, total = observed.read()
+            family.add_metric(list(values), buckets, total)
         return [family]
 
 
@@ -109,6 +113,7 @@ class Metrics:
         self.requests = self._counter(
             "requests", "Requests by model, decision and gRPC code", "model", "decision", "code"
         )
+        self._answered: dict[tuple[str, str], Counter] = {}
         self.parked = self._counter("parked", "Deferrals parked, audits left out", "model")
         self.audits = self._counter("audits", "Answered requests parked for a check", "model")
         self.sampled = self._counter("sampled", "Requests recorded as evidence for a certificate", "model")
@@ -130,11 +135,16 @@ class Metrics:
             "shadow_silent", "Sampled rows of which a challenger said nothing: errors of it", "model", "version"
         )
         self.swap_failures = self._counter("swap_failures", "Versions that could not be loaded", "model")
-        self.batch_rows = Histogram(
-            "demur_batch_rows", "Rows run together", ["model"], buckets=_ROWS, registry=self.registry
-        )
+        self.batch_rows = Distribution("demur_batch_rows", "Rows run together", "model", bounds=_ROWS)
+        self.registry.register(self.batch_rows)
         self.queue_rows = Gauge("demur_queue_rows", "Rows waiting for a run", ["model"], registry=self.registry)
-        self.stage_seconds = Durations("demur_stage_seconds", "Where a request's time went: queue, compute, park")
+        self.stage_seconds = Distribution(
+            "demur_stage_seconds",
+            "Where a request's time went: queue, compute, park",
+            "model",
+            "stage",
+            bounds=_STAGE_SECONDS,
+        )
         self.registry.register(self.stage_seconds)
         self._champion = Gauge(
             _CHAMPION,
@@ -147,6 +157,14 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"demur_{name}", text, labels, registry=self.registry)
+
+    def answered(self, model: str, decision: str) -> Counter:
+        """Return what counts a model's requests that were answered, by what the answer is worth; it is kept at hand."""
+        key = model, decision
+        found = self._answered.get(key)
+        if found is None:
+            found = self._answered[key] = self.requests.labels(model, str(decision), "OK")
+        return found
 
     def set_build(self, *, version: str, device: str) -> None:
         """Say which program this is and what it runs on."""

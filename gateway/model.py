@@ -16,6 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from fallback.errors import ConfigError, InvalidError, StateError
 from gateway.manifest import TensorSpec
+from gateway.slabs import Slab, Slabs
 from gateway.tensor import DTYPES, Array
 
 __all__ = ["Device", "Model", "Signature", "TensorSpec", "offered", "pick_providers"]
@@ -68,10 +69,14 @@ class Model:
         self.signature = Signature(_specs(session.get_inputs()), _specs(session.get_outputs()))
         self.provider: str = session.get_providers()[0]
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
+        # Whether an output is text.
+        self.texts = any(spec.datatype == "BYTES" for spec in self.signature.outputs)
         tensors = (*self.signature.inputs, *self.signature.outputs)
-        # ONNX Runtime's Python binding cannot bind strings; and on the CPU there is nothing to gain by it.
+        # ONNX Runtime's Python binding cannot bind strings; and on the CPU to bind at each run gains nothing.
         wanted = self.provider != CPU if bind is None else bind
         self._bindable = wanted and all(spec.datatype != "BYTES" for spec in tensors)
+        slabs = bind is None and self.provider == CPU
+        self._slabs = Slabs.of(session, self.signature.inputs, self.signature.outputs) if slabs else None
 
     @classmethod
     def load(
@@ -85,7 +90,8 @@ class Model:
     ) -> Self:
         """Load an ONNX file by its path; `threads` of one run on the CPU, 0 for one a core.
 
-        `bind`: whether inputs and outputs are bound (IOBinding); None: where it runs elsewhere than on the CPU.
+        `bind`: whether inputs and outputs are bound (IOBinding) at each run; None: where it runs elsewhere than on the
+        CPU, which has slabs.
         `provider`: what it must run on, by ONNX Runtime's name; None: the best that there is for `device`.
 
         Raises ConfigError where `device` is "cuda" and the session got only the CPU, or it did not get `provider`;
@@ -94,19 +100,33 @@ class Model:
         session = _session(path, path.name, device=device, threads=threads, provider=provider)
         return cls(session, path.name, bind=bind)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def slab(self, rows: int) -> Slab | None:
+        """Return room of this thread's for so many rows, until it asks again; None where there is none, or no use."""
+        slabs = self._slabs
+        return None if slabs is None else slabs.find(rows)
+
+    def run(self, feeds: Mapping[str, Array], slab: Slab | None = None) -> dict[str, Array]:
         """Run once. `feeds` has one array for each input; returns one for each output, on the CPU.
 
-        An output is the session's memory: as long as there is one, a view of it included, all of that stays, closed or
-        not. Whoever keeps it beyond its batch keeps a copy.
+        With a `slab` of this model's they are what is in it, and the outputs nobody else's. Else an output is the
+        session's memory: as long as there is one, a view of it included, all of that stays, closed or not. Whoever
+        keeps it beyond its batch keeps a copy.
 
         Raises InvalidError where ONNX Runtime refuses the input, StateError once closed.
         """
         session = self._session
         if session is None:
             raise StateError(f"{self._name}: the model is closed")
+        if slab is not None:
+            try:
+                return slab.run()
+            except Exception as error:  # noqa: BLE001 - what is wrong is told below
+                log.debug("a run in a slab failed", model=self._name, error=_brief(error))
         try:
             found = self._run_bound(session, feeds) if self._bindable else session.run(self._outputs, dict(feeds))
+            if slab is not None:
+                # The input is good, so what the model gives is not of the size that it says.
+                self._slabs = None
             return dict(zip(self._outputs, found, strict=True))
         except (ort_errors.InvalidArgument, RuntimeError) as error:
             if any(sign in str(error) for sign in _MACHINE_SIGNS):
@@ -149,7 +169,7 @@ class Model:
 
     def close(self) -> None:
         """Free the session; a run under way keeps it until it is done."""
-        self._session = None
+        self._session = self._slabs = None
 
 
 def pick_providers(device: Device, available: Sequence[str], *, gpus: int) -> list[str]:

@@ -21,6 +21,8 @@ class Order:
 
     def wait(self) -> None:
         """Return when all before this thread's batch have replied; at once where it has no place."""
+        if self._given == self._ended:
+            return  # so this thread's has none either
         ticket: int | None = getattr(self._own, "ticket", None)
         if ticket is not None:
             with self._turn:

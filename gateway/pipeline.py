@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fallback.errors import DemurError, NotFoundError, StateError
-from gateway import portions
+from gateway import portions, uniform
 from gateway.batcher import Batcher
-from gateway.champion import Champion, Live
+from gateway.champion import Champion, Hold, Live
 from gateway.declined import Declined, parted
 from gateway.deferring import Deferring
 from gateway.intake import Intake, join, prepare
@@ -40,6 +39,7 @@ from gateway.remembered import Remembered
 from gateway.request import Request, Result, Waiter
 from gateway.rules import Decisions, Wish
 from gateway.sampling import Sampled
+from gateway.slabs import Slab
 from gateway.slip import digest
 from gateway.tensor import Array
 from gateway.timer import Timer
@@ -235,13 +235,12 @@ class Pipeline:
         with self._acquired() as live:
             self._execute_general(general, live)
 
-    @contextmanager
-    def _acquired(self) -> Iterator[Live]:
+    def _acquired(self) -> Hold:
         """Hold the live version; raises NotFoundError where there is none any more."""
-        with self.champion.acquire() as live:
-            if live is None:
-                raise NotFoundError(f"model {self.model!r} has no live version any more; promote one")
-            yield live
+        hold = self.champion.hold()
+        if hold is None:
+            raise NotFoundError(f"model {self.model!r} has no live version any more; promote one")
+        return hold
 
     def _execute_general(self, jobs: Sequence[Job], live: Live) -> None:
         fresh = [job for job in jobs if portions.fits(job.prepared.intake, live)]
@@ -296,14 +295,15 @@ class Pipeline:
     def _run_quick(self, jobs: Sequence[QuickJob], live: Live) -> None:
         """Run plain requests; those of which all rows are answered, and no more, have their reply from a template."""
         start = time.monotonic()
-        feeds = joined(jobs)
+        slab = live.model.slab(sum([job.fit.rows for job in jobs]))
+        feeds = joined(jobs, slab)
         (array,) = feeds.values()
         if bad := with_nan(array, jobs):
             self._execute_apart(jobs, bad, live)
             return
         rows = len(array)
         portions.check_size(len(jobs), rows, live)
-        outputs, compute = self._computed(live, feeds)
+        outputs, compute = self._computed(live, feeds, slab if slab is not None and array is slab.input else None)
         portions.check_rows(outputs, rows, live)
         self.batcher.in_order()
         live = self.champion.renewed(live)
@@ -311,19 +311,17 @@ class Pipeline:
         assert decisions is not None, "only what is judged is taken"
         # Before anybody is answered: whoever has a reply finds it counted.
         self._count(jobs, rows, start, compute)
-        chosen = decisions.deferred | decisions.audited
-        kept = ~chosen if chosen.any() else None
-        texts = any(array.dtype.kind in "OUS" for array in outputs.values())
-        if texts:
-            chosen[:] = True
+        chosen = uniform.either(decisions.deferred, decisions.audited)
+        some = np.count_nonzero(chosen) > 0
+        texts = live.model.texts
         batch = Answered(live, decisions, jobs, outputs, start=start, compute_seconds=compute)
         answered: Sequence[int] = range(len(jobs))
         declined: list[Declined] = []
         if sampled is None and not texts:
-            if kept is not None:
+            if some:
                 answered, declined = parted(batch, jobs)
-        elif chosen.any():
-            answered, first, asked = [], 0, chosen.tolist()
+        elif some or texts:
+            answered, first, asked = [], 0, [True] * rows if texts else chosen.tolist()
             for number, job in enumerate(jobs):
                 if not any(asked[first : first + job.rows]):
                     answered.append(number)
@@ -333,8 +331,8 @@ class Pipeline:
                 first += job.rows
         if answered:
             answer_all(batch, jobs, answered)
-        self._metrics.requests.labels(self.model, batch.worth.value, "OK").inc(len(answered))
-        self._keep(jobs, decisions, sampled, live, kept)
+        self._metrics.answered(self.model, batch.worth).inc(len(answered))
+        self._keep(jobs, decisions, sampled, live, ~chosen if some else None)
         if declined:
             self._deferring.take(declined, live)
 
@@ -360,10 +358,12 @@ class Pipeline:
         if live.judged and (sampled is None or sampled.refusal is None):
             self.kept.add(jobs, decisions, live.version.version, live.manifest.labels, which)
 
-    def _computed(self, live: Live, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], float]:
+    def _computed(
+        self, live: Live, feeds: Mapping[str, Array], slab: Slab | None = None
+    ) -> tuple[dict[str, Array], float]:
         """Run the model; returns its outputs and how long it took, seconds."""
         start, own = time.monotonic(), time.thread_time()
-        outputs = live.model.run(feeds)
+        outputs = live.model.run(feeds, slab)
         compute = time.monotonic() - start
         # On the CPU the thread's own time, without what it was in others' way.
         self.batcher.ran(time.thread_time() - own if live.model.provider == CPU else compute)

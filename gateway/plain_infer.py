@@ -86,7 +86,7 @@ class InferWording:
         question = job.question
         found = template or batch.templates.get(question)
         if found is None:
-            found = batch.templates[question] = self._template(batch, job, batch.worth)
+            found = batch.templates[question] = self._template(batch, job)
         end = first + job.fit.rows
         parts = [found.head, batch.confidences[8 * at : 8 * at + 8]]
         for between, name in zip(found.between, found.names, strict=True):
@@ -108,13 +108,13 @@ class InferWording:
             return None
         waits = [each.expected_wait for each in kept if each.expected_wait is not None]
         more = _deferral(",".join([each.name for each in kept]), max(waits) if waits else None)
-        return self.write(batch, job, at, first, self._template(batch, job, Decision.PROVISIONAL)) + more
+        return self.write(batch, job, at, first, self._template(batch, job, provisional=True)) + more
 
     def write_all(self, batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) -> list[bytes] | None:
         """Return the replies to those jobs, which are alike, where they have no id and there is one output."""
         if jobs[0].question.id_length:
             return None
-        found = self._template(batch, jobs[0], batch.worth)
+        found = self._template(batch, jobs[0])
         if len(found.names) != 1:
             return None
         head, between, confidences = found.head, found.between[0], batch.confidences
@@ -125,12 +125,12 @@ class InferWording:
             for at in which
         ]
 
-    def _template(self, batch: Answered, job: QuickJob, worth: Decision) -> _Template:
+    def _template(self, batch: Answered, job: QuickJob, *, provisional: bool = False) -> _Template:
         question, rows = job.question, job.fit.rows
-        key = (*batch.key, worth, question.outputs, rows, question.id_length)
+        key = (batch.key, provisional, question.outputs, rows, question.id_length)
         found = self._templates.get(key)
         if found is None:
-            found = _made(batch, question, rows, worth)
+            found = _made(batch, question, rows, Decision.PROVISIONAL if provisional else batch.worth)
             self._templates = {**self._templates, key: found} if len(self._templates) < TEMPLATES_MAX else {key: found}
         return found
 

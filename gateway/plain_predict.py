@@ -71,7 +71,7 @@ class PredictWording:
 
     def write(self, batch: Answered, job: QuickJob, at: int, first: int) -> bytes:
         """Return the reply to job number `at` of a batch, whose row is `first`."""
-        predicted = batch.predicted[first]
+        predicted = int(batch.decisions.predicted[first])
         found = batch.templates.get(predicted)
         if found is None:
             found = batch.templates[predicted] = self._template(batch, predicted)

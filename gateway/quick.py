@@ -8,7 +8,6 @@ each reply is a few pieces of bytes put together. What is parked of a row that g
 
 from __future__ import annotations
 
-import contextlib
 import math
 import struct
 import time
@@ -260,9 +259,10 @@ def answer_all(batch: Answered, jobs: Sequence[QuickJob], which: Sequence[int]) 
     """Reply to those jobs of a batch."""
     replies = None
     if alike(jobs):
-        # What is wrong with one is told to that one, below.
-        with contextlib.suppress(DemurError):
+        try:
             replies = jobs[0].wording.write_all(batch, jobs, which)
+        except DemurError:
+            replies = None  # what is wrong with one is told to that one, below
     if replies is None:
         firsts = [0, *accumulate(job.rows for job in jobs)]
         for at in which:
@@ -292,7 +292,6 @@ class Answered:
         "decisions",
         "key",
         "live",
-        "predicted",
         "start",
         "templates",
         "worth",
@@ -314,11 +313,10 @@ class Answered:
         self.compute_seconds = compute_seconds
         self.worth = Decision.UNCERTIFIED if decisions.uncertified else Decision.ANSWERED
         self.certificate = decisions.certificate
-        self.confidences = lowest(decisions, jobs).astype("<f8").tobytes()
-        self.contents = {name: (array[:1].nbytes, tensor.encode(array)) for name, array in outputs.items()}
-        self.predicted: list[int] = decisions.predicted.tolist()
-        self._types = tuple((array.dtype, array.shape[1:]) for array in outputs.values())
-        self.key = (live.version.model, live.version.version, self.worth, self.certificate, self._types)
+        self.confidences = lowest(decisions, jobs).tobytes()
+        self.contents = {name: (array.nbytes // len(array), tensor.encode(array)) for name, array in outputs.items()}
+        self._types = tuple([(array.dtype, array.shape[1:]) for array in outputs.values()])
+        self.key = (live.version.model, live.version.version, decisions.uncertified, self.certificate, self._types)
         self.templates: dict[Any, Any] = {}
 
     @property
@@ -363,6 +361,6 @@ def lowest(decisions: Decisions, jobs: Sequence[QuickJob]) -> NDArray[np.float64
     """Return each job's lowest confidence."""
     if len(decisions.confidence) == len(jobs):
         return decisions.confidence
-    firsts = np.cumsum([0, *(job.rows for job in jobs[:-1])])
+    firsts = np.cumsum([0, *[job.rows for job in jobs[:-1]]])
     found: NDArray[np.float64] = np.minimum.reduceat(decisions.confidence, firsts)
     return found

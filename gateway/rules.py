@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,8 +63,7 @@ class Wish(IntEnum):
     MODEL = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decisions:
+class Decisions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The decisions over one batch: an array of one entry a row for each question, and the words on demand.
 
     `deferred`: goes to a person instead of an answer. `unreviewed`: answered against the threshold, by wish.
@@ -338,7 +338,7 @@ class Rules:
         promised, tau, share, rows = self.policy.alpha is not None, self.tau(second), self.share, len(confidence)
         uncertified = self.uncertified(second)
         # >= and not its opposite, so that a confidence that is no number goes to a person.
-        sure = confidence >= self.thresholds[predicted]
+        sure = uniform.reach(confidence, self.thresholds, predicted)
         eligible = sure if promised else uniform.true(rows)
         if promised:
             if uncertified:
@@ -349,7 +349,7 @@ class Rules:
         # As a rule nobody wishes or repeats anything, and no label always goes to a person.
         if wishes is None and earlier is None and not self.policy.always_person:
             answered = eligible & sure if promised else sure
-            deferred = ~answered
+            deferred = uniform.opposite(answered)
         else:
             held = self.always[predicted]
             if earlier is not None:
@@ -373,7 +373,7 @@ class Rules:
             eligible=eligible,
             deferred=deferred,
             unreviewed=unreviewed,
-            audited=checked & (draws < share),
+            audited=uniform.both(checked, uniform.below(draws, share)),
             checked=checked,
             floor=self._floor(asked=tau is None and not uncertified),
             share=share,

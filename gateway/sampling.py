@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -115,7 +115,7 @@ def record(
     """
     which = _evidence(jobs, epoch)
     if which is not None:
-        decisions = replace(decisions, eligible=decisions.eligible & which)
+        decisions = msgspec.structs.replace(decisions, eligible=decisions.eligible & which)
     chosen = decisions.deferred | decisions.audited
     places = np.flatnonzero(chosen).tolist()
     sampled, drawn = Sampled(due=len(places), refusal=turn.trouble or held_off), _Drawn()

@@ -13,7 +13,7 @@ import pytest
 from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from gateway import plain_infer, plain_predict
-from gateway.metrics import Stage
+from gateway.metrics import Observed
 from gateway.question import Questions
 from tests.integration.gateway.conftest import Stand
 from tests.live_gateway import SURE, UNSURE
@@ -194,6 +194,6 @@ def _reach(stand: Stand, queue: str, depth: int) -> None:
     assert stand.depth(queue) == depth
 
 
-def _count(stage: Stage) -> float:
+def _count(stage: Observed) -> float:
     buckets, _ = stage.read()
     return buckets[-1][1]

@@ -85,7 +85,7 @@ def test_reasons_are_the_rules_that_defer(
     decisions = _decide(policy, rows)
     if tau is not None or uncertified:
         promised = replace(decisions.rules, policy=msgspec.structs.replace(policy, alpha=0.1))
-        decisions = replace(decisions, rules=promised, tau=tau, uncertified=uncertified)
+        decisions = msgspec.structs.replace(decisions, rules=promised, tau=tau, uncertified=uncertified)
     for number in range(len(rows)):
         assert decisions.reasons(number) == tuple(each.rule for each in decisions.verdicts(number) if each.defers)
 
