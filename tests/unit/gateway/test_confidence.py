@@ -59,6 +59,18 @@ def test_a_row_does_not_depend_on_its_neighbours(scores: Floats) -> None:
         assert (alone[0][0], alone[1][0]) == (sure[row], predicted[row])
 
 
+NEAR = st.floats(-0.002, 1.002) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 0.5, 1.0])
+
+
+@given(st.lists(NEAR, min_size=1, max_size=70), st.sampled_from(["f2", "f4", "f8"]))
+def test_one_row_of_probabilities_is_looked_at_as_two_are(row: list[float], kind: str) -> None:
+    """To the last bit, whatever is in it: rounding, infinity, NaN in any place."""
+    alone, together = (confidence(np.array([row] * count).astype(kind), "none") for count in (1, 2))
+    for one, both in zip(alone, together, strict=True):
+        assert one.dtype == both.dtype
+        np.testing.assert_array_equal(one, both[:1])
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [([0.2, 0.7, 0.1], 0.7), ([-3.0, 0.5, 0.5], 0.0), ([2.0, -1.0, 0.0], 0.0), ([1.0000001, 0, 0], 1.0)],

@@ -8,6 +8,7 @@ import pytest
 
 from fallback.errors import ConfigError
 from gateway import metrics
+from gateway.rules import Decision
 
 
 def _page(address: str) -> str:
@@ -20,7 +21,11 @@ def test_the_page_shows_what_was_counted() -> None:
     """Requests by model, decision and code; the champion of now only."""
     counted = metrics.Metrics()
     counted.requests.labels("digits", "answered", "OK").inc()
+    counted.answered("digits", Decision.ANSWERED).inc()
+    assert counted.answered("digits", "answered") is counted.answered("digits", Decision.ANSWERED)
     counted.stage_seconds.labels("digits", "queue").observe(0.001)
+    counted.batch_rows.labels("digits").observe(2)
+    counted.batch_rows.labels("digits").observe_all([2, 3, 5_000])
     counted.set_champion("digits", "1", "CPUExecutionProvider")
     counted.set_champion("digits", "2", "CPUExecutionProvider")
     page = metrics.serve(counted, "127.0.0.1:0")
@@ -30,7 +35,10 @@ def test_the_page_shows_what_was_counted() -> None:
     finally:
         page.close()
     assert metrics.providers(page.address) == []
-    assert 'demur_requests_total{code="OK",decision="answered",model="digits"} 1.0' in text
+    assert 'demur_requests_total{code="OK",decision="answered",model="digits"} 2.0' in text
+    for bound, count in (("1.0", 0), ("2.0", 2), ("4.0", 3), ("1024.0", 3), ("+Inf", 4)):
+        assert f'demur_batch_rows_bucket{{le="{bound}",model="digits"}} {count}.0' in text
+    assert 'demur_batch_rows_sum{model="digits"} 5007.0' in text
     assert 'demur_champion{model="digits",provider="CPUExecutionProvider",version="2"} 1.0' in text
     assert 'version="1"' not in text
     assert 'demur_stage_seconds_count{model="digits",stage="queue"} 1.0' in text

@@ -58,6 +58,24 @@ def test_a_row_is_judged_alike_alone_and_in_company(policy: Policy, rows: list[R
 
 
 @given(POLICIES, ROWS)
+def test_a_plain_row_is_judged_alike_alone_and_in_company(policy: Policy, rows: list[Row]) -> None:
+    """Where nobody wishes or repeats anything; whatever is said of it, in a row of its own and twice in a batch."""
+    rules = Rules.compile(policy, LABELS)
+    for sure, label, _, xi, _ in (*rows, (np.nan, 0, Wish.NONE, 0.0, False)):
+        alone, together = (
+            rules.decide(
+                confidence=np.full(count, sure), predicted=np.full(count, label, np.intp), draws=np.full(count, xi)
+            )
+            for count in (1, 2)
+        )
+        for name in ("eligible", "deferred", "unreviewed", "audited", "checked", "earlier", "wishes", "q"):
+            one, both = getattr(alone, name), getattr(together, name)
+            assert one.dtype == both.dtype
+            np.testing.assert_array_equal(np.repeat(one, 2), both)
+        assert alone.verdicts(0) == together.verdicts(1)
+
+
+@given(POLICIES, ROWS)
 def test_what_is_answered_was_allowed_and_what_is_deferred_has_a_reason(policy: Policy, rows: list[Row]) -> None:
     """The decision against the rules written out for one row."""
     decisions = _decide(policy, rows)
