@@ -120,6 +120,7 @@ def test_only_what_was_proved_is_answered(
         or proved.delta > policy.delta
         or proved.eligibility not in {"", policy.eligibility}
         or share == 0
+        or proved.alarm
     ):
         tau = None
     assert decisions.tau == tau
