@@ -31,6 +31,7 @@ from gateway.champion import Champion
 from gateway.model import Model
 from gateway.registry import Registry
 from gateway.server import Gateway
+from gateway.slabs import Slab
 from tests.live_gateway import JUDGED, POLICY, install, promote, running, settings
 from tests.onnx_files import timed
 
@@ -332,8 +333,8 @@ def test_who_waits_for_a_person_keeps_no_version(config: Config, monkeypatch: py
     given: list[weakref.ref[np.ndarray]] = []
     run = Model.run
 
-    def noted(model: Model, feeds: Any) -> dict[str, np.ndarray]:
-        found = run(model, feeds)
+    def noted(model: Model, feeds: Any, slab: Slab | None = None) -> dict[str, np.ndarray]:
+        found = run(model, feeds, slab)
         given.extend(weakref.ref(array) for array in found.values())
         return found
 

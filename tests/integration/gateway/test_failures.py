@@ -146,7 +146,7 @@ def test_more_load_than_capacity_is_refused_at_once(config: Config, monkeypatch:
         live = gateway.champions.find("m").champion.live
         assert live is not None
         leave, run = threading.Event(), live.model.run
-        monkeypatch.setattr(live.model, "run", lambda feeds: leave.wait(10) and run(feeds))
+        monkeypatch.setattr(live.model, "run", lambda feeds, slab: leave.wait(10) and run(feeds, slab))
 
         async def flood() -> list[Any]:
             async with Client(gateway.address) as client:
@@ -176,10 +176,10 @@ def test_a_gateway_that_stops_answers_what_is_under_way(config: Config, monkeypa
     assert live is not None
     entered, leave, run = threading.Event(), threading.Event(), live.model.run
 
-    def slow(feeds: Any) -> Any:
+    def slow(feeds: Any, slab: Any) -> Any:
         entered.set()
         assert leave.wait(10)
-        return run(feeds)
+        return run(feeds, slab)
 
     monkeypatch.setattr(live.model, "run", slow)
 

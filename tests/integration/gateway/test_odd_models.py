@@ -90,10 +90,10 @@ async def test_a_batch_formed_for_the_version_before_keeps_to_the_bound_of_this_
     assert live is not None
     rows, run, leave = [], live.model.run, threading.Event()
 
-    def noted(feeds: Any) -> Any:
+    def noted(feeds: Any, slab: Any) -> Any:
         leave.wait(10)
         rows.append(len(feeds["x"]))
-        return run(feeds)
+        return run(feeds, slab)
 
     monkeypatch.setattr(live.model, "run", noted)
     async with Client(gateway.address) as client:
@@ -114,10 +114,10 @@ async def test_a_caller_that_left_before_it_was_parked_lets_go_of_its_version(
     assert live is not None
     entered, leave, run = threading.Event(), threading.Event(), live.model.run
 
-    def slow(feeds: Any) -> Any:
+    def slow(feeds: Any, slab: Any) -> Any:
         entered.set()
         leave.wait(10)
-        return run(feeds)
+        return run(feeds, slab)
 
     monkeypatch.setattr(live.model, "run", slow)
     install(gateway.registry.folder.parent, "m", "2", told(2), JUDGED)

@@ -18,6 +18,7 @@ from fallback.deferral import Lease, OnExpiry, Source, State
 from fallback.errors import ConflictError, NotFoundError, OverdueError, StateError
 from gateway.client import Client
 from gateway.rules import Decision
+from gateway.slabs import Slab
 from tests.integration.gateway.conftest import Stand
 from tests.live_gateway import LABELS, SURE, UNSURE
 
@@ -257,10 +258,10 @@ async def test_a_deadline_is_kept_while_a_run_is_under_way(
     entered, leave = threading.Event(), threading.Event()
     run = live.model.run
 
-    def slow(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def slow(feeds: dict[str, np.ndarray], slab: Slab | None) -> dict[str, np.ndarray]:
         entered.set()
         assert leave.wait(10)
-        return run(feeds)
+        return run(feeds, slab)
 
     monkeypatch.setattr(live.model, "run", slow)
     first = asyncio.create_task(client.predict("plain", inputs={"x": SURE}))
