@@ -328,6 +328,23 @@ def test_memory_goes_when_a_version_does(registry: Registry) -> None:
     assert live.model._session is None
 
 
+def test_a_failed_load_leaves_nothing_behind(registry: Registry) -> None:
+    """No memory, no thread, no open file; the champion answers."""
+    champion = Champion(device="cpu", threads=1)
+    live = champion.swap(registry.get("m", "1"), POLICY)
+    version = registry.get("m", "3")
+    with pytest.raises(InvalidError):
+        champion.swap(version, POLICY)
+    standing, before = _standing(), _resident_mib()
+    for _ in range(6):
+        with pytest.raises(InvalidError, match="ONNX Runtime does not load it"):
+            champion.swap(version, POLICY)
+    assert _standing() == standing
+    assert _resident_mib() - before < 60
+    assert np.allclose(live.model.run({"x": rows(1)})["p"], rows(1)[:, :3])
+    champion.close()
+
+
 def test_who_waits_for_a_person_keeps_no_version(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """An output of a run is the session's memory, all of which it keeps: none is left once its batch is done."""
     given: list[weakref.ref[np.ndarray]] = []
@@ -355,20 +372,3 @@ def test_who_waits_for_a_person_keeps_no_version(config: Config, monkeypatch: py
         assert not [call for call in calls if call.done()]
         for call in calls:
             call.cancel()
-
-
-def test_a_failed_load_leaves_nothing_behind(registry: Registry) -> None:
-    """No memory, no thread, no open file; the champion answers."""
-    champion = Champion(device="cpu", threads=1)
-    live = champion.swap(registry.get("m", "1"), POLICY)
-    version = registry.get("m", "3")
-    with pytest.raises(InvalidError):
-        champion.swap(version, POLICY)
-    standing, before = _standing(), _resident_mib()
-    for _ in range(6):
-        with pytest.raises(InvalidError, match="ONNX Runtime does not load it"):
-            champion.swap(version, POLICY)
-    assert _standing() == standing
-    assert _resident_mib() - before < 60
-    assert np.allclose(live.model.run({"x": rows(1)})["p"], rows(1)[:, :3])
-    champion.close()
