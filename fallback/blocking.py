@@ -6,6 +6,7 @@ became of it, is woken once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -29,15 +30,17 @@ class Blocking:
             url, socket_connect_timeout=connect_seconds, socket_timeout=command_seconds, retry=_NO_RETRY, protocol=2
         )
         pool.connection_class = packing(pool.connection_class)
+        self._command_seconds = command_seconds
         # redis-py's, which has no types for what we added.
         self._connection: Any = pool.make_connection()
 
     def send(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Send `commands` at once, and return a reply or the server's error for each; raises redis-py's errors."""
         connection = self._connection
+        until = time.monotonic() + self._command_seconds
         try:
             connection.send_packed_command(_joined(connection.pack_commands(commands)))
-            return [self._reply() for _ in commands]
+            return [self._reply(until) for _ in commands]
         except BaseException:
             # What was left unread would be taken for the next one's.
             connection.disconnect()
@@ -47,7 +50,9 @@ class Blocking:
         """Give the connection back."""
         self._connection.disconnect()
 
-    def _reply(self) -> object:
+    def _reply(self, until: float) -> object:
+        if time.monotonic() > until:  # the socket's own limit is that of one reply
+            raise exceptions.TimeoutError(f"no answer to all of them within {self._command_seconds:g} s")
         try:
             return self._connection.read_response()
         except exceptions.ResponseError as error:

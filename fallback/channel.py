@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
@@ -58,14 +59,26 @@ def _credentials() -> grpc.ChannelCredentials | None:
         missing = KEY if certificate else CERTIFICATE
         raise ConfigError(f"{missing}: expected a PEM file beside the other, got nothing")
     if not roots:
-        if certificate:
-            raise ConfigError(f"{CA}: expected a PEM file or {SYSTEM!r} beside {CERTIFICATE}, got nothing")
+        for name in (CERTIFICATE, SERVER_NAME):
+            if os.environ.get(name):
+                raise ConfigError(f"{CA}: expected a PEM file or {SYSTEM!r} beside {name}, got nothing")
         return None
     return grpc.ssl_channel_credentials(
-        None if roots == SYSTEM else _read(CA, roots),
+        _system() if roots == SYSTEM else _read(CA, roots),
         _read(KEY, key) if key else None,
         _read(CERTIFICATE, certificate) if certificate else None,
     )
+
+
+def _system() -> bytes:
+    """Return whom this machine trusts, where OpenSSL looks for that; gRPC has a list of its own else."""
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile:
+        return _read(CA, paths.cafile)
+    hashed = sorted(Path(paths.capath).glob("*.[0-9]")) if paths.capath else []
+    if not hashed:
+        raise ConfigError(f"{CA}: {SYSTEM}: this machine has no list of whom it trusts; give a PEM file")
+    return b"\n".join(_read(CA, str(path)) for path in hashed)
 
 
 def _read(name: str, path: str) -> bytes:

@@ -192,10 +192,11 @@ class Clerk:
     def _send(self, ours: socket.socket, new: list[tuple[int, Terms]], errands: Sequence[_Ticketed]) -> None:
         """Send a round: what the socket takes now, and the rest as soon as it takes more."""
         content = clerk_wire.frame((new, [_errand(*each) for each in errands]))
+        # Nothing of another round is unsent: one is under way at a time, and what answers it has read all of it.
         sent = _write(ours, content)
         if sent < len(content):
             with self._changed:
-                # Nothing is left unsent where a round is under way; of a clerk that is gone nothing is sent.
+                # Of a clerk that is gone nothing is sent.
                 if self._socket is ours:
                     self._unsent += memoryview(content)[sent:]
             self._wake()
@@ -301,10 +302,11 @@ class Clerk:
         except OSError:
             return False
         for content in frames.feed(came):
+            self._tell(_REPLIES.decode(content))
             if not self._up:
+                # Only now: what it says first ends no round.
                 log.info("the clerk is there", pid=self.pid)
                 self._up = True
-            self._tell(_REPLIES.decode(content))
         return bool(came)
 
     def _tell(self, said: Reply) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -16,8 +16,12 @@ from gateway.parking import Sampling
 from gateway.quick import Answered, QuickJob
 from gateway.request import Request, Result, row_key
 from gateway.slip import Slip, slip
+from gateway.tensor import Array
 
 _FIRST: Final = (0,)
+
+# A job's number, its first row, which of its rows are deferred and which audited.
+_Found: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
 class Asker(Protocol):
@@ -43,12 +47,13 @@ class Asker(Protocol):
 
 
 class Plain(NamedTuple):
-    """Job number `number` of a batch, whose rows begin at `first`."""
+    """Job number `number` of a batch, whose rows begin at `first`; `kept`: its share of the bytes that this keeps."""
 
     batch: Answered
     job: QuickJob
     number: int
     first: int
+    kept: int = 0
 
     def slips(self, rows: Sequence[int]) -> tuple[Slip, ...]:
         """Return those of its rows."""
@@ -110,13 +115,14 @@ class Declined:
 
     @property
     def weight(self) -> int:
-        """How many bytes its request has: these are kept until it is parked."""
+        """How many bytes are kept until it is parked: of its request, and of what the model made of it."""
         if self._weight is None:
             if self.plain is not None:
-                self._weight = len(self.plain.job.call.payload)
+                self._weight = len(self.plain.job.call.payload) + self.plain.kept
             else:
-                request, prepared = self.asker.request, self.asker.prepared
-                arrays = {id(array): array.nbytes for array in (*request.tensors.values(), *prepared.arrays.values())}
+                request, outputs = self.asker.request, {} if self._result is None else self._result.outputs
+                kept = (*request.tensors.values(), *self.asker.prepared.arrays.values(), *outputs.values())
+                arrays = {id(array): _bytes_of(array) for array in kept}
                 self._weight = sum(arrays.values()) + (0 if request.subject is None else len(request.subject.content))
         return self._weight
 
@@ -141,12 +147,11 @@ def parted(batch: Answered, jobs: Sequence[QuickJob]) -> tuple[list[int], list[D
     """
     deferred, audited = batch.decisions.deferred, batch.decisions.audited
     if len(jobs) == len(deferred):
-        alone = [(number, _FIRST, ()) for number in np.flatnonzero(deferred).tolist()]
-        beside = [(number, (), _FIRST) for number in np.flatnonzero(audited).tolist()]
-        found = [_declined(batch, jobs[number], number, number, *rows) for number, *rows in (*alone, *beside)]
-        return np.flatnonzero(~deferred).tolist(), found
+        alone = [(number, number, _FIRST, ()) for number in np.flatnonzero(deferred).tolist()]
+        beside = [(number, number, (), _FIRST) for number in np.flatnonzero(audited).tolist()]
+        return np.flatnonzero(~deferred).tolist(), _declined(batch, jobs, [*alone, *beside])
     answered: list[int] = []
-    found = []
+    found: list[_Found] = []
     first = 0
     for number, job in enumerate(jobs):
         rows = slice(first, first + job.rows)
@@ -154,12 +159,21 @@ def parted(batch: Answered, jobs: Sequence[QuickJob]) -> tuple[list[int], list[D
         if not one:
             answered.append(number)
         if one or other:
-            found.append(_declined(batch, job, number, first, one, other))
+            found.append((number, first, one, other))
         first += job.rows
-    return answered, found
+    return answered, _declined(batch, jobs, found)
 
 
-def _declined(
-    batch: Answered, job: QuickJob, number: int, first: int, deferred: tuple[int, ...], audited: tuple[int, ...]
-) -> Declined:
-    return Declined(asker=job, deferred=deferred, audited=audited, plain=Plain(batch, job, number, first))
+def _declined(batch: Answered, jobs: Sequence[QuickJob], found: Sequence[_Found]) -> list[Declined]:
+    if not found:
+        return []
+    kept = batch.weight // len(found)
+    return [
+        Declined(asker=jobs[number], deferred=one, audited=other, plain=Plain(batch, jobs[number], number, first, kept))
+        for number, first, one, other in found
+    ]
+
+
+def _bytes_of(array: Array) -> int:
+    """Return how many bytes an array keeps, those of its texts included."""
+    return array.nbytes + (sum(map(len, array.ravel().tolist())) if array.dtype.hasobject else 0)

@@ -320,6 +320,11 @@ class Answered:
         self.templates: dict[Any, Any] = {}
 
     @property
+    def weight(self) -> int:
+        """How many bytes it keeps of the model's outputs."""
+        return sum([len(content) for _, content in self.contents.values()])
+
+    @property
     def outputs(self) -> dict[str, Array]:
         """All rows of each output, made of `contents`; read-only."""
         rows, found = len(self.decisions.confidence), {}

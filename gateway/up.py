@@ -172,6 +172,11 @@ class _Up:
                 f"{environment.CA}: expected the PEM file of who signed gateway.tls_certificate_file, or "
                 "'system', since what this starts calls the gateway by TLS; got nothing"
             )
+        if self._gateway.tls_client_ca_file and not os.environ.get(environment.CERTIFICATE):
+            raise ConfigError(
+                f"{environment.CERTIFICATE}: expected a PEM file that gateway.tls_client_ca_file signed, for what "
+                "this starts to show; got nothing"
+            )
 
     async def _free_ports(self) -> None:
         """Raise ConfigError that names the key of a port in use; waits for a killed stack's children to be gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,8 @@ from fallback import embedded
 from fallback.config import Config, QueueSettings, RedisSettings
 from fallback.deferral import Deferral
 from fallback.queue import Queue
+from gateway import clerk_wire
+from gateway.clerk import Clerk
 from gateway.policy import Policy
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
@@ -170,12 +173,14 @@ def test_what_waits_for_a_clerk_that_stands_still_is_bounded_in_bytes(
     until(lambda: clerk.up)
     ask(channel, queue, SURE)
     until(lambda: len(deferrals(gateway, queue)) == 2 and not clerk._given)
-    monkeypatch.setattr(gateway._deferring.backlog, "bytes_max", 3 * len(asked(queue, UNSURE)))
+    backlog = gateway._deferring.backlog
     os.kill(clerk.pid, signal.SIGSTOP)
     infer: Any = channel.unary_unary(METHOD, None, kserve.ModelInferResponse.FromString)
     try:
         waiting = [infer.future(asked(queue, UNSURE), timeout=SECONDS) for _ in range(3)]
         until(lambda: len([*clerk._given]) + len(clerk._rounds) == 3)
+        assert backlog._bytes > 3 * len(asked(queue, UNSURE))
+        monkeypatch.setattr(backlog, "bytes_max", backlog._bytes)
         with pytest.raises(grpc.RpcError) as refused:
             infer(asked(queue, UNSURE), timeout=SECONDS)
         answered = infer(asked(queue, SURE), timeout=SECONDS)
@@ -221,3 +226,15 @@ def test_a_gateway_that_stops_has_its_clerk_park_what_it_was_given(config: Confi
             await queue.close()
 
     assert asyncio.run(count()) == 21
+
+
+def test_what_a_clerk_says_first_ends_no_round(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there for others only once that is heard, so that none of their rounds can be under way by then."""
+    clerk, was_up = Clerk(config), []
+    monkeypatch.setattr(clerk, "_tell", lambda _: was_up.append(clerk.up))
+    ours, its = socket.socketpair()
+    with ours, its:
+        its.sendall(clerk_wire.reply(()))
+        assert clerk._take(ours, clerk_wire.Frames())
+    assert was_up == [False]
+    assert clerk.up

@@ -7,7 +7,6 @@ import ssl
 import urllib.request
 from pathlib import Path
 
-import grpc
 import pytest
 
 from fallback import channel, serve
@@ -30,6 +29,7 @@ grpc_listen = "127.0.0.1:0"
 page_listen = "127.0.0.1:0"
 {tls}
 """
+VARIABLES = tuple(f"DEMUR_{name}" for name in ("CA", "CERTIFICATE", "KEY", "SERVER_NAME"))
 TLS = """
 tls_certificate_file = "{folder}/server.pem"
 tls_key_file = "{folder}/server.key"
@@ -70,8 +70,8 @@ def test_the_gateway_is_reached_as_the_environment_says(monkeypatch: pytest.Monk
         monkeypatch.delenv("DEMUR_SERVER_NAME")
         with pytest.raises(UnavailableError, match=r"cannot be reached.*TLS"):
             asyncio.run(listed())
-        for name in ("CA", "CERTIFICATE", "KEY"):
-            monkeypatch.delenv(f"DEMUR_{name}")
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
         with pytest.raises(UnavailableError, match=r"cannot be reached.*TLS"):
             asyncio.run(listed())
     finally:
@@ -102,6 +102,8 @@ def test_a_stack_is_not_started_half_by_tls_or_where_its_parts_could_not_call_ea
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The setting, or the variable, is named."""
+    monkeypatch.delenv("DEMUR_CERTIFICATE")
+    assert _told_by_up(monkeypatch, capsys).startswith("demur: DEMUR_CERTIFICATE: expected a PEM file")
     monkeypatch.delenv("DEMUR_CA")
     assert _told_by_up(monkeypatch, capsys).startswith("demur: DEMUR_CA: expected the PEM file")
     (folder / "demur.toml").write_text(f"[gateway]\n{TLS.format(folder=folder)}")
@@ -122,6 +124,7 @@ def _told_by_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         ({"CA": "absent"}, "DEMUR_CA: absent cannot be read"),
         ({"CA": "noise"}, "DEMUR_CA: expected a file in PEM form"),
         ({"CERTIFICATE": "client.pem"}, "DEMUR_KEY: expected a PEM file"),
+        ({"SERVER_NAME": "localhost"}, "DEMUR_CA: expected a PEM file or 'system' beside DEMUR_SERVER_NAME"),
         ({"KEY": "client.key"}, "DEMUR_CERTIFICATE: expected a PEM file"),
         ({"KEY": "client.key", "CERTIFICATE": "client.pem"}, "DEMUR_CA: expected a PEM file or 'system'"),
     ],
@@ -132,20 +135,41 @@ def test_a_variable_that_does_not_do_is_named(
     """Before anything is called."""
     monkeypatch.chdir(folder)
     (folder / "noise").write_bytes(b"\x00")
-    for name in ("CA", "CERTIFICATE", "KEY"):
-        monkeypatch.delenv(f"DEMUR_{name}")
+    for name in VARIABLES:
+        monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(f"DEMUR_{name}", value)
     with pytest.raises(ConfigError, match=expected):
         channel.shown("ann")
 
 
-def test_without_any_variable_calls_go_in_the_clear_and_with_system_to_whom_the_machine_trusts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As gRPC has it."""
-    for name in ("CA", "CERTIFICATE", "KEY"):
-        monkeypatch.delenv(f"DEMUR_{name}", raising=False)
-    assert channel.shown("ann")["credentials"] is None
+@pytest.mark.parametrize("where", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_system_is_whom_this_machine_trusts(folder: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where OpenSSL looks for that: a file, or a folder of files named after their hashes."""
     monkeypatch.setenv("DEMUR_CA", "system")
-    assert isinstance(channel.shown("ann")["credentials"], grpc.ChannelCredentials)
+    (folder / "trusted").mkdir()
+    for name, value in (("SSL_CERT_FILE", folder / "absent.pem"), ("SSL_CERT_DIR", folder / "trusted")):
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ConfigError, match="no list of whom it trusts"):
+        channel.shown("ann")
+    (folder / "trusted" / "0a1b2c3d.0").write_bytes((folder / "ca.pem").read_bytes())
+    if where == "SSL_CERT_FILE":
+        monkeypatch.setenv(where, str(folder / "ca.pem"))
+    gateway = Gateway(load())
+    gateway.start()
+
+    async def listed() -> int:
+        async with ModelClient(gateway.address, **channel.shown("ann")) as client:
+            return len(await client.list())
+
+    try:
+        assert asyncio.run(listed()) == 0
+    finally:
+        gateway.drain(0.5)
+
+
+def test_without_any_variable_calls_go_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As gRPC has it."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert channel.shown("ann")["credentials"] is None

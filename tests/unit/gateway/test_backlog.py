@@ -30,6 +30,18 @@ def test_a_request_weighs_what_it_brought() -> None:
     assert declined(100, subject=b"12345").weight == 105
 
 
+def test_texts_and_what_the_model_made_of_a_request_weigh_too() -> None:
+    """A text is more than the reference to it."""
+    texts = np.array([["x" * 1_000, "y" * 500]], object)
+    asker = SimpleNamespace(
+        request=SimpleNamespace(tensors={"text": texts}, subject=None), prepared=SimpleNamespace(arrays={})
+    )
+    result = SimpleNamespace(outputs={"embedding": np.zeros((1, 1_000), np.float32)})
+    result.kept = lambda: result
+    found = Declined(asker=cast("Any", asker), deferred=(0,), audited=(), result=cast("Any", result))
+    assert found.weight == 1_500 + texts.nbytes + 4_000
+
+
 @pytest.mark.parametrize("limit", ["parkings_max", "parkings_bytes_max"])
 def test_what_there_is_no_room_for_is_refused_and_told_which_setting_says_so(limit: str) -> None:
     """Of a batch as many go as there is room for, smaller ones behind larger ones too."""

@@ -19,6 +19,7 @@ from fallback.errors import DemurError
 from fallback.queue import Parked
 from gateway import plain_infer, plain_predict
 from gateway.champion import Live, Way
+from gateway.declined import parted
 from gateway.intake import Intake
 from gateway.joining import joined
 from gateway.kserve import InferWaiter
@@ -235,6 +236,24 @@ def test_requests_that_ask_the_same_are_answered_in_one_go(live: Live) -> None:
         [16.0, 17.0, 18.0, 19.0],
     ]
     assert [job.call.got for job in (jobs[0], jobs[2], jobs[3])] == [b""] * 3  # type: ignore[attr-defined]
+
+
+def test_who_is_parked_weighs_what_is_kept_of_the_batch(live: Live) -> None:
+    """All of them together no less than that."""
+    form, asked, wording, _ = WAYS["infer"]
+    draw, metrics = random.Random(7), Metrics()
+    jobs = _jobs(draw, live, form, asked, wording, metrics)
+    rows = sum(job.rows for job in jobs)
+    outputs = outputs_of(draw, rows) | {"embedding": np.zeros((rows, 10_000), np.float32)}
+    unsure = Rules.compile(Policy(threshold=0.7, audit_share=0), LABELS).decide(
+        confidence=np.zeros(rows), predicted=np.zeros(rows, np.intp), scores=np.zeros(rows), draws=np.ones(rows)
+    )
+    batch = Answered(live, unsure, jobs, outputs, start=7.0, compute_seconds=0.25)
+    _, found = parted(batch, jobs)
+    assert len(found) == len(jobs)
+    requests = sum(len(job.call.payload) for job in jobs)
+    assert requests + batch.weight - len(found) < sum(each.weight for each in found) <= requests + batch.weight
+    assert batch.weight >= rows * 40_000
 
 
 def _forget(jobs: list[QuickJob]) -> None:
