@@ -14,10 +14,11 @@ from gateway import cli
 
 async def demur_here(*arguments: str) -> tuple[int, str]:
     """Run the command in a thread of this process; its exit code and all it said, in one line."""
-    return await asyncio.to_thread(_run, arguments)
+    return await asyncio.to_thread(demur_on_this_thread, *arguments)
 
 
-def _run(arguments: tuple[str, ...]) -> tuple[int, str]:
+def demur_on_this_thread(*arguments: str) -> tuple[int, str]:
+    """Run the command here, where it may want the main thread; its exit code and all it said, in one line."""
     said, known, kept = io.StringIO(), sys.argv, structlog.get_config()
     code: object = 0
     sys.argv = ["demur", *arguments]

@@ -13,11 +13,11 @@ from fallback import channel, serve
 from fallback.client import ReviewClient
 from fallback.config import Config, load
 from fallback.errors import ConfigError, UnavailableError
-from gateway.cli import main
 from gateway.client import Client
 from gateway.model_client import ModelClient
 from gateway.server import Gateway
 from tests import certificates
+from tests.commands import demur_on_this_thread
 
 SETTINGS = """
 [gateway]
@@ -99,23 +99,21 @@ async def test_reviewers_are_served_by_tls_too(folder: Path) -> None:
 
 
 def test_a_stack_is_not_started_half_by_tls_or_where_its_parts_could_not_call_each_other(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The setting, or the variable, is named."""
     monkeypatch.delenv("DEMUR_CERTIFICATE")
-    assert _told_by_up(monkeypatch, capsys).startswith("demur: DEMUR_CERTIFICATE: expected a PEM file")
+    code, said = demur_on_this_thread("up")
+    assert code == 2
+    assert "demur: DEMUR_CERTIFICATE: expected a PEM file" in said
     monkeypatch.delenv("DEMUR_CA")
-    assert _told_by_up(monkeypatch, capsys).startswith("demur: DEMUR_CA: expected the PEM file")
+    code, said = demur_on_this_thread("up")
+    assert code == 2
+    assert "demur: DEMUR_CA: expected the PEM file" in said
     (folder / "demur.toml").write_text(f"[gateway]\n{TLS.format(folder=folder)}")
-    assert _told_by_up(monkeypatch, capsys).startswith("demur: fallback.tls_certificate_file: expected a file")
-
-
-def _told_by_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    monkeypatch.setattr("sys.argv", ["demur", "up"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    return capsys.readouterr().err
+    code, said = demur_on_this_thread("up")
+    assert code == 2
+    assert "demur: fallback.tls_certificate_file: expected a file" in said
 
 
 @pytest.mark.parametrize(
