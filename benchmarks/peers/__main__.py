@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def child(folder: Path, name: str, argv: list[str], port: int, cwd: Path) -> Ite
         try:
             child.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            child.kill()
+            # With the workers that it started: they are of its session.
+            os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 
