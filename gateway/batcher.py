@@ -79,7 +79,7 @@ class Batcher(Generic[J]):
         self._pace = Pace()
         self.quick = False
         # When the newest run began.
-        self._began = 0.0
+        self.began = 0.0
         # How many run a batch; and whether the thread that brings jobs takes what waits.
         self._running = 0
         self._here = False
@@ -191,7 +191,7 @@ class Batcher(Generic[J]):
     def _wait_seconds(self, level: int, now: float) -> float:
         """Return how long one of `level` that comes now has to wait, as the newest runs tell."""
         free = self._running < self._instances
-        rest_seconds = 0.0 if free else max(0.0, self._began + self._pace.run_seconds - now)
+        rest_seconds = 0.0 if free else max(0.0, self.began + self._pace.run_seconds - now)
         return self._expected(self._waiting.rows_before(level), rest_seconds)
 
     def _expected(self, rows: int, rest_seconds: float = 0.0) -> float:
@@ -254,7 +254,7 @@ class Batcher(Generic[J]):
                 self._end_here()
                 return False
             self._running += 1
-            self._began = start = time.monotonic()
+            self.began = start = time.monotonic()
         try:
             run()
         except Exception:  # noqa: BLE001 - it is run once more, in halves, and then told
@@ -384,7 +384,7 @@ class Batcher(Generic[J]):
 
     def _next(self) -> list[J]:
         self._running += 1
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         batch = self._waiting.take(self.rows_max)
         if self._waiting.ordered:
             self._order.give()

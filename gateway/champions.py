@@ -55,9 +55,17 @@ class Champions:
             raise NotFoundError(f"model {model[:100]!r} is not served here; there are: {', '.join(there) or 'none'}")
         return found
 
+    def find_live(self, model: str, version: str) -> Live:
+        """Return a model's live version; raises NotFoundError where there is none, or it is not `version` (if any)."""
+        live = self.find(model).champion.live
+        if live is None or version not in {"", live.version.version}:
+            loaded = "none" if live is None else live.version.version
+            raise NotFoundError(f"model {model!r} has no version {version[:20]!r} loaded; loaded is {loaded}")
+        return live
+
     def live(self) -> list[Live]:
         """Return the live versions."""
-        found = (pipeline.champion.live for pipeline in self._pipelines.values())
+        found = (pipeline.champion.live for pipeline in list(self._pipelines.values()))
         return [live for live in found if live is not None]
 
     def kept(self, model: str) -> Kept | None:

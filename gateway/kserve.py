@@ -1,10 +1,11 @@
 """inference.GRPCInferenceService, as Triton and KServe clients speak it.
 
-What is served is what ServerMetadata lists; any other method of that protocol answers UNIMPLEMENTED. The decision
-travels in the reply's parameters: `demur_decision`, `demur_confidence`, `demur_deferral`. A request of several rows is
-judged row by row: `demur_decision` is the weakest of them, `demur_confidence` the lowest, `demur_deferral` the names of
-the deferred rows in row order, with commas between, `demur_expected_wait` the longest that one of these is expected to
-wait, in seconds (absent where nobody answered lately). Where the queue is over a limit, `demur_over` says so.
+What is served beside it are the extensions that ServerMetadata lists (`gateway.extensions`); any other method of that
+protocol answers UNIMPLEMENTED. The decision travels in the reply's parameters: `demur_decision`, `demur_confidence`,
+`demur_deferral`. A request of several rows is judged row by row: `demur_decision` is the weakest of them,
+`demur_confidence` the lowest, `demur_deferral` the names of the deferred rows in row order, with commas between,
+`demur_expected_wait` the longest that one of these is expected to wait, in seconds (absent where nobody answered
+lately). Where the queue is over a limit, `demur_over` says so.
 
 What a client gets for a deferred request is the model's `on_deferral`. "provisional": the model's outputs, marked.
 "wait": the call waits for the person within its deadline; the deferred rows of the answer's output are then one-hot of
@@ -29,7 +30,6 @@ from fallback.deferral import Deferral
 from fallback.errors import (
     DemurError,
     InvalidError,
-    NotFoundError,
     OverdueError,
     StateError,
     UnavailableError,
@@ -42,7 +42,9 @@ from gateway import plain_infer, tensor
 from gateway.asked import Asked
 from gateway.champion import Live
 from gateway.champions import Champions
+from gateway.extensions import EXTENSIONS
 from gateway.internal import told
+from gateway.model_config import PLATFORM
 from gateway.question import Question, Questions
 from gateway.reader import SMALL_BYTES
 from gateway.request import Request, Result, request_key
@@ -54,8 +56,6 @@ from gateway.transport import Call, Hot
 from gateway.wire import message_of
 
 SERVICE: Final = kserve.SERVICE
-EXTENSIONS: Final = ("parameters",)
-PLATFORM: Final = "onnxruntime_onnx"
 DEFERRAL_KEY: Final = "demur-deferral"
 INPUTS_MAX: Final = 256
 # Names of deferrals in metadata: gRPC's default limit on all of a reply's is 8 KiB.
@@ -135,12 +135,7 @@ class InferenceService:
     def _model_metadata(self, call: Call) -> None:
         self._identify(call)
         message = message_of(call.payload, kserve.ModelMetadataRequest)
-        live = self._champions.find(message.name).champion.live
-        if live is None or message.version not in {"", live.version.version}:
-            loaded = "none" if live is None else live.version.version
-            raise NotFoundError(
-                f"model {message.name!r} has no version {message.version[:20]!r} loaded; loaded is {loaded}"
-            )
+        live = self._champions.find_live(message.name, message.version)
         call.reply(_metadata(live).SerializeToString())
 
     def _identify(self, call: Call) -> Identity:

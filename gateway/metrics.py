@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import urllib.request
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from threading import Lock, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
@@ -15,9 +14,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, Metric
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from fallback.errors import ConfigError
+from gateway.counted import Counted
+from gateway.observed import Cumulated, Observed, Runs
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
@@ -45,43 +45,6 @@ _ASK_SECONDS: Final = 5.0
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-class Observed:
-    """What was observed of one model, or of one stage of its requests, by upper bound. Thread-safe."""
-
-    __slots__ = ("_bounds", "_counts", "_lock", "_sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._lock = Lock()
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        with self._lock:
-            self._counts[bisect_left(self._bounds, value)] += 1
-            self._sum += value
-
-    def observe_all(self, values: Sequence[float]) -> None:
-        """Count those of a whole batch at once."""
-        low = bisect_left(self._bounds, min(values))
-        high = low if len(values) == 1 else bisect_left(self._bounds, max(values))
-        with self._lock:
-            self._sum += sum(values)
-            if low == high:
-                self._counts[low] += len(values)
-                return
-            for each in values:
-                self._counts[bisect_left(self._bounds, each)] += 1
-
-    def read(self) -> tuple[list[tuple[str, float]], float]:
-        """Return the cumulated count by upper bound, as Prometheus has it, and the sum."""
-        with self._lock:
-            counts, total = list(accumulate(self._counts)), self._sum
-        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
-        return list(zip(bounds, counts, strict=True)), total
-
-
 class Distribution(Collector):
     """A histogram to which a batch is added in one go; `labels` as the page has them."""
 
@@ -91,16 +54,22 @@ class Distribution(Collector):
         self._labels = labels
         self._bounds = bounds
         self._observed: dict[tuple[str, ...], Observed] = {}
+        self._shown: dict[tuple[str, ...], Callable[[], Cumulated]] = {}
 
     def labels(self, *values: str) -> Observed:
         """Return what was observed with these values of the labels."""
         return self._observed.get(values) or self._observed.setdefault(values, Observed(self._bounds))
 
+    def show(self, read: Callable[[], Cumulated], *values: str) -> None:
+        """Show what `read` returns for these values of the labels: it is observed elsewhere."""
+        self._shown[values] = read
+
     def collect(self) -> Iterable[Metric]:
         """Return all of it."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for values, observed in list(self._observed.items()):
-            buckets, total = observed.read()
+        reads = {values: observed.read for values, observed in list(self._observed.items())}
+        for values, read in {**reads, **self._shown}.items():
+            buckets, total = read()
             family.add_metric(list(values), buckets, total)
         return [family]
 
@@ -154,6 +123,9 @@ class Metrics:
         )
         self._build = Info("demur_build", "This program", registry=self.registry)
         self._live: dict[str, tuple[str, str]] = {}
+        self._runs: dict[str, Runs] = {}
+        # What there was of a model when its live version took over.
+        self._before: dict[str, Counted] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"demur_{name}", text, labels, registry=self.registry)
@@ -166,6 +138,42 @@ class Metrics:
             found = self._answered[key] = self.requests.labels(model, str(decision), "OK")
         return found
 
+    def runs(self, model: str) -> Runs:
+        """Return what counts a model's runs, on the page in `demur_batch_rows` and as the stage "compute"."""
+        found = self._runs.get(model)
+        if found is None:
+            found = self._runs[model] = Runs(rows=_ROWS, seconds=_STAGE_SECONDS)
+            self.batch_rows.show(found.rows, model)
+            self.stage_seconds.show(found.seconds, model, "compute")
+        return found
+
+    def counted(self, models: Iterable[str]) -> dict[str, Counted]:
+        """Return what came of models' requests since their live versions took over, to within that moment."""
+        ends = self._ends()
+        return {model: self._counted(model, ends).since(self._before.get(model, Counted())) for model in models}
+
+    def _ends(self) -> dict[str, list[int]]:
+        """Return by model how many requests failed and how many succeeded."""
+        ends: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for sample in next(iter(self.requests.collect())).samples:
+            if sample.name.endswith("_total"):
+                ends[sample.labels["model"]][sample.labels["code"] == "OK"] += int(sample.value)
+        return ends
+
+    def _counted(self, model: str, ends: Mapping[str, Sequence[int]]) -> Counted:
+        failed, succeeded = ends[model]
+        queued, queue_seconds = self.stage_seconds.labels(model, "queue").total()
+        computed, compute_seconds, sizes = self.runs(model).read()
+        return Counted(
+            succeeded=succeeded,
+            failed=failed,
+            queued=queued,
+            queue_seconds=queue_seconds,
+            computed=computed,
+            compute_seconds=compute_seconds,
+            sizes=sizes,
+        )
+
     def set_build(self, *, version: str, device: str) -> None:
         """Say which program this is and what it runs on."""
         self._build.info({"version": version, "device": device})
@@ -175,6 +183,8 @@ class Metrics:
         before = self._live.get(model)
         if before is not None and before != (version, provider):
             self._champion.remove(model, *before)
+        if before != (version, provider):
+            self._before[model] = self._counted(model, self._ends())
         self._live[model] = (version, provider)
         self._champion.labels(model, version, provider).set(1)
 

@@ -84,8 +84,7 @@ class Pipeline:
         )
         self._pixels_max = pixels_max
         self._fits: dict[Question, tuple[Intake, Fit | None]] = {}
-        self._rows_seen = metrics.batch_rows.labels(model)
-        self._computing = metrics.stage_seconds.labels(model, "compute")
+        self._runs = metrics.runs(model)
         self._queued = metrics.stage_seconds.labels(model, "queue")
         self.batcher: Batcher[Job | QuickJob] = Batcher(
             model, self._execute, timer=timer, shares=shares, queue_rows_max=queue_rows_max
@@ -370,8 +369,7 @@ class Pipeline:
         return outputs, compute
 
     def _count(self, jobs: Sequence[Job | QuickJob], rows: int, start: float, compute: float) -> None:
-        self._rows_seen.observe(rows)
-        self._computing.observe(compute)
+        self._runs.observe(len(jobs), rows, compute)
         self._queued.observe_all([start - job.since for job in jobs])
 
     def _settle(self, job: Job | QuickJob, result: Result, declined: list[Declined], sampled: Sampled | None) -> None:

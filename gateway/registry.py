@@ -115,8 +115,12 @@ class Registry:
 
     def versions(self, model: str) -> list[ModelVersion]:
         """All versions of `model`, oldest first; none for a model that is not there."""
+        return [self.get(model, str(number)) for number in self.numbers(model)]
+
+    def numbers(self, model: str) -> list[int]:
+        """All versions of `model` by number, oldest first, their manifests unread."""
         check_name("model", model)
-        return [self.get(model, str(number)) for number in _numbers(self.folder / model)]
+        return _numbers(self.folder / model)
 
     def models(self) -> list[str]:
         """Return the names of all models that have a version, sorted."""

@@ -35,6 +35,7 @@ from gateway.clerk import Clerk
 from gateway.config import GatewaySettings
 from gateway.cores import cores
 from gateway.deferring import Deferring
+from gateway.extensions import INSTEAD, Extensions
 from gateway.hold_off import HoldOff
 from gateway.kserve import InferenceService
 from gateway.metrics import Metrics, MetricsPage
@@ -267,17 +268,21 @@ class Gateway:
             ),
             credentials=self._credentials,
         )
+        extensions = Extensions(
+            champions=self.champions, registry=self.registry, metrics=self.metrics, credentials=self._credentials
+        )
         hot = {**self._predictions.hot(), **self._inference.hot()}
         return transports.make(
             settings.transport,
             Routes(
                 hot={name: unburdened(handler, self._reader) for name, handler in hot.items()},
-                slow={**self._predictions.slow(), **models.routes()},
+                slow={**self._predictions.slow(), **models.routes(), **extensions.slow()},
                 reads=model_service.READS,
                 writes=self._predictions.writes(),
                 drained=self.champions.drained,
                 refusals=dict.fromkeys(_QUEUED, self.champions.refusal),
                 aside=self._aside,
+                instead=INSTEAD,
             ),
             listen=settings.grpc_listen,
             slow_loop=self._slow.loop,

@@ -91,7 +91,8 @@ class Routes:
     every call that was there is handed over, before it waits for more, where a call says so (`driven`). `refusals` are
     asked, on the transport's thread, when a call of a hot method arrives: one that is refused is told before its
     message is taken in, so that to refuse costs next to nothing however large messages are. A transport whose thread
-    answers by itself says to `aside` when that has work.
+    answers by itself says to `aside` when that has work. `instead` says what to do in place of a method that is not
+    served.
     """
 
     hot: Mapping[str, Hot]
@@ -101,10 +102,14 @@ class Routes:
     drained: Callable[[], None] = _nothing
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     aside: Aside = field(default_factory=Aside)
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     def unserved(self, method: str) -> UnimplementedError:
-        """Return the refusal of a method that is none of them; it names those of its service that are."""
+        """Return the refusal of a method that is none of them; it says what to do instead, or names those that are."""
         service, _, name = method.strip("/").rpartition("/")
+        instead = self.instead.get(f"/{service}/{name}")
+        if instead is not None:
+            return UnimplementedError(f"{service}: {name} is not served; {instead}")
         there = sorted(each.rpartition("/")[2] for each in (*self.hot, *self.slow) if each.startswith(f"/{service}/"))
         if not there:
             return UnimplementedError(f"no service {service[:_NAME_CHARS]!r} here; reflection lists those that are")

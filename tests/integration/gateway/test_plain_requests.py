@@ -13,7 +13,7 @@ import pytest
 from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from gateway import plain_infer, plain_predict
-from gateway.metrics import Observed
+from gateway.observed import Observed
 from gateway.question import Questions
 from tests.integration.gateway.conftest import Stand
 from tests.live_gateway import SURE, UNSURE

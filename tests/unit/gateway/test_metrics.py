@@ -8,6 +8,7 @@ import pytest
 
 from fallback.errors import ConfigError
 from gateway import metrics
+from gateway.counted import Counted
 from gateway.rules import Decision
 
 
@@ -24,8 +25,8 @@ def test_the_page_shows_what_was_counted() -> None:
     counted.answered("digits", Decision.ANSWERED).inc()
     assert counted.answered("digits", "answered") is counted.answered("digits", Decision.ANSWERED)
     counted.stage_seconds.labels("digits", "queue").observe(0.001)
-    counted.batch_rows.labels("digits").observe(2)
-    counted.batch_rows.labels("digits").observe_all([2, 3, 5_000])
+    for rows in (2, 2, 3, 5_000):
+        counted.runs("digits").observe(1, rows, 0.125)
     counted.set_champion("digits", "1", "CPUExecutionProvider")
     counted.set_champion("digits", "2", "CPUExecutionProvider")
     page = metrics.serve(counted, "127.0.0.1:0")
@@ -42,6 +43,34 @@ def test_the_page_shows_what_was_counted() -> None:
     assert 'demur_champion{model="digits",provider="CPUExecutionProvider",version="2"} 1.0' in text
     assert 'version="1"' not in text
     assert 'demur_stage_seconds_count{model="digits",stage="queue"} 1.0' in text
+    assert 'demur_stage_seconds_bucket{le="0.1",model="digits",stage="compute"} 0.0' in text
+    assert 'demur_stage_seconds_bucket{le="0.25",model="digits",stage="compute"} 4.0' in text
+    assert 'demur_stage_seconds_sum{model="digits",stage="compute"} 0.5' in text
+
+
+def test_what_is_counted_begins_anew_with_each_version() -> None:
+    """Of that model alone; saying once more which version is live changes nothing."""
+    counted = metrics.Metrics()
+
+    def count(requests: int) -> None:
+        counted.answered("m", Decision.ANSWERED).inc(requests)
+        counted.requests.labels("m", "", "INVALID_ARGUMENT").inc()
+        counted.stage_seconds.labels("m", "queue").observe_all([0.25] * requests)
+        counted.runs("m").observe(requests, 2 * requests, 0.5)
+
+    counted.set_champion("m", "1", "cpu")
+    count(2)
+    counted.set_champion("m", "1", "cpu")
+    first = Counted(
+        succeeded=2, failed=1, queued=2, queue_seconds=0.5, computed=2, compute_seconds=1.0, sizes={4: (1, 0.5)}
+    )
+    assert counted.counted(["m", "other"]) == {"m": first, "other": Counted()}
+    counted.set_champion("m", "2", "cpu")
+    assert counted.counted(["m"]) == {"m": Counted()}
+    count(3)
+    found = counted.counted(["m"])["m"]
+    assert (found.succeeded, found.failed, found.rows, found.runs) == (3, 1, 6, 1)
+    assert found.sizes == {6: (1, 0.5)}
 
 
 def test_a_port_in_use_names_the_key() -> None:
