@@ -1,6 +1,6 @@
 """How long requests waited and were computed, as the server counts it: by RPC, or on a page for Prometheus.
 
-Triton serves both; PyTriton keeps the RPC to itself. MLServer and the KServe SDK count neither apart.
+Triton and our gateway serve both; PyTriton keeps the RPC to itself. MLServer and the KServe SDK count neither apart.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,22 +28,6 @@ _METHOD: Final = f"/{kserve.SERVICE}/ModelStatistics"
 _NS: Final = 1e9
 _US: Final = 1e6
 _MS: Final = 1e3
-_PACKAGE: Final = "inference"
-_TYPES: Final = descriptor_pb2.FieldDescriptorProto
-# Of Triton's published contract what is read here: messages with names, numbers and kinds of their fields ("*": many).
-_MESSAGES: Final[dict[str, tuple[tuple[str, int, str], ...]]] = {
-    "ModelStatisticsRequest": (("name", 1, "string"), ("version", 2, "string")),
-    "StatisticDuration": (("count", 1, "uint64"), ("ns", 2, "uint64")),
-    "InferStatistics": (
-        ("success", 1, "StatisticDuration"),
-        ("queue", 3, "StatisticDuration"),
-        ("compute_input", 4, "StatisticDuration"),
-        ("compute_infer", 5, "StatisticDuration"),
-        ("compute_output", 6, "StatisticDuration"),
-    ),
-    "ModelStatistics": (("name", 1, "string"), ("inference_stats", 6, "InferStatistics")),
-    "ModelStatisticsResponse": (("model_stats", 1, "*ModelStatistics"),),
-}
 
 
 class Stages(NamedTuple):
@@ -145,7 +128,7 @@ class Statistics:
 
     def __init__(self, channel: grpc.Channel, model: str, metadata: tuple[tuple[str, str], ...]) -> None:
         self._call: Any = channel.unary_unary(_METHOD)
-        self._asked = message_class("ModelStatisticsRequest")(name=model).SerializeToString()
+        self._asked = kserve.ModelStatisticsRequest(name=model).SerializeToString()
         self._metadata = metadata
 
     def read(self) -> Stages | None:
@@ -158,7 +141,7 @@ class Statistics:
 
 def summed(said: bytes) -> Stages:
     """Read a ModelStatisticsResponse."""
-    versions = [each.inference_stats for each in message_class("ModelStatisticsResponse").FromString(said).model_stats]
+    versions = [each.inference_stats for each in kserve.ModelStatisticsResponse.FromString(said).model_stats]
     computing = [part for each in versions for part in (each.compute_input, each.compute_infer, each.compute_output)]
     return Stages(
         sum(each.queue.ns for each in versions) / _NS,
@@ -166,29 +149,3 @@ def summed(said: bytes) -> Stages:
         sum(part.ns for part in computing) / _NS,
         sum(each.compute_infer.count for each in versions),
     )
-
-
-def message_class(name: str) -> Any:
-    """Return the class of one of `_MESSAGES`."""
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-
-
-def _pool() -> descriptor_pool.DescriptorPool:
-    """Return a pool of its own, as `demur.kserve` has one: others may register the same names."""
-    file = descriptor_pb2.FileDescriptorProto(name="statistics.proto", package=_PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        made = file.message_type.add(name=name)
-        for field, number, said in fields:
-            kind = said.lstrip("*")
-            label = _TYPES.LABEL_OPTIONAL if kind == said else _TYPES.LABEL_REPEATED
-            one = made.field.add(name=field, number=number, label=label)
-            if kind in _MESSAGES:
-                one.type, one.type_name = _TYPES.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
-            else:
-                one.type = _TYPES.TYPE_STRING if kind == "string" else _TYPES.TYPE_UINT64
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-_POOL: Final = _pool()

@@ -23,6 +23,8 @@ _MESSAGE_BYTES_MAX: Final = 512 * 1024 * 1024
 # Trial answers that tell whether all are of one length.
 _TRIALS: Final = 5
 _PORT_MAX: Final = 65_535
+# What our gateway calls itself.
+_OURS: Final = "demur"
 _DEFERRED: Final = ("deferred", "provisional")
 # Random requests that are tried.
 _SEEDS: Final = 4
@@ -266,8 +268,10 @@ def _source(wish: Wish, target: results.Target, channel: grpc.Channel) -> Source
         return page
     own = int(wish.address.rpartition(":")[2])
     others = [port for port in serving.ports(target.pids) if port != own]
-    sources: list[Source] = [Statistics(channel, wish.model, wish.metadata)]
-    sources += [Page(f"127.0.0.1:{port}", wish.model) for port in others]
+    pages: list[Source] = [Page(f"127.0.0.1:{port}", wish.model) for port in others]
+    statistics: list[Source] = [Statistics(channel, wish.model, wish.metadata)]
+    # Our gateway's page goes on counting when a version is swapped, and is what earlier results are of.
+    sources = pages + statistics if target.name == _OURS else statistics + pages
     return next((source for source in sources if source.read() is not None), None)
 
 

@@ -138,3 +138,15 @@ def test_our_gateway_is_measured_on_either_transport(transport: str, tmp_path: P
     assert alone.split.source == "demur metrics"
     assert result.scenarios.offline is None
     assert not any("parks" in note for note in result.notes)
+
+
+def test_our_gateway_without_a_page_says_where_the_time_went_by_rpc(tmp_path: Path) -> None:
+    """As Triton does."""
+    with ground.gateway(tmp_path, transport="cq") as served:
+        ground.published(served.address, "tiny")
+        argv = ["--scenario", "single-stream", "--quick", "--seconds", "0.3", "--processes", "2"]
+        _, got = run(tmp_path, "serve", "--target", served.address, "--model", "tiny", *argv)
+    found = msgspec.convert(got, Result, strict=False).scenarios.single_stream
+    assert found is not None
+    assert found.run.split is not None
+    assert found.run.split.source == "ModelStatistics"

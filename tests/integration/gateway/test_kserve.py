@@ -176,7 +176,8 @@ def test_the_server_says_what_it_is_and_what_works(client: Any) -> None:
     assert not client.is_model_ready("m", "9")
     assert not client.is_model_ready("nope")
     server = client.get_server_metadata()
-    assert (server.name, list(server.extensions)) == ("demur", ["parameters"])
+    served = ["model_configuration", "parameters", "schedule_policy", "statistics"]
+    assert (server.name, list(server.extensions)) == ("demur", served)
     found = client.get_model_metadata("m")
     assert (found.name, list(found.versions), found.platform) == ("m", ["1"], "onnxruntime_onnx")
     assert [(each.name, each.datatype, list(each.shape)) for each in found.inputs] == [("x", "FP32", [-1, 3])]
@@ -187,14 +188,15 @@ def test_the_server_says_what_it_is_and_what_works(client: Any) -> None:
         client.get_model_metadata("m", "9")
 
 
-def test_what_is_not_served_yet_is_unimplemented(client: Any) -> None:
-    """Every method of the protocol that is not in ours."""
-    served = {method.name for method in kserve.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
-    assert served == {"ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer"}
-    said = f"expected one of {', '.join(sorted(served))}, got 'ModelStatistics'"
+def test_what_is_not_served_is_unimplemented(client: Any) -> None:
+    """Every method of the protocol that is not in ours; the refusal names those that are."""
+    served = sorted(method.name for method in kserve.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods)
+    about = ["ModelConfig", "ModelMetadata", "ModelReady", "ModelStatistics", "RepositoryIndex"]
+    assert served == sorted([*about, "ModelInfer", "ServerLive", "ServerMetadata", "ServerReady"])
+    said = f"expected one of {', '.join(served)}, got 'LogSettings'"
     with pytest.raises(InferenceServerException, match=rf"UNIMPLEMENTED\] inference.GRPCInferenceService: {said}"):
-        client.get_inference_statistics()
-    for ask in (client.get_model_repository_index, client.get_log_settings):
+        client.get_log_settings()
+    for ask in (client.get_trace_settings, client.get_system_shared_memory_status):
         with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
             ask()
 

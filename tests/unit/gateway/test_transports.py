@@ -211,6 +211,17 @@ def test_a_method_that_is_not_there_is_unimplemented(serving: Serving) -> None:
             other(b"", timeout=SECONDS)
 
 
+def test_a_method_that_is_not_served_may_say_what_to_do_instead(serving: Serving) -> None:
+    """In place of the names of those that are."""
+    routes = Routes(hot={"/test.T/A": _nothing}, slow={}, instead={"/test.T/M": "`it` does"})
+    with (
+        serving(routes) as (_, channel),
+        pytest.raises(grpc.RpcError, match=r"test\.T: M is not served; `it` does") as no,
+    ):
+        ask(channel)
+    assert no.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_calls_beyond_the_most_are_refused(serving: Serving) -> None:
     """And those under way are not disturbed; cq says when to come back."""
     seen: list[Call] = []
