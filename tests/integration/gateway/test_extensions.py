@@ -27,6 +27,7 @@ from gateway.manifest import Manifest
 from gateway.model_client import ModelClient
 from tests.integration.gateway.conftest import Stand
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, shadow, table, told
+from tests.transporting import until
 
 SECONDS = 10.0
 LEVELS = Batching(
@@ -69,8 +70,16 @@ def _infer(client: Any, model: str, x: np.ndarray) -> Any:
     return client.infer(model, [given], client_timeout=SECONDS)
 
 
-def _one(client: Any, model: str) -> Any:
-    (found,) = client.get_inference_statistics(model).model_stats
+def _one(client: Any, model: str, *, succeeded: int = 0) -> Any:
+    """Return a model's statistics, once so many requests are counted as answered: that is after the reply."""
+    found = service_pb2.ModelStatistics()
+
+    def asked() -> bool:
+        (one,) = client.get_inference_statistics(model).model_stats
+        found.CopyFrom(one)
+        return bool(found.inference_stats.success.count >= succeeded)
+
+    until(asked)
     return found
 
 
@@ -125,7 +134,7 @@ def test_a_load_generator_finds_its_window_in_the_statistics(client: Any) -> Non
     start = time.time()
     for _ in range(5):
         _infer(client, "m", np.broadcast_to(SURE, shape))
-    after = _one(client, "m")
+    after = _one(client, "m", succeeded=before.inference_stats.success.count + 5)
     took_ns = 1e9 * (time.time() - start)
     assert (after.name, after.version) == (before.name, before.version) == ("m", "2")
     assert after.inference_count - before.inference_count == 20
@@ -150,7 +159,7 @@ def test_statistics_count_what_failed_and_what_people_are_asked_about(stand: Sta
     with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
         _infer(client, "m", np.zeros((1, 5), np.float32))
     _infer(client, "m", UNSURE)
-    after = _one(client, "m").inference_stats
+    after = _one(client, "m", succeeded=before.success.count + 1).inference_stats
     assert (after.fail.count - before.fail.count, after.success.count - before.success.count) == (1, 1)
     stand.review("m", "a")
 
@@ -169,7 +178,8 @@ def test_statistics_of_all_models_are_those_of_the_live_ones(client: Any) -> Non
 def test_a_version_that_takes_over_counts_from_nothing(stand: Stand, client: Any) -> None:
     """So that nobody takes another version's figures for its own."""
     _infer(client, "swapped", SURE)
-    assert (_one(client, "swapped").version, _one(client, "swapped").execution_count) == ("1", 1)
+    found = _one(client, "swapped", succeeded=1)
+    assert (found.version, found.execution_count) == ("1", 1)
 
     async def take_over() -> None:
         async with ModelClient(stand.address) as models:
@@ -179,7 +189,7 @@ def test_a_version_that_takes_over_counts_from_nothing(stand: Stand, client: Any
     found = _one(client, "swapped")
     assert (found.version, found.execution_count, found.last_inference) == ("2", 0, 0)
     _infer(client, "swapped", SURE)
-    assert (_one(client, "swapped").execution_count, _one(client, "swapped").inference_stats.success.count) == (1, 1)
+    assert _one(client, "swapped", succeeded=1).execution_count == 1
 
 
 def test_what_is_not_live_has_neither_configuration_nor_statistics(client: Any) -> None:
