@@ -21,7 +21,7 @@ Swaps of one model come one at a time: the caller sees to that (`gateway.watch` 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,6 @@ import structlog
 
 from fallback.errors import NotFoundError
 from gateway.certification import Certification
-from gateway.cores import cores
 from gateway.humble import humbly
 from gateway.intake import Intake
 from gateway.manifest import Manifest, check_scorer
@@ -43,28 +42,14 @@ from gateway.policy import Policy
 from gateway.preprocess import known_shapes
 from gateway.registry import ModelVersion
 from gateway.rules import Rules
+from gateway.way import Way, load, rows_max
 
-# A full batch that takes less is run by one thread at a time: to share it out would take longer than it wins.
-_SHORT_SECONDS: Final = 0.002
-# Where several runs share the cores, a run has so many rows where more would hardly make it better.
-_SHARED_ROWS_MAX: Final = 8
-_HARDLY: Final = 1.1
 # Before a version takes over, and before the old one is freed: who waited for the interpreter meanwhile is answered.
 _CALM_SECONDS: Final = 0.005
 # How long whoever swaps waits for the last batch of the old version, so that freeing it is not that batch's affair.
 _LET_GO_SECONDS: Final = 0.1
-# Artefacts of which neither is more than so many times the other are of one size.
-_SIMILAR: Final = 1.1
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How a version is best run: so many runs at a time, to each of which up to `rows_max` rows are put together."""
-
-    instances: int
-    rows_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +169,9 @@ class Champion:
     def swap(self, version: ModelVersion, policy: Policy) -> Live:
         """Load, warm and put in place `version`; blocks. Raises a DemurError and leaves all as it was if it fails."""
         check_scorer(policy, version.manifest)
-        model, way = self._load(version)
+        now = self.live
+        known = None if now is None else (now.version, now.way)
+        model, way = load(version, device=self._device, threads=self._threads, before=known)
         try:
             manifest = version.manifest
             # Written before versions recorded their tensors: as the artefact says.
@@ -212,35 +199,6 @@ class Champion:
             time.sleep(_CALM_SECONDS)
             before[1].replace(_LET_GO_SECONDS)
         return live
-
-    def _load(self, version: ModelVersion) -> tuple[Model, Way]:
-        """Load, and see how it is best run: where a full batch takes long, several runs of one thread share the cores.
-
-        A short run is slower with several threads, and quicker where nobody else is woken for it. What is much like the
-        version before is run as that was: to measure takes the cores from requests.
-        """
-        manifest = version.manifest
-        most, wanted = rows_max(manifest), manifest.batching.instances
-        before = self.live
-        alike = before is not None and not wanted and similar(before.version, version)
-        model = Model.load(version.artefact, device=self._device, threads=self._threads or 1)
-        if before is not None and alike:
-            return model, before.way
-        try:
-            shapes = known_shapes(manifest.preprocess)
-            full = 0.0 if model.provider != CPU else humbly(lambda: _seconds(model, most, shapes))
-            if full < _SHORT_SECONDS:
-                return model, Way(instances=wanted or 1, rows_max=most)
-            few = min(most, _SHARED_ROWS_MAX)
-            hardly = humbly(lambda: _seconds(model, few, shapes)) * most <= _HARDLY * full * few
-        except BaseException:
-            model.close()
-            raise
-        threads, instances = shared(cores(), threads=self._threads, instances=wanted)
-        if threads != (self._threads or 1):
-            model.close()
-            model = Model.load(version.artefact, device=self._device, threads=threads)
-        return model, Way(instances=instances, rows_max=few if hardly and instances > 1 else most)
 
     def set_policy(self, policy: Policy) -> None:
         """Judge by `policy` from the next batch on."""
@@ -320,23 +278,6 @@ def _rules(version: ModelVersion, policy: Policy, certification: Certification |
     return Rules.compile(policy, version.manifest.labels, certification=certification, version=version.version)
 
 
-def similar(one: ModelVersion, other: ModelVersion) -> bool:
-    """Whether two versions can be taken to need as long for a run: as large, with the same tensors, batched alike."""
-    mine, its = one.manifest, other.manifest
-    if (mine.inputs, mine.outputs, mine.batched, mine.batching) != (its.inputs, its.outputs, its.batched, its.batching):
-        return False
-    try:
-        sizes = sorted(version.artefact.stat().st_size for version in (one, other))
-    except OSError:
-        return False
-    return sizes[1] <= _SIMILAR * sizes[0]
-
-
-def rows_max(manifest: Manifest) -> int:
-    """Return how many rows one run may have."""
-    return manifest.batching.max_batch_size if manifest.batched else 1
-
-
 def _warm_up(model: Model, intake: Intake, way: Way) -> None:
     """Run every size once; on the CPU one row, after as many as may be run at a time.
 
@@ -375,21 +316,3 @@ def buckets(most: int) -> list[int]:
     """Return the numbers of rows to warm up: powers of two up to `most`, and `most`."""
     powers = [2**power for power in range(most.bit_length())]
     return powers if powers[-1] == most else [*powers, most]
-
-
-def shared(there: int, *, threads: int, instances: int) -> tuple[int, int]:
-    """Return the threads of one run and the runs at a time that use all cores; what is not 0 is somebody's choice."""
-    if instances:
-        return threads or max(1, there // instances), instances
-    return threads or 1, max(1, there // (threads or 1))
-
-
-def _seconds(model: Model, rows: int, shapes: Mapping[str, Sequence[int]]) -> float:
-    """Return how long a run of so many made-up rows takes this thread, whatever others do meanwhile.
-
-    The first one is slow by itself.
-    """
-    model.warm_up([rows], shapes)
-    start = time.thread_time()
-    model.warm_up([rows], shapes)
-    return time.thread_time() - start

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from demur import kserve
 from gateway.batching import Batching, QueuePolicy
-from gateway.champion import Live, rows_max
+from gateway.champion import Live
 from gateway.manifest import ARTEFACT, TensorSpec
 from gateway.model import CPU
+from gateway.way import rows_max
 
 PLATFORM: Final = "onnxruntime_onnx"
 BACKEND: Final = "onnxruntime"

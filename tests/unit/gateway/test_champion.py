@@ -14,11 +14,11 @@ import pytest
 from fallback.errors import ConfigError, InvalidError, StateError
 from gateway.batching import Batching
 from gateway.certification import Certification
-from gateway.champion import Champion, Way, buckets, shared
-from gateway.cores import cores
+from gateway.champion import Champion, buckets
 from gateway.model import Model
 from gateway.policy import Policy
 from gateway.registry import ModelVersion, Registry
+from gateway.way import Way
 from tests.live_gateway import JUDGED, POLICY, SURE, install, told
 
 
@@ -215,7 +215,7 @@ def test_a_version_like_the_one_before_is_run_as_that_was(
         measured.append(arguments)
         return 0.0
 
-    monkeypatch.setattr("gateway.champion._seconds", seconds)
+    monkeypatch.setattr("gateway.way._seconds", seconds)
     assert champion.swap(_version(registry, 2), POLICY).way is way
     assert not measured
     other = _version(registry, 3)
@@ -249,47 +249,6 @@ def test_inputs_that_the_model_refuses_are_invalid(tmp_path: Path) -> None:
     assert ".cc" not in caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("threads", "instances", "expected"),
-    [
-        (0, 0, (1, 8)),
-        (2, 0, (2, 4)),
-        (16, 0, (16, 1)),
-        (0, 1, (8, 1)),
-        (0, 3, (2, 3)),
-        (0, 20, (1, 20)),
-        (4, 4, (4, 4)),
-    ],
-)
-def test_threads_and_instances_share_the_cores_out(threads: int, instances: int, expected: tuple[int, int]) -> None:
-    """Of 8; what somebody chose stays."""
-    assert shared(8, threads=threads, instances=instances) == expected
-
-
-def test_a_heavy_model_has_several_runs_of_few_rows_and_a_light_one_has_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the time that a full batch takes; what the manifest says goes before."""
-    rows, a_row = 16, {"light": 1e-5, "heavy": 1e-2, "chosen": 1e-5}
-    names = iter(["light", "heavy", "heavy", "chosen"])
-    monkeypatch.setattr("gateway.champion._seconds", lambda _model, rows, _shapes: rows * a_row[next(names)])
-    facts = msgspec.structs.replace(JUDGED, batching=Batching(max_batch_size=rows))
-    install(tmp_path, "light", "1", told(1), facts)
-    install(tmp_path, "heavy", "1", told(1), facts)
-    chosen = msgspec.structs.replace(facts, batching=Batching(max_batch_size=rows, instances=3))
-    install(tmp_path, "chosen", "1", told(1), chosen)
-    registry, ways = Registry(tmp_path / "models"), {}
-    for model in ("light", "heavy", "chosen"):
-        champion = Champion(device="cpu")
-        ways[model] = champion.swap(registry.get(model, "1"), POLICY).way
-        champion.close()
-    assert ways == {
-        "light": Way(instances=1, rows_max=rows),
-        "heavy": Way(instances=cores(), rows_max=8 if cores() > 1 else rows),
-        "chosen": Way(instances=3, rows_max=rows),
-    }
-
-
 def test_whoever_swaps_waits_for_the_last_batch_and_frees(registry: Registry, champion: Champion) -> None:
     """So that the thread that answers does not; one that takes longer is not waited for, and frees when it is done."""
     first = champion.swap(_version(registry, 1), POLICY)
@@ -313,7 +272,7 @@ def test_a_session_has_room_for_all_runs_once_it_is_warm(
         version, manifest=msgspec.structs.replace(version.manifest, batched=batched, batching=batching)
     )
     way = Way(instances=3, rows_max=2 if batched else 1)
-    monkeypatch.setattr(Champion, "_load", lambda _, version: (Model.load(version.artefact), way))
+    monkeypatch.setattr("gateway.champion.load", lambda version, **_: (Model.load(version.artefact), way))
     monkeypatch.setattr(Model, "warm_up", lambda _, rows, __: warmed.append(tuple(rows)))
     champion.swap(version, POLICY)
     assert warmed == expected
@@ -325,12 +284,12 @@ def test_on_a_gpu_every_size_is_warmed_up(
     """There a size that was never run is slow the first time."""
     warmed = list[tuple[int, ...]]()
 
-    def load(_: Champion, version: ModelVersion) -> tuple[Model, Way]:
+    def load(version: ModelVersion, **_: object) -> tuple[Model, Way]:
         model = Model.load(version.artefact)
         model.provider = "CUDAExecutionProvider"
         return model, Way(instances=1, rows_max=16)
 
-    monkeypatch.setattr(Champion, "_load", load)
+    monkeypatch.setattr("gateway.champion.load", load)
     monkeypatch.setattr(Model, "warm_up", lambda _, rows, __: warmed.append(tuple(rows)))
     champion.swap(_version(registry, 1), POLICY)
     assert warmed == [(1, 2, 4, 8, 16)]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gateway.champion import Live, Way
+from gateway.champion import Live
 from gateway.intake import Intake
 from gateway.judging import Judge
 from gateway.metrics import Metrics
@@ -17,6 +17,7 @@ from gateway.model import Model
 from gateway.policy import Policy
 from gateway.registry import ModelVersion
 from gateway.rules import Rules
+from gateway.way import Way
 from tests.live_gateway import JUDGED, LABELS, told
 
 SHARE = 0.25

@@ -9,10 +9,10 @@ import pytest
 from tritonclient.grpc import model_config_pb2 as triton
 
 from gateway.batching import Batching, QueuePolicy
-from gateway.champion import Way
 from gateway.manifest import DATATYPES, Manifest, TensorSpec
 from gateway.model import CPU, CUDA, TENSORRT, Signature
 from gateway.model_config import data_type, model_config
+from gateway.way import Way
 
 X = TensorSpec(name="x", datatype="FP32", shape=(-1, 3, -1))
 Y = TensorSpec(name="y", datatype="BYTES", shape=(-1,))

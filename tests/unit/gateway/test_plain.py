@@ -18,7 +18,7 @@ from demur.v1 import prediction_pb2 as pb
 from fallback.errors import DemurError
 from fallback.queue import Parked
 from gateway import plain_infer, plain_predict
-from gateway.champion import Live, Way
+from gateway.champion import Live
 from gateway.declined import parted
 from gateway.intake import Intake
 from gateway.joining import joined
@@ -33,6 +33,7 @@ from gateway.request import Result, Waiter
 from gateway.rules import Decisions, Rules
 from gateway.service import PredictWaiter
 from gateway.tensor import Array
+from gateway.way import Way
 from tests.live_gateway import JUDGED, LABELS, told
 
 REPLIES = 3_000
