@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from threading import Condition, Event, Thread
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -62,9 +62,21 @@ _REPLIES: Final = msgspec.msgpack.Decoder(Reply)
 Verdicts: TypeAlias = Sequence[Parked | DemurError]
 # Told of errands that nobody waits for and that are parked as they should be, and of others with their verdicts.
 Heard: TypeAlias = Callable[[Sequence[Given], Sequence[tuple[Given, Verdicts]]], None]
+# Says why an errand need not be done.
+Hopeless: TypeAlias = "Callable[[Declined, Live], DemurError | None]"
 
 # An errand's ticket, the number of its terms, and whose it is.
 _Ticketed: TypeAlias = "tuple[int, int, Declined]"
+
+
+class _Round(NamedTuple):
+    """A round to be sent to `to`, and what is not sent, each with why."""
+
+    to: socket.socket
+    new: list[tuple[int, Terms]]
+    errands: list[_Ticketed]
+    hopeless: list[tuple[Given, Verdicts]]
+
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +84,8 @@ log = structlog.get_logger(__name__)
 class Clerk:
     """One process at a time. `take` from any thread.
 
-    `heard` is called with what became of errands, `left` with those of a clerk that died, on a thread of its own.
+    `heard` is called with what became of errands, `left` with those of a clerk that died, on a thread of its own;
+    `hopeless` when an errand is about to be sent.
     """
 
     def __init__(self, config: Config, aside: Aside | None = None) -> None:
@@ -81,6 +94,7 @@ class Clerk:
         self._aside = aside or Aside()
         self._heard: Heard
         self._left: Callable[[Sequence[Given]], None]
+        self._hopeless: Hopeless
         self._changed = Condition()
         self._stopping = Event()
         self._socket: socket.socket | None = None
@@ -112,9 +126,10 @@ class Clerk:
         self,
         heard: Heard,
         left: Callable[[Sequence[Given]], None],
+        hopeless: Hopeless,
     ) -> None:
         """Start the process; returns at once."""
-        self._heard, self._left = heard, left
+        self._heard, self._left, self._hopeless = heard, left, hopeless
         self._thread.start()
 
     def take(self, batch: Sequence[Declined], live: Live) -> Sequence[Declined]:
@@ -134,35 +149,39 @@ class Clerk:
             if wakes:
                 self._looks_at = due
         if order is not None:
-            self._begin(*order)
+            self._begin(order)
         elif wakes:
             self._wake()
         return left
 
-    def _begin(self, ours: socket.socket, new: list[tuple[int, Terms]], errands: Sequence[_Ticketed]) -> None:
+    def _begin(self, order: _Round) -> None:
         """Send a round on a thread that answers; where that fails whoever reads hears that the socket is shut."""
         try:
-            self._send(ours, new, errands)
+            self._send(order)
         except Exception as error:  # noqa: BLE001 - its batch is answered already: only who is to be parked is concerned
             told(error, where="clerk")
             with contextlib.suppress(OSError):
-                ours.shutdown(socket.SHUT_RDWR)
+                order.to.shutdown(socket.SHUT_RDWR)
 
     def _wake(self) -> None:
         os.write(self._wake_write, b"\0")
 
-    def _next(self, now: float) -> tuple[socket.socket, list[tuple[int, Terms]], list[_Ticketed]]:
-        """Begin the next round: give its errands tickets; returns where it goes, and what."""
+    def _next(self, now: float) -> _Round:
+        """Begin the next round: give its errands tickets."""
         assert self._socket is not None, "who is up has a socket"
-        new: list[tuple[int, Terms]] = []
-        errands: list[_Ticketed] = []
+        order = _Round(self._socket, [], [], [])
         for given in self._rounds.take(now):
             declined, live = given
             assert declined.plain is not None, "only plain requests are taken"
+            if problem := self._hopeless(declined, live):
+                order.hopeless.append((given, [problem] * declined.rows))
+                continue
             self._ticket += 1
             self._given[self._ticket] = given
-            errands.append((self._ticket, self._number(declined.plain.job, live, new), declined))
-        return self._socket, new, errands
+            order.errands.append((self._ticket, self._number(declined.plain.job, live, order.new), declined))
+        if not order.errands:
+            self._rounds.heard()
+        return order
 
     def _number(self, job: QuickJob, live: Live, new: list[tuple[int, Terms]]) -> int:
         """Return the number of an errand's terms; where the clerk does not know them yet they are added to `new`."""
@@ -189,9 +208,15 @@ class Clerk:
             new.append((number, terms))
         return number
 
-    def _send(self, ours: socket.socket, new: list[tuple[int, Terms]], errands: Sequence[_Ticketed]) -> None:
+    def _send(self, order: _Round) -> None:
         """Send a round: what the socket takes now, and the rest as soon as it takes more."""
-        content = clerk_wire.frame((new, [_errand(*each) for each in errands]))
+        if order.hopeless:
+            self._aside.do(lambda: self._heard((), order.hopeless))
+        if not order.errands:
+            # Who waits for its verdicts looks whether there is another.
+            self._wake()
+            return
+        ours, content = order.to, clerk_wire.frame((order.new, [_errand(*each) for each in order.errands]))
         # Nothing of another round is unsent: one is under way at a time, and what answers it has read all of it.
         sent = _write(ours, content)
         if sent < len(content):
@@ -281,7 +306,7 @@ class Clerk:
             order = self._next(now) if due <= now else None
             self._looks_at = due if order is None else math.inf
         if order is not None:
-            self._send(*order)
+            self._send(order)
             return None
         return None if due == math.inf else math.ceil(_MS * (due - now)) + _LATE_MS
 

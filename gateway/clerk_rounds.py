@@ -23,7 +23,7 @@ BYTES_MAX: Final = 16 * 1024 * 1024
 # How far apart rounds begin, for each row and at most; how long audits wait for company.
 ROW_SECONDS: Final = 0.002
 ROUND_SECONDS_MAX: Final = 0.02
-AUDITS_LINGER_SECONDS: Final = 0.05
+AUDITS_LINGER_SECONDS: Final = 0.25
 
 Given: TypeAlias = "tuple[Declined, Live]"
 

@@ -42,7 +42,7 @@ from gateway.verdict import Verdict
 ROUNDS_MAX: Final = 2
 ROUND_ROWS_MAX: Final = 256
 ROUND_BYTES_MAX: Final = 16 * 1024 * 1024
-AUDITS_LINGER_SECONDS: Final = 0.05
+AUDITS_LINGER_SECONDS: Final = 0.25
 
 RedisAway = Literal["refuse", "answer_unreviewed"]
 log = structlog.get_logger(__name__)
@@ -81,7 +81,7 @@ class Deferring:
         self._lingering = False
         self._clerk = clerk
         if clerk is not None:
-            clerk.start(self._heard, self._park_left)
+            clerk.start(self._heard, self._park_left, self._hopeless)
 
     def close(self, grace_seconds: float) -> None:
         """Let the clerk, where there is one, do what it was given for up to `grace_seconds`."""
@@ -94,9 +94,30 @@ class Deferring:
         for declined, error in refused:
             self.hold_off.failed(live.manifest.review_queue, error)
             self._lose(declined, error)
+        if hopeless := [(declined, why) for declined in wanted if (why := self._hopeless(declined, live))]:
+            self._give_up(hopeless, live)
+            gone = {id(declined) for declined, _ in hopeless}
+            wanted = [declined for declined in wanted if id(declined) not in gone]
         left = wanted if self._clerk is None else self._clerk.take(wanted, live)
         if left:
             self._wait([(declined, live) for declined in left])
+
+    def _give_up(self, hopeless: Sequence[tuple[Declined, DemurError]], live: Live) -> None:
+        """Tell those whose rows are not sent."""
+        for declined, error in hopeless:
+            self._hear(declined, live, [error] * declined.rows)
+        self.backlog.leave(declined for declined, _ in hopeless)
+
+    def _hopeless(self, declined: Declined, live: Live) -> DemurError | None:
+        """Return why rows need not be sent: who asked has left, or the queue's server is away, as was heard before.
+
+        One round after the other would wait for a server that hangs; when it is back somebody else finds out. What is
+        recorded as evidence is tried all the same: each that is lost counts as an error.
+        """
+        if declined.deferred and declined.asker.cancelled:
+            # Nothing was promised to who has left: a retry with its key is parked then.
+            return OverdueError("nobody waits for the reply any more")
+        return None if declined.samplings else self.hold_off.away_for(live.manifest.review_queue)
 
     def _park_left(self, left: Sequence[Given]) -> None:
         """Park what a clerk did not, or parked and did not tell."""
@@ -249,15 +270,14 @@ class Deferring:
     def _wanted(self, batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[Parking], list[str]]:
         """Return who is to be parked, each row as the queue takes it, and what it is called; the others are told.
 
-        Nothing was promised to who has left: a retry with its key is parked then. A round holds many requests: one of
-        which no Parking can be made is its own trouble.
+        A round holds many requests: one of which no Parking can be made is its own trouble.
         """
         wanted: list[_Waiting] = []
         parkings: list[Parking] = []
         ids: list[str] = []
         for declined, live in batch:
-            if declined.deferred and declined.asker.cancelled:
-                self._lose(declined, OverdueError("nobody waits for the reply any more"))
+            if problem := self._hopeless(declined, live):
+                self._hear(declined, live, [problem] * declined.rows)
                 continue
             try:
                 made = [_parking(declined, row, live) for row in (*declined.deferred, *declined.audited)]

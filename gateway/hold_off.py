@@ -30,6 +30,10 @@ class HoldOff:
         """The queues whose server was away when somebody last asked."""
         return tuple(self._away.copy())
 
+    def away_for(self, queue: str) -> UnavailableError | None:
+        """Return what was last heard of the server of `queue`, where it was away."""
+        return self._away.get(queue)
+
     def heard(self, queue: str) -> None:
         """Hear that the server of `queue` is there."""
         self._away.pop(queue, None)
@@ -44,8 +48,7 @@ class HoldOff:
 
     def why(self, queue: str) -> DemurError | None:
         """Return why a request for `queue` would not be parked; None where it may be tried."""
-        away = self._away.get(queue)
-        if away is not None:
+        if away := self.away_for(queue):
             return away
         until, error = self._over.get(queue, (0.0, None))
         return error if time.monotonic() < until else None

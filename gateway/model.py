@@ -122,11 +122,15 @@ class Model:
                 return slab.run()
             except Exception as error:  # noqa: BLE001 - what is wrong is told below
                 log.debug("a run in a slab failed", model=self._name, error=_brief(error))
+        outputs = self._run(session, feeds)
+        if slab is not None and not slab.fits(outputs):
+            # What the model gives is not of the size that it says.
+            self._slabs = None
+        return outputs
+
+    def _run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
             found = self._run_bound(session, feeds) if self._bindable else session.run(self._outputs, dict(feeds))
-            if slab is not None:
-                # The input is good, so what the model gives is not of the size that it says.
-                self._slabs = None
             return dict(zip(self._outputs, found, strict=True))
         except (ort_errors.InvalidArgument, RuntimeError) as error:
             if any(sign in str(error) for sign in _MACHINE_SIGNS):

@@ -8,7 +8,7 @@ the copy to the device is what takes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +42,10 @@ class Slab:
     def takes(self, dtype: np.dtype[Any], row: tuple[int, ...]) -> bool:
         """Whether rows are of its input's type and shape."""
         return bool(self.input.dtype == dtype) and self.input.shape[1:] == row
+
+    def fits(self, outputs: Mapping[str, Array]) -> bool:
+        """Whether there is room for outputs such as these, and no more."""
+        return all(output.shape == self._outputs[name].shape for name, output in outputs.items())
 
     def run(self) -> dict[str, Array]:
         """Run once on what is in it; returns the outputs, which do not change any more. Raises as ONNX Runtime does."""

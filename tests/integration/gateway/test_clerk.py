@@ -43,7 +43,7 @@ def config(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) ->
         queues={"full": QueueSettings(depth_max=1), "spare": QueueSettings(depth_max=1, when_over="keep")},
     )
     found = settings(base, {"redis": RedisSettings(url=server.url)})
-    for name in ("m", "full", "spare", "killed0", "killed1", "stopped", "stuck"):
+    for name in ("m", "full", "spare", "killed0", "killed1", "stopped", "stuck", "left"):
         install(found.data_folder, name, "1", told(1), AUDITED)
         promote(found, name, "1")
     return found
@@ -193,6 +193,30 @@ def test_what_waits_for_a_clerk_that_stands_still_is_bounded_in_bytes(
     assert {each.name for each in deferrals(gateway, queue) if not each.audit} == {*names}
     assert len({*names}) == 3
     assert names_of(infer(asked(queue, UNSURE), timeout=SECONDS))
+
+
+def test_an_errand_whose_caller_has_left_is_not_done(gateway: Gateway, channel: grpc.Channel) -> None:
+    """While it waited for its round: nothing was promised, and nobody is asked for nothing. Others go on."""
+    clerk, queue = clerk_of(gateway), "left"
+    until(lambda: clerk.up)
+    ask(channel, queue, SURE)
+    until(lambda: len(deferrals(gateway, queue)) == 2 and not clerk._given)
+    infer: Any = channel.unary_unary(METHOD, None, kserve.ModelInferResponse.FromString)
+    os.kill(clerk.pid, signal.SIGSTOP)
+    try:
+        first = infer.future(asked(queue, UNSURE), timeout=SECONDS)
+        until(lambda: len([*clerk._given]) == 1)
+        gone = infer.future(asked(queue, UNSURE), timeout=SECONDS)
+        until(lambda: len(clerk._rounds) == 1)
+        gone.cancel()
+        ((given, _),) = clerk._rounds._waiting
+        until(lambda: given[0].asker.cancelled)
+    finally:
+        os.kill(clerk.pid, signal.SIGCONT)
+    names = names_of(first.result())
+    until(lambda: not gateway._deferring.backlog._rows)
+    (last,) = ask(channel, queue, UNSURE)
+    assert {each.name for each in deferrals(gateway, queue) if not each.audit} == {*names, *names_of(last)}
 
 
 def test_an_errand_that_was_parked_is_not_made_again(gateway: Gateway) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ from gateway.policy import Policy
 from gateway.rules import Decision
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+from tests.servers import until
 
 # Of 20 callers: up to 4 are run together, and 4 wait behind them.
 REFUSED_AT_LEAST = 12
@@ -95,6 +98,31 @@ def test_the_operator_may_have_the_uncertain_answered_unreviewed(own_server: emb
         own_server.stop()
         got = _predict(gateway, UNSURE)
         assert (got.decision, got.label, got.deferral) == (Decision.UNREVIEWED, "b", None)
+
+
+@pytest.mark.parametrize("clerk", [False, True])
+def test_a_server_that_hangs_is_waited_for_once(own_server: embedded.Server, tmp_path: Path, *, clerk: bool) -> None:
+    """Until somebody finds it back, nobody else waits for its time limit; then the uncertain are parked again."""
+    config = _config(tmp_path, own_server.url, redis_away="answer_unreviewed")
+    _lay_down(config)
+    with running(config, clerk=clerk) as gateway:
+
+        def decision() -> Decision:
+            found: Decision = _predict(gateway, UNSURE).decision
+            return found
+
+        until(lambda: gateway._clerk is None or gateway._clerk.up)
+        assert decision() is Decision.DEFERRED
+        os.kill(own_server.pid, signal.SIGSTOP)
+        try:
+            assert decision() is Decision.UNREVIEWED
+            start = time.monotonic()
+            assert {decision() for _ in range(20)} == {Decision.UNREVIEWED}
+            # Each by itself would have waited for a second.
+            assert time.monotonic() - start < 10
+        finally:
+            os.kill(own_server.pid, signal.SIGCONT)
+        until(lambda: decision() is Decision.DEFERRED)
 
 
 def test_a_gateway_starts_while_redis_is_away(own_server: embedded.Server, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from fallback.errors import InvalidError, StateError
 from gateway.model import Model
+from gateway.slabs import Slab
 from gateway.tensor import Array
 from tests.live_gateway import echo, table, told
 
@@ -87,6 +88,24 @@ def test_an_input_that_fails_is_told_as_ever_and_costs_nobody_the_slab(tmp_path:
     slab.input[0] = 1
     assert model.run({"i": slab.input}, slab)["y"].tolist() == [[3, 4]]
     assert model.slab(1) is slab
+
+
+def test_a_run_that_fails_by_chance_costs_nobody_the_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made once more, without."""
+    model = loaded(tmp_path, told(1))
+    slab = model.slab(2)
+    assert slab is not None
+
+    def fail(_: Slab) -> dict[str, Array]:
+        raise RuntimeError("no memory now")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Slab, "run", fail)
+        found = run_in_slab(model, np.ones((2, 3), np.float32))
+    assert {name: array.tolist() for name, array in found.items()} == {
+        name: array.tolist() for name, array in run_in_slab(model, np.ones((2, 3), np.float32)).items()
+    }
+    assert model.slab(2) is slab
 
 
 def test_a_model_that_gives_other_shapes_than_it_says_is_run_without(tmp_path: Path) -> None:
