@@ -31,7 +31,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Meta(
             ge=0,
             le=1024,
-            description="threads of one run on the CPU; 0: the cores shared out among the model's instances",
+            description="threads of one run on the CPU; 0: measured, or the cores shared out among a model's instances",
         ),
     ] = 0
     message_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1, description="largest gRPC message taken, bytes")] = (
