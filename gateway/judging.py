@@ -21,8 +21,8 @@ from gateway.recorder import Recorder
 from gateway.request import row_key
 from gateway.rules import Decisions, Wish
 from gateway.samples import epoch_secret
-from gateway.sampling import Asked, Epoch, Sampled, record
-from gateway.shadow import Opinion, runs
+from gateway.sampling import Epoch, Sampled, record
+from gateway.shadow import Asked, Opinion, runs
 from gateway.tensor import Array
 
 # How many draws are made at a time: one by one, each would cost a call.

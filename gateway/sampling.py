@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,35 +15,18 @@ from fallback.answer import Label
 from fallback.deferral import Draw
 from fallback.errors import DemurError
 from gateway.champion import Live
-from gateway.intake import Prepared
 from gateway.parking import Sampling, parking
 from gateway.policy import draw
 from gateway.recorder import Key, Recorded, Turn
-from gateway.request import Request, row_key
+from gateway.request import row_key
 from gateway.rules import Decisions
 from gateway.sampler import Seen
 from gateway.samples import AGREEMENT_SHARE, Place, SampledRecord, Scored, agreement_epoch, place_text, row_epoch
-from gateway.shadow import Opinion
+from gateway.shadow import Asked, Opinion
 from gateway.spool import Entry, Kind
 
 _RECORDS: Final = msgspec.json.Encoder()
 _AUDITS: Final = msgspec.msgpack.Encoder()
-
-
-class Asked(Protocol):
-    """A request under way."""
-
-    @property
-    def request(self) -> Request:
-        """What was asked."""
-
-    @property
-    def prepared(self) -> Prepared:
-        """Its rows."""
-
-    @property
-    def rows(self) -> int:
-        """How many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from gateway.tensor import Array
 _ANSWERS: Final = msgspec.json.Encoder(order="sorted")
 
 
-class Shadowed(Protocol):
+class Asked(Protocol):
     """A request under way."""
 
     @property
@@ -42,7 +42,7 @@ class Shadowed(Protocol):
         """How many."""
 
 
-S = TypeVar("S", bound=Shadowed)
+S = TypeVar("S", bound=Asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

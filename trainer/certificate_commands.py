@@ -262,10 +262,10 @@ def _chains(settings: Config, model: str) -> tuple[Path, list[str]]:
     known = chain.models(folder)
     if model:
         check_name("model", model)
-    if (model and model not in known) or not known:
-        raise NotFoundError(
-            f"no evidence of {model or 'any model'} under {folder}; there is some for: {', '.join(known) or 'none'}"
-        )
+    if not known:
+        raise NotFoundError(f"no evidence of any model under {folder}")
+    if model and model not in known:
+        raise NotFoundError(f"no evidence of {model} under {folder}; there is some of: {', '.join(known)}")
     return folder, [model] if model else known
 
 
