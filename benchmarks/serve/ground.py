@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -29,6 +30,9 @@ from gateway.up import demur
 
 AUDIT_SHARE: Final = 0.01
 _START_SECONDS_MAX: Final = 60.0
+# From those above, a client of another server may have taken it by the time that it is listened on.
+_PORTS: Final = range(20_000, 32_768)
+_PORT_TRIES_MAX: Final = 100
 _LOOK_SECONDS: Final = 0.02
 _LOG: Final = "serve.log"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -140,11 +144,13 @@ def published(address: str, name: Name) -> None:
 
 
 def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback address that nobody has, below those that the system gives to who connects."""
+    for _ in range(_PORT_TRIES_MAX):
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+    raise UnavailableError(f"no free port was found among {_PORTS.start} to {_PORTS.stop - 1}")
 
 
 def _announced(child: subprocess.Popen[bytes], data: Path, log: Path) -> Served:
