@@ -11,9 +11,9 @@ load or warm never becomes current; the champion stays as it was.
 A swap is some milliseconds of work that needs the interpreter, for which those who answer wait. So it pauses before the
 new version takes over, and before the old one is freed: what waited meanwhile is answered, and the new version's first
 request is not the one that waited longest. What is resident stays level, for each thing that would grow has its full
-size early: a session has room for as many runs as there will be from its warm-up on, the ring of kept answers is
-written when it is made, and pages that a version or a backlog of requests left between small blocks go back when the
-old version is freed. Nothing that outlives a batch keeps an output of its run, which is the session's memory.
+size early: the ring of kept answers is written when it is made, and pages that a version or a backlog of requests left
+between small blocks go back when the old version is freed. Nothing that outlives a batch keeps an output of its run,
+which is the session's memory.
 
 Swaps of one model come one at a time: the caller sees to that (`gateway.watch` holds the model's lock).
 """
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Condition, Lock
@@ -279,22 +278,13 @@ def _rules(version: ModelVersion, policy: Policy, certification: Certification |
 
 
 def _warm_up(model: Model, intake: Intake, way: Way) -> None:
-    """Run every size once; on the CPU one row, after as many as may be run at a time.
-
-    There nothing but the room that a run takes in the session depends on its size, and runs at a time find theirs in
-    what one of all their rows left. Where a run has one row, as many as there will be are run at a time.
-    """
-    shapes, most = warm_shapes(intake), max(intake.rows_max, way.instances * way.rows_max)
+    """Run every size once; on the CPU a full batch and one row, since little depends on the size there."""
+    shapes = warm_shapes(intake)
     if model.provider != CPU:
         for known in shapes:
             model.warm_up(buckets(intake.rows_max), known)
-    elif intake.batched:
-        model.warm_up([most], shapes[-1])
-        model.warm_up([1], shapes[-1])
     else:
-        with ThreadPoolExecutor(way.instances, thread_name_prefix="warming") as threads:
-            for each in [threads.submit(model.warm_up, [1], shapes[-1]) for _ in range(way.instances)]:
-                each.result()
+        model.warm_up(sorted({way.rows_max, 1}, reverse=True), shapes[-1])
 
 
 def warm_shapes(intake: Intake) -> list[dict[str, tuple[int, ...]]]:

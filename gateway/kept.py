@@ -120,7 +120,7 @@ class Kept:
             return
         ring = self._ring = self._ring or _Ring(self._rows_max)
         confidence, predicted = np.concatenate(noted.confidences), np.concatenate(noted.predictions)
-        times = np.repeat(noted.times, [len(each) for each in noted.confidences])
+        times = np.repeat(np.array(noted.times), [len(each) for each in noted.confidences])
         while first < count:
             start = self._written % self._rows_max
             last = min(count, first + self._rows_max - start)
