@@ -270,7 +270,7 @@ class ModelService:
         return states
 
     def _known(self, model: str) -> None:
-        if not self._registry.versions(model):
+        if not self._registry.numbers(model):
             raise NotFoundError(
                 f"model {model!r} is not here; there are: {', '.join(self._registry.models()) or 'none'}"
             )
