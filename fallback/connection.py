@@ -21,7 +21,7 @@ from redis import exceptions
 
 from fallback import embedded, keys, servers
 from fallback.config import Config, RedisSettings, redis_url
-from fallback.errors import DemurError, FullError, UnavailableError
+from fallback.errors import AwayError, DemurError, FullError, UnavailableError
 
 # Pauses between attempts; a restart of the server takes longer, and is the caller's to wait for.
 RETRY_PAUSES_SECONDS: Final = (0.05, 0.15, 0.4)
@@ -143,7 +143,7 @@ class Connection:
             except (*_PASSING, exceptions.RedisError) as error:
                 if not passing(error):
                     log.exception("the queue's server refused a command")
-                    raise self._unavailable(error) from error
+                    raise self._unavailable(error, UnavailableError) from error
                 if pause is None or time.monotonic() - started > self._timeout_seconds:
                     raise self._unavailable(error) from error
             await asyncio.sleep(pause)
@@ -260,11 +260,9 @@ class Connection:
             case _:
                 raise AssertionError(f"{what.name}.lua returned {reply!r}")
 
-    def _unavailable(self, error: Exception) -> UnavailableError:
+    def _unavailable(self, error: Exception, kind: type[UnavailableError] = AwayError) -> UnavailableError:
         log.warning("the queue's server is away", error=str(error))
-        return UnavailableError(
-            "the queue's server is away; nothing was lost, try again", retry_after_seconds=RETRY_AFTER_SECONDS
-        )
+        return kind("the queue's server is away; nothing was lost, try again", retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
 def _texts(reply: Iterable[object]) -> Reply:

@@ -108,6 +108,10 @@ class UnavailableError(DemurError):
     code = Code.UNAVAILABLE
 
 
+class AwayError(UnavailableError):
+    """The queue's server cannot be reached, or does not answer in time: whoever asks it now is told the same."""
+
+
 class OverdueError(DemurError):
     """The caller's deadline passed."""
 

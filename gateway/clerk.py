@@ -181,6 +181,7 @@ class Clerk:
             order.errands.append((self._ticket, self._number(declined.plain.job, live, order.new), declined))
         if not order.errands:
             self._rounds.heard()
+            self._changed.notify_all()
         return order
 
     def _number(self, job: QuickJob, live: Live, new: list[tuple[int, Terms]]) -> int:
@@ -210,11 +211,11 @@ class Clerk:
 
     def _send(self, order: _Round) -> None:
         """Send a round: what the socket takes now, and the rest as soon as it takes more."""
-        if order.hopeless:
-            self._aside.do(lambda: self._heard((), order.hopeless))
-        if not order.errands:
-            # Who waits for its verdicts looks whether there is another.
+        done = not order.hopeless or self._aside.do(lambda: self._heard((), order.hopeless))
+        if not done or not order.errands:
+            # Whoever reads comes back for what was left, and looks whether there is another round.
             self._wake()
+        if not order.errands:
             return
         ours, content = order.to, clerk_wire.frame((order.new, [_errand(*each) for each in order.errands]))
         # Nothing of another round is unsent: one is under way at a time, and what answers it has read all of it.

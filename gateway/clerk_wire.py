@@ -17,6 +17,7 @@ import msgspec
 from fallback import keys
 from fallback.config import Config, FallbackSettings, QueueSettings
 from fallback.errors import (
+    AwayError,
     ConflictError,
     DemurError,
     FullError,
@@ -35,7 +36,7 @@ TERMS_MAX: Final = 512
 NONCE_BYTES: Final = 16
 _NUMBER_BYTES: Final = 8
 _KINDS: Final = {
-    kind.__name__: kind for kind in (ConflictError, FullError, InvalidError, OverdueError, UnavailableError)
+    kind.__name__: kind for kind in (AwayError, ConflictError, FullError, InvalidError, OverdueError, UnavailableError)
 }
 _ENCODER: Final = msgspec.msgpack.Encoder()
 

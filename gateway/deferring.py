@@ -14,7 +14,7 @@ import asyncio
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
@@ -32,11 +32,11 @@ from gateway.declined import Declined
 from gateway.hold_off import HoldOff
 from gateway.internal import told
 from gateway.metrics import Metrics
+from gateway.notes import notes
 from gateway.parking import parking
 from gateway.remembered import conflict
 from gateway.slow import SlowLoop
 from gateway.unparked import Unparked
-from gateway.verdict import Verdict
 
 # Rounds at a time for those who wait, rows of one and bytes of its requests; how long audits alone wait for company.
 ROUNDS_MAX: Final = 2
@@ -104,9 +104,18 @@ class Deferring:
 
     def _give_up(self, hopeless: Sequence[tuple[Declined, DemurError]], live: Live) -> None:
         """Tell those whose rows are not sent."""
-        for declined, error in hopeless:
+        try:
+            for declined, error in hopeless:
+                self._told(declined, live, error)
+        finally:
+            self.backlog.leave(declined for declined, _ in hopeless)
+
+    def _told(self, declined: Declined, live: Live, error: DemurError) -> None:
+        """Tell one whose rows are not sent; what goes wrong there is its own trouble."""
+        try:
             self._hear(declined, live, [error] * declined.rows)
-        self.backlog.leave(declined for declined, _ in hopeless)
+        except Exception as problem:  # noqa: BLE001 - others of its batch are answered already
+            self._fail(declined, told(problem, model=live.version.model))
 
     def _hopeless(self, declined: Declined, live: Live) -> DemurError | None:
         """Return why rows need not be sent: who asked has left, or the queue's server is away, as was heard before.
@@ -117,7 +126,7 @@ class Deferring:
         if declined.deferred and declined.asker.cancelled:
             # Nothing was promised to who has left: a retry with its key is parked then.
             return OverdueError("nobody waits for the reply any more")
-        return None if declined.samplings else self.hold_off.away_for(live.manifest.review_queue)
+        return None if declined.samplings else self.hold_off.gone(live.manifest.review_queue)
 
     def _park_left(self, left: Sequence[Given]) -> None:
         """Park what a clerk did not, or parked and did not tell."""
@@ -277,7 +286,7 @@ class Deferring:
         ids: list[str] = []
         for declined, live in batch:
             if problem := self._hopeless(declined, live):
-                self._hear(declined, live, [problem] * declined.rows)
+                self._told(declined, live, problem)
                 continue
             try:
                 made = [_parking(declined, row, live) for row in (*declined.deferred, *declined.audited)]
@@ -342,7 +351,7 @@ class Deferring:
                 declined.result,
                 deferrals={row: found.name for row, found in parked.items()},
                 unparked=bool(failed),
-                notes=_notes(parked, failed),
+                notes=notes(parked, failed),
                 expected_waits={
                     row: found.expected_wait for row, found in parked.items() if found.expected_wait is not None
                 },
@@ -370,26 +379,6 @@ class Deferring:
     def _lose_audits(self, count: int, error: DemurError) -> None:
         self._metrics.redis_errors.labels("audit").inc(count)
         log.warning("audits were not parked", count=count, error=error.message)
-
-
-def _notes(parked: Mapping[int, Parked], failed: Mapping[int, DemurError]) -> dict[int, Verdict]:
-    """Return what is to be said of rows whose queue is over a limit or away."""
-    kept = {
-        row: Verdict(
-            rule="over", defers=False, evaluation=f"the queue is over its limit {found.over}; parked all the same"
-        )
-        for row, found in parked.items()
-        if found.over
-    }
-    unparked = {
-        row: Verdict(
-            rule="over" if isinstance(error, OverError) else "away",
-            defers=False,
-            evaluation=f"{error.message.partition(';')[0]}; answered unreviewed",
-        )
-        for row, error in failed.items()
-    }
-    return kept | unparked
 
 
 def _parking(declined: Declined, row: int, live: Live) -> Parking:

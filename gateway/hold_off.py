@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from fallback.errors import DemurError, FullError, UnavailableError
+from fallback.errors import AwayError, DemurError, FullError, UnavailableError
 
 _SECONDS_MIN: Final = 1.0
 _SECONDS_MAX: Final = 60.0
@@ -23,32 +23,39 @@ class HoldOff:
 
     def __init__(self) -> None:
         self._away: dict[str, UnavailableError] = {}
+        # Those of which the server itself was away: of these nobody's request need be tried.
+        self._gone: dict[str, AwayError] = {}
         self._over: dict[str, tuple[float, FullError]] = {}
 
     @property
     def away(self) -> tuple[str, ...]:
-        """The queues whose server was away when somebody last asked."""
+        """The queues where nothing could be parked when somebody last asked."""
         return tuple(self._away.copy())
 
-    def away_for(self, queue: str) -> UnavailableError | None:
-        """Return what was last heard of the server of `queue`, where it was away."""
-        return self._away.get(queue)
+    def gone(self, queue: str) -> UnavailableError | None:
+        """Return what who asks is told, where the server of `queue` was away when somebody last asked."""
+        error = self._gone.get(queue)
+        # Not the same again: what was heard before says nothing of how it is when this is told.
+        return error and UnavailableError(error.message, retry_after_seconds=error.retry_after_seconds)
 
     def heard(self, queue: str) -> None:
         """Hear that the server of `queue` is there."""
         self._away.pop(queue, None)
+        self._gone.pop(queue, None)
 
     def failed(self, queue: str, error: DemurError) -> None:
         """Hear why a request could not be parked."""
         if isinstance(error, UnavailableError):
             self._away[queue] = error
+            if isinstance(error, AwayError):
+                self._gone[queue] = error
         elif isinstance(error, FullError):
             seconds = min(max(error.retry_after_seconds or 0.0, _SECONDS_MIN), _SECONDS_MAX)
             self._over[queue] = time.monotonic() + seconds, error
 
     def why(self, queue: str) -> DemurError | None:
         """Return why a request for `queue` would not be parked; None where it may be tried."""
-        if away := self.away_for(queue):
+        if away := self._away.get(queue):
             return away
         until, error = self._over.get(queue, (0.0, None))
         return error if time.monotonic() < until else None

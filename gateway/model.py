@@ -42,6 +42,8 @@ _DATATYPES: Final = {
 }
 # Sizes to try, in this order, for an axis that may have any, when a run is made up.
 _FREE_AXES: Final = (1, 8, 32, 224)
+# So many runs in slabs may fail by chance.
+_SLAB_FAILURES_MAX: Final = 8
 # What a run refuses is told to the caller; logging it as well would let a caller fill the log.
 _LOG_FATAL_ONLY: Final = 4
 # Words of ONNX Runtime's for trouble that is the machine's, not the input's.
@@ -76,6 +78,7 @@ class Model:
         wanted = self.provider != CPU if bind is None else bind
         self._bindable = wanted and all(spec.datatype != "BYTES" for spec in tensors)
         slabs = bind is None and self.provider == CPU
+        self._slab_failures = 0
         self._slabs = Slabs.of(session, self.signature.inputs, self.signature.outputs) if slabs else None
 
     @classmethod
@@ -117,16 +120,24 @@ class Model:
         session = self._session
         if session is None:
             raise StateError(f"{self._name}: the model is closed")
+        problem = ""
         if slab is not None:
             try:
                 return slab.run()
             except Exception as error:  # noqa: BLE001 - what is wrong is told below
-                log.debug("a run in a slab failed", model=self._name, error=_brief(error))
+                problem = _brief(error)
         outputs = self._run(session, feeds)
-        if slab is not None and not slab.fits(outputs):
-            # What the model gives is not of the size that it says.
-            self._slabs = None
+        if slab is not None:
+            self._tell_failed(problem, fits=slab.fits(outputs))
         return outputs
+
+    def _tell_failed(self, problem: str, *, fits: bool) -> None:
+        """Hear that a run in a slab failed and the same one without did not: do without, now or when it goes on so."""
+        self._slab_failures += 1
+        # Where its outputs do not fit, what the model gives is not of the size that it says.
+        if not fits or self._slab_failures >= _SLAB_FAILURES_MAX:
+            self._slabs = None
+            log.warning("the model is run without slabs from now on", model=self._name, error=problem)
 
     def _run(self, session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:

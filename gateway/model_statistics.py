@@ -1,7 +1,8 @@
 """What came of a model's requests in Triton's words: what inference.ModelStatistics says of it.
 
 Counted is since the version went live, whoever asked and by whichever protocol: as the metrics page has it, less what
-that had when the version took over (requests that were under way just then may count to either).
+that had when the version took over (requests of some milliseconds, and of a tenth of a second
+at most while the old version's last batch runs, may count to either).
 
     inference_count, execution_count  rows and runs
     success   requests that were answered, those included that a person is asked about; `ns` is what requests waited and

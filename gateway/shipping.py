@@ -81,6 +81,7 @@ class Shipping:
         self._metrics = metrics
         self._rejoin_seconds = rejoin_seconds
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._knocks: dict[str, asyncio.Task[None]] = {}
 
     async def adopt(self) -> None:
         """Take over what dead gateways left on this machine."""
@@ -93,29 +94,42 @@ class Shipping:
         loop = asyncio.get_running_loop()
         looked = loop.time()
         while True:
-            for recorder in self._recorders.all():
-                if recorder.shipments and recorder.model not in self._tasks:
-                    self._begin(recorder)
+            try:
+                for recorder in self._recorders.all():
+                    if recorder.shipments and recorder.model not in self._tasks:
+                        self._begin(recorder)
+                self._knock()
+                if loop.time() >= looked + ADOPT_SECONDS:
+                    looked = loop.time()
+                    await self.adopt()
+            except Exception as error:  # noqa: BLE001 - the root of the task: who is held off waits for it
+                told(error, where="shipping")
             await asyncio.sleep(LOOK_SECONDS)
-            if self._hold_off.away:
-                await self._knock()
-            if loop.time() >= looked + ADOPT_SECONDS:
-                looked = loop.time()
-                await self.adopt()
 
-    async def _knock(self) -> None:
-        """Find out which servers are back, without a request that would count as an error if its queue's is not."""
+    def _knock(self) -> None:
+        """Find out which servers are back, without a request that would count as an error if its queue's is not.
 
-        async def ask(queue: str) -> None:
-            with contextlib.suppress(DemurError):
-                await self._queue.list_deferrals(queue, page_size=1)
-                self._hold_off.heard(queue)
+        Each by itself: of a cluster's servers one may hang.
+        """
+        for queue in self._hold_off.away:
+            if queue not in self._knocks:
+                self._knocks[queue] = asyncio.create_task(self._ask(queue))
 
-        await asyncio.gather(*map(ask, self._hold_off.away))
+    async def _ask(self, queue: str) -> None:
+        """Ask a queue's server something; content that lies elsewhere may be away for longer."""
+        try:
+            await self._queue.last_cursor(queue)
+            self._hold_off.heard(queue)
+        except DemurError:
+            return
+        except Exception as error:  # noqa: BLE001 - the root of the task: it is asked again
+            told(error, where="knocking", queue=queue)
+        finally:
+            del self._knocks[queue]
 
     async def close(self) -> None:
         """End every name in good order, and send and park what can be, for a few seconds at most."""
-        await end_all(task for tasks in self._tasks.values() for task in tasks)
+        await end_all([*(task for tasks in self._tasks.values() for task in tasks), *self._knocks.values()])
         recorders = self._recorders.all()
         for recorder in recorders:
             try:

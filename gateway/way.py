@@ -57,20 +57,21 @@ def load(
     if before is not None and not manifest.batching.instances and similar(before[0], version):
         return Model.load(version.artefact, device=device, threads=before[1].threads), before[1]
     most, shapes = rows_max(manifest), known_shapes(manifest.preprocess)
-    model = Model.load(version.artefact, device=device, threads=threads or 1)
+    loaded = [model := Model.load(version.artefact, device=device, threads=threads or 1)]
+    kept: Model | None = None
     try:
         full = 0.0 if model.provider != CPU else humbly(lambda: _seconds(model, most, shapes))
         way = _measured(model, manifest, full, threads=threads, shapes=shapes)
-    except BaseException:
-        model.close()
-        raise
-    if way.threads == (threads or 1):
-        return model, way
-    other = Model.load(version.artefact, device=device, threads=way.threads)
-    if full < _SHORT_SECONDS and not humbly(lambda: _is_better(other, model, most, shapes)):
-        other, model, way = model, other, Way(instances=way.instances, rows_max=most)
-    model.close()
-    return other, way
+        if way.threads != (threads or 1):
+            loaded.append(other := Model.load(version.artefact, device=device, threads=way.threads))
+            if full < _SHORT_SECONDS and not humbly(lambda: _is_better(other, model, most, shapes)):
+                way = Way(instances=way.instances, rows_max=most)
+        kept = loaded[-1] if way.threads != (threads or 1) else model
+        return kept, way
+    finally:
+        for each in loaded:
+            if each is not kept:
+                each.close()
 
 
 def _measured(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,7 +44,7 @@ def config(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) ->
         queues={"full": QueueSettings(depth_max=1), "spare": QueueSettings(depth_max=1, when_over="keep")},
     )
     found = settings(base, {"redis": RedisSettings(url=server.url)})
-    for name in ("m", "full", "spare", "killed0", "killed1", "stopped", "stuck", "left"):
+    for name in ("m", "full", "spare", "killed0", "killed1", "stopped", "stuck", "left", "ended"):
         install(found.data_folder, name, "1", told(1), AUDITED)
         promote(found, name, "1")
     return found
@@ -217,6 +218,29 @@ def test_an_errand_whose_caller_has_left_is_not_done(gateway: Gateway, channel: 
     until(lambda: not gateway._deferring.backlog._rows)
     (last,) = ask(channel, queue, UNSURE)
     assert {each.name for each in deferrals(gateway, queue) if not each.audit} == {*names, *names_of(last)}
+
+
+def test_a_clerk_that_ends_waits_for_nobody_who_has_left(config: Config) -> None:
+    """An errand behind a slow round whose caller has gone by its turn is as good as done."""
+    with running(config, clerk=True) as gateway, grpc.insecure_channel(gateway.address) as channel:
+        clerk, queue = clerk_of(gateway), "ended"
+        until(lambda: clerk.up)
+        ask(channel, queue, SURE)
+        until(lambda: len(deferrals(gateway, queue)) == 2 and not clerk._given)
+        infer: Any = channel.unary_unary(METHOD, None, kserve.ModelInferResponse.FromString)
+        os.kill(clerk.pid, signal.SIGSTOP)
+        infer(asked(queue, SURE), timeout=SECONDS)
+        until(lambda: len([*clerk._given]) == 1)
+        gone = infer.future(asked(queue, UNSURE), timeout=SECONDS)
+        until(lambda: len(clerk._rounds) == 1)
+        gone.cancel()
+        ((given, _),) = clerk._rounds._waiting
+        until(lambda: given[0].asker.cancelled)
+        threading.Timer(0.2, os.kill, (clerk.pid, signal.SIGCONT)).start()
+        start = time.monotonic()
+        gateway._deferring.close(SECONDS)
+        assert time.monotonic() - start < SECONDS / 2
+        assert not clerk._rounds
 
 
 def test_an_errand_that_was_parked_is_not_made_again(gateway: Gateway) -> None:

@@ -22,6 +22,7 @@ from fallback import embedded
 from fallback.config import Config, FallbackSettings, RedisSettings
 from fallback.deferral import State
 from fallback.errors import (
+    AwayError,
     ConfigError,
     ForbiddenError,
     FullError,
@@ -123,6 +124,24 @@ def test_a_server_that_hangs_is_waited_for_once(own_server: embedded.Server, tmp
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
         until(lambda: decision() is Decision.DEFERRED)
+        until(lambda: not gateway._deferring.backlog._rows)
+
+
+def test_a_server_is_found_back_though_content_elsewhere_is_not(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who finds out asks the server alone."""
+    config = settings(config)
+    _lay_down(config)
+    with running(config) as gateway:
+
+        async def fail(*_: object, **__: object) -> None:
+            raise UnavailableError("the volume is away")
+
+        monkeypatch.setattr(gateway.queue, "list_deferrals", fail)
+        gateway._deferring.hold_off.failed("m", AwayError("away"))
+        until(lambda: not gateway._deferring.hold_off.away)
+        assert _predict(gateway, UNSURE).decision is Decision.DEFERRED
 
 
 def test_a_gateway_starts_while_redis_is_away(own_server: embedded.Server, tmp_path: Path) -> None:

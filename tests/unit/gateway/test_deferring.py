@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fallback.deferral import Parking
-from fallback.errors import DemurError, UnavailableError
+from fallback.errors import AwayError, DemurError, UnavailableError
 from gateway import deferring
 from gateway.backlog import Backlog
 from gateway.declined import Declined
@@ -50,6 +50,19 @@ class Away:
         return [UnavailableError("the queue is away")] * len(parkings)
 
 
+class Picky:
+    """A queue that one row's content is too much for, and whose server then goes away."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    async def park(self, parkings: Sequence[Parking], ids: Sequence[str]) -> list[DemurError]:
+        assert len({*ids}) == len(parkings)
+        self.given += parkings
+        kind = UnavailableError if len(self.given) == 1 else AwayError
+        return [kind(f"no to {each}") for each in parkings]
+
+
 async def _nothing() -> None:
     """What the slow loop does last."""
 
@@ -81,3 +94,29 @@ def test_a_request_that_cannot_be_made_into_a_parking_fails_alone(monkeypatch: p
     assert bad.error is not None
     assert bad.error.message.startswith("internal error, id ")
     assert (str(good.error), queue.given) == ("the queue is away", ["row 0"])
+
+
+def test_only_while_the_server_is_away_nobody_is_sent_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request's own trouble keeps the next from nothing; and who is not sent leaves the backlog as it was."""
+    monkeypatch.setattr(deferring, "_parking", lambda declined, row, _: f"row {row} of {declined.asker.number}")
+    queue, slow = Picky(), SlowLoop()
+    slow.start()
+    backlog = Backlog(rows_max=10, bytes_max=1_000)
+    parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), backlog=backlog, redis_away="refuse")
+    live = SimpleNamespace(version=SimpleNamespace(model="m"), manifest=SimpleNamespace(review_queue="m"))
+    result = Result(model="m", version="1", labels=(), outputs={}, rows=1)
+    errors = []
+    try:
+        for number in range(4):
+            asker: Any = Asker()
+            asker.number = number
+            if number == 3:
+                parks.hold_off.heard("m")
+            parks.take([Declined(asker=asker, result=result, deferred=(0,), audited=())], cast("Any", live))
+            assert asker.ended.wait(SECONDS)
+            errors.append(str(asker.error))
+    finally:
+        slow.stop(1.0, last=_nothing)
+    assert errors == ["no to row 0 of 0", "no to row 0 of 1", "no to row 0 of 1", "no to row 0 of 3"]
+    assert queue.given == ["row 0 of 0", "row 0 of 1", "row 0 of 3"]
+    assert (backlog._rows, backlog._bytes) == (0, 0)

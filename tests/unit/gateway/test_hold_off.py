@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fallback.errors import FullError, InvalidError, OverError, UnavailableError
+from fallback.errors import AwayError, FullError, InvalidError, OverError, UnavailableError
 from gateway.hold_off import HoldOff
 
 AWAY = UnavailableError("away")
@@ -26,6 +26,21 @@ def test_a_server_that_is_away_holds_its_queues_off() -> None:
     hold_off.heard("q")
     assert hold_off.why("q") is None
     assert not hold_off.away
+
+
+def test_only_a_server_that_is_away_is_not_tried_by_anybody() -> None:
+    """Content that could not be kept is one request's trouble; and what who is not tried is told says nothing new."""
+    hold_off = HoldOff()
+    hold_off.failed("q", AWAY)
+    assert hold_off.gone("q") is None
+    hold_off.failed("q", AwayError("the server is away", retry_after_seconds=2.0))
+    told = hold_off.gone("q")
+    assert told is not None
+    assert (told.message, told.retry_after_seconds) == ("the server is away", 2.0)
+    assert hold_off.gone("another") is None
+    hold_off.heard("q")
+    hold_off.failed("q", told)
+    assert hold_off.gone("q") is None
 
 
 def test_a_full_queue_holds_itself_off_for_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

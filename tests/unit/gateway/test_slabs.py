@@ -108,6 +108,22 @@ def test_a_run_that_fails_by_chance_costs_nobody_the_slab(tmp_path: Path, monkey
     assert model.slab(2) is slab
 
 
+def test_where_every_run_in_a_slab_fails_the_model_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a few: each would be made twice for good."""
+    model, tried = loaded(tmp_path, told(1)), list[Slab]()
+
+    def fail(slab: Slab) -> dict[str, Array]:
+        tried.append(slab)
+        raise RuntimeError("never")
+
+    monkeypatch.setattr(Slab, "run", fail)
+    while model.slab(1) is not None:
+        assert run_in_slab(model, np.ones((1, 3), np.float32))
+    assert 1 < len(tried) < 20
+
+
 def test_a_model_that_gives_other_shapes_than_it_says_is_run_without(tmp_path: Path) -> None:
     """From the first time on; its answer is what it always was."""
     nodes = [

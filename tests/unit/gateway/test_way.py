@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from gateway import way
 from gateway.batching import Batching
 from gateway.champion import Champion
 from gateway.cores import cores
+from gateway.model import Model
 from gateway.registry import Registry
 from gateway.way import Way, shared
 from tests.live_gateway import JUDGED, POLICY, install, told
@@ -76,3 +79,36 @@ def test_a_short_run_has_several_threads_where_they_are_better(
     options = live.model._session.get_session_options()  # type: ignore[union-attr]
     assert options.intra_op_num_threads == expected
     champion.close()
+
+
+@pytest.mark.parametrize("fails", ["_seconds", "_is_better", "Model.load"])
+def test_a_model_that_cannot_be_measured_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """And so is the one that it was to be compared with."""
+    monkeypatch.setattr("gateway.way.cores", lambda: 2)
+    monkeypatch.setattr("gateway.way._seconds", lambda _model, rows, _shapes: rows * 5e-5)
+    install(tmp_path, "m", "1", told(1), msgspec.structs.replace(JUDGED, batching=Batching(max_batch_size=ROWS)))
+    version = Registry(tmp_path / "models").get("m", "1")
+    opened, closed, load, close = list[Model](), list[Model](), Model.load, Model.close
+
+    def noted(*arguments: Any, **options: Any) -> Model:
+        if fails == "Model.load" and opened:
+            raise RuntimeError("no memory now")
+        opened.append(load(*arguments, **options))
+        return opened[-1]
+
+    def fail(*_: object) -> float:
+        raise RuntimeError("no memory now")
+
+    monkeypatch.setattr(Model, "load", noted)
+
+    def noted_too(model: Model) -> None:
+        closed.append(model)
+        close(model)
+
+    monkeypatch.setattr(Model, "close", noted_too)
+    if fails != "Model.load":
+        monkeypatch.setattr(f"gateway.way.{fails}", fail)
+    with pytest.raises(RuntimeError, match="no memory now"):
+        way.load(version, device="cpu", threads=0, before=None)
+    assert opened
+    assert {*map(id, closed)} == {*map(id, opened)}
