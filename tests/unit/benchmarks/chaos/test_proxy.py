@@ -68,7 +68,7 @@ async def test_latency_holds_up_both_directions() -> None:
             assert time.monotonic() - start >= 0.2
         start = time.monotonic()
         await _said(reader, writer, b"y\n")
-        assert time.monotonic() - start < 0.1
+        assert time.monotonic() - start < 0.2
 
 
 async def test_a_stall_holds_everything_and_loses_nothing() -> None:
