@@ -42,6 +42,7 @@ _HERE_SECONDS_MAX: Final = 0.005
 # Between two looks at all that waits: at least so long, and so many times what the last one took.
 _LOOK_SECONDS_MIN: Final = 0.002
 _LOOK_TIMES_MIN: Final = 20
+_GONE_SECONDS: Final = 0.02
 
 J = TypeVar("J", bound=Job)
 
@@ -154,8 +155,8 @@ class Batcher(Generic[J]):
             return self._full()
 
     def _full(self) -> FullError:
-        # Some who wait may have gone.
-        self._ask_look(time.monotonic())
+        if (when := time.monotonic() + _GONE_SECONDS) < self._look_at:  # it sees who of those that wait has gone
+            self._ask_look(when)
         wait = self._expected(rows := self._waiting.rows)
         problem = f"model {self._name!r}: {rows} rows wait, the most is {self._queue_rows_max}"
         return FullError(problem, retry_after_seconds=retry_after(wait))
