@@ -2,8 +2,8 @@
 
 Theory of operation. A run of one thread takes the least processor time. Where a full batch takes long, several such
 runs at a time share the cores, and each has few rows. Where it is short, one run at a time is done by whoever brought
-the requests; two threads then win only if the batch is long enough to be shared out, which is measured. A lone row is
-run by one thread either way: its operators are too small to be shared.
+the requests; several threads within it win only if the batch is long enough to be shared out, which is measured. To a
+lone row they make little difference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.model import CPU, Device, Model
 from gateway.preprocess import known_shapes
 from gateway.registry import ModelVersion
 
-# A full batch that takes longer is not run on the spot: several runs of one thread share the cores.
+# Of full batches that take longer several are run at a time, by one thread each: it is the best throughput.
 _SHORT_SECONDS: Final = 0.002
 # One that takes less is not shared out among threads: to wake another takes longer than it wins.
 _TINY_SECONDS: Final = 0.0003
@@ -62,12 +62,15 @@ def load(
     try:
         full = 0.0 if model.provider != CPU else humbly(lambda: _seconds(model, most, shapes))
         way = _measured(model, manifest, full, threads=threads, shapes=shapes)
+        best = model
         if way.threads != (threads or 1):
             loaded.append(other := Model.load(version.artefact, device=device, threads=way.threads))
-            if full < _SHORT_SECONDS and not humbly(lambda: _is_better(other, model, most, shapes)):
+            if full >= _SHORT_SECONDS or humbly(lambda: _is_better(other, model, most, shapes)):
+                best = other
+            else:
                 way = Way(instances=way.instances, rows_max=most)
-        kept = loaded[-1] if way.threads != (threads or 1) else model
-        return kept, way
+        kept = best
+        return best, way
     finally:
         for each in loaded:
             if each is not kept:

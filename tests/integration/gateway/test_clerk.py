@@ -93,6 +93,15 @@ def ask(channel: grpc.Channel, model: str, x: np.ndarray, count: int = 1) -> lis
     return [future.exception() or future.result() for future in futures]
 
 
+def leave(clerk: Any, infer: Any, queue: str) -> None:
+    """Ask for what is to be parked, and go while the errand waits for its round."""
+    gone = infer.future(asked(queue, UNSURE), timeout=SECONDS)
+    until(lambda: len(clerk._rounds) == 1)
+    gone.cancel()
+    ((given, _),) = clerk._rounds._waiting
+    until(lambda: given[0].asker.cancelled)
+
+
 def names_of(reply: Any) -> list[str]:
     return [name for name in reply.parameters["demur_deferral"].string_param.split(",") if name]
 
@@ -207,11 +216,7 @@ def test_an_errand_whose_caller_has_left_is_not_done(gateway: Gateway, channel: 
     try:
         first = infer.future(asked(queue, UNSURE), timeout=SECONDS)
         until(lambda: len([*clerk._given]) == 1)
-        gone = infer.future(asked(queue, UNSURE), timeout=SECONDS)
-        until(lambda: len(clerk._rounds) == 1)
-        gone.cancel()
-        ((given, _),) = clerk._rounds._waiting
-        until(lambda: given[0].asker.cancelled)
+        leave(clerk, infer, queue)
     finally:
         os.kill(clerk.pid, signal.SIGCONT)
     names = names_of(first.result())
@@ -231,11 +236,7 @@ def test_a_clerk_that_ends_waits_for_nobody_who_has_left(config: Config) -> None
         os.kill(clerk.pid, signal.SIGSTOP)
         infer(asked(queue, SURE), timeout=SECONDS)
         until(lambda: len([*clerk._given]) == 1)
-        gone = infer.future(asked(queue, UNSURE), timeout=SECONDS)
-        until(lambda: len(clerk._rounds) == 1)
-        gone.cancel()
-        ((given, _),) = clerk._rounds._waiting
-        until(lambda: given[0].asker.cancelled)
+        leave(clerk, infer, queue)
         threading.Timer(0.2, os.kill, (clerk.pid, signal.SIGCONT)).start()
         start = time.monotonic()
         gateway._deferring.close(SECONDS)

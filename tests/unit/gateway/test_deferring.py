@@ -39,27 +39,16 @@ class Asker:
 
 
 class Away:
-    """A queue whose server is away; remembers what it was given."""
+    """A queue that refuses, each time with the next of `kinds`, then with the last; remembers what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, *kinds: type[DemurError]) -> None:
         self.given: list[Any] = []
+        self._kinds = [*kinds]
 
     async def park(self, parkings: Sequence[Parking], ids: Sequence[str]) -> list[DemurError]:
         assert len({*ids}) == len(parkings)
         self.given += parkings
-        return [UnavailableError("the queue is away")] * len(parkings)
-
-
-class Picky:
-    """A queue that one row's content is too much for, and whose server then goes away."""
-
-    def __init__(self) -> None:
-        self.given: list[Any] = []
-
-    async def park(self, parkings: Sequence[Parking], ids: Sequence[str]) -> list[DemurError]:
-        assert len({*ids}) == len(parkings)
-        self.given += parkings
-        kind = UnavailableError if len(self.given) == 1 else AwayError
+        kind = self._kinds.pop(0) if len(self._kinds) > 1 else self._kinds[0]
         return [kind(f"no to {each}") for each in parkings]
 
 
@@ -78,7 +67,7 @@ def test_a_request_that_cannot_be_made_into_a_parking_fails_alone(monkeypatch: p
         return f"row {row}"
 
     monkeypatch.setattr(deferring, "_parking", parking)
-    queue, slow = Away(), SlowLoop()
+    queue, slow = Away(UnavailableError), SlowLoop()
     slow.start()
     backlog = Backlog(rows_max=10, bytes_max=1_000)
     parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), backlog=backlog, redis_away="refuse")
@@ -93,13 +82,13 @@ def test_a_request_that_cannot_be_made_into_a_parking_fails_alone(monkeypatch: p
         slow.stop(1.0, last=_nothing)
     assert bad.error is not None
     assert bad.error.message.startswith("internal error, id ")
-    assert (str(good.error), queue.given) == ("the queue is away", ["row 0"])
+    assert (str(good.error), queue.given) == ("no to row 0", ["row 0"])
 
 
 def test_only_while_the_server_is_away_nobody_is_sent_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One request's own trouble keeps the next from nothing; and who is not sent leaves the backlog as it was."""
     monkeypatch.setattr(deferring, "_parking", lambda declined, row, _: f"row {row} of {declined.asker.number}")
-    queue, slow = Picky(), SlowLoop()
+    queue, slow = Away(UnavailableError, AwayError), SlowLoop()
     slow.start()
     backlog = Backlog(rows_max=10, bytes_max=1_000)
     parks = Deferring(queue=cast("Any", queue), slow=slow, metrics=Metrics(), backlog=backlog, redis_away="refuse")

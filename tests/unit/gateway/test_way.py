@@ -76,8 +76,9 @@ def test_a_short_run_has_several_threads_where_they_are_better(
     champion = Champion(device="cpu", threads=threads)
     live = champion.swap(Registry(tmp_path / "models").get("m", "1"), POLICY)
     assert live.way.threads == expected
-    options = live.model._session.get_session_options()  # type: ignore[union-attr]
-    assert options.intra_op_num_threads == expected
+    session = live.model._session
+    assert session is not None
+    assert session.get_session_options().intra_op_num_threads == expected
     champion.close()
 
 

@@ -112,8 +112,8 @@ async def test_a_grpc_receiver_that_hangs_is_left_and_one_that_asks_for_time_get
     assert isinstance(attempt, NotTold)
     assert time.monotonic() - start < 5
     assert service.remaining is not None
-    # What is left is told in whole milliseconds, rounded up.
-    assert service.remaining < 1
+    # A clock of its own reads what is left: some parts of a millisecond more are possible.
+    assert service.remaining < 0.6
     service.delay_seconds = 0
     service.status = status_of(FullError("later", retry_after_seconds=120))
     attempt = await call(delivery(target=target))
