@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 from redis import exceptions
@@ -107,6 +107,18 @@ def script(name: str) -> Script:
     return Script(name)
 
 
+class Run(NamedTuple):
+    """One of many runs of a script: the keys and arguments it gets, and the commands that go before it.
+
+    `together`: all of it in one step of the server, where it can, which then syncs its file once.
+    """
+
+    names: Sequence[str]
+    arguments: Sequence[Argument]
+    before: Sequence[tuple[Argument, ...]] = ()
+    together: bool = False
+
+
 class Connection:
     """A client of one event loop; connects when first used. All methods raise DemurError only.
 
@@ -157,34 +169,29 @@ class Connection:
         reply = await self.attempt(lambda: self._run(what, names, arguments))
         return reply if raw else _texts(reply)
 
-    async def run_all(
-        self,
-        before: Sequence[tuple[Argument, ...]],
-        what: Script,
-        calls: Sequence[tuple[Sequence[str], Sequence[Argument]]],
-    ) -> list[Reply | DemurError]:
-        """Send `before`, then a run of the script for each of `calls`, in one pipeline; return each run's verdict.
+    async def run_all(self, what: Script, runs: Sequence[Run]) -> list[Reply | DemurError]:
+        """Send `runs` of a script in one pipeline; return the verdict of each.
 
         One that the server refuses, as it does where a key is of the wrong kind, keeps the others from nothing.
         """
+        return await self.attempt(lambda: self._run_all(what, runs))
 
-        async def send() -> list[Any]:
-            runs = [("EVALSHA", what.sha1, len(names), *names, *arguments) for names, arguments in calls]
-            if self.settings.replicas_min:
-                return await self._waited(what, [*before, *runs])
-            return await self.client.send([*before, *runs])
-
-        async def call() -> list[Reply | DemurError]:
-            replies = await send()
-            failed = next((reply for reply in replies[: len(before)] if isinstance(reply, Exception)), None)
-            if failed is not None:
-                raise failed
-            return [
-                await self._verdict(reply, what, sent)
-                for reply, sent in zip(replies[len(before) :], calls, strict=True)
-            ]
-
-        return await self.attempt(call)
+    async def _run_all(self, what: Script, runs: Sequence[Run]) -> list[Reply | DemurError]:
+        parts = [[*run.before, ("EVALSHA", what.sha1, len(run.names), *run.names, *run.arguments)] for run in runs]
+        together = [run.together and self.client.transacts for run in runs]
+        sent = [
+            [servers.MULTI, *part, servers.EXEC] if one else part for part, one in zip(parts, together, strict=True)
+        ]
+        commands = [command for part in sent for command in part]
+        found = await (self._waited(what, commands) if self.settings.replicas_min else self.client.send(commands))
+        replies = iter(found)
+        verdicts: list[Reply | DemurError] = []
+        for run, part, one in zip(runs, sent, together, strict=True):
+            own = [next(replies) for _ in part]
+            *before, last = _apart(own) if one else own
+            failed = next((reply for reply in before if isinstance(reply, Exception)), None)
+            verdicts.append(await self._verdict(failed or last, what, run))
+        return verdicts
 
     async def newest(self, stream: str) -> str:
         """Return the id of the newest entry that a stream ever had, trimmed or not; "0-0" where it had none."""
@@ -224,7 +231,7 @@ class Connection:
         """
         wanted, seconds = self.settings.replicas_min, self.settings.replicas_timeout_seconds
         replies, got = await self.client.waited(commands, replicas=wanted, seconds=seconds)
-        if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
+        if any(isinstance(reply, exceptions.NoScriptError) for reply in _flat(replies)):
             whole = [
                 ("EVAL", what.source, *command[2:]) if command[0] == "EVALSHA" else command for command in commands
             ]
@@ -237,15 +244,13 @@ class Connection:
             )
         return replies
 
-    async def _verdict(
-        self, reply: object, what: Script, sent: tuple[Sequence[str], Sequence[Argument]]
-    ) -> Reply | DemurError:
+    async def _verdict(self, reply: object, what: Script, run: Run) -> Reply | DemurError:
         match reply:
             case exceptions.NoScriptError():
                 try:
-                    return _texts(await self._run(what, *sent))
+                    return _texts(await self._run(what, run.names, run.arguments))
                 except exceptions.ResponseError as error:
-                    return await self._verdict(error, what, sent)
+                    return await self._verdict(error, what, run)
             case exceptions.OutOfMemoryError():
                 return FullError("the queue's server has no memory left", retry_after_seconds=10.0)
             case exceptions.ResponseError() if not passing(reply):
@@ -270,3 +275,21 @@ def _texts(reply: Iterable[object]) -> Reply:
     return [
         _texts(item) if isinstance(item, list) else item.decode() if isinstance(item, bytes) else item for item in reply
     ]
+
+
+def _apart(replies: Sequence[object]) -> Sequence[object]:
+    """Return a reply for each of the commands that went together, of which all, or none, were done."""
+    begun, *queued, done = replies
+    if isinstance(begun, Exception):
+        # It was not begun, so each was done by itself, or refused.
+        return queued
+    if isinstance(done, list):
+        return done
+    # One that is refused at once has the others undone; else it is the step itself.
+    why = next((reply for reply in queued if isinstance(reply, Exception)), done)
+    return [why for _ in queued]
+
+
+def _flat(replies: Iterable[object]) -> Iterable[object]:
+    for reply in replies:
+        yield from reply if isinstance(reply, list) else (reply,)

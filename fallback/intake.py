@@ -1,8 +1,9 @@
 """Parks requests: content first, then the script that accepts it.
 
 Before small content comes goes a note that it is on its way (`arriving`). The script takes the note away, whatever it
-says; where it never runs, the reaper finds the note and forgets the content. Large content goes before that, each by
-itself (`fallback.blobs`), so that what is small does not wait behind it.
+says; where it never runs, the reaper finds the note and forgets the content. One server does all of that in one step,
+unless it is so much that others would wait, and so syncs its file once; of a cluster each command is one. Large
+content goes before that, each by itself (`fallback.blobs`), so that what is small does not wait behind it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fallback import keys, records
 from fallback.answer import Task, check_task
 from fallback.blobs import FOLDER, REDIS, Reference
 from fallback.config import QueueSettings
-from fallback.connection import Argument, Reply, script
+from fallback.connection import Argument, Reply, Run, script
 from fallback.deferral import Parking, deferral_name
 from fallback.errors import ConflictError, DemurError, FullError, InvalidError, UnavailableError
 from fallback.limits import Limits
@@ -140,15 +141,13 @@ async def _send(
 ) -> list[Parked | DemurError]:
     """Send small content and run the script; `large` says where the large contents of the only one lie."""
     parkings = [parking for _, parking in named]
-    before: list[Command] = []
-    calls: list[tuple[Sequence[str], Command]] = []
     groups = _groups(parkings)
-    for queue, numbers in groups:
-        commands, call = _prepare(queue, dict(named[number] for number in numbers), store.config.queue(queue), large)
-        before += commands
-        calls.append((keys.indexes(queue, script("park").indexes), call))
+    runs = [
+        _prepare(queue, dict(named[number] for number in numbers), store.config.queue(queue), large)
+        for queue, numbers in groups
+    ]
     try:
-        replies = await store.connection.run_all(before, script("park"), calls)
+        replies = await store.connection.run_all(script("park"), runs)
     except DemurError as error:
         return [error] * len(parkings)
     verdicts: dict[int, Parked | DemurError] = {}
@@ -187,10 +186,8 @@ def _shared(settings: QueueSettings) -> Command:
     )
 
 
-def _prepare(
-    queue: str, asked: dict[str, Parking], settings: QueueSettings, large: Mapping[str, Reference]
-) -> tuple[list[Command], Command]:
-    """Return the commands that store what the requests bring, and the script's arguments; `asked` is by id.
+def _prepare(queue: str, asked: dict[str, Parking], settings: QueueSettings, large: Mapping[str, Reference]) -> Run:
+    """Return the commands that store what the requests bring, and the script's run; `asked` is by id.
 
     `large` is what of the only request lies elsewhere already.
     """
@@ -213,11 +210,12 @@ def _prepare(
         # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
         *(("SET", keys.task(queue, digest), task, "NX", "EX", orphan) for digest, task in dict(tasks.values()).items()),
     ]
+    stored = _stored(content) if content else []
     if content:
         scores = [word for one in asked for word in (0, one)]
-        before.append(("ZADD", keys.index(queue, "arriving"), *scores))
-        before += _stored(content)
-    return before, tuple(arguments)
+        before += (("ZADD", keys.index(queue, "arriving"), *scores), *stored)
+    # Nobody else is served meanwhile.
+    return Run(keys.indexes(queue, script("park").indexes), arguments, before, together=len(stored) <= 1)
 
 
 def _words(

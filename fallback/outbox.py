@@ -17,7 +17,7 @@ import structlog
 
 from fallback import keys
 from fallback.config import FallbackSettings
-from fallback.connection import Argument, apart, script
+from fallback.connection import Argument, Run, apart, script
 from fallback.deferral import Callback, Deferral
 from fallback.errors import DemurError
 from fallback.records import MS, Record
@@ -90,15 +90,15 @@ class Outbox:
         queues = (queues[start:] + queues[:start])[:limit]
         share, more = divmod(limit, len(queues))
         claim = script("claim")
-        calls: list[tuple[Sequence[str], Sequence[Argument]]] = [
-            (
+        runs = [
+            Run(
                 keys.indexes(queue, claim.indexes),
                 (*frame(keys.prefix(queue), own_request()), share + (number < more), self._visibility_ms),
             )
             for number, queue in enumerate(queues)
         ]
         found: list[Delivery] = []
-        for queue, reply in zip(queues, await self._store.connection.run_all((), claim, calls), strict=True):
+        for queue, reply in zip(queues, await self._store.connection.run_all(claim, runs), strict=True):
             try:
                 if isinstance(reply, DemurError):
                     raise reply

@@ -39,13 +39,20 @@ SENTINEL_PASSWORD: Final = "DEMUR_SENTINEL_PASSWORD"  # noqa: S105 - the name of
 # connection, it would return at once. Allowed out of memory, as the scripts are that it follows.
 _MARK: Final = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], '', 'PX', 60000)"
 _NO_BOUND: Final = nullcontext()
+# Around what is done in one step, where the client `transacts`.
+MULTI: Final = ("MULTI",)
+EXEC: Final = ("EXEC",)
 _SCRIPTS: Final = frozenset({"EVAL", "EVALSHA"})
 
 
 class Client(Protocol):
-    """How the queue reaches its server, or servers. `redis` is redis-py's client."""
+    """How the queue reaches its server, or servers. `redis` is redis-py's client.
+
+    `transacts`: whether `send` and `waited` take MULTI and EXEC around some.
+    """
 
     redis: Any
+    transacts: bool
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -163,6 +170,8 @@ def _nodes(url: str, shared: dict[str, Any]) -> RedisCluster:
 class _Single:
     """One server: the one at the address, or the one that Sentinels say is the primary now."""
 
+    transacts = True
+
     def __init__(self, redis: Redis, sentinel: Sentinel | None = None, *, blocking: Blocking | None = None) -> None:
         self.redis: Any = redis
         self._sentinel = sentinel
@@ -210,6 +219,9 @@ class _Single:
 
 class _Cluster:
     """The primaries of a cluster; a queue's keys are all on one of them."""
+
+    # Its pipeline sends each command to where its keys are.
+    transacts = False
 
     def __init__(self, redis: RedisCluster, calls_max: int) -> None:
         self.redis: Any = redis
@@ -266,7 +278,8 @@ class _Cluster:
 
 def _wait(commands: Sequence[Command], replicas: int, seconds: float) -> list[Command]:
     """Return what follows `commands` on their connection: a mark on the same server, and the wait for all of it."""
-    return [("EVAL", _MARK, 1, keys.mark(_key(commands[0]))), ("WAIT", replicas, max(1, int(seconds * 1000)))]
+    first = commands[1] if commands[0] == MULTI else commands[0]
+    return [("EVAL", _MARK, 1, keys.mark(_key(first))), ("WAIT", replicas, max(1, int(seconds * 1000)))]
 
 
 async def _reply(connection: Any) -> object:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from fallback import keys
 from fallback.answer import Identity, Label
 from fallback.deferral import State
-from fallback.errors import ConflictError, DemurError, StateError
+from fallback.errors import ConflictError, DemurError, StateError, UnavailableError
 from fallback.intake import RUN_MAX
 from fallback.queue import Parked, Queue
 from tests.queueing import MakeParking, OpenQueue
@@ -39,6 +40,61 @@ async def test_a_batch_is_accepted_up_to_the_queues_depth(open_queue: OpenQueue,
     assert [isinstance(verdict, Parked) for verdict in verdicts] == [True] * 3 + [False] * 2
     keys = [key async for key in queue._store.connection.redis.scan_iter(match="*}:b:*")]
     assert len(keys) == 2 * 3
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_content_record_and_indexes_are_written_in_one_step(
+    queue: Queue, parking: MakeParking, size: int
+) -> None:
+    """A server reads some kilobytes at a time, and syncs its file after each step: one of many would take as long."""
+    redis = queue._store.connection.redis
+    await queue.park([parking(queue="x"), parking(queue="y")])
+    before = await redis.info("commandstats")
+    await queue.park([*(parking(queue="x", subject=bytes(size)) for _ in range(5)), parking(queue="y")])
+    after = await redis.info("commandstats")
+    steps = {
+        command: after[f"cmdstat_{command}"]["calls"] - before[f"cmdstat_{command}"]["calls"]
+        for command in ("multi", "exec", "evalsha", "mset")
+    }
+    assert steps == {"multi": 2, "exec": 2, "evalsha": 2, "mset": 2}
+
+
+async def test_much_content_goes_step_by_step(queue: Queue, parking: MakeParking) -> None:
+    """Others are served between two commands of a megabyte."""
+    redis = queue._store.connection.redis
+    await queue.park([parking()])
+    before = await redis.info("commandstats")
+    verdicts = await queue.park([parking(subject=bytes(800_000)) for _ in range(3)])
+    after = await redis.info("commandstats")
+    assert _created(verdicts) == [True] * 3
+    assert after["cmdstat_mset"]["calls"] - before["cmdstat_mset"]["calls"] == 3
+    assert after["cmdstat_multi"]["calls"] == before["cmdstat_multi"]["calls"]
+
+
+async def test_a_server_that_grants_no_transactions_does_one_after_the_other(
+    queue: Queue, parking: MakeParking
+) -> None:
+    """As the user that its administrator made may be kept from them."""
+    redis = queue._store.connection.redis
+    await redis.execute_command("ACL", "SETUSER", "default", "-multi", "-exec")
+    try:
+        verdicts = await queue.park([parking(), parking(queue="other")])
+    finally:
+        await redis.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert _created(verdicts) == [True, True]
+    assert await queue.reconcile() == []
+
+
+async def test_a_queue_whose_key_is_of_the_wrong_kind_keeps_the_others_from_nothing(
+    queue: Queue, parking: MakeParking
+) -> None:
+    """Whichever of its commands is refused; what could not be accepted is said so."""
+    redis = queue._store.connection.redis
+    await redis.set(keys.index("x", "arriving"), "no index")
+    verdicts = await queue.park([parking(queue="x"), parking(queue="y")])
+    assert _created(verdicts) == [UnavailableError, True]
+    await redis.delete(keys.index("x", "arriving"))
+    assert _created(await queue.park([parking(queue="x")])) == [True]
 
 
 async def test_the_last_review_settles_in_the_same_step(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from fallback import keys
 from fallback.answer import Identity, Label
-from fallback.connection import Connection
+from fallback.connection import Connection, Run, Script
 from fallback.deferral import OnExpiry, Source, State
 from fallback.errors import NotFoundError, StateError, UnavailableError
 from fallback.queue import Parked, Queue, Reaped
@@ -149,8 +149,8 @@ async def test_content_that_was_never_accepted_is_forgotten(
     (kept,) = await queue.park([parking()])
     assert isinstance(kept, Parked)
 
-    async def died(self: Connection, before: list[tuple[Any, ...]], *_: object) -> None:
-        for command in before:
+    async def died(self: Connection, _: Script, runs: Sequence[Run]) -> None:
+        for command in runs[0].before:
             await self.redis.execute_command(*command)
         raise UnavailableError("died", retry_after_seconds=1)
 

@@ -94,9 +94,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         names.add(what.name)
         return await run(self, what, where, *arguments, raw=raw)
 
-    async def all_noted(self: Connection, before: Any, what: Script, calls: Any) -> list[Reply | DemurError]:
+    async def all_noted(self: Connection, what: Script, runs: Any) -> list[Reply | DemurError]:
         names.add(what.name)
-        return await run_all(self, before, what, calls)
+        return await run_all(self, what, runs)
 
     monkeypatch.setattr(Connection, "run", noted)
     monkeypatch.setattr(Connection, "run_all", all_noted)
