@@ -136,7 +136,7 @@ def _try(artefact: Path, manifest: Manifest, limits: Limits) -> trial.Report:
 
 
 def _answer_output(manifest: Manifest, report: trial.Report) -> str:
-    """Name the output that the answer is read from."""
+    """Name the output that the answer is read from; none where nothing says what to read there."""
     floats = [spec.name for spec in report.outputs if spec.datatype in _FLOATS]
     wanted = manifest.output.tensor
     if wanted:
@@ -149,6 +149,8 @@ def _answer_output(manifest: Manifest, report: trial.Report) -> str:
     for names in (floats, fitting):
         if len(names) == 1:
             return names[0]
+    if not manifest.labels:
+        return ""
     raise AdmissionError(
         f"output.tensor: expected the name of the output that holds the scores; the model has "
         f"{', '.join(floats) or 'no output of floats'}",
@@ -196,6 +198,8 @@ def _width(facts: trial.OutputFacts, report: trial.Report) -> int:
 
 
 def _check_answer(manifest: Manifest, tensor: str, report: trial.Report) -> None:
+    if not tensor:
+        return
     facts = report.facts[tensor]
     if not facts.finite:
         raise AdmissionError(f"{ARTEFACT}: output {tensor!r} holds NaN or infinity for input in [0, 1)")

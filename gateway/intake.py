@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from gateway.padding import free, pad
 from gateway.preprocess import to_tensor
 from gateway.request import Request
 from gateway.tensor import Array
+
+# Inputs that an error names, at most.
+_NAMED_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +60,9 @@ def prepare(request: Request, intake: Intake, *, pixels_max: int) -> Prepared:
         arrays = {spec.name: _one_row(arrays[spec.name], spec) for spec in intake.inputs}
     rows = {_check(arrays[spec.name], spec, intake) for spec in intake.inputs}
     if len(rows) > 1:
-        counts = {spec.name: arrays[spec.name].shape[0] for spec in intake.inputs}
-        raise InvalidError(f"inputs: expected as many rows in each, got {counts}")
+        counts = {arrays[spec.name].shape[0]: spec.name for spec in intake.inputs}
+        got = ", ".join(f"{count} in {name!r}" for count, name in [*counts.items()][:_NAMED_MAX])
+        raise InvalidError(f"inputs: expected as many rows in each, got {got}")
     ordered, size = {spec.name: arrays[spec.name] for spec in intake.inputs}, None
     if intake.padding is not None:
         ordered, size = pad(ordered, free(intake.inputs, intake.padding), intake.padding)
@@ -96,9 +101,15 @@ def _one_row(array: Array, spec: TensorSpec) -> Array:
 
 def _check_names(arrays: Mapping[str, Array], intake: Intake) -> None:
     expected = {spec.name for spec in intake.inputs}
-    if arrays.keys() != expected:
-        got = ", ".join(repr(name[:100]) for name in list(arrays)[:20]) or "none"
-        raise InvalidError(f"inputs: expected {_named(intake.inputs)}, got {got}")
+    if arrays.keys() == expected:
+        return
+    missing = [spec for spec in intake.inputs if spec.name not in arrays]
+    if len(expected) > _NAMED_MAX or len(arrays) > _NAMED_MAX:
+        odd = ", ".join([repr(name[:100]) for name in arrays if name not in expected][:_NAMED_MAX]) or "no other"
+        lacks = _named(missing[:_NAMED_MAX]) or "none"
+        raise InvalidError(f"inputs: expected {len(expected)}, of which {lacks} is not there; got {odd} beside them")
+    got = ", ".join(repr(name[:100]) for name in arrays) or "none"
+    raise InvalidError(f"inputs: expected {_named(intake.inputs)}, got {got}")
 
 
 def _check(array: Array, spec: TensorSpec, intake: Intake) -> int:

@@ -22,15 +22,13 @@ from importlib import metadata
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from demur import kserve
-from fallback.answer import Identity, Label
+from fallback.answer import Identity
 from fallback.deferral import Deferral
 from fallback.errors import (
     DemurError,
     InvalidError,
-    OverdueError,
     StateError,
     UnavailableError,
     UnimplementedError,
@@ -45,6 +43,7 @@ from gateway.champions import Champions
 from gateway.extensions import EXTENSIONS
 from gateway.internal import told
 from gateway.model_config import PLATFORM
+from gateway.overruled import overruled
 from gateway.question import Question, Questions
 from gateway.reader import SMALL_BYTES
 from gateway.request import Request, Result, request_key
@@ -247,10 +246,7 @@ class InferWaiter:
 
     def settled(self, result: Result, deferrals: Mapping[int, Deferral]) -> None:
         """Reply with what people said in place of the model's answer."""
-        outputs = dict(result.outputs)
-        answers = outputs[result.answer_output] = outputs[result.answer_output].copy()
-        for row, deferral in deferrals.items():
-            _put(answers, row, result, deferral)
+        outputs = overruled(result, deferrals)
         outcomes = [
             {"deferral": deferral.name, **msgspec.to_builtins(deferral.outcome)} for deferral in deferrals.values()
         ]
@@ -313,24 +309,6 @@ def _describe(parameters: Any, result: Result, *, provisional: bool, outcomes: s
         parameters["demur_over"].string_param = result.notes[min(result.notes)].evaluation
     if outcomes:
         parameters["demur_outcome"].string_param = outcomes
-
-
-def _put(answers: Array, row: int, result: Result, deferral: Deferral) -> None:
-    """Put the person's answer in the place of the model's; raises where it has none that the model could give."""
-    outcome = deferral.outcome
-    if outcome is None:
-        raise OverdueError(f"{deferral.name}: nobody answered within the call's deadline; ask for it by WaitDeferral")
-    match outcome.answer:
-        case Label(label=label) if label in result.labels:
-            scores = answers[row : row + 1].reshape(-1) if result.rows > 1 else answers.reshape(-1)
-            one_hot = np.zeros_like(scores)
-            one_hot[result.labels.index(label)] = 1
-            scores[:] = one_hot
-        case None:
-            raise StateError(f"{deferral.name}: ended without an answer ({outcome.source.value})")
-        case other:
-            said = msgspec.json.encode(other).decode()[:200]
-            raise StateError(f"{deferral.name}: the answer is none that the model could give: {said}")
 
 
 def _names(result: Result) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from fallback.errors import InvalidError
 from gateway import tensor
 
 # Questions that are kept, how many of one length, and what one may weigh beside its numbers.
@@ -135,6 +136,8 @@ def learnt(payload: bytes, message: Any, form: Form) -> Question | None:
     said = form.said(message)
     if said is None or not said.numbers or said.datatype not in tensor.DTYPES or said.datatype in _LOOKED_AT:
         return None
+    if not _fits(said):
+        return None
     id_, numbers = said.id.encode(), said.numbers
     if len(id_) > ID_BYTES_MAX or not id_.isascii() or len(payload) - len(numbers) > HEADER_BYTES_MAX:
         return None
@@ -166,6 +169,15 @@ def learnt(payload: bytes, message: Any, form: Form) -> Question | None:
         id_start=id_start,
         id_end=id_end,
     )
+
+
+def _fits(said: Said) -> bool:
+    """Whether the numbers are as many as the shape says: what is made of a question is no larger than its message."""
+    try:
+        count = tensor.elements(said.shape, field="shape")
+    except InvalidError:
+        return False
+    return count * tensor.DTYPES[said.datatype].itemsize == len(said.numbers)
 
 
 def _end_of(field: bytes, payload: bytes, start: int, end: int) -> int:

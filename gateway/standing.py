@@ -44,7 +44,8 @@ class Standing:
         self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         shown = (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         own = (file_of(health_pb2.DESCRIPTOR), file_of(reflection_pb2.DESCRIPTOR))
-        self._reflection = ReflectionServicer(shown, pool=_pool((*files, *own)))
+        self._pool = _pool((*files, *own))
+        self._reflection = ReflectionServicer(shown, pool=self._pool)
         self.routes = replace(
             routes,
             hot={**routes.hot, _CHECK: self._check, _LIST: self._list},
@@ -76,7 +77,8 @@ class Standing:
     def _check(self, call: Call) -> None:
         name = _service(call.payload)
         if name not in self._names:
-            raise NotFoundError("service: not one that is served here")
+            served = ", ".join(name for name in self._names if name)
+            raise NotFoundError(f"service: expected '' or one of {served}, got {name[:100]!r}")
         call.reply(_answer(self._status))
 
     def _list(self, call: Call) -> None:
@@ -105,8 +107,25 @@ class Standing:
                 self._watchers.discard(watcher)
 
     async def _reflect(self, call: Call) -> None:
-        async for response in self._reflection.ServerReflectionInfo(_questions(call), None):
+        async for response in self._reflection.ServerReflectionInfo(self._questions(call), None):
             await call.send(response.SerializeToString())
+
+    async def _questions(self, call: Call) -> AsyncIterator[Any]:
+        async for request in _questions(call):
+            symbol = request.file_containing_symbol
+            if symbol:
+                # The servicer knows no methods by their names.
+                request.file_containing_symbol = self._service_of(symbol) or symbol
+            yield request
+
+    def _service_of(self, symbol: str) -> str:
+        """Return the service whose method a symbol names; empty where it names none."""
+        service, _, method = symbol.rpartition(".")
+        try:
+            methods = self._pool.FindServiceByName(service).methods_by_name
+        except KeyError:
+            return ""
+        return service if method in methods else ""
 
 
 async def _questions(call: Call) -> AsyncIterator[Any]:

@@ -70,10 +70,11 @@ def elements(shape: Sequence[int], *, field: str) -> int:
         raise InvalidError(f"{field}.shape: expected at most {RANK_MAX} axes, got {len(shape)}")
     if any(size < 0 for size in shape):
         raise InvalidError(f"{field}.shape: expected sizes >= 0, got {list(shape)}")
-    count = math.prod(shape)
+    # Beside an axis of size 0, too, no others are taken that no array could have.
+    count = math.prod(size for size in shape if size)
     if count > ELEMENTS_MAX:
         raise InvalidError(f"{field}.shape: expected at most {ELEMENTS_MAX} elements, got {count}")
-    return count
+    return 0 if 0 in shape else count
 
 
 def decode(raw: bytes, datatype: str, shape: Sequence[int], *, field: str) -> Array:

@@ -70,6 +70,31 @@ def told(version: int, *, scale: int = 1, width: int = 3) -> bytes:
     return _bytes(graph)
 
 
+def named() -> bytes:
+    """A model that gives its input back as `p`, and names the highest of it: its text, its place; and their sum."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Identity", ["x"], ["p"]),
+            helper.make_node("ArgMax", ["x"], ["place"], axis=1, keepdims=0),
+            helper.make_node("Gather", ["labels", "place"], ["label"], axis=0),
+            helper.make_node("ReduceSum", ["x", "axis"], ["sum"], keepdims=0),
+        ],
+        "named",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
+        [
+            helper.make_tensor_value_info("p", TensorProto.FLOAT, ["rows", 3]),
+            helper.make_tensor_value_info("label", TensorProto.STRING, ["rows"]),
+            helper.make_tensor_value_info("place", TensorProto.INT64, ["rows"]),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["rows"]),
+        ],
+        initializer=[
+            helper.make_tensor("labels", TensorProto.STRING, [3], [b"a", b"b", b"c"]),
+            numpy_helper.from_array(np.array([1], np.int64), "axis"),
+        ],
+    )
+    return _bytes(graph)
+
+
 def echo(**types: int) -> bytes:
     """A model that gives each input (rows, 2) back as `<name>_out`."""
     graph = helper.make_graph(

@@ -223,6 +223,14 @@ def nan_maker() -> Any:
     return model_of(graph)
 
 
+def places() -> Any:
+    """A model that gives nothing but the place of the highest of four numbers."""
+    node = helper.make_node("ArgMax", ["x"], ["place"], axis=1, keepdims=0)
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])]
+    outputs = [helper.make_tensor_value_info("place", TensorProto.INT64, ["rows"])]
+    return model_of(helper.make_graph([node], "places", inputs, outputs))
+
+
 def two_headed() -> Any:
     """A model with an output of three classes and one of its four features."""
     model = linear()

@@ -22,12 +22,13 @@ from fallback.deferral import Lease
 from gateway.manifest import Manifest, Output, Preprocess
 from gateway.policy import Policy
 from gateway.server import Gateway
-from tests.live_gateway import JUDGED, echo, install, promote, running, settings, table, told
+from tests.live_gateway import JUDGED, echo, install, named, promote, running, settings, table, told
 
 AUDITED = msgspec.structs.replace(JUDGED, policy=Policy(threshold=0.8, audit_share=1.0))
 MODELS: dict[str, tuple[bytes, Manifest]] = {
     "m": (told(1), JUDGED),
     "checked": (told(1), JUDGED),
+    "named": (named(), msgspec.structs.replace(JUDGED, on_deferral="wait")),
     "waits": (told(1), msgspec.structs.replace(JUDGED, on_deferral="wait")),
     "refuses": (told(1), msgspec.structs.replace(JUDGED, on_deferral="refuse")),
     "audited": (told(1), AUDITED),

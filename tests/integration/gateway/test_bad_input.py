@@ -88,6 +88,19 @@ def test_tensors_that_do_not_fit(call: Caller, request_: Any, sentence: str) -> 
 
 
 @pytest.mark.parametrize("method", [INFER, PREDICT])
+@pytest.mark.parametrize("shape", [[1, 2**29], [-1, 3], [2**40, 3], [2**62, 0], [1, 2]])
+def test_a_shape_that_is_none_is_refused_each_time_at_no_cost(call: Caller, method: str, shape: list[int]) -> None:
+    """What was asked before is known by its bytes: that it was refused must not make anything of it."""
+    right = _infer(SURE) if method == INFER else _predict(SURE)
+    request = type(right).FromString(right.SerializeToString())
+    request.inputs[0].shape[:] = shape
+    before = time.process_time()
+    for _ in range(3):
+        _refused(call, method, request, Code.INVALID_ARGUMENT, r"inputs\[x\]\.(shape|raw): expected ")
+    assert time.process_time() - before < 1, "half a billion numbers are not made"
+
+
+@pytest.mark.parametrize("method", [INFER, PREDICT])
 def test_a_model_that_is_not_there(call: Caller, method: str) -> None:
     """Names those that are."""
     request = _infer(SURE, model="nope") if method == INFER else _predict(SURE, model="nope")

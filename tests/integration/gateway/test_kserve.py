@@ -256,6 +256,18 @@ def test_wait_answers_with_the_persons_label(stand: Stand, client: Any) -> None:
     assert outcome["answer"] == {"type": "label", "label": "c"}
 
 
+def test_wait_answers_with_the_persons_label_in_every_output_that_names_one(stand: Stand, client: Any) -> None:
+    """As scikit-learn's classifiers have a label beside their scores; what else a model gives stays."""
+    reviewer = threading.Thread(target=stand.review, args=("named", "c"))
+    reviewer.start()
+    result = _infer(client, "named", np.concatenate([SURE, UNSURE]))
+    reviewer.join()
+    assert result.as_numpy("p").tolist() == [SURE[0].tolist(), [0, 0, 1]]
+    assert result.as_numpy("label").tolist() == [b"b", b"c"]
+    assert result.as_numpy("place").tolist() == [1, 2]
+    assert result.as_numpy("sum").tolist() == pytest.approx([SURE.sum(), UNSURE.sum()])
+
+
 @pytest.mark.parametrize("answer", ["z", CantTell()])
 def test_wait_refuses_an_answer_that_the_model_could_not_give(stand: Stand, client: Any, answer: Any) -> None:
     """A client that knows nothing of people must not take it for a class."""

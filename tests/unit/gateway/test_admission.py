@@ -17,7 +17,18 @@ from gateway.admission import AdmissionError, Limits
 from gateway.batching import Batching, Padding
 from gateway.manifest import Golden, Manifest, Output, Preprocess, TensorSpec
 from tests import onnx_files
-from tests.onnx_files import external, greedy, linear, lookup, looping, nan_maker, swelling, tokens_of, two_headed
+from tests.onnx_files import (
+    external,
+    greedy,
+    linear,
+    lookup,
+    looping,
+    nan_maker,
+    places,
+    swelling,
+    tokens_of,
+    two_headed,
+)
 
 Save = Callable[[Any], Path]
 ABC = ("a", "b", "c")
@@ -177,7 +188,16 @@ def test_of_several_outputs_the_one_that_fits_the_labels_is_the_answer(save: Sav
     """Where that does not decide, the publisher must."""
     path = save(two_headed())
     assert admission.admit(path, _manifest(), limits=LIMITS).output.tensor == "classes"
-    assert "the model has classes, features" in _refused(path, _manifest(labels=()))
+    wide = msgspec.structs.replace(_manifest(), labels=tuple("abcde"))
+    assert "the model has classes, features" in _refused(path, wide)
+
+
+def test_a_model_without_labels_may_have_any_outputs(save: Save) -> None:
+    """Nothing is read from them: none has to be named, and none has to be of floats."""
+    assert admission.admit(save(two_headed()), Manifest(model="m"), limits=LIMITS).output.tensor == ""
+    admitted = admission.admit(save(places()), Manifest(model="m"), limits=LIMITS)
+    assert (admitted.output.tensor, [spec.datatype for spec in admitted.outputs]) == ("", ["INT64"])
+    assert "the model has no output of floats" in _refused(save(places()))
 
 
 def test_golden_samples_are_run(save: Save) -> None:

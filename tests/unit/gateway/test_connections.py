@@ -166,6 +166,7 @@ def test_health_is_watched_listed_and_unknown_for_strangers(serving: Serving) ->
             stub.Check(health_pb2.HealthCheckRequest(service="stranger"), timeout=SECONDS)
         told: Any = caught.value
         assert told.code() is grpc.StatusCode.NOT_FOUND
+        assert told.details() == "service: expected '' or one of test.T, got 'stranger'"
         strange = stub.Watch(health_pb2.HealthCheckRequest(service="stranger"), timeout=SECONDS)
         assert next(strange).status == Status.SERVICE_UNKNOWN
         strange.cancel()
@@ -191,16 +192,20 @@ def test_reflection_shows_services_and_their_files(serving: Serving, version: st
             reflection_pb2.ServerReflectionRequest(list_services=""),
             reflection_pb2.ServerReflectionRequest(file_containing_symbol="demur.v1.PredictionService"),
             reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health"),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="demur.v1.PredictionService.Predict"),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="demur.v1.PredictionService.Guess"),
         ]
 
         def one_by_one() -> Iterator[Any]:
             yield from asked
 
-        listed, own, health = method(one_by_one(), timeout=SECONDS)
+        listed, own, health, by_method, stranger = method(one_by_one(), timeout=SECONDS)
         names = {service.name for service in listed.list_services_response.service}
         assert {"demur.v1.PredictionService", "grpc.health.v1.Health"} <= names
         assert own.file_descriptor_response.file_descriptor_proto
         assert health.file_descriptor_response.file_descriptor_proto
+        assert by_method.file_descriptor_response == own.file_descriptor_response
+        assert stranger.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_options_say_only_what_was_asked_for() -> None:

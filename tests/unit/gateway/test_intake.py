@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,9 +58,24 @@ def test_a_batch_is_the_rows_of_all_in_order() -> None:
     assert join([first])["a"] is first.arrays["a"]
 
 
+def test_of_many_inputs_those_that_are_wrong_are_named() -> None:
+    """However many there are, the sentence does not end before it says what came."""
+    specs = tuple(TensorSpec(name=f"a long name {number}", datatype="FP32", shape=(-1, 2)) for number in range(200))
+    given = {spec.name: np.zeros((1, 2), np.float32) for spec in specs}
+    intake = replace(TWO, inputs=specs)
+    wrong = {"another" if name == "a long name 150" else name: array for name, array in given.items()}
+    with pytest.raises(InvalidError) as caught:
+        _prepare(intake, wrong)
+    assert caught.value.message == (
+        "inputs: expected 200, of which a long name 150 (FP32 [-1, 2]) is not there; got 'another' beside them"
+    )
+    with pytest.raises(InvalidError, match="got 1 in 'a long name 199', 2 in 'a long name 7'"):
+        _prepare(intake, given | {"a long name 7": np.zeros((2, 2), np.float32)})
+
+
 def test_inputs_must_have_as_many_rows() -> None:
     """Each as the others."""
-    with pytest.raises(InvalidError, match=r"as many rows in each, got \{'a': 2, 'b': 1\}"):
+    with pytest.raises(InvalidError, match="as many rows in each, got 2 in 'a', 1 in 'b'"):
         _prepare(TWO, {"a": np.zeros((2, 2), np.float32), "b": np.zeros(1, np.int64)})
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
-from gateway import plain_infer, plain_predict
+from gateway import plain_infer, plain_predict, tensor
 from gateway.question import HEADER_BYTES_MAX, KEPT_MAX, Form, Question, Questions, Said
 from gateway.quick import varint
 
@@ -52,14 +52,21 @@ def hostile(draw: random.Random) -> bytes:
     )
 
 
+def shape_of(draw: random.Random, numbers: bytes, datatype: str) -> list[int]:
+    """A shape of so many numbers, as a rule."""
+    if draw.random() < 0.1:
+        return draw.choice(([1, 64], [-1, 2], [2**40, 3], [0, 2**62], []))
+    return [1, len(numbers) // (tensor.DTYPES[datatype].itemsize if datatype in tensor.DTYPES else 4)]
+
+
 def infer_pieces(draw: random.Random) -> list[bytes]:
     """The fields of a ModelInferRequest, more or less as they should be."""
     message = kserve.ModelInferRequest(
         model_name=draw.choice(NAMES), id=draw.choice(("", "", "7", "x-00012", "x", "é"))
     )
     for _ in range(draw.choice((1,) * 10 + (0, 2))):
-        numbers = draw.randbytes(draw.choice((0, 4, 16, 16, 256)))
-        message.inputs.add(name=draw.choice(NAMES), datatype=draw.choice(DATATYPES), shape=[1, len(numbers) // 4])
+        numbers, datatype = draw.randbytes(draw.choice((0, 8, 16, 16, 256))), draw.choice(DATATYPES)
+        message.inputs.add(name=draw.choice(NAMES), datatype=datatype, shape=shape_of(draw, numbers, datatype))
         message.raw_input_contents.append(numbers)
     if draw.random() < 0.2:
         message.outputs.add(name=draw.choice(NAMES))
@@ -74,8 +81,9 @@ def predict_pieces(draw: random.Random) -> list[bytes]:
     """The fields of a PredictRequest, more or less as they should be."""
     message = pb.PredictRequest(model=draw.choice(NAMES))
     for _ in range(draw.choice((1,) * 10 + (0, 2))):
-        numbers = draw.randbytes(draw.choice((0, 4, 16, 16, 256)))
-        message.inputs.add(name=draw.choice(NAMES), datatype=draw.choice(DATATYPES), shape=[64], raw=numbers)
+        numbers, datatype = draw.randbytes(draw.choice((0, 8, 16, 16, 256))), draw.choice(DATATYPES)
+        shape = shape_of(draw, numbers, datatype)
+        message.inputs.add(name=draw.choice(NAMES), datatype=datatype, shape=shape, raw=numbers)
     if draw.random() < 0.1:
         message.idempotency_key = "again"
     if draw.random() < 0.1:
@@ -166,6 +174,8 @@ def check(form: Form, questions: Questions, payload: bytes) -> bool:
         outputs=question.outputs,
         numbers=payload[question.start : question.end],
     )
+    count = tensor.elements(question.shape, field="shape")
+    assert count * tensor.DTYPES[question.datatype].itemsize == question.end - question.start
     return True
 
 
@@ -205,7 +215,11 @@ def learning(payload: bytes) -> Questions:
     return questions
 
 
-@given(st.binary(min_size=4, max_size=64), st.text(max_size=8), st.data())
+@given(
+    st.integers(1, 16).flatmap(lambda count: st.binary(min_size=4 * count, max_size=4 * count)),
+    st.text(max_size=8),
+    st.data(),
+)
 def test_a_message_with_other_numbers_and_another_id_is_known(numbers: bytes, id_: str, data: st.DataObject) -> None:
     """Whatever the numbers and the id are, the next message that says the same beside them is known or read anew."""
     questions = learning(asked(numbers, id_))
@@ -230,6 +244,15 @@ def test_a_message_with_other_numbers_and_another_id_is_known(numbers: bytes, id
 def test_another_question_is_not_taken_for_the_one_that_is_known(other: bytes) -> None:
     """A message that says more, or something else, is read by protobuf."""
     assert learning(asked(b"abcd", "id-0")).find(other) is None
+
+
+@pytest.mark.parametrize("shape", [[1, 2**29], [-1, 3], [2**40, 3], [2**62, 0], [1, 2], [3] * 40, []])
+def test_one_whose_numbers_are_not_as_many_as_its_shape_says_is_never_known(shape: list[int]) -> None:
+    """What is made of a question is as large as its shape says, and nobody has looked at that yet."""
+    message = kserve.ModelInferRequest.FromString(asked(b"abcdefghijkl"))
+    message.inputs[0].shape[:] = shape
+    payload = message.SerializeToString()
+    assert learning(payload).find(payload) is None
 
 
 def test_one_with_parameters_is_never_known() -> None:

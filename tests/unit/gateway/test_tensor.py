@@ -97,6 +97,8 @@ def test_typed_contents_are_the_same_array(array: NDArray[Any]) -> None:
         (b"", "FP99", (0,), "x.datatype: expected one of BOOL, .* got 'FP99'"),
         (b"", "FP32", (-1,), r"x.shape: expected sizes >= 0, got \[-1\]"),
         (b"", "FP32", (2**20, 2**20), "x.shape: expected at most"),
+        (b"", "FP32", (2**63 - 1, 2**63 - 1, 0), "x.shape: expected at most"),
+        (b"", "BYTES", (1, 2**62, 0), "x.shape: expected at most"),
         (b"", "FP32", (1,) * 40, "x.shape: expected at most 32 axes, got 40"),
         (b"\x02", "BOOL", (1,), "x.raw: expected bytes 0 or 1 for BOOL, got 2"),
         (b"\x02\0\0\0ab", "BYTES", (2,), "x.raw: expected 2 BYTES elements, got 1"),
