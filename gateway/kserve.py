@@ -1,11 +1,11 @@
 """inference.GRPCInferenceService, as Triton and KServe clients speak it.
 
-What is served beside it are the extensions that ServerMetadata lists (`gateway.extensions`); any other method of that
-protocol answers UNIMPLEMENTED. The decision travels in the reply's parameters: `demur_decision`, `demur_confidence`,
-`demur_deferral`. A request of several rows is judged row by row: `demur_decision` is the weakest of them,
-`demur_confidence` the lowest, `demur_deferral` the names of the deferred rows in row order, with commas between,
-`demur_expected_wait` the longest that one of these is expected to wait, in seconds (absent where nobody answered
-lately). Where the queue is over a limit, `demur_over` says so.
+What is served beside it are ModelStreamInfer (`gateway.streamed`) and the extensions that ServerMetadata lists
+(`gateway.extensions`); any other method of that protocol answers UNIMPLEMENTED. The decision travels in the reply's
+parameters: `demur_decision`, `demur_confidence`, `demur_deferral`. A request of several rows is judged row by row:
+`demur_decision` is the weakest of them, `demur_confidence` the lowest, `demur_deferral` the names of the deferred rows
+in row order, with commas between, `demur_expected_wait` the longest that one of these is expected to wait, in seconds
+(absent where nobody answered lately). Where the queue is over a limit, `demur_over` says so.
 
 What a client gets for a deferred request is the model's `on_deferral`. "provisional": the model's outputs, marked.
 "wait": the call waits for the person within its deadline; the deferred rows of the answer's output are then one-hot of

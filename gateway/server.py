@@ -25,7 +25,7 @@ from fallback.errors import UnavailableError
 from fallback.identity import Credentials, check_listen
 from fallback.queue import Queue
 from fallback.secret import secret
-from gateway import admission, memory, metrics, model_service, service, transports
+from gateway import admission, memory, metrics, model_service, service, streamed, transports
 from gateway.amendments import Amending
 from gateway.aside import Aside
 from gateway.backlog import Backlog
@@ -49,6 +49,7 @@ from gateway.service import PredictionService
 from gateway.shipping import Recorders, Shipping
 from gateway.slow import SlowLoop
 from gateway.standing import files_of
+from gateway.streamed import Streams
 from gateway.timer import Timer
 from gateway.transport import Routes, Transport
 from gateway.turns import Shares
@@ -271,14 +272,20 @@ class Gateway:
         extensions = Extensions(
             champions=self.champions, registry=self.registry, metrics=self.metrics, credentials=self._credentials
         )
-        hot = {**self._predictions.hot(), **self._inference.hot()}
+        found = {**self._predictions.hot(), **self._inference.hot()}
+        hot = {name: unburdened(handler, self._reader) for name, handler in found.items()}
+        self.streams = Streams(
+            hot[f"/{kserve.SERVICE}/ModelInfer"],
+            ready=lambda: self._inference.ready,
+            bytes_max=settings.requests_bytes_max,
+        )
         return transports.make(
             settings.transport,
             Routes(
-                hot={name: unburdened(handler, self._reader) for name, handler in hot.items()},
-                slow={**self._predictions.slow(), **models.routes(), **extensions.slow()},
-                reads=model_service.READS,
-                writes=self._predictions.writes(),
+                hot=hot,
+                slow={**self._predictions.slow(), **models.routes(), **extensions.slow(), **self.streams.slow()},
+                reads=model_service.READS | {streamed.METHOD},
+                writes=self._predictions.writes() | {streamed.METHOD},
                 drained=self.champions.drained,
                 refusals=dict.fromkeys(_QUEUED, self.champions.refusal),
                 aside=self._aside,

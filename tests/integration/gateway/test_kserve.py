@@ -192,7 +192,7 @@ def test_what_is_not_served_is_unimplemented(client: Any) -> None:
     """Every method of the protocol that is not in ours; the refusal names those that are."""
     served = sorted(method.name for method in kserve.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods)
     about = ["ModelConfig", "ModelMetadata", "ModelReady", "ModelStatistics", "RepositoryIndex"]
-    assert served == sorted([*about, "ModelInfer", "ServerLive", "ServerMetadata", "ServerReady"])
+    assert served == sorted([*about, "ModelInfer", "ModelStreamInfer", "ServerLive", "ServerMetadata", "ServerReady"])
     said = f"expected one of {', '.join(served)}, got 'LogSettings'"
     with pytest.raises(InferenceServerException, match=rf"UNIMPLEMENTED\] inference.GRPCInferenceService: {said}"):
         client.get_log_settings()
