@@ -23,6 +23,8 @@ from gateway.turns import take_turns
 NAMES_SHOWN = 20
 # How long the thread that brings requests runs them itself before it looks for others.
 HERE_SECONDS_MAX: Final = 0.005
+# A thread that has nothing to do ends in that.
+_CLOSE_SECONDS_MIN: Final = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -183,6 +185,7 @@ class Champions:
             pipeline.champion.set_certification(certification)
 
     def close(self, grace_seconds: float) -> None:
-        """Run what waits for up to `grace_seconds`, then free all models."""
+        """Run what waits for up to `grace_seconds`, that of all models together, then free them."""
+        until = time.monotonic() + grace_seconds
         for pipeline in self._pipelines.values():
-            pipeline.close(grace_seconds)
+            pipeline.close(max(_CLOSE_SECONDS_MIN, until - time.monotonic()))

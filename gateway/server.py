@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -62,6 +63,8 @@ COPIES_FOLDER: Final = "gateway"
 SPOOLS_FOLDER: Final = "spools"
 SWITCH_SECONDS: Final = 0.0002
 # What waits for a run of a model.
+# Threads that run models.
+_RUNS: Final = ("batcher-", "transport")
 _QUEUED: Final = (f"/{service.SERVICE}/Predict", f"/{kserve.SERVICE}/ModelInfer")
 _READERS: Final = 2
 _READING_MAX: Final = 1024
@@ -323,6 +326,18 @@ def serve(config: Config) -> None:
     stopping.wait()
     presence.withdraw(config.data_folder, PROCESS)
     gateway.drain()
+    _leave_runs()
+
+
+def _leave_runs() -> None:
+    """End the process at once where a model's run has not ended: an interpreter that ends under one aborts."""
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(_RUNS)]
+    if left:
+        log.warning("runs did not end in time; leaving them", threads=left)
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _files() -> list[descriptor_pb2.FileDescriptorProto]:

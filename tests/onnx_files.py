@@ -54,6 +54,35 @@ def looping(*, rounds: int) -> Any:
     return model_of(graph)
 
 
+def counting_up() -> Any:
+    """A model that gives three numbers back after as many rounds of a loop as the largest of them says."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_on"], ["still"]), helper.make_node("Identity", ["kept"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["rows", 3]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["rows", 3]),
+        ],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["rounds"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["rounds", "yes", "x"], ["p"], body=body),
+        ],
+        "counting_up",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["rows", 3])],
+        initializer=[numpy_helper.from_array(np.array([1], bool).reshape(()), "yes")],
+    )
+    return model_of(graph)
+
+
 def timed(*, width: int = 128, weight: int = 1) -> Any:
     """A model whose run takes as long as it is told: `x` (rows, 4) -> `p` (rows, 3), its first three; `n` (rows, 1).
 

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Self
 
+import msgspec
+import numpy as np
 import pytest
 from aiohttp import web
 
@@ -29,6 +31,7 @@ from fallback.serve import Review
 from gateway.client import Client
 from gateway.model_client import ModelClient
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+from tests.onnx_files import counting_up
 
 WAIT_SECONDS = 30.0
 SETTINGS = """
@@ -103,9 +106,11 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _process(folder: Path, redis_url: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def _process(
+    folder: Path, redis_url: str, more: str = ""
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run `demur serve` and yield it with its address."""
-    (folder / "demur.toml").write_text(SETTINGS)
+    (folder / "demur.toml").write_text(SETTINGS + more)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "gateway.cli", "serve"),
@@ -159,6 +164,28 @@ async def test_a_gateway_killed_between_parking_and_replying_parks_once(own_serv
         assert state.open == 2
     finally:
         await queue.close()
+
+
+@pytest.mark.parametrize("models", [1, 4])
+async def test_a_gateway_whose_runs_do_not_end_stops_in_time(own_server: embedded.Server, models: int) -> None:
+    """In the grace of one, however many they are, and in good order: an interpreter that ends under a run aborts."""
+    config = load()
+    facts = msgspec.structs.replace(JUDGED, labels=(), task=None)
+    for number in range(models):
+        install(config.data_folder, f"long{number}", "1", counting_up().SerializeToString(), facts)
+        await asyncio.to_thread(promote, config, f"long{number}", "1")
+    async with (
+        _process(config.data_folder.parent, own_server.url, "drain_seconds = 1.0") as (process, address),
+        Client(address, identity="shop") as client,
+    ):
+        x = np.array([[1e15, 0, 0]], np.float32)
+        asking = [asyncio.create_task(client.predict(f"long{number}", inputs={"x": x})) for number in range(models)]
+        await client.predict("told", inputs={"x": SURE})
+        await asyncio.sleep(0.5)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), WAIT_SECONDS) == 0
+        found = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(each, UnavailableError) for each in found), found
 
 
 async def _until_open(queue: Queue, count: int) -> None:
