@@ -27,6 +27,8 @@ from trainer.errors import disk
 
 NAME: Final = "book.snapshot"
 _TAG_BYTES: Final = 32
+# What a book is made of: with any of these changed, what an earlier release kept is another thing.
+_SOURCES: Final = (books, certificate, course, drift, rows, samples, watermark)
 
 log = structlog.get_logger(__name__)
 
@@ -70,5 +72,4 @@ def _tag(secret: bytes, body: bytes) -> bytes:
 @cache
 def _code() -> str:
     """Return what tells this code, and so what a book is, from any other."""
-    sources = (books, certificate, course, drift, rows, samples, watermark)
-    return hashlib.sha256(b"\0".join(Path(str(module.__file__)).read_bytes() for module in sources)).hexdigest()
+    return hashlib.sha256(b"\0".join(Path(str(module.__file__)).read_bytes() for module in _SOURCES)).hexdigest()

@@ -25,9 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from heapq import heappop, heappush
 from math import inf
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -38,6 +39,8 @@ from trainer.rows import LabelRow, LostRow, ProcessRow
 
 Moment: TypeAlias = tuple[int, str]
 Arrival = SampledRecord | LabelRow | ClosingRow | JoinRow | LostRow
+# Clients choose their keys: of fewer bytes somebody could find two that are remembered as one.
+_KEY_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,8 @@ class Pending:
 
     `records`, `labels` and `closings` stand by second and gateway, the first two there by counter; `seconds` says which
     gateways have anything in a second, and `agenda` is a heap of these seconds. `keys` are those counted so far, by
-    epoch (a key counts once in it), each as its hash. `over` has the closing rows that the last count passed.
+    epoch (a key counts once in it), each as its digest: a snapshot takes them to other processes, where Python's own
+    hash of a text is another. `over` has the closing rows that the last count passed.
 
     The functions here take a Pending over and change it: who calls goes on with what they return. A copy for each
     second of a ledger of years would take longer than the counting.
@@ -237,13 +241,17 @@ def _awaited(
     """
     for counter in sorted(here):
         record = here[counter]
-        key = record.epoch, hash(record.request_key)
+        key = record.epoch, _key(record)
         if key in here_too or key[1] in pending.keys.get(record.epoch, ()):
             continue
         if record.drawn and counter not in labels:
             return True
         here_too.add(key)
     return False
+
+
+def _key(record: SampledRecord) -> int:
+    return int.from_bytes(blake2b(record.request_key.encode(), digest_size=_KEY_BYTES).digest())
 
 
 def _expected(pending: Pending, second: int, gateway: str) -> int:
@@ -265,7 +273,7 @@ def _pass(pending: Pending, second: int) -> list[Counted]:
         counted.extend([Counted(second=second, gateway=gateway, record=None, label=None)] * holes)
         for counter in sorted(here):
             record = here[counter]
-            keys, key = pending.keys.setdefault(record.epoch, set()), hash(record.request_key)
+            keys, key = pending.keys.setdefault(record.epoch, set()), _key(record)
             if key not in keys:
                 keys.add(key)
                 counted.append(Counted(second=second, gateway=gateway, record=record, label=labels.get(counter)))
