@@ -2,9 +2,11 @@
 
 Theory of operation. A line is a row: its digest, a space, its bytes. A batch of rows ends with a line that begins with
 `=` and says what the rows before it came from (`Notes`): how far the gateways' stream and the ledger of outcomes were
-read. Rows and that line are one write, synced before anybody acts on them; what follows the last such line was never
-finished and is cut off by the next writer. So rows and cursors are there together or not at all, and a process that is
-killed anywhere begins again at a place where nothing is doubled and nothing lost.
+read. Rows and that line are one write, synced before anybody acts on them. A writer that is killed leaves, at the very
+end, the beginning of a batch: rows that follow, perhaps a line without its end. Readers leave that out, and the next
+writer cuts it off. So rows and cursors are there together or not at all, and a process that is killed anywhere begins
+again at a place where nothing is doubled and nothing lost. Whatever else is no whole batch was changed, and whoever
+comes to it is told (`BrokenError`): a line that nobody can read must not hide what stands behind it.
 
 Plain files rather than a table of columns: evidence is read from the first row to the last and is never queried, merged
 or written anew; a batch comes every half second, for which a table would write two files and a log entry; a digest a
@@ -25,7 +27,7 @@ import msgspec
 
 from fallback.errors import StateError
 from trainer.errors import disk
-from trainer.rows import Link, Row, chain, decode, genesis
+from trainer.rows import UNREADABLE, Link, Row, chain, decode, first_break, genesis
 
 FOLDER: Final = "chains"
 SUFFIX: Final = ".rows"
@@ -68,7 +70,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BrokenError(StateError):
-    """The chain is not what was written: a row was changed, left out or put in."""
+    """The chain is not what was written: a line was changed, left out or put in."""
 
 
 class Chain:
@@ -93,13 +95,9 @@ class Chain:
             if start is not None:
                 segments = self._after(start, segments)
                 self.rows, self.digest, self.notes = start.rows, start.digest, start.notes
-            for number, segment in enumerate(segments):
-                whole = self._replay(segment, take)
-                if whole == segment.stat().st_size:
-                    continue
-                if number < len(segments) - 1 or _goes_on(segment, whole):
-                    raise BrokenError(f"{segment}: after row {self.rows} comes something that is no whole batch")
-                _cut(segment, whole)
+            whole = self._replay(segments, take)
+            if segments and whole < segments[-1].stat().st_size:
+                _cut(segments[-1], whole)
 
     @property
     def full(self) -> bool:
@@ -126,8 +124,7 @@ class Chain:
         """Hand every finished row to `take` as `open` does, changing nothing: while somebody else appends, too."""
         self.rows, self.digest, self.notes = 0, genesis(self.model), Notes()
         with disk(self.folder):
-            for segment in self._segments():
-                self._replay(segment, take)
+            self._replay(self._segments(), take)
 
     def append(self, links: Sequence[Link], notes: Notes) -> None:
         """Add rows, linked to `digest`, and `notes` in one step; they are on the disk when this returns.
@@ -142,27 +139,33 @@ class Chain:
         self.rows, self.digest, self.notes = mark.rows, digest, notes
 
     def links(self) -> Iterator[Link]:
-        """Yield every finished row as it is kept, unchecked."""
-        with disk(self.folder):
-            for segment in self._segments():
-                for batch, _, _ in _batches(segment):
-                    yield from batch
+        """Yield every finished row as it is kept, its digest unchecked.
 
-    def _replay(self, segment: Path, take: Callable[[Row, str], None]) -> int:
-        """Take a file's whole batches; returns where they end."""
+        Raises BrokenError, after the rows before it, where what comes next is no batch and no beginning of one.
+        """
+        rows, digest = 0, genesis(self.model)
+        with disk(self.folder):
+            segments = self._segments()
+            for segment in segments:
+                for batch, mark, _ in _batches(segment, rows, digest, last=segment == segments[-1]):
+                    yield from batch
+                    rows, digest = mark.rows, mark.digest
+
+    def _replay(self, segments: Sequence[Path], take: Callable[[Row, str], None]) -> int:
+        """Take the whole batches of some files; returns where they end in the last one."""
         whole = 0
-        for batch, mark, end in _batches(segment):
-            for kept in batch:
-                if chain(self.digest, kept.body) != kept.digest:
-                    raise BrokenError(
-                        f"{segment}: row {self.rows} of model {self.model!r} is not what was written; see "
-                        f"`demur verify {self.model}`"
-                    )
-                take(decode(kept.body), kept.digest)
-                self.rows, self.digest = self.rows + 1, kept.digest
-            if (mark.rows, mark.digest) != (self.rows, self.digest):
-                raise BrokenError(f"{segment}: expected {mark.rows} rows of model {self.model!r}, found {self.rows}")
-            self.notes, whole = mark.notes, end
+        for segment in segments:
+            whole = 0
+            for batch, mark, end in _batches(segment, self.rows, self.digest, last=segment == segments[-1]):
+                for kept in batch:
+                    if chain(self.digest, kept.body) != kept.digest:
+                        raise BrokenError(
+                            f"{segment}: row {self.rows} of model {self.model!r} is not what was written; see "
+                            f"`demur verify {self.model}`"
+                        )
+                    take(decode(kept.body), kept.digest)
+                    self.rows, self.digest = self.rows + 1, kept.digest
+                self.notes, whole = mark.notes, end
         return whole
 
     def _segments(self) -> list[Path]:
@@ -181,38 +184,58 @@ def models(folder: Path) -> list[str]:
         return sorted(path.name for path in folder.glob("*") if any(path.glob(f"*{SUFFIX}")))
 
 
-def _batches(segment: Path) -> Iterator[tuple[list[Link], _Mark, int]]:
-    """Yield a file's finished batches, each with its mark and the place where it ends."""
+def _batches(segment: Path, rows: int, digest: str, *, last: bool) -> Iterator[tuple[list[Link], _Mark, int]]:
+    """Yield a file's finished batches, each with its mark and the place where it ends.
+
+    Before the file there are `rows` rows up to `digest`; only the `last` one of a chain may end unfinished.
+    """
     batch: list[Link] = []
-    end = 0
+    at = 0
     with segment.open("rb") as file:
         for line in file:
-            end += len(line)
             if not line.endswith(b"\n"):
+                _check_unfinished(segment, rows, digest, batch, last=last)
                 return
-            if not line.startswith(_MARK):
-                digest, _, body = line[:-1].partition(b" ")
-                batch.append(Link(body=body, digest=digest.decode("latin-1")))
-                continue
-            mark = _mark(line)
-            if mark is None:
-                return
-            yield batch, mark, end
-            batch = []
+            end = at + len(line)
+            if line.startswith(_MARK):
+                mark = _mark(line)
+                if mark is None:
+                    raise BrokenError(
+                        f"{segment}: the line at byte {at}, after row {rows + len(batch)}, is damaged: expected the "
+                        "end of a batch"
+                    )
+                yield batch, mark, end
+                rows, digest = rows + len(batch), batch[-1].digest if batch else digest
+                if (mark.rows, mark.digest) != (rows, digest):
+                    raise BrokenError(
+                        f"{segment}: the line at byte {at} ends row {mark.rows}, digest {mark.digest}, but before it "
+                        f"stand {rows} rows up to digest {digest}"
+                    )
+                batch = []
+            else:
+                kept, _, body = line[:-1].partition(b" ")
+                batch.append(Link(body=body, digest=kept.decode("latin-1")))
+            at = end
+    if batch:
+        _check_unfinished(segment, rows, digest, batch, last=last)
+
+
+def _check_unfinished(segment: Path, rows: int, digest: str, batch: Sequence[Link], *, last: bool) -> None:
+    """Raise BrokenError unless whole rows without their mark are what a writer that was killed, or is at it, leaves."""
+    wrong = first_break(digest, batch)
+    if wrong is not None:
+        raise BrokenError(
+            f"{segment}: after row {rows + wrong} comes something that is neither a row nor its batch's end"
+        )
+    if not last:
+        raise BrokenError(f"{segment}: after row {rows} comes something that is no whole batch")
 
 
 def _mark(line: bytes) -> _Mark | None:
     try:
         return msgspec.json.decode(line[len(_MARK) :], type=_Mark)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
-
-
-def _goes_on(segment: Path, end: int) -> bool:
-    """Return whether a finished batch comes after `end`: then what is between was spoilt, not left unfinished."""
-    with segment.open("rb") as file:
-        file.seek(end)
-        return any(line.startswith(_MARK) and line.endswith(b"\n") and _mark(line) is not None for line in file)
 
 
 def _write(path: Path, body: bytes) -> None:

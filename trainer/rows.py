@@ -131,6 +131,8 @@ Row: TypeAlias = (
 Arrived: TypeAlias = Row | UnparkedRow
 
 
+# What msgspec raises for bytes that are no row, the last two for a text that is no UTF-8 and for brackets without end.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # Made once: to look at the union of all rows takes ten times as long as to read one.
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final[msgspec.json.Decoder[Row]] = msgspec.json.Decoder(Row)
@@ -153,7 +155,7 @@ def decode(body: bytes) -> Row:
     """Return the row of `body`; raises InvalidError where it is none."""
     try:
         return _DECODER.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"ledger: expected a row, got {body[:100]!r}: {error}") from error
 
 
@@ -161,7 +163,7 @@ def arrived(body: bytes) -> Arrived:
     """Return what a gateway told; raises InvalidError where it is no row."""
     try:
         return _ARRIVED.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise InvalidError(f"arrivals: expected a row, got {body[:100]!r}: {error}") from error
 
 
