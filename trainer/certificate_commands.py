@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gateway.quote import Plan, Said, Work
     from trainer.adjudicate import Share
     from trainer.book import Book
+    from trainer.rows import ProcessRow
+    from trainer.verify import Finding
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 Models = Annotated[
@@ -74,30 +76,30 @@ def verify(
 ) -> None:
     """Compute certificates again from the evidence alone, and name the first row that differs.
 
-    Needs nothing but the data folder: no server, no model. What was cut off at the end, only a digest that you kept
-    elsewhere can show.
+    Needs nothing but the data folder: no server, no model. It says what each process promises, alpha and delta, for
+    these are the operator's to know. What was cut off at the end, only a digest that you kept elsewhere can show.
 
     Example: demur verify digits
     """
     from fallback.errors import StateError
-    from trainer.chain import Chain
+    from trainer.chain import BrokenError, Chain
     from trainer.verify import verify as check
 
     folder, names = _chains(load(config, data), model)
     wrong, kept = [], not digest
     for name in names:
-        found = check(name, Chain(folder, name).links())
-        kept = kept or any(link.digest == digest for link in Chain(folder, name).links())
+        try:
+            found = check(name, Chain(folder, name).links())
+            kept = kept or any(link.digest == digest for link in Chain(folder, name).links())
+        except BrokenError as error:
+            wrong.append(f"{name}: {error.message}")
+            continue
         if found.agrees:
-            later = (
-                f"; draws of {len(found.unrevealed)} epoch(s) under way are not open yet" if found.unrevealed else ""
-            )
-            _say(
-                f"{name}: agrees: {found.rows} rows, {found.records} records, {found.certificates} certificates "
-                f"computed again{later}"
-            )
+            _say(_agrees(name, found))
         else:
             wrong.append(f"{name}: row {found.place} differs: {found.reason}")
+        for process in found.processes:
+            _say(_promised(process))
     if wrong:
         raise StateError("; ".join(wrong))
     if not kept:
@@ -267,6 +269,19 @@ def _chains(settings: Config, model: str) -> tuple[Path, list[str]]:
     if model and model not in known:
         raise NotFoundError(f"no evidence of {model} under {folder}; there is some of: {', '.join(known)}")
     return folder, [model] if model else known
+
+
+def _agrees(model: str, found: Finding) -> str:
+    later = f"; draws of {len(found.unrevealed)} epoch(s) under way are not open yet" if found.unrevealed else ""
+    return (
+        f"{model}: agrees: {found.rows} rows, {found.records} records, {found.certificates} certificates computed "
+        f"again{later}"
+    )
+
+
+def _promised(process: ProcessRow) -> str:
+    whose = f"version {process.version}" + (f", segment {process.segment}" if process.segment else "")
+    return f"  process {process.epoch} ({whose}): alpha {process.alpha:g}, delta {process.delta:g}"
 
 
 def _book(settings: Config, model: str) -> tuple[Book, Share]:

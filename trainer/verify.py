@@ -3,9 +3,9 @@
 Theory of operation. This is written a second time, on purpose: loops over numbers in place of arrays, one pass in the
 order of the chain in place of a state kept between visits. It shares with the rest of the system only what a row looks
 like and the draw itself. What it checks of a row it checks when it comes to it, so what it names is the first row that
-differs: its digest; that a rule was fixed before what it judges; that gateways close their seconds in order; that the
-watermark passed only what it may; that ln sup K and tau are what the rows before say. Draws can be checked from the
-row on that reveals an epoch's secret; until then `unrevealed` names the epoch.
+differs: its digest; that a rule was fixed before what it judges, and promises what can be promised; that gateways close
+their seconds in order; that the watermark passed only what it may; that ln sup K and tau are what the rows before say.
+Draws can be checked from the row on that reveals an epoch's secret; until then `unrevealed` names the epoch.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from trainer.rows import (
 
 _STAKES: Final = (0.1, 0.25, 0.45, 0.65, 0.8, 0.92)
 _LARGE: Final = 490.0
+# What alpha and delta may be at most (`gateway.promise`).
+_RISK_MAX: Final = 0.5
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 # Sums in another order differ by this much and no more.
@@ -43,7 +45,10 @@ _TOLERANCE: Final = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What came of a check: `place` (from 0) and `reason` of the first row that differs, None and "" if all agree."""
+    """What came of a check: `place` (from 0) and `reason` of the first row that differs, None and "" if all agree.
+
+    `processes` are those that began before it: what each promises only their rows say.
+    """
 
     place: int | None
     reason: str
@@ -51,6 +56,7 @@ class Finding:
     records: int
     certificates: int
     unrevealed: tuple[str, ...]
+    processes: tuple[ProcessRow, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -183,6 +189,9 @@ class _Pass:
             raise _DiffersError(f"a process that begins at {row.first_second}, when records of it were already there")
         if not row.grid or any(strict <= loose for strict, loose in zip(row.grid, row.grid[1:], strict=False)):
             raise _DiffersError("a grid that does not go from the strictest threshold to the loosest")
+        for name, value in (("alpha", row.alpha), ("delta", row.delta)):
+            if not 0 < value <= _RISK_MAX:
+                raise _DiffersError(f"a process with {name} {value}: expected above 0 and at most {_RISK_MAX}")
         key = row.epoch, row.version, row.segment
         if key in self.processes:
             raise _DiffersError(f"process {key} begins twice")
@@ -285,7 +294,7 @@ class _Pass:
 
 
 def verify(model: str, links: Iterable[Link]) -> Finding:
-    """Go through all rows of `model` from the first; never raises for what they hold."""
+    """Go through all rows of `model` from the first; never raises for what they hold, only what `links` raises."""
     walk = _Pass(model=model)
     digest = sha256(b"demur ledger 1\0" + model.encode()).digest()
     place, wrong, reason = -1, None, ""
@@ -308,6 +317,7 @@ def verify(model: str, links: Iterable[Link]) -> Finding:
         records=walk.records,
         certificates=walk.certificates,
         unrevealed=tuple(walk.draws),
+        processes=tuple(process.row for process in walk.processes.values()),
     )
 
 

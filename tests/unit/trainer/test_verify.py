@@ -13,7 +13,19 @@ from gateway.samples import ClosingRow, SampledRecord, commit
 from tests.statistics.fleet import EACH, GATEWAYS, TICKS, Fleet, Trouble, arrivals, process_of, request_key
 from tests.statistics.simulation import Bands, Floats
 from trainer.certificate import advance, begin, log_evidence, tau
-from trainer.rows import CertificateRow, EpochRow, LabelRow, ProcessRow, RevealRow, Row, WatermarkRow, genesis, link
+from trainer.rows import (
+    CertificateRow,
+    EpochRow,
+    LabelRow,
+    Link,
+    ProcessRow,
+    RevealRow,
+    Row,
+    WatermarkRow,
+    chain,
+    genesis,
+    link,
+)
 from trainer.verify import Finding, verify
 from trainer.watermark import Pending, arrive, count, evidence
 
@@ -199,13 +211,23 @@ def test_rows_out_of_order_are_found(ledger: list[Row]) -> None:
     assert "strictest" in _verified(_changed(ledger, 1, grid=process.grid[::-1])).reason
 
 
-def test_what_is_no_row_is_found() -> None:
-    """Never an exception."""
-    links = link(genesis("m"), [EpochRow(model="m", epoch="1", commitment="", sla_seconds=1)])
-    body = links[0].body.replace(b"epoch", b"epic", 1)
-    import hashlib
+@pytest.mark.parametrize("field", ["alpha", "delta"])
+@pytest.mark.parametrize("value", [-0.1, 0.0, 0.51, 1.0, 2.0])
+def test_a_promise_that_nobody_can_make_is_found(ledger: list[Row], field: str, value: float) -> None:
+    """Alpha and delta are as a policy may say them; those of the processes that are promised are told."""
+    finding = _verified(_changed(ledger, 1, **{field: value}))
+    assert finding.place == 1
+    assert finding.reason == f"a process with {field} {value}: expected above 0 and at most 0.5"
+    assert finding.processes == ()
+    assert _verified(_changed(ledger[:2], 1, **{field: 0.5})).agrees
+    assert _verified(ledger[:2]).processes == (ledger[1],)
 
-    digest = hashlib.sha256(bytes.fromhex(genesis("m")) + body).hexdigest()
-    finding = verify("m", [msgspec.structs.replace(links[0], body=body, digest=digest)])
+
+@pytest.mark.parametrize(
+    "body", [b'{"type":"epic"}', b'{"type":"lost","gateway":"\xff"}', b'{"type":"lost","gateway":' + b"[" * 100_000]
+)
+def test_what_is_no_row_is_found(body: bytes) -> None:
+    """Never an exception."""
+    finding = verify("m", [Link(body=body, digest=chain(genesis("m"), body))])
     assert finding.place == 0
     assert "expected a row" in finding.reason
