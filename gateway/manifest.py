@@ -30,6 +30,11 @@ LABELS_MAX: Final = 100_000
 LABEL_CHARS_MAX: Final = 256
 TENSORS_MAX: Final = 256
 GOLDEN_MAX: Final = 64
+# What the trainer notes in `provenance` for itself: of its own ledger and registry, and of no others.
+LEDGER_ROW: Final = "ledger_row"
+HELD_OUT: Final = "holdout_share"
+PARENT: Final = "parent"
+_ORIGIN: Final = "origin_"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
@@ -165,6 +170,16 @@ def parse(text: str) -> Manifest:
 def render(manifest: Manifest) -> str:
     """Write a manifest as TOML text; `parse` reads it back equal."""
     return toml.dumps(msgspec.to_builtins(manifest, builtin_types=(datetime,), str_keys=True))
+
+
+def brought_in(manifest: Manifest) -> Manifest:
+    """Return the manifest of a version from elsewhere as it may be published here.
+
+    What its trainer noted for itself is kept as `origin_...`: a row of its ledger is none of the ledger here.
+    """
+    own = {LEDGER_ROW, HELD_OUT, PARENT}
+    provenance = {(_ORIGIN if key in own else "") + key: value for key, value in manifest.provenance.items()}
+    return msgspec.structs.replace(manifest, version="", create_time=None, files={}, provenance=provenance)
 
 
 def check(manifest: Manifest) -> None:

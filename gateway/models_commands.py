@@ -81,10 +81,10 @@ def publish(
     nothing of deferrals gets for one.
     """
     from gateway import draft, draft_screen
-    from gateway.manifest import Manifest, parse, render
+    from gateway.manifest import Manifest, brought_in, parse, render
 
     outlined = draft.outline(artefact)
-    begun = parse(_text(manifest)) if manifest is not None else Manifest()
+    begun = brought_in(parse(_text(manifest))) if manifest is not None else Manifest()
     label_text = _text(labels_file) if labels_file is not None else labels
     filled = draft.fill(
         begun,
@@ -116,14 +116,14 @@ def import_(
     import msgspec
 
     from fallback.errors import InvalidError
-    from gateway.manifest import ARTEFACT, MANIFEST, parse, render
+    from gateway.manifest import ARTEFACT, MANIFEST, brought_in, parse, render
 
     manifest = parse(_text(folder / MANIFEST))
     name = model or manifest.model
     if not name:
         raise InvalidError(f"{folder / MANIFEST}: names no model; name it with --model")
     # The next number is the registry's to give, and the files' digests are its own to take.
-    fresh = msgspec.structs.replace(manifest, model=name, version="", create_time=None, files={})
+    fresh = msgspec.structs.replace(brought_in(manifest), model=name)
     published = call(
         gateway, lambda client: client.publish(name, folder / ARTEFACT, render(fresh), promote=promote, reason=reason)
     )

@@ -21,12 +21,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from demur.v1 import model_pb2 as pb
 from gateway import manifest as manifests
-from gateway.manifest import Manifest
+from gateway.manifest import LEDGER_ROW, Manifest
 from gateway.model_client import ModelClient
 from gateway.registry import parse_name
 from trainer import dataset, digits
 from trainer.imports import Split
-from trainer.retrain import LEDGER_ROW, TRAINED_ON, Rooms, limits
+from trainer.retrain import TRAINED_ON, Rooms, limits
 from trainer.train import Indices, refit
 
 HIDDEN_UNITS: Final = 512

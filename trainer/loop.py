@@ -173,7 +173,7 @@ def new_labels(rooms: Rooms, model: str) -> int:
         return 0
     newest = versions[-1]
     report = rooms.reports.last(model)
-    seen = max(retrain.trained_row(newest), report.ledger_row if report else 0)
+    seen = max(retrain.trained_row(rooms, newest) or 0, report.ledger_row if report else 0)
     rows = rooms.ledger.rows(model, after=seen, limit=rooms.settings.examples_max)
     return dataset.labelled(rows, newest.manifest.labels)
 

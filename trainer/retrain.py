@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import shutil
 import threading
 import time
@@ -29,7 +30,7 @@ from fallback.config import Config
 from fallback.errors import DemurError, NotFoundError, OverdueError, StateError, UnavailableError
 from gateway import manifest as manifests
 from gateway.config import GatewaySettings
-from gateway.manifest import Manifest
+from gateway.manifest import HELD_OUT, LEDGER_ROW, PARENT, Manifest
 from gateway.model_client import ModelClient
 from gateway.model_wire import policy_from_wire
 from gateway.policy import Policy
@@ -45,9 +46,9 @@ from trainer.reports import Report, Result
 MODELS: Final = "models"
 FOLDER: Final = "trainer"
 IDENTITY: Final = "trainer"
-LEDGER_ROW: Final = "ledger_row"
 TRAINED_ON: Final = "dataset"
-HELD_OUT: Final = "holdout_share"
+
+_ROW: Final = re.compile("[0-9]{1,18}", re.ASCII)
 
 log = structlog.get_logger(__name__)
 
@@ -132,10 +133,16 @@ async def live_version(gateway: ModelClient, model: str) -> str:
     )
 
 
-def trained_row(version: ModelVersion) -> int:
-    """Return the last row of the ledger that went into a version, 0 where none did."""
-    text = version.manifest.provenance.get(LEDGER_ROW, "0")
-    return int(text) if text.isdecimal() else 0
+def trained_row(rooms: Rooms, version: ModelVersion) -> int | None:
+    """Return the last row of the ledger that was looked at for a version; None where it was not trained here.
+
+    A row that is not in the ledger yet is one of another ledger.
+    """
+    text = version.manifest.provenance.get(LEDGER_ROW, "")
+    if not _ROW.fullmatch(text):
+        return None
+    row = int(text)
+    return row if row <= rooms.ledger.last_row() else None
 
 
 def _check_stop(stopped: threading.Event) -> None:
@@ -179,7 +186,7 @@ def gather(rooms: Rooms, parent: ModelVersion, go_on: Callable[[], None] = lambd
         rooms.ledger.rows(parent.model, limit=settings.examples_max),
         rooms.imports.all(parent.model),
         rooms.contents,
-        trained_row=trained_row(parent),
+        trained_row=trained_row(rooms, parent) or 0,
         limits=limits(settings, parent.manifest),
         go_on=go_on,
     )
@@ -278,7 +285,7 @@ async def _waiting(rooms: Rooms, gateway: ModelClient, parent: ModelVersion, mad
 def manifest_of(parent: Manifest, version: str, report: Report, bounds: dataset.Limits) -> Manifest:
     """Return the manifest of a version retrained from `parent`, with where it comes from."""
     provenance = {
-        "parent": version,
+        PARENT: version,
         "made_by": f"demur {installed('demur')} trainer",
         "why": report.why,
         TRAINED_ON: report.dataset,

@@ -17,7 +17,7 @@ import structlog
 from demur.v1 import model_pb2 as pb
 from gateway.model_client import ModelClient
 from gateway.registry import parse_name
-from trainer.retrain import LEDGER_ROW, Rooms
+from trainer.retrain import Rooms, trained_row
 
 _DAY: Final = 86_400
 
@@ -70,4 +70,4 @@ async def go_on(rooms: Rooms, gateway: ModelClient, model: str) -> bool:
 def _retrained(rooms: Rooms, model: str, version: pb.ModelVersion) -> bool:
     """Return whether the trainer made a version; what somebody else put into the shadow is theirs to promote."""
     found = rooms.registry.get(model, parse_name(version.name)[1])
-    return LEDGER_ROW in found.manifest.provenance
+    return trained_row(rooms, found) is not None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import typer
 
+from demur.v1 import model_pb2 as pb
 from fallback.errors import InvalidError
 from gateway import draft_screen, models_commands, policy_commands
 from gateway.draft import Outline
-from gateway.manifest import Manifest, TensorSpec
+from gateway.manifest import Manifest, TensorSpec, parse, render
+from tests.onnx_files import linear, save
 
 OUTLINED = Outline(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 3)),),
@@ -45,6 +48,43 @@ def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidError) as raised:
         models_commands.import_(tmp_path)
     assert raised.value.message == f"{tmp_path / 'manifest.toml'}: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("command", ["import", "publish"])
+def test_what_another_trainer_noted_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Of its ledger and its registry; it is kept under other names, as are those who made the version."""
+    noted = {
+        "ledger_row": "50000",
+        "holdout_share": "0.01",
+        "parent": "7",
+        "made_by": "demur 1 trainer",
+        "dataset": "d8",
+    }
+    brought = Manifest(model="mine", version="8", labels=("cat", "dog", "bird"), provenance=noted)
+    (tmp_path / "manifest.toml").write_text(render(brought))
+    artefact, client = save(linear(), tmp_path / "model.onnx"), Mock()
+
+    def call(_: str, ask: Callable[[Mock], object]) -> object:
+        return ask(client)
+
+    monkeypatch.setattr(models_commands, "call", call)
+    client.publish.return_value = pb.ModelVersion(name="models/mine/versions/1")
+    if command == "import":
+        models_commands.import_(tmp_path)
+    else:
+        models_commands.publish(artefact, manifest=tmp_path / "manifest.toml", review=False)
+    name, _, text = client.publish.call_args.args
+    found = parse(text)
+    assert (name, found.version, found.labels) == ("mine", "", brought.labels)
+    assert found.provenance == {
+        "origin_ledger_row": "50000",
+        "origin_holdout_share": "0.01",
+        "origin_parent": "7",
+        "made_by": "demur 1 trainer",
+        "dataset": "d8",
+    }
 
 
 def test_on_a_terminal_labels_are_asked_for_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:

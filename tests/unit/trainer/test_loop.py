@@ -8,6 +8,7 @@ import pytest
 
 from fallback.errors import DemurError, UnavailableError
 from gateway.model_client import ModelClient
+from tests.unit.trainer.test_ledger import events
 from trainer.config import TrainerSettings
 from trainer.loop import alarm_due, backoff, new_labels, repeat, retrain_due
 from trainer.reports import Report, Result
@@ -65,6 +66,16 @@ def test_a_model_that_may_not_be_trained_has_nothing_new(rooms: Rooms) -> None:
         )
     )
     assert new_labels(rooms, "digits") == 0
+
+
+def test_a_row_of_another_ledger_does_not_say_what_was_learned(rooms: Rooms) -> None:
+    """A version brought in by a release that kept its trainer's notes: all labels here are new to it."""
+    rooms.ledger.append("digits", events([1, 2, 3]))
+    manifest = rooms.registry.folder / "digits" / "1" / "manifest.toml"
+    text = manifest.read_text()
+    for row, expected in (("0", 3), ("2", 1), ("3", 0), ("4", 3), ("50000", 3), ("9" * 5_000, 3), ("many", 3)):
+        manifest.write_text(text.replace('ledger_row = "0"', f'ledger_row = "{row}"'))
+        assert new_labels(rooms, "digits") == expected, row
 
 
 async def test_one_models_unforeseen_trouble_does_not_keep_the_others_waiting(

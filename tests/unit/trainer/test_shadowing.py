@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import AsyncMock
+
 import pytest
 
 from demur.v1 import model_pb2 as pb
-from trainer.retrain import promised
-from trainer.shadowing import better, let_through
+from trainer.retrain import Rooms, promised
+from trainer.shadowing import better, go_on, let_through
 
 _UNKNOWN = -1.0
 
@@ -57,3 +59,15 @@ def test_what_is_let_through_counts_segments_by_their_requests() -> None:
 def test_where_there_is_a_proof_to_lose_a_version_is_proved_first(certificate: pb.Certificate, expected: bool) -> None:
     """Not before the certifier has begun, and not after an alarm."""
     assert promised(certificate) is expected
+
+
+@pytest.mark.parametrize(("row", "own"), [("0", True), ("1", False), ("50000", False)])
+async def test_what_another_trainer_made_is_not_looked_after(rooms: Rooms, row: str, own: bool) -> None:
+    """Whose notes name a row that the ledger here does not have; nor does it keep others from being trained."""
+    manifest = rooms.registry.folder / "digits" / "1" / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace('ledger_row = "0"', f'ledger_row = "{row}"'))
+    gateway = AsyncMock()
+    gateway.list.return_value = [pb.ModelVersion(name="models/digits/versions/1", state=pb.ModelVersion.SHADOW)]
+    gateway.certificate.return_value = pb.Certificate()
+    assert await go_on(rooms, gateway, "digits") is own
+    assert bool(gateway.shadow.await_count) is own
