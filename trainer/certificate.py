@@ -61,41 +61,6 @@ _PEAK_MAX: Final = 490.0
 _BOUND_STEPS: Final = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """What one process is about; a certificate says nothing of another version, scorer, segment or epoch.
-
-    `segment` is "" for all requests. A challenger has a process of its own, named by its version.
-    """
-
-    model: str
-    version: str
-    scorer: str
-    segment: str = ""
-    epoch: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
-    """A threshold that was proved, as it travels to the gateways.
-
-    `delta` is what this process had (see `lifetime_delta`), `log_evidence` ln sup K at `tau`, `audits` the sampled
-    records that `tau` rests on, `watermark` the last second counted; it answers until `expire_second`, exclusive.
-    `digest` is that of its row in the ledger's chain: whoever keeps it can tell whether the chain's end was cut off.
-    """
-
-    name: str
-    process: Process
-    alpha: float
-    delta: float
-    tau: float
-    log_evidence: float
-    audits: int
-    watermark: int
-    expire_second: int
-    digest: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evidence:
     """Sampled records in their order, which is the last axis; axes before it are independent streams.

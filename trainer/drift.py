@@ -13,12 +13,13 @@ certification says only that something changed, not that it is worse: it raises 
 never touches tau. For the proof it must come from seconds that the watermark, or at least every gateway, has passed.
 
 A certificate ends at a second fixed beforehand, and the next process begins early enough to be there by then. Both
-count the same records for a while; the newest one that has proved something is in force, the rule being fixed before.
+count the same records for a while; the older one that has proved something stays in force until it ends, the rule being
+fixed before (`trainer.terms.in_force`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -27,7 +28,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from fallback.errors import InvalidError
-from trainer.certificate import Certificate, Floats
+from trainer.certificate import Floats
 
 STAKES: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 ALARM: Final = 1_000.0
@@ -95,20 +96,6 @@ def renew_second(*, expire_second: int, audits: int, audits_per_second: float, s
     if not audits_per_second > 0:
         raise InvalidError(f"audits_per_second: expected a rate above 0, got {audits_per_second}")
     return expire_second - ceil(safety * audits / audits_per_second)
-
-
-def in_force(certificates: Iterable[Certificate], second: int, *, revoked: frozenset[str] = frozenset()) -> str | None:
-    """Return the name of the certificate that answers at `second`: the newest epoch's that has not ended; None: none.
-
-    `certificates` come in the order in which their epochs began, of one epoch in the order in which they were issued;
-    `revoked` are epochs that an alarm ended.
-    """
-    standing = [
-        each.name
-        for each in certificates
-        if each.watermark < second < each.expire_second and each.process.epoch not in revoked
-    ]
-    return standing[-1] if standing else None
 
 
 def _joined(counts: Floats) -> Floats:

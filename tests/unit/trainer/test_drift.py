@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 
 from fallback.errors import InvalidError
-from trainer.certificate import Certificate, Process
 from trainer.drift import (
     STAKES,
     alarmed,
     calm,
     histogram_changed,
-    in_force,
     raised_share,
     renew_second,
     watch,
@@ -77,28 +75,3 @@ def test_renewal_begins_in_time() -> None:
     assert renew_second(expire_second=10_000, audits=869, audits_per_second=1.0) == 10_000 - 1_738
     with pytest.raises(InvalidError, match="audits_per_second"):
         renew_second(expire_second=10_000, audits=869, audits_per_second=0.0)
-
-
-def _certificate(epoch: str, watermark: int, expire: int, number: int = 1) -> Certificate:
-    process = Process(model="m", version="7", scorer="margin", epoch=epoch)
-    return Certificate(
-        name=f"{epoch}.{number}",
-        process=process,
-        alpha=0.01,
-        delta=0.05,
-        tau=0.9,
-        log_evidence=3.0,
-        audits=500,
-        watermark=watermark,
-        expire_second=expire,
-        digest="00",
-    )
-
-
-def test_the_newest_that_stands_is_in_force() -> None:
-    """Overlapping epochs: the old one until the new one has proved something, nothing after its end or an alarm."""
-    both = [_certificate("1", 100, 1_000), _certificate("1", 200, 1_000, 2), _certificate("2", 900, 2_000)]
-    found = [in_force(both, second) for second in (50, 150, 500, 901, 1_500, 2_000)]
-    assert found == [None, "1.1", "1.2", "2.1", "2.1", None]
-    assert in_force(both, 950, revoked=frozenset({"2"})) == "1.2"
-    assert in_force(both, 950, revoked=frozenset({"1", "2"})) is None
