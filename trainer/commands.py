@@ -135,14 +135,17 @@ def import_examples(
     if not versions:
         raise NotFoundError(f"model {model!r} is not here; there are: {', '.join(rooms.registry.models()) or 'none'}")
     columns, labels = imports.read(file)
-    count = rooms.imports.add(
-        versions[-1].manifest,
-        columns,
-        labels,
-        imports.Split(split),
-        examples_max=rooms.settings.import_examples_max,
-        after_row=rooms.ledger.last_row(),
-    )
+    try:
+        count = rooms.imports.add(
+            versions[-1].manifest,
+            columns,
+            labels,
+            imports.Split(split),
+            examples_max=rooms.settings.import_examples_max,
+            after_row=rooms.ledger.last_row(),
+        )
+    except InvalidError as error:
+        raise InvalidError(f"{file}: {error.message}") from error
     _console().print(f"{count} examples of {model} are kept for {split}", highlight=False)
 
 

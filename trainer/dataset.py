@@ -20,7 +20,7 @@ from fallback.answer import CantTell, Label
 from fallback.errors import InvalidError
 from gateway.manifest import Manifest
 from trainer.contents import Contents
-from trainer.examples import Example, Origin, decode_inputs, fingerprint
+from trainer.examples import Example, Origin, decode_inputs, fingerprint, nan_row
 from trainer.imports import Imported, Split
 from trainer.ledger import Row
 
@@ -38,6 +38,7 @@ class Skip(StrEnum):
     NO_INPUTS = "no_inputs"
     ERASED = "erased"
     UNREADABLE = "unreadable"
+    NOT_A_NUMBER = "not_a_number"
     DUPLICATE = "duplicate"
     TRAINED_ON = "trained_on"
 
@@ -199,9 +200,13 @@ class _Gathering:
         if content is None:
             return Skip.ERASED
         try:
-            return fingerprint(decode_inputs(content, self._manifest.inputs, batched=self._manifest.batched))
+            inputs = decode_inputs(content, self._manifest.inputs, batched=self._manifest.batched)
         except InvalidError:
             return Skip.UNREADABLE
+        # Examples that an earlier release imported were not looked at.
+        if self._manifest.forbid_nan and any(nan_row(values) is not None for values in inputs.values()):
+            return Skip.NOT_A_NUMBER
+        return fingerprint(inputs)
 
     def _skip(self, why: Skip) -> None:
         self._skipped[why.value] = self._skipped.get(why.value, 0) + 1

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from demur.v1 import types_pb2 as pb
@@ -67,6 +68,15 @@ def fingerprint(inputs: Mapping[str, Array]) -> str:
         head = f"{len(name)}:{name}:{datatype_of(values)}:{list(values.shape)}:{len(raw)}:"
         digest.update(head.encode() + raw)
     return digest.hexdigest()
+
+
+def nan_row(values: Array) -> int | None:
+    """Return the first row (from 0) of an input that holds NaN, None where none does or it holds no floats."""
+    if values.dtype.kind != "f":
+        return None
+    wrong = np.isnan(np.atleast_1d(values))
+    rows = wrong.any(axis=tuple(range(1, wrong.ndim)))
+    return int(rows.argmax()) if rows.any() else None
 
 
 def _decode(tensor: pb.Tensor | None, spec: TensorSpec, *, batched: bool) -> Array:

@@ -24,7 +24,7 @@ from gateway.manifest import Manifest, TensorSpec
 from gateway.tensor import DTYPES, Array
 from trainer.contents import Contents
 from trainer.errors import disk
-from trainer.examples import encode_inputs
+from trainer.examples import encode_inputs, nan_row
 
 FOLDER: Final = "imports"
 LABELS: Final = "labels"
@@ -119,6 +119,9 @@ def _check(manifest: Manifest, columns: Mapping[str, Array], labels: list[str], 
         raise InvalidError(f"inputs: expected arrays named {', '.join(specs)}, got {', '.join(columns) or 'none'}")
     for name, values in columns.items():
         _check_column(name, values, specs[name], len(labels), batched=manifest.batched)
+        row = nan_row(values) if manifest.forbid_nan else None
+        if row is not None:
+            raise InvalidError(f"{name}[{row}]: expected numbers, as {manifest.model} forbids NaN, got NaN")
 
 
 def _check_column(name: str, values: Array, spec: TensorSpec, rows: int, *, batched: bool) -> None:

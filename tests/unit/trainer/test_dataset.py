@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -99,6 +100,16 @@ def test_what_is_left_out_is_counted(contents: Contents) -> None:
     assert made.counts.skipped == {"cant_tell": 1, "duplicate": 1, "erased": 1, "unreadable": 1}
     assert made.counts.rows == 23
     assert made.counts.train + made.counts.holdout == 19
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_nan_is_learned_from_only_where_the_model_takes_it(contents: Contents, forbidden: bool) -> None:
+    """Earlier releases imported it all the same."""
+    kept = Imported(split=Split.TRAIN, examples=((contents.put(content(np.nan)), "a"), (contents.put(content(1)), "b")))
+    manifest = msgspec.structs.replace(MANIFEST, forbid_nan=forbidden)
+    made = build(manifest, [], [kept], contents, trained_row=0, limits=LIMITS)
+    assert made.counts.skipped == ({"not_a_number": 1} if forbidden else {})
+    assert made.counts.train == (1 if forbidden else 2)
 
 
 def test_erasing_a_content_takes_only_that_example_away(contents: Contents) -> None:

@@ -4,15 +4,18 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
 from gateway.manifest import Manifest, TensorSpec
+from trainer import commands
 from trainer.contents import Contents
 from trainer.examples import decode_inputs
 from trainer.imports import Imports, Split, read
+from trainer.retrain import Rooms
 
 MANIFEST = Manifest(
     model="m", labels=("a", "b"), inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2)),), batched=True
@@ -87,6 +90,7 @@ def test_labels_must_be_there_and_plain(tmp_path: Path) -> None:
         ({"x": X[:1]}, ["a", "b"], r"x: expected shape \[2, 2\], got \[1, 2\]"),
         ({"x": X[:, :1]}, ["a", "b"], r"x: expected shape \[2, 2\], got \[2, 1\]"),
         ({"x": X.astype(np.float64)}, ["a", "b"], "x: expected float32, got float64"),
+        ({"x": np.array([[1, 2], [3, np.nan]], np.float32)}, ["a", "b"], r"x\[1\]: expected numbers, as m forbids NaN"),
         ({"x": X}, [], "expected 1 to 3 examples, got 0"),
         ({"x": np.zeros((4, 2), np.float32)}, ["a"] * 4, "expected 1 to 3 examples, got 4"),
     ],
@@ -100,3 +104,21 @@ def test_what_does_not_fit_the_model_is_refused(
         imports.add(MANIFEST, columns, labels, Split.TRAIN, examples_max=3)
     assert imports.all("m") == []
     assert not (tmp_path / "contents").exists()
+
+
+def test_nan_is_kept_where_the_model_takes_it(tmp_path: Path) -> None:
+    """Its manifest says so."""
+    imports = Imports(tmp_path / "imports", Contents(tmp_path / "contents"))
+    takes = msgspec.structs.replace(MANIFEST, forbid_nan=False)
+    assert imports.add(takes, {"x": X * np.float32("nan")}, ["a", "b"], Split.TRAIN, examples_max=3) == 2
+
+
+def test_what_is_refused_names_the_file(rooms: Rooms, tmp_path: Path) -> None:
+    """Beside row and field, so that whoever imports many knows where to look."""
+    images = np.zeros((3, 1, 8, 8), np.float32)
+    images[2, 0, 1, 1] = np.nan
+    path = npz(tmp_path, image=images, labels=np.array(["1", "2", "3"]))
+    before = len(rooms.imports.all("digits"))
+    with pytest.raises(InvalidError, match=rf"^{path}: image\[2\]: expected numbers, as digits forbids NaN, got NaN$"):
+        commands.import_examples("digits", path, split="train", data=rooms.data)
+    assert len(rooms.imports.all("digits")) == before
