@@ -15,6 +15,7 @@ from trainer.rows import (
     RevealRow,
     Row,
     WatermarkRow,
+    arrived,
     chain,
     decode,
     encode,
@@ -68,9 +69,11 @@ def test_a_row_reads_back_as_it_was_written() -> None:
 
 def test_what_is_no_row_is_refused() -> None:
     """With what was found."""
-    for body in (b"", b"{}", b'{"type":"label"}', b'{"type":"lost","gateway":1}'):
-        with pytest.raises(InvalidError, match="expected a row"):
-            decode(body)
+    broken = b'{"type":"lost","gateway":"\xff"}', b'{"type":"lost","gateway":' + b"[" * 100_000
+    for body in (b"", b"{}", b'{"type":"label"}', b'{"type":"lost","gateway":1}', *broken):
+        for read in (decode, arrived):
+            with pytest.raises(InvalidError, match="expected a row"):
+                read(body)
 
 
 def test_a_chain_holds_until_something_is_changed() -> None:
