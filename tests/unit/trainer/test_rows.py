@@ -69,7 +69,7 @@ def test_a_row_reads_back_as_it_was_written() -> None:
 
 def test_what_is_no_row_is_refused() -> None:
     """With what was found."""
-    broken = b'{"type":"lost","gateway":"\xff"}', b'{"type":"lost","gateway":' + b"[" * 100_000
+    broken = b'{"type":"lost","gateway":"\xff"}', b'{"type":"lost","gateway":"a","x":' + b"[" * 100_000
     for body in (b"", b"{}", b'{"type":"label"}', b'{"type":"lost","gateway":1}', *broken):
         for read in (decode, arrived):
             with pytest.raises(InvalidError, match="expected a row"):

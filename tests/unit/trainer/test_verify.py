@@ -224,7 +224,8 @@ def test_a_promise_that_nobody_can_make_is_found(ledger: list[Row], field: str, 
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"type":"epic"}', b'{"type":"lost","gateway":"\xff"}', b'{"type":"lost","gateway":' + b"[" * 100_000]
+    "body",
+    [b'{"type":"epic"}', b'{"type":"lost","gateway":"\xff"}', b'{"type":"lost","gateway":"a","x":' + b"[" * 100_000],
 )
 def test_what_is_no_row_is_found(body: bytes) -> None:
     """Never an exception."""
