@@ -88,6 +88,11 @@ def _used(shared: str, body: str) -> str:
     return "\n\n".join([first, *reversed(kept)])
 
 
+def attempt_seconds_max(settings: RedisSettings) -> float:
+    """Return how long `Connection.attempt` goes on at most: one last time may begin when the first's is over."""
+    return 2 * settings.command_timeout_seconds + max(RETRY_PAUSES_SECONDS)
+
+
 def passing(error: Exception) -> bool:
     """Say whether the server is only away for a moment, or becomes another; else it refused this one command."""
     return isinstance(error, _PASSING) or str(error).startswith(_PASSING_REPLIES)

@@ -10,8 +10,9 @@ the callers, sends the next.
 Nothing is promised before the queue has it, and nothing is parked twice: what a row is called in the queue follows from
 its errand's ticket, for whoever parks it. While the clerk is not there (it has just started, it died), or where a row
 is not a plain request's, the gateway parks by itself as ever. Where a clerk dies its errands are parked so, under the
-same ids, which finds those that it had parked and not told. Where the gateway dies the clerk parks what it was given,
-and ends. The bound on all of it is that of what is on its way to the queue (`gateway.backlog`).
+same ids, which finds those that it had parked and not told. One that hangs is as good as dead: it is killed once a
+round took longer than any does while Redis is away. Where the gateway dies the clerk parks what it was given, and ends.
+The bound on all of it is that of what is on its way to the queue (`gateway.backlog`).
 """
 
 from __future__ import annotations
@@ -32,25 +33,32 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import msgspec
 import structlog
 
-from fallback.config import Config
+from fallback.config import Config, RedisSettings
+from fallback.connection import attempt_seconds_max
 from fallback.errors import DemurError
 from fallback.queue import Parked
 from gateway import clerk_wire
 from gateway.aside import IDLE_SECONDS, Aside
 from gateway.clerk_rounds import Given, Rounds
-from gateway.clerk_wire import TERMS_MAX, Errand, Frames, Reply, Settings, from_wire
+from gateway.clerk_terms import KnownTerms
+from gateway.clerk_wire import Errand, Frames, Reply, Settings, from_wire
 from gateway.internal import told
 from gateway.slip import Terms
 
 if TYPE_CHECKING:
     from gateway.champion import Live
     from gateway.declined import Declined
-    from gateway.quick import QuickJob
 
 PAUSE_SECONDS_MIN: Final = 0.2
 PAUSE_SECONDS_MAX: Final = 30.0
 _STEADY_SECONDS: Final = 30.0
 _END_SECONDS: Final = 5.0
+# A clerk that is not there by then hangs; on a busy machine, where it gives way to others, it takes some seconds.
+START_SECONDS_MAX: Final = 60.0
+# A round may take so many times as long as one that waits for Redis. Who is killed all the same costs a new process.
+_ATTEMPTS: Final = 2
+# How often it is looked whether the clerk hangs.
+_LOOK_MS: Final = 1000
 _READ_BYTES: Final = 1 << 18
 _SEND_BUFFER_BYTES: Final = 1 << 20
 _MS: Final = 1000
@@ -90,6 +98,8 @@ class Clerk:
 
     def __init__(self, config: Config, aside: Aside | None = None) -> None:
         self._settings = clerk_wire.frame(Settings.of(config))
+        self._round_seconds_max = _ATTEMPTS * attempt_seconds_max(config.table("redis", RedisSettings))
+        self._start_seconds_max = START_SECONDS_MAX
         self._nonce = secrets.token_bytes(clerk_wire.NONCE_BYTES)
         self._aside = aside or Aside()
         self._heard: Heard
@@ -104,8 +114,7 @@ class Clerk:
         # When the thread looks at the rounds by itself next.
         self._looks_at = math.inf
         self._given: dict[int, Given] = {}
-        self._terms: dict[tuple[object, ...], int] = {}
-        self._named = 0
+        self._terms = KnownTerms()
         # What the socket has no room for yet; whoever reads waits for that too, once it is woken.
         self._unsent = bytearray()
         self._wake_read, self._wake_write = os.pipe()
@@ -178,36 +187,11 @@ class Clerk:
                 continue
             self._ticket += 1
             self._given[self._ticket] = given
-            order.errands.append((self._ticket, self._number(declined.plain.job, live, order.new), declined))
+            order.errands.append((self._ticket, self._terms.number(declined.plain.job, live, order.new), declined))
         if not order.errands:
             self._rounds.heard()
             self._changed.notify_all()
         return order
-
-    def _number(self, job: QuickJob, live: Live, new: list[tuple[int, Terms]]) -> int:
-        """Return the number of an errand's terms; where the clerk does not know them yet they are added to `new`."""
-        question, fit = job.question, job.fit
-        key = (live.version.model, live.version.version, question.input, question.datatype, fit.row)
-        number = self._terms.get(key)
-        if number is None:
-            if len(self._terms) >= TERMS_MAX:
-                self._terms.clear()
-            self._named = number = self._named + 1
-            self._terms[key] = number
-            manifest = live.manifest
-            assert manifest.task is not None, "only models with a task are judged"
-            terms = Terms(
-                live.version.model,
-                live.version.version,
-                manifest.review_queue,
-                manifest.labels,
-                manifest.task,
-                question.input,
-                question.datatype,
-                fit.row,
-            )
-            new.append((number, terms))
-        return number
 
     def _send(self, order: _Round) -> None:
         """Send a round: what the socket takes now, and the rest as soon as it takes more."""
@@ -241,8 +225,7 @@ class Clerk:
                     self._socket.shutdown(socket.SHUT_WR)
         self._thread.join(_END_SECONDS)
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            _kill(self._process)
         self._thread.join(_END_SECONDS)
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -255,6 +238,7 @@ class Clerk:
                 self._serve()
             except Exception as error:  # noqa: BLE001 - the root of the thread: without a clerk the gateway parks by itself
                 told(error, where="clerk")
+            self._end()
             self._hand_back()
             if self._stopping.is_set():
                 return
@@ -278,7 +262,15 @@ class Clerk:
                 if self._stopping.is_set():
                     ours.shutdown(socket.SHUT_WR)
             self._read(ours)
-        self._process.wait()
+
+    def _end(self) -> None:
+        """End a process that has ended, hangs, or that nobody hears any more."""
+        if self._process is None:
+            return
+        if self._stopping.is_set():
+            # Who stops gives it time to end by itself.
+            self._process.wait()
+        _kill(self._process)
 
     def _spawn(self, socket_number: int) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "gateway.clerk_process", str(socket_number), self._nonce.hex()]
@@ -288,19 +280,32 @@ class Clerk:
         frames, poll = Frames(), select.poll()
         poll.register(ours, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
+        began = time.monotonic()
         while True:
             wait_ms = self._look()
             if not self._aside.catch_up():
-                wait_ms = _LEFT_MS
-            for number, event in poll.poll(wait_ms):
-                if number == self._wake_read:
-                    os.read(self._wake_read, _READ_BYTES)
-                elif event & ~select.POLLOUT and not self._take(ours, frames):
+                wait_ms = min(wait_ms, _LEFT_MS)
+            events = dict(poll.poll(wait_ms))
+            if self._wake_read in events:
+                os.read(self._wake_read, _READ_BYTES)
+            if events.get(ours.fileno(), 0) & ~select.POLLOUT:
+                if not self._take(ours, frames):
                     return
+            elif self._hangs(began):
+                log.error("the clerk hangs and is killed", pid=self.pid)
+                return
             poll.modify(ours, select.POLLIN if self._flushed(ours) else select.POLLIN | select.POLLOUT)
 
-    def _look(self) -> float | None:
-        """Send a round that is due; returns for how long none will be, ms."""
+    def _hangs(self, began: float) -> bool:
+        """Whether a clerk that says nothing now, and began at `began`, should have said something long ago."""
+        now = time.monotonic()
+        if not self._up:
+            return now - began > self._start_seconds_max
+        with self._changed:
+            return now - self._rounds.since > self._round_seconds_max
+
+    def _look(self) -> int:
+        """Send a round that is due; returns for how long none will be, and nobody need look again, ms."""
         now = time.monotonic()
         with self._changed:
             due = self._rounds.due if self._up else math.inf
@@ -308,8 +313,8 @@ class Clerk:
             self._looks_at = due if order is None else math.inf
         if order is not None:
             self._send(order)
-            return None
-        return None if due == math.inf else math.ceil(_MS * (due - now)) + _LATE_MS
+            return _LOOK_MS
+        return _LOOK_MS if due == math.inf else min(_LOOK_MS, math.ceil(_MS * (due - now)) + _LATE_MS)
 
     def _flushed(self, ours: socket.socket) -> bool:
         """Send what was left; returns whether nothing is left now."""
@@ -369,6 +374,13 @@ def _errand(ticket: int, terms: int, declined: Declined) -> Errand:
     assert plain is not None, "only plain requests are taken"
     until = (plain.job.deadline or math.inf) if declined.deferred else None
     return Errand(ticket, terms, until, plain.slips((*declined.deferred, *declined.audited)))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    # One that waits for a disk ends when that answers, and does nothing any more until then.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
 
 
 def _write(ours: socket.socket, content: bytes | bytearray) -> int:

@@ -35,7 +35,7 @@ class Rounds:
         # Each with the time by which it is to go at the latest.
         self._waiting: deque[tuple[Given, float]] = deque()
         self._awaited = 0
-        self._under_way = False
+        self._since = inf
         self._soonest = -inf
         self._hurries = False
 
@@ -57,7 +57,7 @@ class Rounds:
     @property
     def due(self) -> float:
         """When the next round is to go; infinite where nothing waits or one is under way."""
-        if self._under_way or not self._waiting:
+        if self._since < inf or not self._waiting:
             return inf
         if self._hurries:
             return -inf
@@ -77,17 +77,22 @@ class Rounds:
             self._waiting.popleft()
             self._awaited -= bool(given[0].deferred)
             found.append(given)
-        self._under_way = True
+        self._since = now
         self._soonest = now + min(ROUND_SECONDS_MAX, ROW_SECONDS * rows)
         return found
 
+    @property
+    def since(self) -> float:
+        """When the round under way began; infinite where none is."""
+        return self._since
+
     def heard(self) -> None:
         """Hear that the round under way has ended."""
-        self._under_way = False
+        self._since = inf
 
     def clear(self) -> list[Given]:
         """Return all that waits, which does not any more; nothing is under way."""
         left = [given for given, _ in self._waiting]
         self._waiting.clear()
-        self._awaited, self._under_way, self._soonest = 0, False, -inf
+        self._awaited, self._since, self._soonest = 0, inf, -inf
         return left

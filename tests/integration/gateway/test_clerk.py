@@ -44,7 +44,7 @@ def config(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) ->
         queues={"full": QueueSettings(depth_max=1), "spare": QueueSettings(depth_max=1, when_over="keep")},
     )
     found = settings(base, {"redis": RedisSettings(url=server.url)})
-    for name in ("m", "full", "spare", "killed0", "killed1", "stopped", "stuck", "left", "ended"):
+    for name in ("m", "full", "spare", "killed0", "killed1", "stopped", "stuck", "left", "ended", "hung"):
         install(found.data_folder, name, "1", told(1), AUDITED)
         promote(found, name, "1")
     return found
@@ -173,6 +173,58 @@ def test_errands_of_a_clerk_that_dies_are_parked_once(
     assert len({*names}) == count
     assert {each.name for each in deferrals(gateway, queue) if not each.audit} == {*names}
     until(lambda: clerk.up and clerk.pid != first)
+
+
+def test_a_clerk_that_hangs_is_killed_and_its_errands_are_parked_once(
+    gateway: Gateway, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to come: who waits gets the name, what nobody waits for leaves the backlog, another starts."""
+    clerk, queue = clerk_of(gateway), "hung"
+    until(lambda: clerk.up)
+    first = clerk.pid
+    ask(channel, queue, SURE)
+    until(lambda: len(deferrals(gateway, queue)) == 2 and not clerk._given)
+    infer: Any = channel.unary_unary(METHOD, None, kserve.ModelInferResponse.FromString)
+    os.kill(first, signal.SIGSTOP)
+    waiting = [infer.future(asked(queue, UNSURE), timeout=SECONDS)]
+    until(lambda: len([*clerk._given]) == 1)
+    leave(clerk, infer, queue)
+    waiting += [infer.future(asked(queue, UNSURE), timeout=SECONDS) for _ in range(2)]
+    until(lambda: len(clerk._rounds) == 3)
+    monkeypatch.setattr(clerk, "_round_seconds_max", 0.5)
+    names = {name for future in waiting for name in names_of(future.result())}
+    assert len(names) == 3
+    assert {each.name for each in deferrals(gateway, queue) if not each.audit} == names
+    until(lambda: not gateway._deferring.backlog._rows)
+    monkeypatch.undo()
+    until(lambda: clerk.up and clerk.pid != first)
+    assert names_of(infer(asked(queue, UNSURE), timeout=SECONDS))
+
+
+def test_a_clerk_that_does_not_come_up_is_killed_and_another_started(config: Config) -> None:
+    """The gateway parks by itself meanwhile."""
+    clerk, stopped, told = Clerk(config), list[int](), list[object]()
+    spawn = clerk._spawn
+
+    def stop_the_first(number: int) -> Any:
+        process = spawn(number)
+        if not stopped:
+            os.kill(process.pid, signal.SIGSTOP)
+            stopped.append(process.pid)
+        else:
+            clerk._start_seconds_max = SECONDS
+        return process
+
+    clerk._spawn, clerk._start_seconds_max = stop_the_first, 0.0  # type: ignore[method-assign,assignment]
+    clerk.start(lambda *_: None, told.extend, lambda *_: None)
+    try:
+        until(lambda: clerk.up)
+        assert clerk.pid not in stopped
+        with pytest.raises(ProcessLookupError):
+            os.kill(stopped[0], 0)
+    finally:
+        clerk.close(SECONDS)
+    assert not told
 
 
 def test_what_waits_for_a_clerk_that_stands_still_is_bounded_in_bytes(

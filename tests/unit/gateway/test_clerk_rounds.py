@@ -35,10 +35,13 @@ def test_one_round_is_under_way_at_a_time_and_the_next_has_what_came_meanwhile()
     """After one of many rows it goes a little later, never much."""
     rounds = Rounds()
     rounds.add([given()] * 100, NOW)
+    assert rounds.since == inf
     assert len(rounds.take(NOW)) == 100
+    assert rounds.since == NOW
     rounds.add([given(), given()], NOW)
     assert rounds.due == inf
     rounds.heard()
+    assert rounds.since == inf
     assert NOW < rounds.due <= NOW + ROUND_SECONDS_MAX
     assert len(rounds.take(rounds.due)) == 2
 
