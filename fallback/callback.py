@@ -33,6 +33,7 @@ from fallback.address import Rule, split_target
 from fallback.deferral_wire import deferral_to_wire
 from fallback.edge import error_of
 from fallback.errors import ConfigError, ForbiddenError, InvalidError
+from fallback.lookup import Lookups
 from fallback.patience import RETRY_AFTER_SECONDS_MAX, Strain
 from fallback.queue import Delivery
 from fallback.wire import outcome_to_wire, timestamp_to_wire
@@ -186,6 +187,7 @@ class Caller:
         self._rule = rule
         self._timeout_seconds = timeout_seconds
         self._ca = _read_ca(ca_file)
+        self._lookups = Lookups()
         self._exits = AsyncExitStack()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -221,7 +223,11 @@ class Caller:
                 raise _RefusedAddressError(error.message) from error
 
         connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS_MAX, happy_eyeballs_delay=None, socket_factory=open_socket, ssl=self._context()
+            limit=CONNECTIONS_MAX,
+            happy_eyeballs_delay=None,
+            socket_factory=open_socket,
+            ssl=self._context(),
+            resolver=self._lookups,
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -269,7 +275,7 @@ class Caller:
 
     async def _dial(self, host: str, port: int) -> grpc.aio.Channel:
         """Return a channel to the first address of `host` that may be called: to the address, never the name again."""
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await self._lookups.find(host, port)
         refused: ForbiddenError | None = None
         for _, _, _, _, where in found:
             address = str(where[0])

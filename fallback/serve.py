@@ -35,6 +35,7 @@ PROCESS: Final = "review"
 AWAY_SECONDS: Final = 1.0
 PAGE_CALLS_MAX: Final = 1_000
 PAGE_BACKLOG: Final = 128
+THREADS_MAX: Final = 72
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger(__name__)
@@ -68,8 +69,8 @@ class Review:
 
     async def __aenter__(self) -> Self:
         settings = self._settings
-        # Names of receivers are resolved on these threads; one whose name server is slow must not hold up the others.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.callback_concurrency_max + 8))
+        # Content is read on these threads, which may wait for a disk.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS_MAX))
         async with AsyncExitStack() as exits:
             self._queue = Queue.connect(self._config)
             exits.push_async_callback(self._queue.close)

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -192,6 +193,34 @@ async def test_a_name_that_changes_its_mind_leads_nowhere(listening: Any, monkey
         assert attempt.final is True
         assert "webhook_allow_networks" in attempt.reason
     assert receiver.got == []
+
+
+class _Taken(ThreadPoolExecutor):
+    """Threads that are all in use."""
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        """Take nothing."""
+        raise AssertionError("names are looked up elsewhere")
+
+
+async def test_names_are_looked_up_on_threads_that_nothing_else_needs(
+    listening: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the loop, which read content, are left to that, whichever way a receiver is called."""
+    receiver = await listening()
+    port = int(receiver.url.split(":")[2].split("/")[0])
+    asyncio.get_running_loop().set_default_executor(_Taken())
+    assert await call(delivery(webhook=f"http://localhost:{port}/")) == Told()
+
+    def refuse(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_AGAIN, "its name servers are away")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for target in (delivery(webhook=f"https://shop.example:{port}/"), delivery(target=f"shop.example:{port}")):
+        attempt = await call(target)
+        assert isinstance(attempt, NotTold)
+        assert "its name servers are away" in attempt.reason
+        assert (attempt.final, attempt.strain) == (False, Strain.FAILING)
 
 
 async def test_gone_is_final_and_retry_after_is_heard(listening: Any) -> None:
