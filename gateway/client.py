@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
@@ -36,6 +36,7 @@ from fallback.edge import error_of
 from fallback.errors import InvalidError, OverdueError, UnavailableError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
 from gateway.given import callback_to_wire, subject_of, subject_to_wire
+from gateway.outcome_stream import OutcomeStream
 from gateway.rules import Decision
 from gateway.tensor import Array
 from gateway.verdict import Verdict
@@ -139,14 +140,6 @@ class Result:
     compute_seconds: float
     expected_wait_seconds: float | None = None
     certificate: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One outcome in a queue's stream, and the cursor to go on from."""
-
-    cursor: str
-    deferral: Deferral
 
 
 class Client:
@@ -318,20 +311,13 @@ class Client:
         request = pb.CancelDeferralRequest(name=name, request_id=uuid.uuid4().hex)
         return _told(await self._call(self._stub.CancelDeferral, request, timeout_seconds))
 
-    async def watch(self, queue: str, cursor: str = "") -> AsyncIterator[Event]:
-        """Yield outcomes as they come, from `cursor` on: empty from now, "0" from the oldest kept.
+    def watch(self, queue: str, cursor: str = "") -> OutcomeStream:
+        """Return outcomes as they come, from `cursor` on: empty from now, "0" from the oldest kept.
 
-        Ends with a DemurError when the gateway goes away; go on with the last event's cursor.
+        Ends with a DemurError when the gateway goes away; go on with the stream's `cursor`.
         """
         request = pb.WatchOutcomesRequest(queue=queue, cursor=cursor)
-        call = self._stub.WatchOutcomes(request, metadata=self._metadata)
-        try:
-            async for event in call:
-                yield Event(cursor=event.cursor, deferral=deferral_from_wire(event.deferral))
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from error
-        finally:
-            call.cancel()
+        return OutcomeStream(self._stub.WatchOutcomes(request, metadata=self._metadata), cursor)
 
     async def _call(self, method: Any, request: Any, timeout_seconds: float) -> Any:
         return await _raised(method(request, timeout=timeout_seconds, metadata=self._metadata))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,6 +36,8 @@ SERVICE: Final = "demur.v1.PredictionService"
 KEY_CHARS_MAX: Final = 128
 PRIORITY_MAX: Final = 9
 OUTCOMES_MAX: Final = 100
+# How often a stream of outcomes says where it is when it has nothing else to say.
+CURSOR_SECONDS: Final = 5.0
 
 
 class PredictionService:
@@ -201,10 +204,15 @@ class PredictionService:
         identity = self._caller(call)
         message = message_of(call.payload, pb.WatchOutcomesRequest)
         queue = wire.queue_from_wire("queue", message.queue)
-        cursor = message.cursor or await self._queue.last_cursor(queue)
+        said, said_time = message.cursor, -math.inf
+        cursor = said or await self._queue.last_cursor(queue)
         while not call.cancelled:
             if self._draining:
                 raise UnavailableError("the gateway is stopping; go on from the last cursor", retry_after_seconds=1.0)
+            # What others see moves the cursor too: else it would point to what is no longer kept some day.
+            if cursor != said and time.monotonic() - said_time >= CURSOR_SECONDS:
+                await call.send(pb.WatchOutcomesResponse(cursor=cursor).SerializeToString())
+                said, said_time = cursor, time.monotonic()
             events = await self._queue.outcomes(
                 queue, cursor, count=OUTCOMES_MAX, wait_seconds=SLICE_SECONDS, whole=True
             )
@@ -213,6 +221,7 @@ class PredictionService:
                 if self._may_see(event.deferral, identity):
                     deferral = deferral_to_wire(event.deferral, show_prediction=True)
                     await call.send(pb.WatchOutcomesResponse(cursor=cursor, deferral=deferral).SerializeToString())
+                    said, said_time = cursor, time.monotonic()
 
     async def _own(self, name: str, identity: Identity) -> Deferral:
         """Return a deferral that this client may see; others' are as if they were not there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,6 +176,19 @@ def settings(config: Config, tables: Mapping[str, msgspec.Struct] | None = None,
     gateway = GatewaySettings(**{**small, **fields})
     named = {name: config.queue(name) for name in config.queue_names()}
     return Config(data_folder=config.data_folder, tables={**(tables or {}), "gateway": gateway}, queues=named)
+
+
+def credentials(folder: Path, **people: tuple[str, ...]) -> str:
+    """A file of identities with their roles, each of whom shows the name as token."""
+    path = folder / "credentials.toml"
+    path.write_text(
+        "".join(
+            f'[[identity]]\nname = "{name}"\ntoken_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
+            f"roles = {list(roles)}\n"
+            for name, roles in people.items()
+        )
+    )
+    return str(path)
 
 
 @contextmanager

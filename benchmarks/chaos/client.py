@@ -163,6 +163,9 @@ class Client:
             await self._context.pause()
 
     def _note(self, queue: str, event: pb.WatchOutcomesResponse) -> None:
+        if not event.HasField("deferral"):
+            self._cursors[queue] = event.cursor
+            return
         deferral = deferral_from_wire(event.deferral)
         assert deferral.outcome is not None, f"{deferral.name} is in the stream of outcomes without one"
         self._journal.write(

@@ -33,9 +33,9 @@ async def _follow(specification: worker.Specification, journal: Journal) -> None
     cursor = OLDEST
     async with Client(specification.gateway, **channel.shown(specification.name)) as client:
         while True:
+            stream = client.watch(specification.queue, cursor)
             try:
-                async for event in client.watch(specification.queue, cursor):
-                    cursor = event.cursor
+                async for event in stream:
                     deferral = event.deferral
                     journal.write(
                         Watched(
@@ -48,6 +48,7 @@ async def _follow(specification: worker.Specification, journal: Journal) -> None
                     )
             except (DemurError, grpc.RpcError) as error:
                 journal.write(Stumbled(time=time.time(), call="WatchOutcomes", error=repr(error)))
+            cursor = stream.cursor
             await asyncio.sleep(AGAIN_SECONDS)
 
 

@@ -113,7 +113,8 @@ class PredictionServiceServicer:
     def WatchOutcomes(self, request, context):
         """Streams outcomes in the order they were written, from a cursor on, and goes on as they come. A cursor is good
         across restarts of gateway and server. OUT_OF_RANGE where outcomes after it are no longer kept. Where callers show
-        tokens a client sees the outcomes of its own deferrals, one that is an operator too those of all.
+        tokens a client sees the outcomes of its own deferrals, one that is an operator too those of all; the cursor moves
+        past all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ from gateway.client import Client
 from gateway.policy import Policy
 from gateway.rules import Decision
 from gateway.server import Gateway
-from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
+from tests.live_gateway import JUDGED, SURE, UNSURE, credentials, install, promote, running, settings, told
 from tests.servers import until
 
 # Of 20 callers: up to 4 are run together, and 4 wait behind them.
@@ -301,16 +301,8 @@ def test_nothing_listens_beyond_loopback_without_credentials(config: Config) -> 
 
 def test_with_credentials_a_client_sees_its_own_deferrals_only(config: Config, tmp_path: Path) -> None:
     """Another's are not there; no token, no answer; a reviewer's token is not a client's."""
-    import hashlib
-
-    people = {"ann": ("client",), "bob": ("client",), "rev": ("reviewer",)}
-    text = "".join(
-        f'[[identity]]\nname = "{name}"\ntoken_sha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n'
-        f"roles = {list(roles)}\n"
-        for name, roles in people.items()
-    )
-    (tmp_path / "credentials.toml").write_text(text)
-    secured = settings(config, {"fallback": FallbackSettings(credentials_file=str(tmp_path / "credentials.toml"))})
+    file = credentials(tmp_path, ann=("client",), bob=("client",), rev=("reviewer",))
+    secured = settings(config, {"fallback": FallbackSettings(credentials_file=file)})
     _lay_down(secured)
 
     async def ask(gateway: Gateway) -> None:

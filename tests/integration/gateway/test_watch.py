@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import pytest
 
 from fallback import embedded
 from fallback.answer import Identity, Label
-from fallback.config import Config, QueueSettings, RedisSettings, load
+from fallback.config import Config, FallbackSettings, QueueSettings, RedisSettings, load
 from fallback.deferral import Parking, State
 from fallback.errors import TrimmedError, UnavailableError
 from fallback.queue import Parked, Queue
 from gateway.client import Client
-from tests.live_gateway import TASK, running, settings
+from tests.live_gateway import TASK, credentials, running, settings
 
 QUICK = RedisSettings(connect_timeout_seconds=0.5, command_timeout_seconds=1.0)
 SETTLER = Identity(name="settler")
@@ -43,6 +43,12 @@ async def _settle(queue: Queue, count: int) -> None:
     for _ in range(count):
         (lease,) = await queue.lease("asked", reviewer=SETTLER)
         await queue.submit(lease.token, reviewer=SETTLER, answer=Label("a"), request_id="")
+
+
+async def _until(there: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not there():  # noqa: ASYNC110 - a cursor that moves tells nobody
+            await asyncio.sleep(0.01)
 
 
 async def _seen(client: Client, cursor: str, count: int) -> tuple[list[str], str]:
@@ -102,6 +108,42 @@ def test_a_watch_goes_on_after_the_gateway_and_after_the_server_came_back(own: t
 
     with running(config) as gateway:
         asyncio.run(second(gateway.address, cursor))
+
+
+def test_a_cursor_moves_past_what_others_see(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a shared queue: who watched all along and comes back is not refused for others' outcomes being trimmed."""
+    monkeypatch.setattr("gateway.service.CURSOR_SECONDS", 0.0)
+    file = credentials(tmp_path, ann=("client",), bob=("client",))
+    config = settings(config, {"fallback": FallbackSettings(credentials_file=file)})
+
+    async def watch(address: str) -> None:
+        queue = Queue.connect(config)
+        async with Client(address, token="ann") as ann, Client(address, token="bob") as bob:
+            stream = ann.watch("asked")
+            watching = asyncio.ensure_future(anext(stream))
+            # It says where it begins.
+            await _until(lambda: stream.cursor)
+            (own,) = await _ask(ann, 1)
+            await _settle(queue, 1)
+            event = await watching
+            assert event.deferral.name == own
+            watching = asyncio.ensure_future(anext(stream))
+            await _ask(bob, 2)
+            await _settle(queue, 2)
+            last = await queue.last_cursor("asked")
+            await _until(lambda: stream.cursor == last)
+            assert not watching.done()
+            watching.cancel()
+            await queue.trim_outcomes("asked", last)
+            with pytest.raises(TrimmedError):
+                await _seen(ann, event.cursor, 1)
+            again = await _ask(ann, 1)
+            await _settle(queue, 1)
+            assert (await _seen(ann, stream.cursor, 1))[0] == again
+        await queue.close()
+
+    with running(config) as gateway:
+        asyncio.run(watch(gateway.address))
 
 
 def test_a_cursor_that_is_too_old_is_said(config: Config) -> None:
