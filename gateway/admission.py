@@ -25,7 +25,9 @@ from gateway.padding import free
 from gateway.preprocess import known_shapes
 
 TRIAL: Final = (sys.executable, "-I", "-m", trial.__name__)
-_KEPT: Final = frozenset({"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR"})
+_KEPT: Final = frozenset(
+    {"PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR", "ORT_DISABLE_TELEMETRY"}
+)
 _FLOATS: Final = frozenset({"FP16", "FP32", "FP64"})
 # The file is read, parsed and loaded, each time anew.
 _MEMORY_PER_ARTEFACT_BYTE: Final = 4

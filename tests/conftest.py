@@ -10,6 +10,7 @@ import pytest
 import redis
 from hypothesis import settings
 
+import gateway  # noqa: F401 - tests that import ONNX Runtime before anything of the gateway's are told of it too
 from fallback import embedded
 from fallback.config import Config, load
 
