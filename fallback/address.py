@@ -158,11 +158,13 @@ def check_target(field: str, target: str) -> str:
     return target
 
 
-def split_target(field: str, target: str) -> tuple[str, int]:
+def split_target(field: str, target: str, *, port_min: int = 1) -> tuple[str, int]:
     """Return host and port of `host:port` (an IPv6 address in brackets); raises InvalidError naming `field`."""
     host, _, port = target.rpartition(":") if len(target) <= URL_CHARS_MAX else ("", "", "")
-    if not (_PORT.fullmatch(port) and 0 < int(port) <= PORT_MAX):
-        raise InvalidError(f"{field}: expected host:port with a port from 1 to {PORT_MAX}, got {target[:100]!r}")
+    if not (_PORT.fullmatch(port) and port_min <= int(port) <= PORT_MAX):
+        raise InvalidError(
+            f"{field}: expected host:port with a port from {port_min} to {PORT_MAX}, got {target[:100]!r}"
+        )
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if ":" in host and bare == host:
         raise InvalidError(f"{field}: expected host:port, an IPv6 address in brackets, got {target[:100]!r}")

@@ -186,7 +186,7 @@ class Caller:
         self._cloudevents = cloudevents
         self._rule = rule
         self._timeout_seconds = timeout_seconds
-        self._ca = _read_ca(ca_file)
+        self._ca = read_ca(ca_file)
         self._lookups = Lookups()
         self._exits = AsyncExitStack()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
@@ -305,7 +305,8 @@ def _options(host: str, port: int) -> list[tuple[str, Any]]:
     ]
 
 
-def _read_ca(path: str) -> bytes:
+def read_ca(path: str) -> bytes:
+    """Return what fallback.callback_ca_file holds, nothing where none is named; raises ConfigError."""
     if not path:
         return b""
     try:

@@ -54,8 +54,9 @@ class OpenQueue:
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         from fallback import embedded
-        from fallback.config import redis_url, without_password
+        from fallback.config import redis_url
         from fallback.errors import UnavailableError
+        from fallback.redis_url import without_password
 
         await self._queue.close()
         if isinstance(error, UnavailableError):

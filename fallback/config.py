@@ -8,37 +8,39 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Meta
 
 from fallback import environment
+from fallback.address import Rule
 from fallback.errors import ConfigError, InvalidError
+from fallback.identity import Credentials
+from fallback.listening import check_address
 from fallback.patience import RETRY_SECONDS
+from fallback.queue_settings import QUEUE_NAME as QUEUE_NAME  # noqa: PLC0414 - what names a queue
+from fallback.queue_settings import TIERS_MAX as TIERS_MAX  # noqa: PLC0414 - of a queue's settings
+from fallback.queue_settings import QueueSettings as QueueSettings  # noqa: PLC0414 - a table like the others here
 from fallback.redis_settings import RedisSettings as RedisSettings  # noqa: PLC0414 - a table like the others here
-from fallback.tables import check_keys, description, read_table, shown, type_text, value_text
+from fallback.tables import Table, check_keys, description, read_table, shown, type_text, value_text
+from fallback.tls import tls_of
 
 DEFAULT_DATA: Final = Path("data")
 DEFAULT_PATH: Final = Path("demur.toml")
 QUEUES: Final = "queues"
-# Each has an index of its own.
-TIERS_MAX: Final = 4
-QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 MIB: Final = 1024 * 1024
 _DAY: Final = 86_400
 
 T = TypeVar("T")
 
 
-class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FallbackSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The table `[fallback]`: where reviewers come in, how callbacks go out, how often the reaper looks."""
 
     grpc_listen: Annotated[str, Meta(description="address reviewers' programs reach; port 0: any free one")] = (
@@ -108,94 +110,22 @@ class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         int, Meta(ge=1, le=100, description="large contents one process writes at once, and as many read")
     ] = 4
 
+    def check(self, _config: Config) -> None:
+        """Raise ConfigError where an address or a network is none, or of the files of TLS one is not named."""
+        check_address("fallback.grpc_listen", self.grpc_listen)
+        check_address("fallback.page_listen", self.page_listen, http=True)
+        tls_of("fallback", self)
+        Rule(self.webhook_allow_networks)
 
-class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table `[queues.<name>]`; what it leaves out comes from `[queues.default]`."""
+    def check_here(self) -> None:
+        """Raise ConfigError where a file that is named does not do."""
+        from fallback.callback import read_ca
 
-    reviews_wanted: Annotated[int, Meta(ge=1, le=25, description="reviews by distinct people at first (N)")] = 1
-    reviews_max: Annotated[
-        int, Meta(ge=1, le=25, description="reviews at most (M) while no answer has more than half; at least N")
-    ] = 3
-    assisted: Annotated[bool, Meta(description="reviewers see the model's guess before they answer")] = False
-    gold_share: Annotated[
-        float, Meta(ge=0, le=0.5, description="share of what reviewers take that are gold items, where there are any")
-    ] = 0.02
-    lease_seconds: Annotated[
-        float, Meta(gt=0, le=_DAY, description="how long a reviewer may hold an item without a sign of life, seconds")
-    ] = 120.0
-    review_seconds: Annotated[
-        float, Meta(gt=0, le=365 * _DAY, description="how long people may take until a deferral expires, seconds")
-    ] = float(_DAY)
-    on_expiry: Annotated[
-        Literal["answer_unreviewed", "abstain", "escalate"],
-        Meta(description="what happens when nobody came in time; abstain where there is no next tier or no prediction"),
-    ] = "abstain"
-    tiers: Annotated[
-        tuple[str, ...], Meta(description="tiers of reviewers, first to last, each a skill; empty: one for everybody")
-    ] = ()
-    tier_reviews_wanted: Annotated[
-        int, Meta(ge=1, le=25, description="reviews at a tier that an item is escalated to, at least")
-    ] = 1
-    priority_boost_seconds: Annotated[
-        float,
-        Meta(ge=0, le=365 * _DAY, description="how much earlier each step of priority makes an item's turn, seconds"),
-    ] = 3600.0
-    undo_seconds: Annotated[
-        float,
-        Meta(ge=0, le=3600, description="how long reviews may be taken back before their outcome is final, seconds"),
-    ] = 0.0
-    skips_max: Annotated[
-        int, Meta(ge=1, le=100, description="people who may skip an item before it is listed as flagged")
-    ] = 5
-    depth_max: Annotated[
-        int, Meta(ge=1, le=100_000_000, description="open deferrals; beyond it the queue does as when_over says")
-    ] = 1_000_000
-    budget_per_hour: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=100_000_000,
-            description="reviews an hour that may be asked for, audits always; beyond it as when_over says; 0: any",
-        ),
-    ] = 0
-    when_over: Annotated[
-        Literal["refuse", "answer_unreviewed", "keep"],
-        Meta(
-            description="a request over depth or budget: refused; answered by the model, marked unreviewed; parked all "
-            "the same"
-        ),
-    ] = "refuse"
-    open_max: Annotated[
-        int, Meta(ge=1, le=100_000_000, description="open deferrals that keep never goes beyond; at least depth_max")
-    ] = 2_000_000
-    bytes_max: Annotated[
-        int, Meta(ge=1, le=2**50, description="subjects and inputs stored, bytes in all; more are refused")
-    ] = 16 * 1024 * MIB
-    drafts_bytes_max: Annotated[
-        int, Meta(ge=1, le=2**50, description="drafts stored, bytes in all; more are refused")
-    ] = 256 * MIB
-    outbox_max: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=100_000_000,
-            description="outcomes still to be told, dead letters too; at that, requests with a callback are refused",
-        ),
-    ] = 1_000_000
-    subject_bytes_max: Annotated[int, Meta(ge=1, le=256 * MIB, description="largest subject, bytes")] = 8 * MIB
-    inputs_bytes_max: Annotated[
-        int, Meta(ge=1, le=256 * MIB, description="largest inputs kept for training, bytes")
-    ] = 32 * MIB
-    retention_seconds: Annotated[
-        float,
-        Meta(ge=1, le=3650 * _DAY, description="how long a deferral is kept after its outcome, seconds"),
-    ] = 7.0 * _DAY
-    request_seconds: Annotated[
-        float, Meta(ge=1, le=_DAY, description="how long a repeated request id gets the stored reply, seconds")
-    ] = 3600.0
-    orphan_seconds: Annotated[
-        float, Meta(ge=1, le=_DAY, description="how long content is kept whose deferral was never accepted, seconds")
-    ] = 600.0
+        Credentials.load(self.credentials_file)
+        tls = tls_of("fallback", self)
+        if tls is not None:
+            tls.credentials()
+        read_ca(self.callback_ca_file)
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +146,7 @@ class Config:
         *,
         data_folder: Path = DEFAULT_DATA,
         path: Path | None = None,
-        tables: Mapping[str, msgspec.Struct] = MappingProxyType({}),
+        tables: Mapping[str, Table] = MappingProxyType({}),
         queues: Mapping[str, QueueSettings] = MappingProxyType({}),
     ) -> None:
         self.data_folder = data_folder
@@ -232,6 +162,10 @@ class Config:
         if not isinstance(found, type_):
             raise TypeError(f"[{name}] is a {type(found).__name__}, asked for as a {type_.__name__}")
         return found
+
+    def all_tables(self) -> list[Table]:
+        """Return each table that is not a queue's, from the file or by default."""
+        return [self._tables.get(name) or type_() for name, type_ in _types().items() if name != QUEUES]
 
     def queue(self, name: str) -> QueueSettings:
         """Return `[queues.<name>]` over `[queues.default]`; raises InvalidError for what cannot be a queue's name."""
@@ -265,7 +199,7 @@ def load(path: Path | None = None) -> Config:
     try:
         return _config(document, found)
     except ConfigError as error:
-        raise ConfigError(f"{found}: {error.message}") from error
+        raise ConfigError(f"{found}: {error.message}" if found else error.message) from error
 
 
 def explain() -> list[Explained]:
@@ -288,12 +222,6 @@ def redis_url(config: Config) -> str:
     """
     settings = config.table("redis", RedisSettings)
     return os.environ.get("DEMUR_REDIS_URL") or settings.url or ("redis://" if settings.sentinels else "")
-
-
-def without_password(url: str) -> str:
-    """Return an address as it may be shown."""
-    parts = urlsplit(url)
-    return url if parts.password is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -322,10 +250,12 @@ def _config(document: dict[str, Any], path: Path | None) -> Config:
         more = tuple(network.strip() for network in networks.split(",") if network.strip())
         allowed = (*fallback.webhook_allow_networks, *more)
         tables["fallback"] = msgspec.structs.replace(fallback, webhook_allow_networks=allowed)
-    redis = tables.get("redis")
-    if isinstance(redis, RedisSettings) and urlsplit(redis.url).password:
-        raise ConfigError("redis.url: expected no password here, got one; set $DEMUR_REDIS_URL instead")
-    return Config(data_folder=Path(os.environ.get("DEMUR_DATA") or folder), path=path, tables=tables, queues=queues)
+    found = Config(data_folder=Path(os.environ.get("DEMUR_DATA") or folder), path=path, tables=tables, queues=queues)
+    if tables:
+        # All, since what one says may not do beside the defaults of another.
+        for table in found.all_tables():
+            table.check(found)
+    return found
 
 
 def _queues(tables: Mapping[str, Any]) -> dict[str, QueueSettings]:
@@ -343,17 +273,7 @@ def _queues(tables: Mapping[str, Any]) -> dict[str, QueueSettings]:
     base = tables.get("default", {})
     found = {name: read_table(f"{QUEUES}.{name}", {**base, **table}, QueueSettings) for name, table in tables.items()}
     for name, settings in found.items():
-        if settings.reviews_max < settings.reviews_wanted:
-            raise ConfigError(
-                f"{QUEUES}.{name}.reviews_max: expected at least reviews_wanted ({settings.reviews_wanted}), "
-                f"got {settings.reviews_max}"
-            )
-        distinct = {tier for tier in settings.tiers if QUEUE_NAME.fullmatch(tier)}
-        if not len(distinct) == len(settings.tiers) <= TIERS_MAX:
-            raise ConfigError(
-                f"{QUEUES}.{name}.tiers: expected at most {TIERS_MAX} names of letters, digits, '_', '.' and '-', "
-                f"each once, got {shown(settings.tiers)}"
-            )
+        settings.check(f"{QUEUES}.{name}")
     return found
 
 
@@ -362,12 +282,12 @@ def _entry_points() -> Mapping[str, metadata.EntryPoint]:
     return MappingProxyType({point.name: point for point in metadata.entry_points(group="demur.config")})
 
 
-def _type(name: str) -> type[msgspec.Struct]:
-    loaded: type[msgspec.Struct] = _entry_points()[name].load()
+def _type(name: str) -> type[Any]:
+    loaded: type[Any] = _entry_points()[name].load()
     return loaded
 
 
-def _types() -> dict[str, type[msgspec.Struct]]:
+def _types() -> dict[str, type[Any]]:
     return {name: _type(name) for name in _entry_points()}
 
 

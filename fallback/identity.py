@@ -21,6 +21,7 @@ import msgspec
 
 from fallback.answer import Identity
 from fallback.errors import ConfigError, ForbiddenError, InvalidError, UnauthenticatedError
+from fallback.listening import check_address, is_unix
 
 IDENTITY_KEY: Final = "demur-identity"
 AUTHORIZATION_KEY: Final = "authorization"
@@ -147,8 +148,12 @@ def check_name(field: str, name: str) -> str:
     return name
 
 
-def check_listen(key: str, address: str, credentials: Credentials) -> None:
-    """Raise ConfigError naming `key` if other machines reach `address` while nobody has to show who they are."""
+def check_listen(key: str, address: str, credentials: Credentials, *, http: bool = False) -> None:
+    """Raise ConfigError naming `key` if other machines reach `address` while nobody has to show who they are.
+
+    Or if it is none to listen on; `http`: it is a page's (see `check_address`).
+    """
+    check_address(key, address, http=http)
     if not credentials.configured and not is_local_listen(address):
         raise ConfigError(
             f"{key}: without credentials nothing listens beyond loopback: expected an address such as 127.0.0.1:0, "
@@ -158,7 +163,7 @@ def check_listen(key: str, address: str, credentials: Credentials) -> None:
 
 def is_local_listen(address: str) -> bool:
     """Say whether only this machine can reach a listener on `address` (host:port or unix:path)."""
-    if address.startswith(("unix:", "unix-abstract:")):
+    if is_unix(address):
         return True
     host = address.rpartition(":")[0].strip("[]")
     return host == "localhost" or _is_loopback(host)

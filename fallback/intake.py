@@ -180,7 +180,7 @@ def _shared(settings: QueueSettings) -> Command:
         settings.depth_max,
         settings.budget_per_hour,
         "keep" if keep else "",
-        max(settings.depth_max, settings.open_max) if keep else settings.depth_max,
+        settings.open_max if keep else settings.depth_max,
         settings.bytes_max,
         settings.outbox_max,
     )

@@ -183,7 +183,7 @@ def beyond(settings: QueueSettings, load: Load, *, depth: int, untold: int) -> t
     """Return the limits that a queue which holds so much has reached, by the names of their settings."""
     reached = {
         "depth_max": depth >= settings.depth_max,
-        "open_max": settings.when_over == "keep" and depth >= max(settings.open_max, settings.depth_max),
+        "open_max": settings.when_over == "keep" and depth >= settings.open_max,
         "budget_per_hour": 0 < settings.budget_per_hour < load.asked + settings.reviews_wanted,
         "bytes_max": load.content_bytes >= settings.bytes_max,
         "drafts_bytes_max": load.draft_bytes >= settings.drafts_bytes_max,
@@ -197,5 +197,5 @@ def _retry(load: Load | None, settings: QueueSettings, limit: str, much: int, ro
         return room_ms / MS
     if load is None or limit not in {"depth_max", "open_max"}:
         return FULL_RETRY_SECONDS
-    most = settings.depth_max if limit == "depth_max" else max(settings.open_max, settings.depth_max)
+    most = settings.depth_max if limit == "depth_max" else settings.open_max
     return retry_seconds(load, beyond=much - most + 1, wanted=settings.reviews_wanted, otherwise=FULL_RETRY_SECONDS)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
+from fallback import redis_url
+from fallback.errors import ConfigError
+from fallback.listening import check_peer
+from fallback.tables import Table
 
-class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+if TYPE_CHECKING:
+    from fallback.config import Config
+
+
+class RedisSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The table `[redis]`: how the server that holds the queues is reached, and what it must promise.
 
     What is lost of what was acknowledged, by `appendfsync` and `replicas_min`, when
@@ -69,3 +77,39 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         float,
         Meta(gt=0, le=30, description="how long to wait for them, seconds; less than command_timeout_seconds"),
     ] = 1.0
+
+    def check(self, _config: Config) -> None:
+        """Raise ConfigError where the address is none or holds a password, or what is not for it is beside it."""
+        if redis_url.has_password(self.url):
+            raise ConfigError("redis.url: expected no password here, got one; set $DEMUR_REDIS_URL instead")
+        self.check_together()
+        if self.url:
+            self.check_url("redis.url", self.url)
+
+    def check_here(self) -> None:
+        """Raise ConfigError where the address in the environment, which wins, is none."""
+        given = os.environ.get("DEMUR_REDIS_URL")
+        if given:
+            self.check_url("DEMUR_REDIS_URL", given)
+
+    def check_together(self) -> None:
+        """Raise ConfigError where two keys do not go together, or a Sentinel's address is none."""
+        if self.replicas_min and self.replicas_timeout_seconds >= self.command_timeout_seconds:
+            raise ConfigError(
+                f"redis.replicas_timeout_seconds: expected less than command_timeout_seconds "
+                f"({self.command_timeout_seconds:g}), got {self.replicas_timeout_seconds:g}"
+            )
+        if self.cluster and self.sentinels:
+            raise ConfigError(
+                "redis.cluster: expected false with redis.sentinels, got true: a cluster has no Sentinels"
+            )
+        if bool(self.sentinels) != bool(self.sentinel_service):
+            raise ConfigError("redis.sentinel_service: expected together with redis.sentinels, got only one of them")
+        for address in self.sentinels:
+            check_peer("redis.sentinels", address)
+
+    def check_url(self, name: str, url: str) -> None:
+        """Raise ConfigError, which shows no password, unless `url`, called `name`, is an address for these settings."""
+        problem = redis_url.problem(url, cluster=self.cluster, sentinels=bool(self.sentinels))
+        if problem:
+            raise ConfigError(f"{name}: {problem}")

@@ -63,7 +63,7 @@ class Review:
         self._settings = config.table("fallback", FallbackSettings)
         self._credentials = Credentials.load(self._settings.credentials_file)
         check_listen("fallback.grpc_listen", self._settings.grpc_listen, self._credentials)
-        check_listen("fallback.page_listen", self._settings.page_listen, self._credentials)
+        check_listen("fallback.page_listen", self._settings.page_listen, self._credentials, http=True)
         self._rule = Rule(self._settings.webhook_allow_networks)
         self._exits = AsyncExitStack()
 

@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -29,6 +28,7 @@ from redis.backoff import NoBackoff
 from fallback import keys
 from fallback.blocking import Blocking
 from fallback.errors import ConfigError
+from fallback.listening import check_peer
 from fallback.packing import Head, packing, script_head
 from fallback.redis_settings import RedisSettings
 
@@ -84,15 +84,8 @@ def client(settings: RedisSettings, url: str, *, blocks: bool = False) -> Client
 
     `blocks`: `send` to the one server at an address waits in the thread (see `fallback.blocking`).
     """
-    if settings.replicas_min and settings.replicas_timeout_seconds >= settings.command_timeout_seconds:
-        raise ConfigError(
-            f"redis.replicas_timeout_seconds: expected less than command_timeout_seconds "
-            f"({settings.command_timeout_seconds:g}), got {settings.replicas_timeout_seconds:g}"
-        )
-    if settings.cluster and settings.sentinels:
-        raise ConfigError("redis.cluster: expected false with redis.sentinels, got true: a cluster has no Sentinels")
-    if bool(settings.sentinels) != bool(settings.sentinel_service):
-        raise ConfigError("redis.sentinel_service: expected together with redis.sentinels, got only one of them")
+    settings.check_together()
+    settings.check_url("DEMUR_REDIS_URL or redis.url", url)
     shared = {
         "max_connections": settings.connections_max,
         "socket_connect_timeout": settings.connect_timeout_seconds,
@@ -122,17 +115,11 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
 
 
 def _watched(settings: RedisSettings, url: str, shared: dict[str, Any]) -> tuple[Redis, Sentinel]:
-    parts = urlsplit(url)
-    if parts.scheme not in {"redis", "rediss"} or parts.hostname:
-        raise ConfigError(
-            f"DEMUR_REDIS_URL or redis.url: expected redis:// or rediss:// without a host beside redis.sentinels, "
-            f"got {parts.scheme}://{parts.hostname or '...'}"
-        )
     given = dict(parse_url(url))
     secure = given.pop("connection_class", None) is SSLConnection
     tls = {key: value for key, value in given.items() if key.startswith("ssl_")}
     sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py annotates all but this
-        [_address(text) for text in settings.sentinels],
+        [check_peer("redis.sentinels", text) for text in settings.sentinels],
         sentinel_kwargs={
             "socket_connect_timeout": settings.connect_timeout_seconds,
             # One that hangs is passed over.
@@ -153,16 +140,7 @@ def _watched(settings: RedisSettings, url: str, shared: dict[str, Any]) -> tuple
     return redis, sentinel
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"redis.sentinels: expected host:port, got {text[:100]!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 def _nodes(url: str, shared: dict[str, Any]) -> RedisCluster:
-    if urlsplit(url).scheme not in {"redis", "rediss"}:
-        raise ConfigError("DEMUR_REDIS_URL or redis.url: expected redis:// or rediss:// with redis.cluster")
     # A pipeline may need a connection to each node; `room` bounds how many calls are under way.
     return RedisCluster.from_url(url, **{**shared, "max_connections": 2**31})
 

@@ -5,15 +5,28 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from fallback.errors import ConfigError
 
+if TYPE_CHECKING:
+    from fallback.config import Config
+
 _SHOWN_CHARS_MAX: Final = 80
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of demur.toml, whose keys are the fields; what their types do not say of them is checked by itself."""
+
+    def check(self, config: Config) -> None:
+        """Raise ConfigError where a key, or two together, of this table or of `config`'s others, can never do."""
+
+    def check_here(self) -> None:
+        """Raise ConfigError where a file that is named does not do: on this machine, now."""
 
 
 def read_table(name: str, table: Mapping[str, Any], type_: type[T]) -> T:

@@ -55,7 +55,7 @@ def config(
     config: ConfigFile = None,
     data: Data = None,
 ) -> None:
-    """Check demur.toml and show what is in force; secrets are never shown.
+    """Check demur.toml, and the files that it names, and show what is in force; secrets are never shown.
 
     Example: demur config --explain
     """
@@ -68,4 +68,6 @@ def config(
     if explain:
         settings_screen.explain(console)
     else:
+        for table in found.all_tables():
+            table.check_here()
         settings_screen.show(console, found)

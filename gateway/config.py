@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
+from fallback.listening import check_address
+from fallback.tables import Table
 from fallback.tls import tls_of
 from gateway.connections import Connections
+
+if TYPE_CHECKING:
+    from fallback.config import Config
 
 MIB = 1024 * 1024
 
 
-class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GatewaySettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the gateway may use and how much it takes; per-model settings stand in the model's manifest."""
 
     grpc_listen: Annotated[str, Meta(description="address the gateway answers gRPC on; port 0: any free one")] = (
@@ -146,6 +150,17 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     clerk: Annotated[
         bool, Meta(description="a process beside the gateway parks what plain requests leave to people")
     ] = True
+
+    def check(self, _config: Config) -> None:
+        """Raise ConfigError where an address is none, or of the files of TLS one is not named."""
+        check_address("gateway.grpc_listen", self.grpc_listen)
+        if self.metrics_listen:
+            check_address("gateway.metrics_listen", self.metrics_listen, http=True)
+        tls_of("gateway", self)
+
+    def check_here(self) -> None:
+        """Raise ConfigError where a file of TLS does not do."""
+        self.connections.credentials()
 
     @property
     def connections(self) -> Connections:

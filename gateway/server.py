@@ -127,7 +127,7 @@ class Gateway:
         """Load the champions and listen. Raises ConfigError where the configuration or the machine does not fit."""
         check_listen("gateway.grpc_listen", self.settings.grpc_listen, self._credentials)
         if self.settings.metrics_listen:
-            check_listen("gateway.metrics_listen", self.settings.metrics_listen, self._credentials)
+            check_listen("gateway.metrics_listen", self.settings.metrics_listen, self._credentials, http=True)
         self._provider = probe(self.settings.device)
         self._slow.start()
         self._timer.start()

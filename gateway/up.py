@@ -24,8 +24,9 @@ from typing import Final
 from rich.console import Console
 
 from fallback import channel, embedded, environment, presence
-from fallback.config import Config, FallbackSettings, redis_url, without_password
+from fallback.config import Config, FallbackSettings, redis_url
 from fallback.errors import ConfigError, StateError, UnavailableError
+from fallback.redis_url import without_password
 from gateway import metrics, screen, stack
 from gateway.config import GatewaySettings
 from gateway.model_client import ModelClient

@@ -17,6 +17,7 @@ from fallback.answer import LabelOption, Task
 from fallback.config import Config
 from fallback.documents import Documents
 from fallback.errors import DemurError
+from fallback.tables import Table
 from gateway import lifecycle, manifest
 from gateway.batching import Batching
 from gateway.config import GatewaySettings
@@ -170,7 +171,7 @@ def shadow(config: Config, model: str, *versions: str) -> None:
     asyncio.run(change())
 
 
-def settings(config: Config, tables: Mapping[str, msgspec.Struct] | None = None, **fields: Any) -> Config:
+def settings(config: Config, tables: Mapping[str, Table] | None = None, **fields: Any) -> Config:
     """The same configuration with a gateway on a free port, and `fields` in its table."""
     small = {"grpc_listen": "127.0.0.1:0", "metrics_listen": "", "device": "cpu", "threads": 1, "drain_seconds": 5.0}
     gateway = GatewaySettings(**{**small, **fields})

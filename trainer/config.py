@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
+from fallback.errors import ConfigError
+from fallback.tables import Table
+from gateway.config import GatewaySettings
 
-class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+if TYPE_CHECKING:
+    from fallback.config import Config
+
+
+class TrainerSettings(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the trainer waits for, how much it takes, and what the gate lets through."""
 
     gateway: Annotated[
@@ -94,3 +100,12 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         float,
         Meta(ge=60, le=604_800, description="silence after which a gateway's unclosed seconds are left out, seconds"),
     ] = 3_600.0
+
+    def check(self, config: Config) -> None:
+        """Raise ConfigError where a gateway would go on under its name after the certifier gave it up."""
+        rejoin = config.table("gateway", GatewaySettings).rejoin_seconds
+        if rejoin >= self.lost_seconds:
+            raise ConfigError(
+                f"gateway.rejoin_seconds: expected less than trainer.lost_seconds ({self.lost_seconds:g}), "
+                f"got {rejoin:g}"
+            )

@@ -17,7 +17,6 @@ from fallback.config import (
     explain,
     load,
     redis_url,
-    without_password,
 )
 from fallback.errors import ConfigError, InvalidError
 
@@ -113,6 +112,41 @@ def test_a_table_of_another_package_is_read_by_its_own_struct() -> None:
         ),
         ("[queues.a]\nreviews_wanted = 4", r"queues.a.reviews_max: expected at least reviews_wanted (4), got 3"),
         ("[redis]\nurl = 'redis://:pw@h/0'", r"redis.url: expected no password here, got one; set $DEMUR_REDIS_URL"),
+        ("[redis]\nurl = 'redis://h/0?password=pw'", r"redis.url: expected no password here, got one"),
+        ("[redis]\nurl = 'http://h'", r"redis.url: expected redis://, rediss:// or unix://, as in redis://host:6379/0"),
+        ("[redis]\nurl = 'redis://h:99999'", r"redis.url: expected redis://, rediss:// or unix://"),
+        (
+            "[redis]\nsentinels = ['h']\nsentinel_service = 'main'",
+            r"redis.sentinels: expected host:port with a port from 1 to 65535, got 'h'",
+        ),
+        ("[redis]\nsentinels = ['h:1']", r"redis.sentinel_service: expected together with redis.sentinels"),
+        (
+            "[fallback]\ngrpc_listen = 'nonsense'",
+            r"fallback.grpc_listen: expected host:port with a port from 0 ",
+        ),
+        (
+            "[fallback]\npage_listen = 'unix:/p'",
+            r"fallback.page_listen: expected host:port with a port from 0 ",
+        ),
+        ("[fallback]\npage_listen = ':x'", r"fallback.page_listen: expected host:port with a port from 0 "),
+        ("[fallback]\ngrpc_listen = ':80'", r"got ''; for every address of this machine: 0.0.0.0:80"),
+        (
+            "[fallback]\nwebhook_allow_networks = ['300.0.0.0/8']",
+            r"fallback.webhook_allow_networks: expected networks such as 10.1.0.0/16: '300.0.0.0/8' does not appear",
+        ),
+        ("[fallback]\ntls_key_file = 'k'", r"fallback.tls_certificate_file: expected the path of a PEM file"),
+        ("[gateway]\ntls_key_file = 'k'", r"gateway.tls_certificate_file: expected the path of a PEM file"),
+        (
+            "[gateway]\nmetrics_listen = 'abc'",
+            r"gateway.metrics_listen: expected host:port with a port from 0 ",
+        ),
+        (
+            "[gateway]\nrejoin_seconds = 3600",
+            r"gateway.rejoin_seconds: expected less than trainer.lost_seconds (3600), got 3600",
+        ),
+        ("[trainer]\nlost_seconds = 60", r"expected less than trainer.lost_seconds (60), got 600"),
+        ("[queues.a]\ndepth_max = 9\nopen_max = 8", r"queues.a.open_max: expected at least depth_max (9), got 8"),
+        ("[queues.default]\ndepth_max = 3_000_000", r"open_max: expected at least depth_max (3000000), got 2000000"),
         ("x = = 3", r"demur.toml: expected TOML, got "),
     ],
 )
@@ -185,8 +219,48 @@ def test_a_table_asked_for_as_something_else_is_a_mistake_of_ours() -> None:
         _load("[redis]\nconnections_max = 8").table("redis", Other)
 
 
-def test_a_password_is_not_shown() -> None:
-    """Neither on the screen nor in stack.json."""
-    assert without_password("redis://me:secret@queue:6379/0") == "redis://queue:6379/0"
-    assert without_password("unix:///d/valkey.sock") == "unix:///d/valkey.sock"
-    assert without_password("") == ""
+@pytest.mark.parametrize("port", ["99999", "65536", "-1", "x", "", "8o", "+1", " 1"])
+@pytest.mark.parametrize(
+    "key", ["gateway.grpc_listen", "gateway.metrics_listen", "fallback.grpc_listen", "fallback.page_listen"]
+)
+def test_a_port_is_one(key: str, port: str) -> None:
+    """Not one that a server would change by the bits it has room for."""
+    table, name = key.split(".")
+    with pytest.raises(ConfigError, match=rf"{key}: expected host:port with a port from 0 to 65535, got '127"):
+        _load(f"[{table}]\n{name} = '127.0.0.1:{port}'")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:0", "0.0.0.0:65535", "[::1]:80", "localhost:80", "unix:/run/demur.sock"]
+)
+def test_what_may_be_listened_on(address: str) -> None:
+    """An address and a port, or a socket."""
+    assert _load(f"[fallback]\ngrpc_listen = '{address}'").table("fallback", FallbackSettings).grpc_listen == address
+
+
+def test_an_http_page_may_leave_the_host_out() -> None:
+    """It is then every address of the machine."""
+    config = _load("[fallback]\npage_listen = ':80'\n[gateway]\nmetrics_listen = ''")
+    assert config.table("fallback", FallbackSettings).page_listen == ":80"
+
+
+def test_networks_from_the_environment_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file there is none to name."""
+    monkeypatch.setenv("DEMUR_WEBHOOK_ALLOW_NETWORKS", "300.0.0.0/8")
+    with pytest.raises(ConfigError, match=r"^fallback\.webhook_allow_networks: expected networks"):
+        load()
+
+
+@pytest.mark.parametrize("key", ["credentials_file", "callback_ca_file"])
+def test_a_file_that_is_named_is_looked_for_where_it_is_used(key: str) -> None:
+    """Commands on other machines read the same demur.toml; what serves, and `demur config`, say that it is missing."""
+    settings = _load(f"[fallback]\n{key} = 'nowhere'").table("fallback", FallbackSettings)
+    with pytest.raises(ConfigError, match=rf"fallback\.{key}.*nowhere.*No such file"):
+        settings.check_here()
+
+
+def test_the_servers_address_in_the_environment_is_checked_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold a password."""
+    monkeypatch.setenv("DEMUR_REDIS_URL", "http://:geheim@h")
+    with pytest.raises(ConfigError, match=r"^DEMUR_REDIS_URL: expected redis://.* got 'http://h'"):
+        RedisSettings().check_here()

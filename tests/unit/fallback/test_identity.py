@@ -146,7 +146,7 @@ def test_a_missing_credentials_file_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "localhost:80", "unix:/run/demur.sock"])
 def test_loopback_may_listen_without_credentials(address: str) -> None:
     """What only this machine reaches needs none."""
-    check_listen("fallback.page_listen", address, Credentials())
+    check_listen("fallback.grpc_listen", address, Credentials())
     assert is_local_listen(address)
 
 
@@ -155,6 +155,6 @@ def test_loopback_may_listen_without_credentials(address: str) -> None:
 )
 def test_beyond_loopback_listening_takes_credentials(address: str, credentials: Credentials) -> None:
     """Without credentials the process does not start."""
-    check_listen("fallback.page_listen", address, credentials)
+    check_listen("fallback.page_listen", address, credentials, http=True)
     with pytest.raises(ConfigError, match=r"fallback\.page_listen: .*nothing listens beyond loopback"):
-        check_listen("fallback.page_listen", address, Credentials())
+        check_listen("fallback.page_listen", address, Credentials(), http=True)

@@ -59,8 +59,12 @@ def test_the_sentinels_password_comes_from_the_environment(monkeypatch: pytest.M
         ({"cluster": True, **WATCHED}, "redis://", "redis.cluster: expected false with redis.sentinels"),
         ({"sentinels": ("a:1",)}, "redis://", "redis.sentinel_service: expected together with redis.sentinels"),
         ({"sentinel_service": "main"}, "redis://", "redis.sentinel_service: expected together with redis.sentinels"),
-        (WATCHED, "redis://host", "without a host beside redis.sentinels, got redis://host"),
-        ({**WATCHED, "sentinels": ("a",)}, "redis://", "redis.sentinels: expected host:port, got 'a'"),
+        (WATCHED, "redis://host", "without a host beside redis.sentinels, got 'redis://host'"),
+        (
+            {**WATCHED, "sentinels": ("a",)},
+            "redis://",
+            "redis.sentinels: expected host:port with a port from 1 ",
+        ),
         (
             {"replicas_min": 1, "replicas_timeout_seconds": 5.0},
             "redis://host",
