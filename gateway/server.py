@@ -306,15 +306,18 @@ class Gateway:
 
 
 def serve(config: Config) -> None:
-    """Run a gateway until SIGTERM or SIGINT, then drain it. Says in <data>/run/serve.json where it answers."""
+    """Run a gateway until SIGTERM or SIGINT, then drain it. Says in <data>/run/serve.json where it answers.
+
+    Until it answers there is nothing to drain: either ends the process as if nothing here were listening to it.
+    """
     # Whoever waits for the interpreter is in the path of a request; the default would have it wait for 5 ms.
     sys.setswitchinterval(SWITCH_SECONDS)
     memory.give_back_large()
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     gateway = Gateway(config, clerk=config.table("gateway", GatewaySettings).clerk)
     gateway.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     memory.keep_what_is_there()
     addresses = {"grpc": gateway.address, "metrics": gateway.metrics_address}
     facts = {"device": gateway.settings.device, "provider": gateway.provider}

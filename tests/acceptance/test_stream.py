@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
 from gateway import stack
-from gateway.cli import application
+from gateway.application import application
 
 SECONDS_MAX = 240
 # At this pace the promise is proved when about two thirds have come.

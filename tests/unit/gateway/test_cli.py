@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from fallback.errors import UnauthenticatedError
-from gateway import cli
+from gateway import application, cli
 
 COMMANDS = sorted(entry.name for entry in entry_points(group="demur.commands"))
 
@@ -118,7 +118,7 @@ def test_who_shows_no_token_is_told_where_it_goes(
 
     monkeypatch.setenv("DEMUR_TOKEN", token)
     monkeypatch.setattr(structlog, "configure", lambda **_: None)
-    monkeypatch.setattr(cli, "application", lambda _arguments: refuse)
+    monkeypatch.setattr(application, "application", lambda _arguments: refuse)
     with pytest.raises(SystemExit, match="1"):
         cli.main()
     assert capsys.readouterr().err == f"demur: authorization: no{hint}\n"

@@ -77,7 +77,7 @@ def test_an_image_file_must_be_one(tmp_path: Path) -> None:
     """By its name's end, and it must be there."""
     from typer.testing import CliRunner
 
-    from gateway.cli import application
+    from gateway.application import application
 
     runner = CliRunner()
     for name, sentence in (("a.gif", "expected a file that ends in .png"), ("a.png", "cannot be read: No such file")):
