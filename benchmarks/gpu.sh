@@ -16,7 +16,7 @@ works() { "$BIN/python" -c "$1" >/dev/null 2>&1; }
 
 if ! works "import benchmarks.bench_gpu"; then
     say "installing Demur into .venv"
-    [ -x "$BIN/python" ] || "${PYTHON:-python3}" -m venv .venv >&2
+    [ -x "$BIN/python" ] || "${PYTHON:-python3}" -m venv .venv >&2 || { rm -rf .venv; exit 1; }
     "$BIN/python" -m pip install --quiet --disable-pip-version-check --editable . >&2
 fi
 if [ "${1:-}" != "--cpu" ] && works "import sys; from gateway.model import count_gpus; sys.exit(not count_gpus())" &&
