@@ -212,12 +212,12 @@ def rollback(model: Model, *, reason: Reason = "", gateway: Gateway = "") -> Non
     _say(call(gateway, lambda client: client.roll_back(model, reason=reason)), "is live again")
 
 
-def address_of(gateway: str) -> str:
+def address_of(gateway: str, config: Path | None = None, data: Path | None = None) -> str:
     """Return the gateway that was named, or the one of the stack that runs here; raises UnavailableError."""
-    from fallback import config
+    from fallback.command_line import load
     from gateway import stack
 
-    return gateway or stack.find(config.load().data_folder).gateway
+    return gateway or stack.find(load(config, data).data_folder).gateway
 
 
 def call(gateway: str, use: Callable[[ModelClient], Awaitable[T]]) -> T:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from fallback.command_line import ConfigFile, Data
 from gateway.models_commands import address_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def predict(
     gateway: Annotated[
         str, typer.Option("--gateway", metavar="HOST:PORT", help="The gateway; else the one `demur up` runs here.")
     ] = "",
+    config: ConfigFile = None,
+    data: Data = None,
 ) -> None:
     """Ask a model about one input; say what the answer is worth and why.
 
@@ -70,7 +73,7 @@ def predict(
         _keep(save, subject, digit)
     asyncio.run(
         _run(
-            address_of(gateway),
+            address_of(gateway, config, data),
             model,
             subject,
             version=version,

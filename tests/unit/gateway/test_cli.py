@@ -107,6 +107,17 @@ def test_predict_wants_one_input(tmp_path: Path) -> None:
     assert (two.returncode, "got --text and --digit" in two.stderr) == (2, True)
 
 
+def test_predict_asks_the_stack_on_the_folder_that_is_named(tmp_path: Path) -> None:
+    """By --data, else by the file of --config, as `up` is told; --data wins."""
+    (tmp_path / "other.toml").write_text('data_folder = "configured"')
+    for options, folder in (
+        (["--config", "other.toml"], "configured"),
+        (["--config", "other.toml", "--data", "named"], "named"),
+    ):
+        done = _demur("predict", "m", "--text", "x", *options, folder=tmp_path)
+        assert done.stderr.startswith(f"demur: no stack runs on {tmp_path / folder}: ")
+
+
 @pytest.mark.parametrize(("token", "hint"), [("", "; set DEMUR_TOKEN to your token"), ("wrong", "")])
 def test_who_shows_no_token_is_told_where_it_goes(
     token: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
