@@ -103,6 +103,9 @@ class Workbench:
             reviewer = self._reviewer(request)
             skills = None if reviewer.skills is None else tuple(sorted(reviewer.skills))
             return wire.SessionView(sign_in=sign_in, name=reviewer.name, skills=skills)
+        except ForbiddenError as error:
+            # Whose token lacks the role has a way on: another token.
+            return wire.SessionView(sign_in=sign_in, name=None, message=f"{error.message}; sign in with another token")
         except (UnauthenticatedError, InvalidError) as error:
             return wire.SessionView(sign_in=sign_in, name=None, message=error.message)
 

@@ -16,7 +16,7 @@ from fallback import embedded
 from fallback.answer import AnswerKind, CantTell, Identity, Label, Task
 from fallback.config import Config, load
 from fallback.deferral import Source, State
-from fallback.identity import REVIEWER, Credentials
+from fallback.identity import OPERATOR, REVIEWER, Credentials
 from fallback.queue import Queue
 from fallback.workbench.app import build
 from tests.serving import BRIEF_SECONDS, Site, current, digit, next_after, served
@@ -233,6 +233,65 @@ async def test_with_credentials_a_person_pastes_a_token(browser: Browser, config
         assert "right" not in await page.evaluate("JSON.stringify(localStorage)")
         await context.close()
     await queue.close()
+
+
+async def test_a_token_without_the_role_is_said_and_another_can_be_given(browser: Browser, config: Config) -> None:
+    """An operator's token reviews nothing; the page asks for another one, not for patience."""
+    ada = Identity(name="Ada", roles=frozenset({REVIEWER}))
+    olga = Identity(name="Olga", roles=frozenset({OPERATOR}))
+    queue = Queue.connect(config)
+    context = await browser.new_context()
+    known = Credentials([(sha256(b"right").digest(), ada), (sha256(b"hers").digest(), olga)])
+    async with served(build(queue, known, config)) as url:
+        page = await context.new_page()
+        await page.goto(url)
+        await page.get_by_label("Your token").fill("hers")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#sign-in-fault")).to_contain_text("it takes the role reviewer")
+        await expect(page.locator("#sign-in-fault")).to_contain_text("sign in with another token")
+        await page.get_by_label("Your token").fill("right")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#person")).to_have_text("Ada")
+        await context.close()
+    await queue.close()
+
+
+async def test_what_waits_is_counted_once(site: Site) -> None:
+    """What the tab holds is counted with what waits, from the first figure that is shown."""
+    for index in range(5):
+        await site.park(digit(index)[0], "image/png")
+    page = await site.context.new_page()
+    await page.add_init_script("""
+      addEventListener("DOMContentLoaded", () => {
+        window.told = [];
+        new MutationObserver(() => window.told.push(document.getElementById("waiting-count").textContent))
+          .observe(document.getElementById("waiting-count"), { childList: true, characterData: true, subtree: true });
+      });
+    """)
+    page = await site.open(page=page)
+    await expect(page.locator("#waiting-count")).to_have_text("5")
+    async with page.expect_response("**/api/queues"):
+        pass
+    told = await page.evaluate("window.told")
+    assert set(told) <= {"…", "0", "5"}
+    name = await current(page)
+    await page.keyboard.press("1")
+    await next_after(page, name)
+    await expect(page.locator("#waiting-count")).to_have_text("4")
+
+
+async def test_a_link_to_a_queue_that_is_not_there_says_so(site: Site) -> None:
+    """It offers those there are; should something be parked there after all, it is shown."""
+    await site.park(digit(1)[0], "image/png")
+    page = await site.open("nosuch")
+    await expect(page.locator(".why")).to_have_text("Nothing was ever parked in “nosuch”.")
+    await page.locator('[data-queue="digits"]').click()
+    assert (await current(page)).startswith("queues/digits/")
+    page = await site.open("later")
+    await expect(page.locator("h1")).to_have_text("No such queue")
+    await site.park(digit(2)[0], "image/png", queue="later")
+    await page.locator(".review").wait_for()
+    assert (await current(page)).startswith("queues/later/")
 
 
 async def test_a_narrow_screen_scrolls_in_one_direction_only(site: Site) -> None:

@@ -202,3 +202,43 @@ async def test_keys_do_nothing_while_somebody_types(site: Site) -> None:
     await page.keyboard.press("Escape")
     await page.keyboard.press("1")
     assert [review.comment for review in (await site.settled(name)).reviews] == ["usfph?1"]
+
+
+async def test_opening_the_note_puts_the_cursor_in_it(site: Site) -> None:
+    """What is typed next is the note; with it closed again its heading has the focus, where no label's key fires."""
+    name = await site.park(digit(1)[0], "image/png")
+    await site.park(digit(2)[0], "image/png")
+    page = await site.open()
+    heading = page.get_by_text("Add a note")
+    await heading.click()
+    await page.keyboard.type("1 or 7")
+    await expect(page.get_by_label("Note that goes")).to_have_value("1 or 7")
+    await heading.click()
+    await expect(page.get_by_label("Note that goes")).to_be_hidden()
+    await page.keyboard.press("7")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Note that goes")).to_be_focused()
+    assert await current(page) == name
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("7")
+    await next_after(page, name)
+    assert [review.comment for review in (await site.settled(name)).reviews] == ["1 or 7"]
+
+
+async def test_a_notice_covers_no_button_on_a_small_phone(site: Site) -> None:
+    """At 320 by 568 pixels whatever is beside answering stays in reach while something is said."""
+    await site.park(digit(1)[0], "image/png")
+    await site.park(digit(2)[0], "image/png")
+    page = await site.open()
+    await page.set_viewport_size({"width": 320, "height": 568})
+    name = await current(page)
+    await page.get_by_role("button", name="Put back").click()
+    await next_after(page, name)
+    await expect(page.locator("#notice")).to_have_text(re.compile("Put back"))
+    covered = """([notice, ...buttons]) => {
+      const over = notice.getBoundingClientRect();
+      return buttons.map((button) => button.getBoundingClientRect())
+        .filter((box) => box.top < over.bottom && box.bottom > over.top)
+        .filter((box) => box.left < over.right && box.right > over.left).length;
+    }"""
+    assert await page.locator("#notice, .panel button").evaluate_all(covered) == 0

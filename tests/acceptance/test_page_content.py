@@ -142,6 +142,22 @@ async def test_the_other_kinds_of_answer_have_a_form(
         assert review.answer == wanted
 
 
+@pytest.mark.parametrize("width", [320, 375, 1280])
+@pytest.mark.parametrize("labels", [("cat", "dog", "yes"), ("WWW", "mmm", "no"), tuple("1234567"), ("a", "ok")])
+async def test_short_labels_stand_on_one_line(site: Site, labels: tuple[str, ...], width: int) -> None:
+    """Beside the key they have, in a queue where each has one; nothing sticks out."""
+    options = tuple(LabelOption(label=label, key=str(number)) for number, label in enumerate(labels, 1))
+    await site.park(b"which?", "text/plain", task=Task(question="Which?", labels=options))
+    page = await site.open()
+    await page.set_viewport_size({"width": width, "height": 800})
+    lines = "all => all.map(one => one.offsetHeight / parseFloat(getComputedStyle(one).lineHeight))"
+    found = await page.locator(".choice-label").evaluate_all(lines)
+    assert len(found) == len(labels)
+    assert max(found) < 1.5
+    out = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
+    assert await page.locator(".choices .choice").evaluate_all(out) == 0
+
+
 async def test_many_labels_are_found_by_typing(site: Site) -> None:
     """A filter narrows them down and Enter takes the first."""
     species = Task(question="Which?", labels=tuple(LabelOption(label=f"species {number}") for number in range(120)))

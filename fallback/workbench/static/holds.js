@@ -52,6 +52,11 @@ export class Holds {
     return this.#current?.lease ?? null;
   }
 
+  /** What is held here, by tokens. */
+  get tokens() {
+    return new Set(this.#all.map(({ lease }) => lease.token));
+  }
+
   get size() {
     return this.#ahead.length + (this.#current === null ? 0 : 1);
   }

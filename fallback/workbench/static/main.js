@@ -6,6 +6,7 @@ import { showCounts, showQueues } from "./bar.js";
 import { openFlag, openHelp, openSkip } from "./dialogs.js";
 import { announce, byId, h } from "./dom.js";
 import { draftOf, Drafts } from "./drafts.js";
+import { Figures } from "./figures.js";
 import { Holds } from "./holds.js";
 import { forget, identityHeaders, storedName, storedToken, storeName, storeToken } from "./identity.js";
 import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js";
@@ -13,12 +14,10 @@ import { calm, notify, sayTrouble } from "./notices.js";
 import { Outbox } from "./outbox.js";
 import { Review } from "./review.js";
 import { Place } from "./place.js";
-import { chooseScreen, failedScreen, idleScreen, notYoursScreen, pausedScreen, signInScreen, sayWhy, takenOverScreen } from "./screens.js";
+import { chooseScreen, failedScreen, idleScreen, notYoursScreen, pausedScreen, signInScreen, sayWhy, takenOverScreen, unknownScreen } from "./screens.js";
 import { keysOn, lastQueue, openSettings, rememberQueue } from "./settings.js";
 import { Undos } from "./undos.js";
 import { answerText, Verdicts } from "./verdict.js";
-
-/** @typedef {import("./types.js").QueueState} QueueState */
 
 const COUNT_EVERY_SECONDS = 3;
 // In a tab that nobody looks at, only the title counts on.
@@ -34,9 +33,10 @@ const place = new Place();
 let review = null;
 /** @type {string[] | null} what who sits here may answer for; null: everything */
 let skills = null;
-/** @type {QueueState[]} */
-let queues = [];
+const figures = new Figures();
 let queue = "";
+/** Whether a queue was opened and its figures are not known since the first look for items. */
+let opening = false;
 let done = 0;
 let starts = 0;
 /** @type {"name" | "token"} */
@@ -49,7 +49,10 @@ let outbox;
 let drafts;
 
 const holds = new Holds(api, {
-  changed: show,
+  changed() {
+    show();
+    if (opening) refresh().catch(() => {}).finally(() => { opening = false; count(); });
+  },
   lapsed(_lease, current) {
     if (current) {
       notify("Time ran out for that item, so it went back to the queue. What you had typed is kept here.");
@@ -78,6 +81,7 @@ const undos = new Undos(api, {
     announce(`Taken back: ${answerText(undoable.answer)}.`);
     holds.retake(lease);
     show();
+    refresh().catch(() => {});
   },
   refused: (undoable, error) => notify(`Your answer “${answerText(undoable.answer)}” stays: ${error.message}`),
   told: (undoable, submitted) => verdicts.settled(undoable.deferral, submitted),
@@ -119,8 +123,10 @@ function show() {
 
 /** Says that there is nothing to do and why; what is said already stays. */
 function idle() {
-  if (byId("main").querySelector(".why") === null) put(idleScreen());
-  sayWhy(stateOf(queue), skills, done);
+  const state = figures.of(queue);
+  if (state === undefined) return put(unknownScreen(queue, figures.queues, skills, choose));
+  if (document.getElementById("why") === null) put(idleScreen());
+  sayWhy(state, skills, done);
 }
 
 /** @type {import("./review.js").Listener["answered"]} */
@@ -236,25 +242,20 @@ function trouble(error, seconds) {
 /** @param {import("./api.js").ApiError} error */
 function failed(error) {
   if (error.code === "UNAUTHENTICATED") return signIn(error.message);
-  if (error.code === "PERMISSION_DENIED") return put(notYoursScreen(stateOf(queue), error.message, chooseAnother));
+  if (error.code === "PERMISSION_DENIED") return put(notYoursScreen(figures.of(queue), error.message, chooseAnother));
   put(failedScreen(error.message, () => choose(queue)));
 }
 
-/** @param {string} wanted */
-function stateOf(wanted) {
-  return queues.find(({ name }) => name === wanted);
-}
-
 function count() {
-  showCounts(queue, stateOf(queue), holds.size, done);
+  showCounts(queue, figures.of(queue), opening ? null : figures.waits(queue, holds.tokens), done);
 }
 
 /** Reads the queues' figures. */
 async function refresh() {
-  ({ queues } = await api.call("queues"));
-  showQueues(queues.map(({ name }) => name), queue);
+  await figures.read(api, holds.tokens);
+  showQueues(figures.names, queue);
   count();
-  if (queue === "") return put(chooseScreen(queues, skills, choose));
+  if (queue === "") return put(chooseScreen(figures.queues, skills, choose));
   if (byId("main").querySelector(".why") !== null && holds.empty) idle();
 }
 
@@ -282,8 +283,9 @@ function choose(name, here = false) {
   byId("notice").hidden = true;
   history.replaceState(null, "", `?queue=${encodeURIComponent(name)}`);
   waiting();
+  opening = true;
+  showQueues(figures.names, queue);
   holds.start(name, place.mayResume(outbox, name, here));
-  refresh().catch(() => {});
 }
 
 function chooseAnother() {
@@ -354,10 +356,9 @@ async function begin() {
 
 /** The queue that was open last, else the only one. */
 function remembered() {
-  const names = queues.map(({ name }) => name);
   const last = lastQueue();
-  if (names.includes(last)) return last;
-  return names.length === 1 ? names[0] : "";
+  if (figures.names.includes(last)) return last;
+  return figures.names.length === 1 ? figures.names[0] : "";
 }
 
 /** @param {string} why */

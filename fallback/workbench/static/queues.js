@@ -59,12 +59,12 @@ export function either(names) {
 
 /**
  * Why there is nothing to do for somebody.
- * @param {QueueState | undefined} queue
+ * @param {QueueState} queue
  * @param {string[] | null} skills
  * @param {number} [freeSeconds] until the next held item frees; left out where nobody knows
  */
 export function whyNothing(queue, skills, freeSeconds) {
-  if (queue === undefined || queue.open === 0) return "The queue is empty.";
+  if (queue.open === 0) return "The queue is empty.";
   const others = queue.tiers.filter(([tier, waiting]) => waiting > 0 && !skilled(tier, skills));
   const theirs = others.reduce((sum, [, waiting]) => sum + waiting, 0);
   const higher = theirs === 0 ? "" : `${counted(theirs, "item waits", "items wait")} for the skill ${either(others.map(([tier]) => tier))}, which you do not have.`;

@@ -63,7 +63,8 @@ export class Review {
   key(event, keysOn) {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const target = /** @type {HTMLElement} */ (event.target);
-    if (takesText(target)) {
+    // Who opens the note means to type: no character there answers, on whatever part of it the focus is.
+    if (takesText(target) || target.closest(".note") !== null) {
       if (event.key === "Escape") this.element.querySelector("h1").focus();
       // No number has a question mark in it.
       const unused = event.key === "?" && target.matches(".number") || event.key === "Enter" && target.matches(".filter:placeholder-shown");
@@ -147,7 +148,20 @@ export class Review {
             this.#action("flag", "Flag", "Tell those who run this queue about this item"),
             this.#action("back", "Put back", "Give this item back for now"))),
         this.flag,
-        h("details", { class: "note", open: this.note.value !== "" }, h("summary", {}, "Add a note", this.kept), this.note)));
+        this.#noteBox()));
+  }
+
+  /** Opening it puts the cursor in it, at once: the next key is the note's. */
+  #noteBox() {
+    const box = h("details", { class: "note", open: this.note.value !== "" },
+      h("summary", {
+        onclick: (/** @type {Event} */ event) => {
+          event.preventDefault();
+          box.open = !box.open;
+          if (box.open) this.note.focus();
+        },
+      }, "Add a note", this.kept), this.note);
+    return box;
   }
 
   /**

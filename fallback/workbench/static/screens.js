@@ -48,7 +48,30 @@ export function chooseScreen(queues, skills, choose) {
   if (queues.length === 0) {
     return card("No queue yet", h("p", {}, "A queue appears here with the first request that a model leaves to a person."), h("p", { class: "muted" }, "This page looks again by itself."));
   }
-  return card("Which queue?", h("ul", { class: "queue-list" }, ...queues.map((queue, index) => h("li", {}, queueRow(queue, index < 9 ? String(index + 1) : "", skills, choose)))));
+  return card("Which queue?", queueList(queues, skills, choose));
+}
+
+/**
+ * A link led to a queue that is not there, or not yet.
+ * @param {string} name
+ * @param {QueueState[]} queues that are there
+ * @param {string[] | null} skills
+ * @param {(name: string) => void} choose
+ */
+export function unknownScreen(name, queues, skills, choose) {
+  return card("No such queue", h("p", { class: "why" }, `Nothing was ever parked in “${name}”.`),
+    queues.length > 0 ? h("p", {}, "Is its name right? These are there:") : h("p", {}, "Is its name right? No queue is there yet."),
+    queues.length > 0 && queueList(queues, skills, choose),
+    h("p", { class: "muted watching" }, h("span", { class: "pulse", "aria-hidden": "true" }), "Should an item come, it appears here by itself."));
+}
+
+/**
+ * @param {QueueState[]} queues
+ * @param {string[] | null} skills
+ * @param {(name: string) => void} choose
+ */
+function queueList(queues, skills, choose) {
+  return h("ul", { class: "queue-list" }, ...queues.map((queue, index) => h("li", {}, queueRow(queue, index < 9 ? String(index + 1) : "", skills, choose))));
 }
 
 /**
@@ -82,14 +105,14 @@ let counting = 0;
 
 /**
  * Says why there is nothing to do, and counts down to when there may be something.
- * @param {QueueState | undefined} queue
+ * @param {QueueState} queue
  * @param {string[] | null} skills of who looks; null for every one
  * @param {number} done
  */
 export function sayWhy(queue, skills, done) {
   clearInterval(counting);
-  freesMs = Date.now() + (queue?.next_free_seconds ?? 0) * 1000;
-  const known = typeof queue?.next_free_seconds === "number";
+  freesMs = Date.now() + (queue.next_free_seconds ?? 0) * 1000;
+  const known = typeof queue.next_free_seconds === "number";
   const say = () => {
     const place = document.getElementById("why");
     if (place === null) return clearInterval(counting);
@@ -98,7 +121,7 @@ export function sayWhy(queue, skills, done) {
   };
   say();
   if (known) counting = setInterval(say, 250);
-  const people = queue?.reviewers ?? 0;
+  const people = queue.reviewers;
   byId("why-people").textContent = people === 0 ? "" : `${counted(people, "person is", "people are")} at work in this queue.`;
   byId("why-done").textContent = done === 0 ? "" : `You have answered ${counted(done, "item", "items")} in this tab. Thank you.`;
 }

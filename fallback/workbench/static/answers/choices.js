@@ -6,9 +6,13 @@ import { h } from "../dom.js";
 
 const FILTER_FROM = 20;
 
-/** @param {LabelOption[]} labels */
+/**
+ * How much room a button takes: a character alone, a few beside their key, a word, more.
+ * @param {LabelOption[]} labels
+ */
 function widthClass(labels) {
-  const longest = Math.max(...labels.map((option) => option.label.length));
+  const longest = Math.max(...labels.map(({ label }) => [...label].length));
+  if (longest <= 1 && labels.every(({ label, key }) => key === "" || key === label)) return "single";
   if (longest <= 3) return "short";
   return longest <= 16 ? "medium" : "long";
 }
