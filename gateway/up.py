@@ -25,7 +25,9 @@ from rich.console import Console
 
 from fallback import channel, embedded, environment, presence
 from fallback.config import Config, FallbackSettings, redis_url
-from fallback.errors import ConfigError, StateError, UnavailableError
+from fallback.errors import AwayError, ConfigError, StateError, UnavailableError
+from fallback.queue import Queue
+from fallback.redis_settings import RedisSettings
 from fallback.redis_url import without_password
 from gateway import metrics, screen, stack
 from gateway.config import GatewaySettings
@@ -36,6 +38,7 @@ from gateway.supervise import Child, Command, leashed
 FIRST_MODEL: Final = "digits"
 LOCK: Final = "up.lock"
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
+_REDIS_URL: Final = "DEMUR_REDIS_URL"
 _NETWORKS: Final = "DEMUR_WEBHOOK_ALLOW_NETWORKS"
 # After a supervisor was killed, its children are still ending for a moment.
 _SETTLE_SECONDS_MAX: Final = 10.0
@@ -93,6 +96,7 @@ class _Up:
     async def _start(self) -> None:
         self._check_tls()
         await self._free_ports()
+        await check_redis(self._config)
         with screen.step(self._console, "starting"):
             if not self._redis_url:
                 await self._start_child(self._valkey())
@@ -255,6 +259,30 @@ class _Up:
 def demur(*arguments: str) -> list[str]:
     """Return the command line of `demur` in this Python, whatever PATH says."""
     return [sys.executable, "-m", "gateway.cli", *arguments]
+
+
+async def check_redis(config: Config) -> None:
+    """Raise DemurError where a server that was named, instead of the embedded one, does not answer or does not fit."""
+    url = redis_url(config)
+    if not url:
+        return
+    named = _REDIS_URL if os.environ.get(_REDIS_URL) else "redis.url"
+    if config.table("redis", RedisSettings).sentinels:
+        named = "redis.sentinels"
+    queue = Queue.connect(config)
+    try:
+        await queue.check()
+    except AwayError as error:
+        why = str(error.__cause__).rstrip(".") or "nothing came in time"
+        raise UnavailableError(
+            f"{named}: no Redis answers at {without_password(url)}: {why}; start it, correct the address, or set none: "
+            "then `demur up` runs a server of its own"
+        ) from error
+    except UnavailableError:
+        # It is there and will be ready: what is started waits for it.
+        pass
+    finally:
+        await queue.close()
 
 
 def port_problem(listen: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fallback.config import FallbackSettings, load
-from fallback.errors import ConfigError, StateError
+from fallback.errors import ConfigError, StateError, UnavailableError
 from gateway import up
 
 
@@ -52,3 +52,27 @@ def test_callbacks_may_reach_this_machine_where_the_environment_says_so(
     path.write_text('[fallback]\nwebhook_allow_networks = ["10.1.0.0/16"]\n')
     found = load(path).table("fallback", FallbackSettings)
     assert found.webhook_allow_networks == ("10.1.0.0/16", "127.0.0.0/8", "::1/128")
+
+
+@pytest.mark.parametrize("named", ["DEMUR_REDIS_URL", "redis.url"])
+async def test_a_redis_that_is_not_there_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """With what named it, where it was looked for, without the password, and what to do."""
+    address = "redis://:secret@127.0.0.1:1/0"
+    path = tmp_path / "demur.toml"
+    path.write_text('[redis]\nurl = "redis://127.0.0.1:1/0"\n' if named == "redis.url" else "")
+    monkeypatch.delenv("DEMUR_REDIS_URL", raising=False)
+    if named != "redis.url":
+        monkeypatch.setenv("DEMUR_REDIS_URL", address)
+    said = f"{named}: no Redis answers at redis://127.0.0.1:1/0: .*start it"
+    with pytest.raises(UnavailableError, match=said) as told:
+        await up.check_redis(load(path))
+    assert "secret" not in told.value.message
+
+
+async def test_with_a_server_of_its_own_no_redis_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is started first."""
+    monkeypatch.delenv("DEMUR_REDIS_URL", raising=False)
+    (tmp_path / "demur.toml").write_text("")
+    await up.check_redis(load(tmp_path / "demur.toml"))
