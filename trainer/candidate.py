@@ -82,9 +82,7 @@ def make(
     wrong.
     """
     manifest = parent.manifest
-    model = _read(parent.artefact)
-    layer = surgery.find(model, manifest.output.tensor)
-    check_fits(layer, manifest)
+    model, layer = last_layer(parent)
     cut = folder / "features.onnx"
     with disk(cut):
         onnx.save_model(surgery.cut(model, layer), cut)
@@ -120,6 +118,14 @@ def make(
         parity=parity,
         correctness=learned or manifest.correctness,
     )
+
+
+def last_layer(parent: ModelVersion) -> tuple[onnx.ModelProto, surgery.LinearLayer]:
+    """Return a version's graph and what of it is refitted; raises NotTrainableError where it has no such layer."""
+    model = _read(parent.artefact)
+    layer = surgery.find(model, parent.manifest.output.tensor)
+    check_fits(layer, parent.manifest)
+    return model, layer
 
 
 def check_fits(layer: surgery.LinearLayer, manifest: Manifest) -> None:

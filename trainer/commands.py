@@ -246,9 +246,12 @@ def _show(console: Console, report: Report) -> None:
         console.print(f"  {reason}", highlight=False, markup=False)
     if report.counts is not None:
         skipped = ", ".join(f"{count} {why.replace('_', ' ')}" for why, count in report.counts.skipped.items())
+        # Where nothing was judged, nothing was trained.
+        done = "nothing was trained; there are" if report.before is None else "trained on"
         console.print(
-            f"  trained on {report.counts.fresh} new and {report.counts.replayed} older examples, judged on "
-            f"{report.counts.holdout}; left out: {skipped or 'none'}",
+            f"  {done} {report.counts.fresh} new and {report.counts.replayed} older examples, "
+            f"{'to judge by' if report.before is None else 'judged on'} {report.counts.holdout}; "
+            f"left out: {skipped or 'none'}",
             highlight=False,
         )
     for line in _sortings(report):

@@ -153,7 +153,7 @@ def _check_stop(stopped: threading.Event) -> None:
 async def _attempt(
     rooms: Rooms, parent: ModelVersion, policy: Policy, gateway: ModelClient, *, why: str, go_on: Callable[[], None]
 ) -> Report:
-    blank = Report(
+    report = Report(
         model=parent.model,
         parent=parent.version,
         result=Result.REFUSED,
@@ -164,18 +164,24 @@ async def _attempt(
         duration_seconds=0.0,
     )
     data = await asyncio.to_thread(gather, rooms, parent, go_on)
-    blank = msgspec.structs.replace(blank, counts=data.counts, dataset=data.digest)
+    report = msgspec.structs.replace(report, counts=data.counts, dataset=data.digest)
+    try:
+        # Before the examples are looked at: a model that cannot learn is not waiting for more of them.
+        await asyncio.to_thread(candidates.last_layer, parent)
+    except DemurError as error:
+        return msgspec.structs.replace(report, reasons=(error.message,))
     if not data.train or (not data.counts.fresh and parent.manifest.provenance.get(TRAINED_ON) == data.digest):
         reason = f"nothing to learn: no new example since version {parent.version} was trained"
-        return msgspec.structs.replace(blank, result=Result.UNCHANGED, reasons=(reason,))
+        return msgspec.structs.replace(report, result=Result.UNCHANGED, reasons=(reason,))
     with _workplace(rooms.data / FOLDER / "work" / parent.model) as folder:
         try:
             made = await asyncio.to_thread(_make, rooms, parent, data, policy, folder, go_on)
-            return await _publish(rooms, gateway, parent, made, _measured(blank, made))
+            report = _measured(report, made)
+            return await _publish(rooms, gateway, parent, made, report)
         except (UnavailableError, OverdueError):
             raise
         except DemurError as error:
-            return msgspec.structs.replace(blank, result=Result.REFUSED, reasons=(error.message,))
+            return msgspec.structs.replace(report, result=Result.REFUSED, reasons=(error.message,))
 
 
 def gather(rooms: Rooms, parent: ModelVersion, go_on: Callable[[], None] = lambda: None) -> Dataset:

@@ -140,17 +140,19 @@ async def test_a_worse_candidate_is_reported_and_not_published(
 async def test_a_model_of_another_build_is_refused_with_the_reason(
     learning: Config, client: ModelClient, tmp_path: Path
 ) -> None:
-    """No Gemm, no MatMul: the report says what stands there instead, and nothing changes."""
+    """No Gemm, no MatMul: the report says what stands there instead, with labels and before any; nothing changes."""
     artefact = tmp_path / "m.onnx"
     artefact.write_bytes(live_gateway.told(1))
     text = manifests.render(live_gateway.JUDGED)
     await client.publish("told", artefact, text, promote=True, reason="test")
     rooms = Rooms.open(learning)
-    assert (await retrain.retrain(rooms, "told", client, why="test")).result is Result.UNCHANGED
+    early = await retrain.retrain(rooms, "told", client, why="test")
     manifest = rooms.registry.get("told", "1").manifest
     rows = np.array([[0.8, 0.1, 0.1]] * 40, np.float32) + np.linspace(0, 0.01, 40, dtype=np.float32)[:, None]
     rooms.imports.add(manifest, {"x": rows}, ["a"] * 40, Split.TRAIN, examples_max=100)
     report = await retrain.retrain(rooms, "told", client, why="test")
+    assert [found.counts.train for found in (early, report) if found.counts] == [0, 40]
+    assert (early.result, early.reasons) == (report.result, report.reasons)
     assert report.result is Result.REFUSED
     assert "comes straight from the model's inputs" in report.reasons[0]
     assert await retrain.live_version(client, "told") == "1"
