@@ -182,7 +182,8 @@ def show(
     screen = console()
     screen.print(f"{found.name}: {pb.ModelVersion.State.Name(found.state).lower()}", style="bold", highlight=False)
     screen.print(f"reason: {found.reason or '-'}\nsha256: {found.sha256}\n", markup=False, highlight=False)
-    screen.print(found.manifest, markup=False, highlight=False)
+    # A line of TOML that is wrapped is none.
+    screen.print(found.manifest, markup=False, highlight=False, soft_wrap=True)
 
 
 @models.command(epilog="Example: demur models promote digits 2 --reason 'better on the hold-out'")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fallback import config as settings
 from fallback.config import Config
+from gateway import toml
 
 
 def explain(console: Console) -> None:
@@ -32,20 +33,26 @@ def explain(console: Console) -> None:
 def show(console: Console, config: Config) -> None:
     """Print what is in force as a demur.toml; what differs from the default is in bold."""
     where = f"read from {config.path}" if config.path else "no demur.toml: all defaults"
-    console.print(Text(f"# {where}", style="dim"))
-    console.print(Text(f'data_folder = "{config.data_folder}"'))
+    _print(console, f"# {where}", style="dim")
+    _print(console, toml.line("data_folder", str(config.data_folder)))
     for entry in entry_points(group="demur.config"):
         type_ = entry.load()
         if entry.name == settings.QUEUES:
             for name in ("default", *config.queue_names()):
-                _table(console, f"{settings.QUEUES}.{name}", config.queue(name), type_())
+                _table(console, (settings.QUEUES, name), config.queue(name), type_())
         else:
-            _table(console, entry.name, config.table(entry.name, type_), type_())
+            _table(console, (entry.name,), config.table(entry.name, type_), type_())
 
 
-def _table(console: Console, name: str, found: msgspec.Struct, default: msgspec.Struct) -> None:
-    console.print(Text(f"\n[{name}]", style="bold"))
+def _table(console: Console, path: tuple[str, ...], found: msgspec.Struct, default: msgspec.Struct) -> None:
+    _print(console, f"\n{toml.header(*path)}", style="bold")
     for key in found.__struct_fields__:
         value = getattr(found, key)
-        text = msgspec.json.encode(value).decode()
-        console.print(Text(f"{key} = {text}", style="" if value == getattr(default, key) else "bold green"))
+        if value is not None:
+            style = "" if value == getattr(default, key) else "bold green"
+            _print(console, toml.line(key, msgspec.to_builtins(value)), style=style)
+
+
+def _print(console: Console, line: str, *, style: str = "") -> None:
+    """Print a line whole, however long: what is shown is to be read as TOML."""
+    console.print(Text(line, style=style), soft_wrap=True)

@@ -17,6 +17,16 @@ def dumps(document: Mapping[str, object]) -> str:
     return "\n".join(_table(document, ())).strip() + "\n"
 
 
+def header(*path: str) -> str:
+    """Return the line that begins the table of that name."""
+    return f"[{'.'.join(map(_key, path))}]"
+
+
+def line(key: str, value: object) -> str:
+    """Return one key with its value, anything that `dumps` takes but None."""
+    return f"{_key(key)} = {_value(value)}"
+
+
 def _table(table: Mapping[str, object], path: tuple[str, ...]) -> Iterator[str]:
     """Values first, then the tables below: TOML has no way back up."""
     below: list[tuple[str, object]] = []
@@ -24,15 +34,14 @@ def _table(table: Mapping[str, object], path: tuple[str, ...]) -> Iterator[str]:
         if isinstance(value, Mapping) or _is_tables(value):
             below.append((key, value))
         elif value is not None:
-            yield f"{_key(key)} = {_value(value)}"
+            yield line(key, value)
     for key, value in below:
         here = (*path, key)
-        name = ".".join(map(_key, here))
         if isinstance(value, Mapping):
-            yield from ("", f"[{name}]", *_table(value, here))
+            yield from ("", header(*here), *_table(value, here))
         elif isinstance(value, list | tuple):
             for item in value:
-                yield from ("", f"[[{name}]]", *_table(item, here))
+                yield from ("", f"[{header(*here)}]", *_table(item, here))
 
 
 def _is_tables(value: object) -> bool:

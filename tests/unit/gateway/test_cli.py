@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -82,6 +83,22 @@ def test_config_shows_and_explains(tmp_path: Path) -> None:
     explained = _demur("config", "--explain", folder=tmp_path).stdout
     for key in ("grpc_listen", "DEMUR_REDIS_URL", "lease_seconds", "artefact_bytes_max"):
         assert key in explained
+
+
+def test_what_config_shows_is_a_demur_toml(tmp_path: Path) -> None:
+    """However narrow the terminal: each value is on one line, and it can be read as what was in force."""
+    networks = [f"10.{number}.0.0/16" for number in range(20)]
+    allowed = ", ".join(f'"{network}"' for network in networks)
+    (tmp_path / "demur.toml").write_text(
+        f'[fallback]\nwebhook_allow_networks = [{allowed}]\n[queues."at.night"]\nlease_seconds = 5\n'
+    )
+    first = _demur("config", folder=tmp_path, COLUMNS="40").stdout
+    document = tomllib.loads(first)
+    assert document["fallback"]["webhook_allow_networks"] == networks
+    assert document["queues"]["at.night"]["lease_seconds"] == 5
+    (tmp_path / "demur.toml").write_text(first)
+    again = _demur("config", folder=tmp_path).stdout
+    assert tomllib.loads(again) == document
 
 
 def test_publishing_names_what_is_missing_where_nobody_can_be_asked(tmp_path: Path) -> None:
