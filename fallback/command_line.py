@@ -28,6 +28,7 @@ ReviewAddress = Annotated[
 ]
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name, e.g. digits.")]
 DeferralName = Annotated[str, typer.Argument(metavar="NAME", help="`queues/<queue>/deferrals/<id>`")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 
 
@@ -98,6 +99,26 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(until_cancelled(work))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def agree(question: str, *, yes: bool) -> None:
+    """Ask before what cannot be undone; ends the command where the answer is no.
+
+    Raises InvalidError where nobody can be asked and `yes` was not said.
+    """
+    from fallback.errors import InvalidError
+
+    if yes:
+        return
+    if not at_terminal():
+        raise InvalidError("--yes: expected it, since this cannot be undone and nobody is at a terminal to be asked")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
+
+
+def at_terminal() -> bool:
+    """Return whether somebody is there to be asked."""
+    return sys.stdin.isatty()
 
 
 def say(text: str) -> None:

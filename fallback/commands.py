@@ -16,6 +16,8 @@ from fallback.command_line import (
     OpenQueue,
     QueueName,
     ReviewAddress,
+    Yes,
+    agree,
     connect,
     load,
     run,
@@ -118,12 +120,20 @@ def show(
 
 
 @queue.command(epilog="Example: demur queue erase queues/digits/deferrals/0198c2")
-def erase(name: DeferralName, *, address: ReviewAddress = "", config: ConfigFile = None, data: Data = None) -> None:
+def erase(
+    name: DeferralName,
+    *,
+    yes: Yes = False,
+    address: ReviewAddress = "",
+    config: ConfigFile = None,
+    data: Data = None,
+) -> None:
     """Erase a deferral's content for good: what people are shown, the model's inputs, unfinished work.
 
     Its state stays, and one that is open is still asked about. Digests, counts, answers, comments and attributes stay;
-    the trainer erases its own copy of the inputs when it next looks.
+    the trainer erases its own copy of the inputs when it next looks. It asks first, unless --yes is given.
     """
+    agree(f"Erase the content of {name} for good?", yes=yes)
 
     async def work() -> None:
         async with connect(address, config, data) as client:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import structlog
 
 from demur.v1 import review_pb2 as pb
 from fallback.answer import Answer, Identity, Subject
+from fallback.deferral import Deferral
 from fallback.errors import InvalidError, NotFoundError
 from fallback.gold import SUBJECT_BYTES_MAX, GoldItem, Tried, item_of
 from fallback.queue import Queue
@@ -20,6 +22,9 @@ from fallback.wire import (
     subject_from_wire,
     task_from_wire,
 )
+
+# A queue may be asked about files of several kinds: its newest items say which.
+_NEWEST_MAX: Final = 50
 
 log = structlog.get_logger(__name__)
 
@@ -84,10 +89,11 @@ async def _made(queue: Queue, name: str, request: pb.AddGoldRequest, answer: Ans
     if request.HasField("task"):
         task = task_from_wire(request.task)
     else:
-        newest, _ = await queue.list_deferrals(name, page_size=1)
+        newest, _ = await queue.list_deferrals(name, page_size=_NEWEST_MAX)
         if not newest:
             raise NotFoundError(f"task: expected one, since nothing was ever asked in queue {name}")
         task = newest[0].task
+        _check_like(newest, name, subject)
     return GoldItem(
         task=task,
         answer=answer,
@@ -95,6 +101,17 @@ async def _made(queue: Queue, name: str, request: pb.AddGoldRequest, answer: Ans
         media_type=subject.media_type,
         attributes=dict(subject.attributes),
     )
+
+
+def _check_like(newest: Sequence[Deferral], name: str, subject: Subject) -> None:
+    """Raise InvalidError for a subject of a kind that is not asked about: everybody would see that it is gold."""
+    known = sorted({deferral.media_type for deferral in newest if deferral.task == newest[0].task})
+    if subject.media_type not in known:
+        asked = " or ".join(each or "none" for each in known)
+        raise InvalidError(
+            f"subject.media_type: expected {asked}, as the newest items of queue {name} have, "
+            f"got {subject.media_type or 'none'}; or give a task of its own"
+        )
 
 
 def _tried(found: Tried) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 
 import pytest
+from typer.testing import CliRunner
 
+from fallback import command_line
 from fallback.answer import Identity
 from fallback.client import ReviewClient
+from fallback.commands import queue as app
 from fallback.config import Config
 from fallback.deferral import Content, State
-from fallback.errors import ForbiddenError, NotFoundError
+from fallback.errors import ForbiddenError, InvalidError, NotFoundError
 from fallback.identity import Credentials
 from fallback.queue import Queue
 from tests.integration.fallback.edges.test_commands import demur_queue
@@ -53,6 +57,25 @@ async def test_with_credentials_only_operators_may_erase(config: Config, park: P
 async def test_the_command_erases(review_address: str, park: Park, queue: Queue) -> None:
     """And says so; `show` says it later."""
     name = await park()
-    assert "is erased" in await demur_queue("erase", name, "--review", review_address)
+    assert "is erased" in await demur_queue("erase", name, "--yes", "--review", review_address)
     assert (await queue.get(name)).content is Content.ERASED
     assert "erased" in await demur_queue("show", name, "--review", review_address)
+
+
+async def test_the_command_asks_first(
+    review_address: str, park: Park, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody can be asked it says what to add; "no" erases nothing, "y" does."""
+    name = await park()
+    with pytest.raises(InvalidError, match="--yes: expected it"):
+        await demur_queue("erase", name, "--review", review_address)
+
+    def answered(text: str) -> int:
+        with monkeypatch.context() as patched:
+            patched.setattr(command_line, "at_terminal", lambda: True)
+            return CliRunner().invoke(app, ["erase", name, "--review", review_address], input=text).exit_code
+
+    assert await asyncio.to_thread(answered, "n\n") == 1
+    assert (await queue.get(name)).content is Content.PRESENT
+    assert await asyncio.to_thread(answered, "y\n") == 0
+    assert (await queue.get(name)).content is Content.ERASED

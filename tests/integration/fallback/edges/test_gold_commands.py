@@ -51,6 +51,19 @@ async def test_gold_is_added_from_files_and_from_what_people_answered(
         await demur_queue("gold", "remove", kept)
 
 
+@pytest.mark.usefixtures("stack")
+async def test_gold_of_another_kind_than_the_queue_is_asked_about_is_refused(
+    queue: Queue, settle: Any, tmp_path: Path
+) -> None:
+    """Everybody would see what it is; nothing is added, and both kinds are named."""
+    await settle("3")
+    (tmp_path / "README.md").write_text("# Seven")
+    said = "subject.media_type: expected image/png, as the newest items of queue digits have, got text/markdown"
+    with pytest.raises(InvalidError, match=said):
+        await demur_queue("gold", "add", "digits", str(tmp_path / "README.md"), "--answer", "7")
+    assert (await queue.gold.state("digits")).answers == {}
+
+
 async def test_nothing_tells_a_reviewer_which_one_is_gold(
     queue: Queue, park: Any, settle: Any, review_address: str
 ) -> None:
