@@ -49,7 +49,7 @@ def show(console: Console, stack: Stack, facts: Mapping[str, str]) -> None:
     lines = {
         stack.page: "the page where people answer",
         f"{command} predict digits --digit 7": "ask the model about a digit",
-        f"{command} demo digits": "the whole loop by itself, retraining twice",
+        f"{command} demo digits": "the whole loop by itself, retraining at least twice",
     }
     width = max(map(len, lines))
     for line, why in lines.items():
