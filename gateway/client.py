@@ -35,7 +35,7 @@ from fallback.deferral_wire import deferral_from_wire
 from fallback.edge import error_of
 from fallback.errors import InvalidError, OverdueError, UnavailableError
 from fallback.identity import AUTHORIZATION_KEY, IDENTITY_KEY
-from gateway.given import callback_to_wire, subject_of, subject_to_wire
+from gateway.given import attributes_to_wire, callback_to_wire, deadline_to_wire, subject_of, subject_to_wire
 from gateway.outcome_stream import OutcomeStream
 from gateway.rules import Decision
 from gateway.tensor import Array
@@ -224,10 +224,10 @@ class Client:
             idempotency_key=idempotency_key,
             callback=callback_to_wire(callback),
             priority=priority,
-            review_deadline=None if review_seconds is None else wire.duration_to_wire(review_seconds),
+            review_deadline=deadline_to_wire(review_seconds),
             on_expiry=_one_of("on_expiry", on_expiry, get_args(OnExpiry)).upper() or None,
             wish=_one_of("wish", wish, get_args(Wish)).upper() or None,
-            attributes=attributes or {},
+            attributes=attributes_to_wire(attributes),
             tier=tier,
             excluded_reviewers=excluded_reviewers,
         )
@@ -269,9 +269,9 @@ class Client:
             idempotency_key=idempotency_key,
             callback=callback_to_wire(callback),
             priority=priority,
-            review_deadline=None if review_seconds is None else wire.duration_to_wire(review_seconds),
+            review_deadline=deadline_to_wire(review_seconds),
             on_expiry=_one_of("on_expiry", on_expiry, get_args(OnExpiry)).upper() or None,
-            attributes=attributes or {},
+            attributes=attributes_to_wire(attributes),
             tier=tier,
             excluded_reviewers=excluded_reviewers,
         )

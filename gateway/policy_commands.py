@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -182,10 +183,10 @@ def _assignment(item: str) -> tuple[str, float | None]:
     from fallback.errors import InvalidError
 
     label, _, share = item.rpartition("=")
-    try:
-        return label, float(share) if share or not label else None
-    except ValueError as error:
-        raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, or LABEL= for none, got {item!r}") from error
+    with contextlib.suppress(ValueError):
+        if label:
+            return label, float(share) if share else None
+    raise InvalidError(f"--class-threshold: expected LABEL=NUMBER, or LABEL= for none, got {item!r}")
 
 
 def _put_segments(policy: pb.Policy, segments: Sequence[pb.Segment]) -> None:

@@ -29,7 +29,7 @@ def test_a_change_of_nothing_is_refused() -> None:
         policy_commands.policy_set("fraud")
 
 
-@pytest.mark.parametrize("item", ["fraud", "=", "=0.5x", "fraud=much"])
+@pytest.mark.parametrize("item", ["fraud", "8", "=", "=0.5", "=0.5x", "fraud=much"])
 def test_a_threshold_of_a_class_names_class_and_number(item: str) -> None:
     """Or nothing after the sign, for none."""
     with pytest.raises(InvalidError, match="--class-threshold: expected LABEL=NUMBER, or LABEL= for none"):
