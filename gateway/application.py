@@ -11,10 +11,11 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import structlog
 import typer
+import typer.core
 
 from fallback.environment import TOKEN
 from fallback.errors import ConfigError, DemurError, InvalidError, NotFoundError, UnauthenticatedError
@@ -38,6 +39,20 @@ _PANELS: Final[Mapping[str, str]] = {
 }
 _WRONG_USE: Final = 2
 _FAILED: Final = 1
+
+
+class _Root(typer.core.TyperGroup):
+    """Says what the refused value of an option was; newer releases of typer say only what was expected."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # Of pydantic, by which typer reads values: each error names its input.
+            errors = getattr(error.__cause__, "errors", None)
+            if errors is not None:
+                error.message = f"{error.message}, got {errors()[0]['input']!r}"
+            raise
 
 
 def run() -> None:
@@ -66,6 +81,7 @@ def application(arguments: Iterable[str]) -> typer.Typer:
         names = []
     app = typer.Typer(
         name="demur",
+        cls=_Root,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -73,6 +73,11 @@ def outline(path: Path) -> Outline:
     except (DecodeError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else "this is not an ONNX file, or it is cut off"
         raise InvalidError(f"{path}: {reason}") from error
+    if not graph.output:
+        # No bytes at all read as a model without anything.
+        raise InvalidError(
+            f"{path}: expected an ONNX file with outputs, got one with none ({path.stat().st_size} bytes)"
+        )
     constants = {tensor.name for tensor in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
     outputs = tuple(map(_spec, graph.output))

@@ -123,7 +123,8 @@ def _check(array: Array, spec: TensorSpec, intake: Intake) -> int:
     if any(want not in {-1, got} for want, got in zip(expected, sizes, strict=True)):
         raise InvalidError(f"{field}.shape: expected {list(spec.shape)}, got {list(array.shape)}")
     if intake.forbid_nan and array.dtype.kind == "f" and np.isnan(array).any():
-        raise InvalidError(f"{field}: expected numbers, got {int(np.isnan(array).sum())} NaN")
+        places = np.argwhere(np.isnan(array))
+        raise InvalidError(f"{field}: expected numbers, got {len(places)} NaN, the first at {places[0].tolist()}")
     return rows
 
 

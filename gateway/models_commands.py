@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
@@ -97,9 +98,10 @@ def publish(
     )
     filled = draft_screen.ask(filled, outlined, reviewed=review, activation=activation or None)
     name = model or filled.model or artefact.stem
-    published = call(
-        gateway, lambda client: client.publish(name, artefact, render(filled), promote=promote, reason=reason)
-    )
+    with _naming(artefact):
+        published = call(
+            gateway, lambda client: client.publish(name, artefact, render(filled), promote=promote, reason=reason)
+        )
     _say(published, "is live" if promote else f"is a candidate; make it live: demur models promote {_of(published)}")
 
 
@@ -124,9 +126,11 @@ def import_(
         raise InvalidError(f"{folder / MANIFEST}: names no model; name it with --model")
     # The next number is the registry's to give, and the files' digests are its own to take.
     fresh = msgspec.structs.replace(brought_in(manifest), model=name)
-    published = call(
-        gateway, lambda client: client.publish(name, folder / ARTEFACT, render(fresh), promote=promote, reason=reason)
-    )
+    file = folder / ARTEFACT
+    with _naming(file):
+        published = call(
+            gateway, lambda client: client.publish(name, file, render(fresh), promote=promote, reason=reason)
+        )
     _say(published, "is live" if promote else f"is a candidate; make it live: demur models promote {_of(published)}")
 
 
@@ -189,6 +193,7 @@ def show(
 @models.command(epilog="Example: demur models promote digits 2 --reason 'better on the hold-out'")
 def promote(model: Model, version: Version, *, reason: Reason = "", gateway: Gateway = "") -> None:
     """Make a version live: loaded beside the old one, warmed, swapped in without dropping a request."""
+    _check_version(version)
     _say(call(gateway, lambda client: client.promote(model, version, reason=reason)), "is live")
 
 
@@ -202,6 +207,7 @@ def shadow(
     gateway: Gateway = "",
 ) -> None:
     """Have a version judged by what people say, beside the live one, before it answers anybody."""
+    _check_version(version)
     found = call(gateway, lambda client: client.shadow(model, version, stop=stop, reason=reason))
     told = "is in shadow; how far its own proof is: demur certificate show " + model
     _say(found, "is out of the shadow" if stop else told)
@@ -211,6 +217,28 @@ def shadow(
 def rollback(model: Model, *, reason: Reason = "", gateway: Gateway = "") -> None:
     """Go back to the version that was live before this one."""
     _say(call(gateway, lambda client: client.roll_back(model, reason=reason)), "is live again")
+
+
+def _check_version(version: str) -> None:
+    """Raise InvalidError by the name that the argument has in the command's help."""
+    from gateway.manifest import check_version
+
+    check_version("VERSION", version)
+
+
+@contextlib.contextmanager
+def _naming(artefact: Path) -> Iterator[None]:
+    """Have what the gateway says of the artefact say it of the file that it came from."""
+    from fallback.errors import InvalidError
+    from gateway.manifest import ARTEFACT
+
+    try:
+        yield
+    except InvalidError as error:
+        what, colon, why = error.message.partition(": ")
+        if what != ARTEFACT:
+            raise
+        raise InvalidError(f"{artefact}{colon}{why}") from error
 
 
 def address_of(gateway: str, config: Path | None = None, data: Path | None = None) -> str:

@@ -29,9 +29,11 @@ def predict(
     *,
     image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="A PNG or JPEG file.")] = None,
     json: Annotated[
-        str, typer.Option("--json", metavar="FILE|TEXT", help="JSON features, or the model's inputs by name.")
-    ] = "",
-    text: Annotated[str, typer.Option("--text", metavar="TEXT", help="A plain text, for a model of texts.")] = "",
+        str | None, typer.Option("--json", metavar="FILE|TEXT", help="JSON features, or the model's inputs by name.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help="A plain text, for a model of texts.")
+    ] = None,
     digit: Annotated[
         int | None,
         typer.Option("--digit", metavar="N", min=0, max=1796, help="One of scikit-learn's 1,797 handwritten digits."),
@@ -64,7 +66,7 @@ def predict(
     given = [
         name
         for name, value in (("--image", image), ("--json", json), ("--text", text), ("--digit", digit))
-        if value not in {None, ""}
+        if value is not None
     ]
     if len(given) != 1:
         raise InvalidError(f"expected one of --image, --json, --text and --digit, got {' and '.join(given) or 'none'}")
@@ -158,6 +160,9 @@ def tensors_of(content: bytes, manifest: Manifest) -> dict[str, Array]:
         )
     tensors = {}
     for spec in manifest.inputs:
+        place = _null(values[spec.name])
+        if place is not None:
+            raise InvalidError(f"--json: input {spec.name!r} expects {spec.datatype}: got null at {spec.name}{place}")
         try:
             row = np.asarray(values[spec.name], dtype=dtype_of(spec.datatype))
         except (ValueError, TypeError, OverflowError) as error:
@@ -165,6 +170,17 @@ def tensors_of(content: bytes, manifest: Manifest) -> dict[str, Array]:
         rank = len(spec.shape)
         tensors[spec.name] = row[np.newaxis] if manifest.batched and row.ndim == rank - 1 else row
     return tensors
+
+
+def _null(value: object) -> str | None:
+    """Return where the first null in a value is, e.g. [0][2]; None where there is none."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            if (place := _null(item)) is not None:
+                return f"[{number}]{place}"
+    return None
 
 
 def _show(result: Result) -> None:
@@ -216,7 +232,7 @@ def digit_png(number: int) -> bytes:
     return target.getvalue()
 
 
-def _subject(*, image: Path | None, json: str, text: str, digit: int | None) -> tuple[bytes, str]:
+def _subject(*, image: Path | None, json: str | None, text: str | None, digit: int | None) -> tuple[bytes, str]:
     """Return content and media type of what was given."""
     from fallback.errors import InvalidError
 
@@ -225,12 +241,28 @@ def _subject(*, image: Path | None, json: str, text: str, digit: int | None) -> 
         if media_type is None:
             raise InvalidError(f"--image: expected a file that ends in {', '.join(_MEDIA_TYPES)}, got {image.name!r}")
         return _read(image), media_type
-    if json:
-        file = json.lstrip()[:1] not in {"{", "["}
-        return (_read(Path(json)) if file else json.encode()), "application/json"
+    if json is not None:
+        return _json(json), "application/json"
     if digit is not None:
         return digit_png(digit), "image/png"
+    if not text:
+        raise InvalidError("--text: expected a text, got an empty one")
     return text.encode(), "text/plain"
+
+
+def _json(given: str) -> bytes:
+    """Return JSON text as it is, and else what is in the file of that name."""
+    from fallback.errors import InvalidError
+
+    if given.lstrip()[:1] in {"{", "["}:
+        return given.encode()
+    try:
+        return Path(given).read_bytes()
+    except OSError as error:
+        raise InvalidError(
+            f"--json: expected JSON text that begins with {{ or [, or the name of a file that holds it; "
+            f"{given!r} is neither: {error.strerror}"
+        ) from error
 
 
 def _keep(path: Path, subject: tuple[bytes, str], digit: int | None) -> None:

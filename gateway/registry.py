@@ -139,7 +139,8 @@ class Registry:
         known = [str(number) for number in _numbers(self.folder / model)]
         if not known:
             return f"model {model!r} is not here; there are: {', '.join(self.models()) or 'none'}"
-        return f"model {model!r} has no version {version}; it has {known[0]} to {known[-1]}"
+        there = f"only {known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
+        return f"model {model!r} has no version {version}; it has {there}"
 
     def _place(self, staging: Path, home: Path, manifest: Manifest) -> str:
         """Give the staged files the next number."""

@@ -101,6 +101,36 @@ def test_what_config_shows_is_a_demur_toml(tmp_path: Path) -> None:
     assert tomllib.loads(again) == document
 
 
+@pytest.mark.parametrize(
+    ("arguments", "got"),
+    [
+        (("predict", "m", "--digit", "2000"), "2000"),
+        (("models", "policy", "set", "m", "--threshold", "1.5"), "1.5"),
+        (("queue", "items", "q", "--limit", "none"), "none"),
+    ],
+)
+def test_a_refused_number_is_shown(arguments: tuple[str, ...], got: str, tmp_path: Path) -> None:
+    """With what was expected, by the option's name."""
+    done = _demur(*arguments, folder=tmp_path, COLUMNS="200")
+    assert done.returncode == 2
+    assert f"Invalid value for '{arguments[-2]}'" in done.stderr
+    assert got in done.stderr.split(f"'{arguments[-2]}'")[1]
+
+
+def test_what_is_wrong_is_said_of_what_was_typed(tmp_path: Path) -> None:
+    """By the names of the arguments in the help, and of the files that were given."""
+    assert "demur: VERSION: expected a whole number" in _demur("models", "promote", "m", "x", folder=tmp_path).stderr
+    assert "demur: VERSION: expected a whole number" in _demur("models", "shadow", "m", "x", folder=tmp_path).stderr
+    (tmp_path / "empty.onnx").touch()
+    published = _demur("models", "publish", "empty.onnx", folder=tmp_path)
+    assert "demur: empty.onnx: expected an ONNX file" in published.stderr
+    for given in ("x", "0.5", ""):
+        said = _demur("predict", "m", "--json", given, folder=tmp_path).stderr
+        assert "--json: expected JSON text that begins with { or [, or the name of a file that holds it; " in said
+        assert f"; {given!r} is neither" in said
+    assert "--text: expected a text, got an empty one" in _demur("predict", "m", "--text", "", folder=tmp_path).stderr
+
+
 def test_publishing_names_what_is_missing_where_nobody_can_be_asked(tmp_path: Path) -> None:
     """All of it at once."""
     from tests.onnx_files import linear, save

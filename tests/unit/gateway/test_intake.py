@@ -99,8 +99,8 @@ def test_a_model_without_an_axis_of_rows_takes_one_request_a_run() -> None:
 
 
 def test_nan_is_refused_where_the_model_forbids_it() -> None:
-    """With how many there are."""
-    with pytest.raises(InvalidError, match=r"inputs\[a\]: expected numbers, got 2 NaN"):
+    """With how many there are, and where."""
+    with pytest.raises(InvalidError, match=r"inputs\[a\]: expected numbers, got 2 NaN, the first at "):
         _prepare(TWO, _two(1, value=float("nan")))
     _prepare(FIXED, {"a": np.full((1, 2), np.nan, np.float32)})
 

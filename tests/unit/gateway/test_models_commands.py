@@ -87,6 +87,18 @@ def test_what_another_trainer_noted_is_not_taken_for_ours(
     }
 
 
+def test_what_the_gateway_says_of_an_artefact_is_said_of_the_file_that_was_given() -> None:
+    """The gateway knows it by its own name for it; all else is left as it is."""
+    with pytest.raises(InvalidError) as raised, models_commands._naming(Path("mine/big.onnx")):
+        raise InvalidError("model.onnx: expected 1 to 10 bytes, got 11")
+    assert raised.value.message == "mine/big.onnx: expected 1 to 10 bytes, got 11"
+    with (
+        pytest.raises(InvalidError, match=r"^labels: expected some, got none$"),
+        models_commands._naming(Path("m.onnx")),
+    ):
+        raise InvalidError("labels: expected some, got none")
+
+
 def test_on_a_terminal_labels_are_asked_for_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """One label for each output; the rest is asked for once."""
     answers: Iterator[str] = iter(["honest", "honest,fraud", "Is this fraud?", "never", "wait"])

@@ -41,6 +41,8 @@ def test_json_that_a_model_reads_itself_is_left_alone() -> None:
         (b"[1,", "--json: expected a JSON text or a file"),
         (b"[1]", "--json: expected a value for each input (x, n), got none"),
         (b'{"x": [1]}', "--json: expected a value for each input (x, n), got x"),
+        (b'{"x": [1, null], "n": [1]}', "--json: input 'x' expects FP32: got null at x[1]"),
+        (b'{"x": [[1, 2]], "n": null}', "--json: input 'n' expects INT64: got null at n"),
         (b'{"x": ["a", 2], "n": [1]}', "--json: input 'x' expects FP32"),
         (b'{"x": [[1], [2, 3]], "n": [1]}', "--json: input 'x' expects FP32"),
     ],

@@ -91,7 +91,7 @@ def test_what_is_not_there_is_named_with_what_is(registry: Registry, artefact: P
     with pytest.raises(NotFoundError, match="model 'm' is not here; there are: none"):
         registry.get("m", "1")
     registry.publish("m", artefact, MANIFEST)
-    with pytest.raises(NotFoundError, match="model 'm' has no version 7; it has 1 to 1"):
+    with pytest.raises(NotFoundError, match="model 'm' has no version 7; it has only 1"):
         registry.get("m", "7")
     with pytest.raises(NotFoundError, match="model 'n' is not here; there are: m"):
         registry.get("n", "1")
