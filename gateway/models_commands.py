@@ -171,7 +171,9 @@ def show(
     *,
     gateway: Gateway = "",
 ) -> None:
-    """Show one version: its state, its digest and its manifest."""
+    """Show one version as a manifest.toml: its state and digest as comments, then what it says."""
+    from rich.text import Text
+
     from demur.v1 import model_pb2 as pb
     from fallback.errors import NotFoundError
 
@@ -184,10 +186,11 @@ def show(
         raise NotFoundError(f"model {model!r} has no version {version!r}; see: demur models list {model}")
     found = chosen[0]
     screen = console()
-    screen.print(f"{found.name}: {pb.ModelVersion.State.Name(found.state).lower()}", style="bold", highlight=False)
-    screen.print(f"reason: {found.reason or '-'}\nsha256: {found.sha256}\n", markup=False, highlight=False)
-    # A line of TOML that is wrapped is none.
-    screen.print(found.manifest, markup=False, highlight=False, soft_wrap=True)
+    state = pb.ModelVersion.State.Name(found.state).lower()
+    head = (f"{found.name}: {state}", f"reason: {' '.join(found.reason.split()) or '-'}", f"sha256: {found.sha256}")
+    # All of it is the manifest's TOML, and a line of that which is wrapped is none.
+    screen.print(*(Text(f"# {line}", style="dim") for line in head), sep="\n", soft_wrap=True)
+    screen.print(f"\n{found.manifest}", markup=False, highlight=False, soft_wrap=True)
 
 
 @models.command(epilog="Example: demur models promote digits 2 --reason 'better on the hold-out'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -85,6 +86,24 @@ def test_what_another_trainer_noted_is_not_taken_for_ours(
         "made_by": "demur 1 trainer",
         "dataset": "d8",
     }
+
+
+def test_what_is_shown_of_a_version_is_its_manifest(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """However narrow the terminal, and whatever was given as the reason."""
+    manifest = Manifest(model="m", labels=tuple(f"label number {number}" for number in range(20)))
+    version = pb.ModelVersion(
+        name="models/m/versions/1",
+        state=pb.ModelVersion.CHAMPION,
+        reason="better [bold]at night[/bold]\nand by day, too, " + "much better " * 10,
+        sha256="f" * 64,
+        manifest=render(manifest),
+    )
+    monkeypatch.setattr(models_commands, "call", lambda *_: [version])
+    monkeypatch.setenv("COLUMNS", "40")
+    models_commands.show("m", "")
+    shown = capsys.readouterr().out
+    assert parse(shown) == manifest
+    assert shown.startswith("# models/m/versions/1: champion\n# reason: better [bold]at night[/bold] and by day")
 
 
 def test_what_the_gateway_says_of_an_artefact_is_said_of_the_file_that_was_given() -> None:
