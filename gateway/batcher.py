@@ -2,19 +2,18 @@
 
 Theory of operation. Nobody waits for a batch to fill, unless the model asks for it: while a model's threads (one for
 each of its `instances`) run batches, others queue up, and whichever comes back first takes what waits, up to `rows_max`
-rows. Where runs are short, the thread that brought the jobs runs them itself (`drained`), one run at a time. An idle
-model thus answers a lone request at once, and a busy one is given ever larger batches, up to what it can take. What
-waits is bounded in rows; beyond that `submit` refuses at once and says when to come back, so that a queue never holds
-more than can be answered in time. Nor is taken whose deadline is sooner than its turn can be.
+rows. What is known to be short (`gateway.pace`) the thread that brought the jobs runs itself (`drained`), one run at a
+time. An idle model thus answers a lone request at once, and a busy one is given ever larger batches, up to what it can
+take. What waits is bounded in rows; beyond that `submit` refuses at once and says when to come back, so that a queue
+never holds more than can be answered in time. Nor is taken whose deadline is sooner than its turn can be. A request
+larger than the whole queue is taken where nothing waits: it would never be otherwise.
 
 Only what fits together (the same `group`: same shapes, types and pinned version) is run together, in the order that
 `gateway.waiting` keeps: by priority level, and groups take turns. Who is out of time while others run is told by the
 timer's thread (`_look`), which takes them out of the queue; a job that is cancelled, or overdue by the time its batch
-is formed, is dropped there. What is run on the spot is not minded by the timer: it is done before that could look.
-Every job that was taken ends in one reply, `execute`'s or `fail`, whether anybody still listens or not.
-
-A batch that fails is halved and tried again, down to the job that fails alone: one caller's input can fail only its own
-call. Nothing that happens to one job, a caller that vanished included, can end a thread.
+is formed, is dropped there. Every job that was taken ends in one reply, `execute`'s or `fail`, whether anybody still
+listens or not. A batch that fails is halved and tried again, down to the job that fails alone: one caller's input can
+fail only its own call. Nothing that happens to one job, a caller that vanished included, can end a thread.
 
 Where replies are to go out in order, each batch has a ticket, and `in_order` waits until those before it have replied.
 
@@ -25,7 +24,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from threading import Condition, Lock, Thread
 from typing import Final, Generic, TypeVar
 
@@ -33,15 +32,12 @@ from fallback.errors import FullError, OverdueError, UnavailableError
 from gateway.batching import Batching
 from gateway.order import Order
 from gateway.pace import Pace
-from gateway.timer import Timer
+from gateway.timer import Lookout, Timer
 from gateway.turns import Shares
-from gateway.waiting import Job, Waiting, end, execute_halved, expected_wait, retry_after
+from gateway.waiting import Job, Waiting, end, execute_halved, retry_after
 
 # How long it waits for a run under way that is said to be short.
 _HERE_SECONDS_MAX: Final = 0.005
-# Between two looks at all that waits: at least so long, and so many times what the last one took.
-_LOOK_SECONDS_MIN: Final = 0.002
-_LOOK_TIMES_MIN: Final = 20
 _GONE_SECONDS: Final = 0.02
 
 J = TypeVar("J", bound=Job)
@@ -51,7 +47,7 @@ class Batcher(Generic[J]):
     """One model's queue and the threads that run what waits in it.
 
     `execute` runs one batch and replies to its jobs; it raises before it has replied to any of them, or not at all.
-    `queue_rows_max` bounds what waits, in rows. `rows_max` says how many one run may have, `quick` whether runs are so
+    `queue_rows_max` bounds what waits, in rows. `rows_max` says how many one run may have, `quick` whether some are so
     short that who brings jobs does them.
     """
 
@@ -66,7 +62,7 @@ class Batcher(Generic[J]):
     ) -> None:
         self._name = name
         self._execute = execute
-        self._timer = timer
+        self._lookout = Lookout(timer, self._look)
         self._shares = shares
         self._queue_rows_max = queue_rows_max
         self._batching = Batching()
@@ -81,13 +77,11 @@ class Batcher(Generic[J]):
         self.quick = False
         # When the newest run began.
         self.began = 0.0
-        # How many run a batch; and whether the thread that brings jobs takes what waits.
+        # How many run a batch; those batches that are not known to be short; whether who brings jobs takes what waits.
         self._running = 0
+        self._long: set[int] = set()
         self._here = False
         self._closed = False
-        # When the timer is to look, and before when it is not.
-        self._look_at = math.inf
-        self._look_after = 0.0
         self._lock = Lock()
         self._changed = Condition(self._lock)
         self._order = Order(self._lock)
@@ -116,6 +110,7 @@ class Batcher(Generic[J]):
             self._instances = instances
             self._on_cores = on_cores
             self._waiting.ordered = batching.preserve_ordering
+            self._pace.renew()
             self._judge_quick()
             for number in range(instances):
                 if number not in self._threads and not self._closed:
@@ -136,10 +131,12 @@ class Batcher(Generic[J]):
             if self._closed:
                 raise UnavailableError("the gateway is stopping", retry_after_seconds=1.0)
             waiting = self._waiting
-            if waiting.rows + job.rows > self._queue_rows_max:
+            if waiting.rows and waiting.rows + job.rows > self._queue_rows_max:
                 raise self._full()
             level = 0 if self._plain else self._level(job)
-            if not (driven and self.quick and self._plain):
+            # What is run on the spot next is not minded by the timer: it is done before that could look.
+            idle = self._direct and not self._running and not waiting.rows
+            if not (driven and idle and self._pace.is_short(job.group, job.rows)):
                 self._mind(job, level)
             waiting.add(job, level)
             if not driven:
@@ -149,15 +146,14 @@ class Batcher(Generic[J]):
         """Return why no job can be taken now, None where one of a row can; from any thread."""
         return None if self._waiting.rows < self._queue_rows_max or self._closed else self.full()
 
-    def full(self) -> FullError:
-        """Return what one is told for whom there is no room; from any thread."""
+    def full(self, beside: int = 0) -> FullError:
+        """Return what one is told for whom there is no room; from any thread. `beside`: rows that wait elsewhere."""
         with self._lock:
-            return self._full()
+            return self._full(beside)
 
-    def _full(self) -> FullError:
-        if (when := time.monotonic() + _GONE_SECONDS) < self._look_at:  # it sees who of those that wait has gone
-            self._ask_look(when)
-        wait = self._expected(rows := self._waiting.rows)
+    def _full(self, beside: int = 0) -> FullError:
+        self._lookout.by(time.monotonic() + _GONE_SECONDS)  # it sees who of those that wait has gone
+        wait = self._expected(rows := self._waiting.rows + beside)
         problem = f"model {self._name!r}: {rows} rows wait, the most is {self._queue_rows_max}"
         return FullError(problem, retry_after_seconds=retry_after(wait))
 
@@ -186,8 +182,7 @@ class Batcher(Generic[J]):
                 raise FullError(problem, retry_after_seconds=retry_after(wait))
             until = min(until, job.deadline)
         job.until = until
-        if until < self._look_at:
-            self._ask_look(until)
+        self._lookout.by(until)
 
     def _wait_seconds(self, level: int, now: float) -> float:
         """Return how long one of `level` that comes now has to wait, as the newest runs tell."""
@@ -196,23 +191,14 @@ class Batcher(Generic[J]):
         return self._expected(self._waiting.rows_before(level), rest_seconds)
 
     def _expected(self, rows: int, rest_seconds: float = 0.0) -> float:
-        return expected_wait(
-            rows,
-            rows_max=self.rows_max,
-            run_seconds=self._pace.run_seconds,
-            instances=self._instances,
-            rest_seconds=rest_seconds,
-        )
-
-    def _ask_look(self, when: float) -> None:
-        self._look_at = max(when, self._look_after)
-        self._timer.at(self._look_at, self._look)
+        most, instances = self.rows_max, self._instances
+        return self._pace.expected_wait(rows, rows_max=most, instances=instances, rest_seconds=rest_seconds)
 
     def _look(self) -> None:
         """Tell those who are out of time, or let them wait behind the others; on the timer's thread."""
         now, ended = time.monotonic(), []
         with self._lock:
-            self._look_at = math.inf
+            self._lookout.began()
             for job, level in self._waiting.remove(lambda job: job.until <= now or job.cancelled):
                 if job.cancelled or self._is_over(job, now):
                     ended.append(job)
@@ -220,10 +206,8 @@ class Batcher(Generic[J]):
                     job.until = math.inf if job.deadline is None else job.deadline
                     self._waiting.add(job, level, late=True)
             soonest = min((job.until for job in self._waiting), default=math.inf)
-            took = time.monotonic() - now
-            self._look_after = now + max(_LOOK_SECONDS_MIN, _LOOK_TIMES_MIN * took)
-            if soonest < math.inf:
-                self._ask_look(soonest)
+            self._lookout.ended(now)
+            self._lookout.by(soonest)
         for job in ended:
             end(job, now)
 
@@ -233,23 +217,26 @@ class Batcher(Generic[J]):
         return late or not self._batching.policy(self._batching.level(job.level)).delays
 
     def drained(self, until: float = math.inf) -> None:
-        """Run what waits on this thread up to `until`, if a run is quicker than waking another; else wake one."""
+        """Run what waits on this thread up to `until`, while runs are quicker than waking another; then wake one."""
         if self.quick:
             self._run_here(until)
         if self._waiting.rows and self._running < self._instances:
             with self._lock:
                 self._changed.notify()
 
-    def run_batch(self) -> None:
-        """Run one batch on this thread; `drained` follows."""
-        self._run_here(0.0)
+    def run_batch(self) -> bool:
+        """Run one batch on this thread, if it is short; returns whether more may be. `drained` follows."""
+        return self._run_here(0.0)
 
-    def on_the_spot(self, run: Callable[[], None]) -> bool:
+    def on_the_spot(self, run: Callable[[], None], group: Hashable, rows: int) -> bool:
         """Have `run` run one batch on this thread that never waited here; False where it is to be let wait after all.
 
-        That is where another run does not end, this is closed, or `run` raised, before it replied to anybody.
+        That is where such a batch is not known to be short, another run does not end, this is closed, or `run` raised,
+        before it replied to anybody.
         """
         with self._lock:
+            if not self._pace.is_short(group, rows):
+                return False
             self._begin_here()
             if self._running or self._closed or (self._waiting.ordered and self._waiting.rows):
                 self._end_here()
@@ -268,24 +255,32 @@ class Batcher(Generic[J]):
                 self._pace.ran(time.monotonic() - start)
                 self._end_here()
 
-    def _run_here(self, until: float) -> None:
-        """Run what waits on this thread up to `until`, one batch at least."""
+    def _run_here(self, until: float) -> bool:
+        """Run what waits on this thread up to `until`, while it is short; returns whether more may be run here."""
         with self._lock:
+            if not self._next_is_short():
+                return False
             self._begin_here()
         try:
             while (batch := self._take(None)) is not None:
                 self._work(batch)
                 if time.monotonic() >= until:
-                    break
+                    return self._waiting.rows > 0
+            return False
         finally:
             with self._lock:
                 self._end_here()
 
+    def _next_is_short(self) -> bool:
+        """Whether the next batch is known to be short; False where nothing waits."""
+        return self._waiting.rows > 0 and self._pace.is_short(*self._waiting.next_batch(self.rows_max))
+
     def _begin_here(self) -> None:
         self._here = True
-        if self._running:
+        if self._running and not self._long:
             # Of another thread's run, which is as short.
-            self._changed.wait_for(lambda: not self._running, _HERE_SECONDS_MAX)
+            left = self.began + _HERE_SECONDS_MAX - time.monotonic()
+            self._changed.wait_for(lambda: not self._running, max(0.0, left))
 
     def _end_here(self) -> None:
         self._here = False
@@ -310,16 +305,16 @@ class Batcher(Generic[J]):
             thread.join(max(0.0, until - time.monotonic()))
         with self._lock:
             left = self._waiting.remove(lambda _: True)
-        self._timer.forget(self._look)
+        self._lookout.forget()
         self._shares.forget(self)
         for job, _ in left:
             job.fail(UnavailableError("the gateway is stopping", retry_after_seconds=1.0))
 
-    def ran(self, seconds: float) -> None:
-        """Hear how long the model itself took for a batch."""
+    def ran(self, group: Hashable, rows: int, seconds: float) -> None:
+        """Hear how long the model itself took for a batch of so many rows."""
         with self._lock:
-            self._pace.computed(seconds)
-            self._judge_quick()
+            if self._pace.computed(group, rows, seconds):
+                self._judge_quick()
 
     def _judge_quick(self) -> None:
         self.quick = self._pace.short and not self._linger_seconds
@@ -349,6 +344,7 @@ class Batcher(Generic[J]):
             self._order.wait()
             with self._lock:
                 self._running -= 1
+                self._long.discard(id(batch))
                 if live:
                     self._pace.ran(time.monotonic() - start)
                 self._order.end()
@@ -357,11 +353,11 @@ class Batcher(Generic[J]):
         """Return the next batch, and be one who runs; on thread `number`, or where it was brought (None).
 
         On a thread: None once closed and empty, or where there are fewer instances by now. Where it was brought: None
-        while nothing waits or another runs.
+        while what waits is not known to be short or another runs.
         """
         with self._lock:
             if number is None:
-                return self._next() if self._waiting.rows and not self._running else None
+                return self._next() if not self._running and self._next_is_short() else None
             while number < self._instances and not (self._closed and not self._waiting.rows):
                 left = self._lingers() if self._waiting.rows else None
                 if left == 0 and self._may_run():
@@ -386,7 +382,10 @@ class Batcher(Generic[J]):
     def _next(self) -> list[J]:
         self._running += 1
         self.began = time.monotonic()
+        rows = self._waiting.rows
         batch = self._waiting.take(self.rows_max)
+        if not self._pace.is_short(batch[0].group, rows - self._waiting.rows):
+            self._long.add(id(batch))
         if self._waiting.ordered:
             self._order.give()
         if self._waiting.rows and self._running < self._instances:

@@ -1,37 +1,137 @@
-"""How long one model's runs take: what a wait is reckoned by, and whether a run is done on the spot. A value."""
+"""How long one model's runs take: what a wait is reckoned by, and which runs are done on the spot. A value.
+
+Theory of operation. Nothing can end a run, and one on the transport's thread holds up everybody. So only that is run
+there whose like is known to be short: of the same group (shapes and types), with no more rows, and measured before.
+Sizes are told apart by powers of two; fewer rows take no longer than more.
+
+What a run takes may depend on what is in its tensors as well (Loop, If, NonZero), which no like tells. A run that was
+to be short and is far longer is a surprise: from then on nothing of the model is short before many runs of its like
+were, with none so long among them, and after each further surprise twice as many.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Hashable
 from typing import Final
 
 # A run that is shorter is done by whoever brought the jobs: to wake another thread takes about as long.
 INLINE_SECONDS_MAX: Final = 0.001
+# One that was to be short and takes so long is a surprise; after the first, so many short runs show that one is short.
+SURPRISE_SECONDS: Final = 0.02
+SURPRISED_RUNS: Final = 1_024
+# Groups of which it is known how long they take; the oldest goes first.
+GROUPS_MAX: Final = 256
 # Weight of the newest run in the mean: one that took 100 ms is remembered for some thirty that are short.
 _NEWEST: Final = 0.05
 # Of how many runs it is known how long they took.
 _RUNS_MAX: Final = 8
 
 
-class Pace:
-    """`run_seconds`: the median of the newest runs, with all that belongs to them; `short`: the model's own part is."""
+class _Size:
+    """Runs of one group and about as many rows: the mean of what they took, and how many were short, if that counts."""
 
-    __slots__ = ("_compute_seconds", "_took", "run_seconds", "short")
+    __slots__ = ("runs", "seconds", "short")
 
     def __init__(self) -> None:
-        self.run_seconds = 0.0
+        self.seconds = math.inf
+        self.runs = 0
         self.short = False
-        self._compute_seconds = math.inf
-        self._took: deque[float] = deque(maxlen=_RUNS_MAX)
 
-    def computed(self, seconds: float) -> None:
-        """Hear how long the model itself took for a batch."""
-        mean = self._compute_seconds
-        self._compute_seconds = seconds if mean == math.inf else mean + _NEWEST * (seconds - mean)
-        self.short = self._compute_seconds < INLINE_SECONDS_MAX
+
+class _Group:
+    """Runs of one group, by the power of two that their rows are within; up to `rows` they are short."""
+
+    __slots__ = ("rows", "sizes")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.sizes: dict[int, _Size] = {}
+
+    def judge(self) -> None:
+        """Say anew up to how many rows runs are short."""
+        self.rows = 0
+        for power in sorted(self.sizes):
+            size = self.sizes[power]
+            if size.short:
+                self.rows = 1 << power
+            elif size.seconds >= INLINE_SECONDS_MAX:
+                break
+
+
+class Pace:
+    """One model's."""
+
+    __slots__ = ("_groups", "_median", "_needed", "_took")
+
+    def __init__(self) -> None:
+        # Of those that took so long: None until somebody asks for it.
+        self._median: float | None = 0.0
+        self._took: deque[float] = deque(maxlen=_RUNS_MAX)
+        self._groups: dict[Hashable, _Group] = {}
+        # How many short runs show that one is.
+        self._needed = 1
+
+    @property
+    def run_seconds(self) -> float:
+        """The median of the newest runs, with all that belongs to them."""
+        if self._median is None:
+            self._median = sorted(self._took)[len(self._took) // 2]
+        return self._median
+
+    @property
+    def short(self) -> bool:
+        """Whether any runs are known to be short."""
+        return any(group.rows for group in self._groups.values())
+
+    def is_short(self, group: Hashable, rows: int) -> bool:
+        """Whether a run of `rows` rows of `group` is known to be short."""
+        found = self._groups.get(group)
+        return found is not None and rows <= found.rows
+
+    def renew(self) -> None:
+        """Know nothing of what is short: another version runs from now on."""
+        self._groups.clear()
+        self._needed = 1
+
+    def computed(self, group: Hashable, rows: int, seconds: float) -> bool:
+        """Hear how long the model itself took for a batch; returns whether that changed what is short."""
+        found = self._groups.get(group)
+        if found is None:
+            if len(self._groups) >= GROUPS_MAX:
+                del self._groups[next(iter(self._groups))]
+            found = self._groups[group] = _Group()
+        power = (rows - 1).bit_length()
+        size = found.sizes.get(power)
+        if size is None:
+            size = found.sizes[power] = _Size()
+        if seconds >= SURPRISE_SECONDS:
+            size.runs = 0
+            if rows <= found.rows:
+                self._groups.clear()
+                self._needed = max(SURPRISED_RUNS, 2 * self._needed)
+                return True
+        mean = size.seconds
+        size.seconds = mean = seconds if mean == math.inf else mean + _NEWEST * (seconds - mean)
+        if size.runs < self._needed and seconds < INLINE_SECONDS_MAX:
+            size.runs += 1
+        short = mean < INLINE_SECONDS_MAX and size.runs >= self._needed
+        if short is size.short:
+            return False
+        size.short = short
+        found.judge()
+        return True
 
     def ran(self, seconds: float) -> None:
         """Hear how long a whole run took."""
         self._took.append(seconds)
-        self.run_seconds = sorted(self._took)[len(self._took) // 2]
+        self._median = None
+
+    def expected_wait(self, rows: int, *, rows_max: int, instances: int, rest_seconds: float = 0.0) -> float:
+        """Return how long one waits behind `rows` rows, seconds.
+
+        In runs of up to `rows_max` rows, `instances` of them at a time; `rest_seconds` are those of runs under way.
+        With those of the last run before its own it is run itself.
+        """
+        return (rest_seconds + rows // rows_max * self.run_seconds) / instances

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -125,8 +125,8 @@ class Pipeline:
         batcher = self.batcher
         if not (driven and batcher.direct):
             self._let_wait(job, driven=driven)
-        elif self._tray.rows + known[1].rows > self._queue_rows_max:
-            job.fail(batcher.full())
+        elif self._tray.rows and self._tray.rows + known[1].rows > self._queue_rows_max:
+            job.fail(batcher.full(self._tray.rows))
         else:
             self._tray.add(job)
         return True
@@ -144,18 +144,18 @@ class Pipeline:
 
     @property
     def quick(self) -> bool:
-        """Whether runs are so short that who brings requests does them."""
+        """Whether there are runs so short that who brings requests does them."""
         return self.batcher.quick
 
-    def run_batch(self) -> None:
-        """Run one batch on this thread; `drained` follows."""
-        if self._tray.rows:
-            self._run_tray()
-        else:
-            self.batcher.run_batch()
+    def run_batch(self) -> bool:
+        """Run one batch on this thread, if it is short; returns whether more may be. `drained` follows."""
+        if not self._tray.rows:
+            return self.batcher.run_batch()
+        self._run_tray()
+        return self.rows > 0
 
     def drained(self, until: float = math.inf) -> None:
-        """Run what driven calls brought on this thread up to `until`, where runs are short; else have it run."""
+        """Run what driven calls brought on this thread up to `until`, while runs are short; have the others run."""
         while self._tray.rows:
             self._run_tray()
             if time.monotonic() >= until:
@@ -166,15 +166,15 @@ class Pipeline:
             self.batcher.drained(until)
 
     def _run_tray(self) -> None:
-        """Run one batch of plain requests that wait nowhere else."""
+        """Run one batch of plain requests that wait nowhere else, or let them wait for another thread."""
+        before = self._tray.rows
         jobs = self._tray.take(self.batcher.rows_max)
+        rows = before - self._tray.rows
         awaited = [job for job in jobs if not job.call.cancelled]
         if len(awaited) < len(jobs):
-            now = time.monotonic()
-            for job in jobs:
-                if job.cancelled:
-                    end(job, now)
-        if awaited and not self.batcher.on_the_spot(lambda: self._execute_plain(awaited)):
+            for job in [job for job in jobs if job.cancelled]:
+                end(job, time.monotonic())
+        if awaited and not self.batcher.on_the_spot(lambda: self._execute_plain(awaited), jobs[0].fit.group, rows):
             for job in awaited:
                 self._let_wait(job)
 
@@ -268,7 +268,7 @@ class Pipeline:
         if live.rules.apart:
             jobs = sorted(jobs, key=lambda job: live.rules.segment_of(job.request.said))
         start = time.monotonic()
-        outputs, compute = self._computed(live, join([job.prepared for job in jobs]))
+        outputs, compute = self._computed(live, join([job.prepared for job in jobs]), jobs[0].group, rows)
         portions.check_rows(outputs, rows, live)
         self._count(jobs, rows, start, compute)
         self.batcher.in_order()
@@ -302,7 +302,8 @@ class Pipeline:
             return
         rows = len(array)
         portions.check_size(len(jobs), rows, live)
-        outputs, compute = self._computed(live, feeds, slab if slab is not None and array is slab.input else None)
+        slab = slab if slab is not None and array is slab.input else None
+        outputs, compute = self._computed(live, feeds, jobs[0].fit.group, rows, slab)
         portions.check_rows(outputs, rows, live)
         self.batcher.in_order()
         live = self.champion.renewed(live)
@@ -358,14 +359,14 @@ class Pipeline:
             self.kept.add(jobs, decisions, live.version.version, live.manifest.labels, which)
 
     def _computed(
-        self, live: Live, feeds: Mapping[str, Array], slab: Slab | None = None
+        self, live: Live, feeds: Mapping[str, Array], group: Hashable, rows: int, slab: Slab | None = None
     ) -> tuple[dict[str, Array], float]:
         """Run the model; returns its outputs and how long it took, seconds."""
         start, own = time.monotonic(), time.thread_time()
         outputs = live.model.run(feeds, slab)
         compute = time.monotonic() - start
         # On the CPU the thread's own time, without what it was in others' way.
-        self.batcher.ran(time.thread_time() - own if live.model.provider == CPU else compute)
+        self.batcher.ran(group, rows, time.thread_time() - own if live.model.provider == CPU else compute)
         return outputs, compute
 
     def _count(self, jobs: Sequence[Job | QuickJob], rows: int, start: float, compute: float) -> None:

@@ -16,6 +16,9 @@ import structlog
 
 # A deadline may be further away than a thread can wait at once.
 _WAIT_SECONDS_MAX: Final = 3600.0
+# Between two looks of one who asks: at least so long, and so many times what the last one took.
+_LOOK_SECONDS_MIN: Final = 0.002
+_LOOK_TIMES_MIN: Final = 20
 
 log = structlog.get_logger(__name__)
 Look = Callable[[], None]
@@ -74,3 +77,33 @@ class Timer:
                     return look
                 self._changed.wait(min(left, _WAIT_SECONDS_MAX))
             return None
+
+
+class Lookout:
+    """The looks of one who asks: `look` at the soonest moment asked for, and not too often. Not thread-safe."""
+
+    def __init__(self, timer: Timer, look: Look) -> None:
+        self._timer = timer
+        self._look = look
+        # When it is to look, and before when it is not.
+        self._at = math.inf
+        self._after = 0.0
+
+    def by(self, when: float) -> None:
+        """Have it look at `when`, unless it looks sooner, or as soon as it may."""
+        if when < self._at:
+            self._at = max(when, self._after)
+            self._timer.at(self._at, self._look)
+
+    def began(self) -> None:
+        """Hear that it looks, as it was asked to."""
+        self._at = math.inf
+
+    def ended(self, start: float) -> None:
+        """Hear that a look is over that began at `start`."""
+        took = time.monotonic() - start
+        self._after = start + max(_LOOK_SECONDS_MIN, _LOOK_TIMES_MIN * took)
+
+    def forget(self) -> None:
+        """Have it look no more."""
+        self._timer.forget(self._look)

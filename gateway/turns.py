@@ -78,12 +78,8 @@ class Shares:
 class Runner(Protocol):
     """Who has short runs waiting."""
 
-    @property
-    def rows(self) -> int:
-        """How many rows wait."""
-
-    def run_batch(self) -> None:
-        """Run one batch."""
+    def run_batch(self) -> bool:
+        """Run one batch, if it is short; returns whether more may be."""
 
 
 def take_turns(runners: Iterable[Runner], until: float) -> None:
@@ -91,8 +87,7 @@ def take_turns(runners: Iterable[Runner], until: float) -> None:
     spent = dict.fromkeys(runners, 0.0)
     while len(spent) > 1 and (start := time.monotonic()) < until:
         runner = min(spent, key=spent.__getitem__)
-        runner.run_batch()
-        if runner.rows:
+        if runner.run_batch():
             spent[runner] += time.monotonic() - start
         else:
             del spent[runner]

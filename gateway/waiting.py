@@ -123,6 +123,20 @@ class Waiting(Generic[P]):
                 return found[0]
         return None
 
+    def next_batch(self, rows_max: int) -> tuple[Hashable, int]:
+        """Return the next batch's group, and about how many rows it has: no less; something has to wait."""
+        first, key, rows = self.first(), None, 0
+        assert first is not None, "nothing waits"
+        for place in self._places:
+            groups = self._lines[place].groups
+            if key is None and groups:
+                key = next(iter(groups))
+            for one in groups.get(key, ()):
+                rows += one.rows
+                if rows >= rows_max:
+                    return first.group, max(first.rows, rows_max)
+        return first.group, rows
+
     def take(self, rows_max: int) -> list[P]:
         """Take the next batch out: one group, the first place's before the next's, up to `rows_max` rows.
 
@@ -189,15 +203,6 @@ def end(job: Job, now: float) -> None:
         job.fail(OverdueError("the deadline passed while the request waited for its turn"))
     else:
         job.fail(OverdueError("the request waited for its turn longer than its model lets it"))
-
-
-def expected_wait(rows: int, *, rows_max: int, run_seconds: float, instances: int, rest_seconds: float = 0.0) -> float:
-    """Return how long one waits behind `rows` rows, seconds.
-
-    In runs of up to `rows_max` rows that take `run_seconds`, `instances` of them at a time; `rest_seconds` are those of
-    runs under way. With those of the last run before its own it is run itself.
-    """
-    return (rest_seconds + rows // rows_max * run_seconds) / instances
 
 
 def retry_after(seconds: float) -> float:

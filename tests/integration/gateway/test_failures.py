@@ -36,6 +36,7 @@ from gateway.rules import Decision
 from gateway.server import Gateway
 from tests.live_gateway import JUDGED, SURE, UNSURE, credentials, install, promote, running, settings, told
 from tests.servers import until
+from tests.unit.gateway.test_plain import Call
 
 # Of 20 callers: up to 4 are run together, and 4 wait behind them.
 REFUSED_AT_LEAST = 12
@@ -211,6 +212,41 @@ def test_more_load_than_capacity_is_refused_at_once(config: Config, monkeypatch:
     assert len(refused) + len(answered) == 20
     assert len(answered) >= 4
     assert all(error.retry_after_seconds for error in refused)
+
+
+def test_what_waits_where_it_came_in_is_counted_when_there_is_no_room(config: Config) -> None:
+    """A request of more rows than may wait is answered alone; another beside it is told how many wait."""
+    config = settings(config, queue_rows_max=4)
+    _lay_down(config)
+    x = np.repeat(SURE, 6, axis=0)
+    with running(config) as gateway:
+        pipeline = gateway.champions.find("m")
+        assert _rows_answered(gateway, x) == 6
+        until(lambda: _rows_answered(gateway, x) == 6 and pipeline.batcher.direct)
+        calls = [Call(_asked(x)) for _ in range(2)]
+        for call in calls:
+            question = gateway._inference._questions.find(call.payload)
+            assert question is not None
+            assert pipeline.submit_quick(call, question, "", gateway._inference._wording, driven=True)
+        gateway.champions.drained()
+        until(lambda: bool(calls[0].got))
+    assert isinstance(calls[0].got, bytes)
+    assert isinstance(calls[1].got, FullError)
+    assert str(calls[1].got) == "model 'm': 6 rows wait, the most is 4"
+
+
+def _asked(x: np.ndarray) -> bytes:
+    message = kserve.ModelInferRequest(model_name="m", raw_input_contents=[x.tobytes()])
+    message.inputs.add(name="x", datatype="FP32", shape=x.shape)
+    content: bytes = message.SerializeToString()
+    return content
+
+
+def _rows_answered(gateway: Gateway, x: np.ndarray) -> int:
+    with grpc.insecure_channel(gateway.address) as channel:
+        ask = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer", bytes, kserve.ModelInferResponse.FromString)
+        rows: int = ask(_asked(x), timeout=10).outputs[0].shape[0]
+    return rows
 
 
 def test_a_gateway_that_stops_answers_what_is_under_way(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

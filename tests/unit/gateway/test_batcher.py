@@ -87,6 +87,20 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
         assert problem.retry_after_seconds is not None
 
 
+def test_a_request_larger_than_the_queue_is_taken_where_nothing_waits() -> None:
+    """It would be refused for ever otherwise; behind others it is told when to come back."""
+    gate = Gate()
+    with batching(gate, queue_rows_max=10) as batcher:
+        other, large = Job("other"), Job("large", rows=11)
+        batcher.submit(other)
+        with pytest.raises(FullError, match="1 rows wait, the most is 10"):
+            batcher.submit(large)
+        gate.open.set()
+        assert other.wait() is None
+        batcher.submit(large)
+        assert large.wait() is None
+
+
 def test_cancelled_jobs_are_dropped_when_the_batch_is_formed() -> None:
     """They take no place in it, and still end."""
     gate = Gate()

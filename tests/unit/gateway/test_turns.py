@@ -84,10 +84,11 @@ class Runs:
         self.ran = 0
         self._seconds = seconds
 
-    def run_batch(self) -> None:
+    def run_batch(self) -> bool:
         time.sleep(self._seconds)
         self.rows -= 1
         self.ran += 1
+        return self.rows > 0
 
 
 def test_short_runs_take_turns_by_the_time_that_they_take() -> None:
@@ -105,3 +106,11 @@ def test_turns_end_in_time() -> None:
     assert all(each.rows for each in both)
     take_turns(both[:1], time.monotonic() + 60)
     assert both[0].rows
+
+
+def test_who_has_nothing_short_left_is_not_asked_again() -> None:
+    """Though something of its own waits: for another thread."""
+    stuck, light = Runs(1000, 0.0), Runs(5, 0.001)
+    stuck.run_batch = lambda: False  # type: ignore[method-assign]
+    take_turns([stuck, light], time.monotonic() + 60)
+    assert (stuck.rows, light.rows) == (1000, 5)

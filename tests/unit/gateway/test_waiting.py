@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.waiting import Waiting, expected_wait, retry_after
+from gateway.waiting import Waiting, retry_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,12 +112,15 @@ def test_who_is_late_comes_after_those_in_time_and_before_the_next_level() -> No
     assert [one.number for one in waiting.take(8)] == [1, 3, 0, 2]
 
 
-def test_the_expected_wait_is_that_of_the_runs_before_ones_own() -> None:
-    """Those that fill one's own run up cost nothing; several runs at a time share what is before."""
-    assert expected_wait(0, rows_max=8, run_seconds=2.0, instances=1) == 0
-    assert expected_wait(7, rows_max=8, run_seconds=2.0, instances=1) == 0
-    assert expected_wait(17, rows_max=8, run_seconds=2.0, instances=1, rest_seconds=0.5) == 4.5
-    assert expected_wait(17, rows_max=8, run_seconds=2.0, instances=2) == 2
+@given(ONES, st.integers(1, 10), st.booleans())
+def test_the_next_batch_has_no_more_rows_than_is_said_before(drawn: list[One], rows_max: int, ordered: bool) -> None:
+    """And it is of the group that is said."""
+    waiting = _waiting(drawn, ordered=ordered)
+    while waiting.rows:
+        group, rows = waiting.next_batch(rows_max)
+        batch = waiting.take(rows_max)
+        assert batch[0].group == group
+        assert sum(one.rows for one in batch) <= rows <= max(batch[0].rows, rows_max)
 
 
 @given(st.floats(0, 10**6))
