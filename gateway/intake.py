@@ -112,30 +112,31 @@ def _check_names(arrays: Mapping[str, Array], intake: Intake) -> None:
     raise InvalidError(f"inputs: expected {_named(intake.inputs)}, got {got}")
 
 
-def _check(array: Array, spec: TensorSpec, intake: Intake) -> int:
-    """Return the rows of one input."""
+def check_claim(datatype: str, shape: Sequence[int], spec: TensorSpec, intake: Intake) -> int:
+    """Return the rows of one input by what is said of it; raises InvalidError naming field, expected and got."""
     field = f"inputs[{spec.name}]"
-    datatype = tensor.datatype_of(array)
     if datatype != spec.datatype:
         raise InvalidError(f"{field}.datatype: expected {spec.datatype}, got {datatype}")
-    rows = _check_rows(array, spec, intake, field)
-    sizes, expected = array.shape[intake.batched :], spec.shape[intake.batched :]
+    if len(shape) != len(spec.shape):
+        raise InvalidError(
+            f"{field}.shape: expected {len(spec.shape)} axes {list(spec.shape)}, got {len(shape)} {list(shape)}",
+        )
+    rows = shape[0] if intake.batched else 1
+    if not 1 <= rows <= intake.rows_max:
+        raise InvalidError(f"{field}.shape: expected 1 to {intake.rows_max} rows, got {rows}")
+    sizes, expected = shape[intake.batched :], spec.shape[intake.batched :]
     if any(want not in {-1, got} for want, got in zip(expected, sizes, strict=True)):
-        raise InvalidError(f"{field}.shape: expected {list(spec.shape)}, got {list(array.shape)}")
-    if intake.forbid_nan and array.dtype.kind == "f" and np.isnan(array).any():
-        places = np.argwhere(np.isnan(array))
-        raise InvalidError(f"{field}: expected numbers, got {len(places)} NaN, the first at {places[0].tolist()}")
+        raise InvalidError(f"{field}.shape: expected {list(spec.shape)}, got {list(shape)}")
     return rows
 
 
-def _check_rows(array: Array, spec: TensorSpec, intake: Intake, field: str) -> int:
-    if array.ndim != len(spec.shape):
-        raise InvalidError(
-            f"{field}.shape: expected {len(spec.shape)} axes {list(spec.shape)}, got {array.ndim} {list(array.shape)}",
-        )
-    rows = array.shape[0] if intake.batched else 1
-    if not 1 <= rows <= intake.rows_max:
-        raise InvalidError(f"{field}.shape: expected 1 to {intake.rows_max} rows, got {rows}")
+def _check(array: Array, spec: TensorSpec, intake: Intake) -> int:
+    """Return the rows of one input."""
+    rows = check_claim(tensor.datatype_of(array), array.shape, spec, intake)
+    if intake.forbid_nan and array.dtype.kind == "f" and (missing := np.isnan(array)).any():
+        first = [int(place) for place in np.unravel_index(missing.argmax(), array.shape)]
+        count = int(missing.sum())
+        raise InvalidError(f"inputs[{spec.name}]: expected numbers, got {count} NaN, the first at {first}")
     return rows
 
 

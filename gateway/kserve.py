@@ -41,6 +41,7 @@ from gateway.asked import Asked
 from gateway.champion import Live
 from gateway.champions import Champions
 from gateway.extensions import EXTENSIONS
+from gateway.intake import Intake, check_claim
 from gateway.internal import told
 from gateway.model_config import PLATFORM
 from gateway.overruled import overruled
@@ -151,10 +152,10 @@ class InferenceService:
         message = message_of(call.payload, kserve.ModelInferRequest)
         if question is None:
             self._questions.learn(call.payload, message)
-        request = self._request(message, identity, call)
+        pipeline = self._champions.find(message.model_name)
         outputs = _outputs(message)
-        pipeline = self._champions.find(request.model)
         live = pipeline.champion.live
+        request = self._request(message, identity, call, None if live is None else live.intake)
         if live is not None:
             plain_infer.check_outputs(outputs, [spec.name for spec in live.model.signature.outputs])
         pipeline.submit(request, InferWaiter(call, message.id, outputs, self), driven=driven)
@@ -162,14 +163,14 @@ class InferenceService:
     def _waiter(self, call: Call, question: Question) -> InferWaiter:
         return InferWaiter(call, question.id_of(call.payload).decode(), question.outputs, self)
 
-    def _request(self, message: Any, identity: Identity, call: Call) -> Request:
+    def _request(self, message: Any, identity: Identity, call: Call, intake: Intake | None) -> Request:
         asked = Asked.of(message.parameters)
         if asked.subject is not None and len(asked.subject.content) > self._message_bytes_max:
             raise InvalidError(f"parameters[demur_subject]: expected at most {self._message_bytes_max} bytes")
         return Request(
             model=message.model_name,
             version=message.model_version,
-            tensors=_tensors(message),
+            tensors=_tensors(message, intake),
             subject=asked.subject,
             client=identity.name,
             idempotency_key=asked.idempotency_key,
@@ -332,8 +333,11 @@ def _metadata(live: Live) -> Any:
     return reply
 
 
-def _tensors(message: Any) -> dict[str, Array]:
-    """Read raw or typed contents; raises InvalidError naming field, expected and got."""
+def _tensors(message: Any, intake: Intake | None) -> dict[str, Array]:
+    """Read raw or typed contents; raises InvalidError naming field, expected and got.
+
+    Typed ones take long to read: they are not, where `intake` (None: no version is live) does not take what they claim.
+    """
     raws = message.raw_input_contents
     if len(message.inputs) > INPUTS_MAX:
         raise InvalidError(f"inputs: expected at most {INPUTS_MAX}, got {len(message.inputs)}")
@@ -348,7 +352,7 @@ def _tensors(message: Any) -> dict[str, Array]:
         if each.name in found:
             raise InvalidError(f"inputs[{number}].name: expected each once, got {each.name[:100]!r} again")
         if not raws:
-            found[each.name] = _typed(each, field)
+            found[each.name] = _typed(each, field, intake)
             continue
         if each.HasField("contents") and each.contents.ListFields():
             raise InvalidError(f"{field}: expected raw_input_contents or contents, got both")
@@ -356,7 +360,7 @@ def _tensors(message: Any) -> dict[str, Array]:
     return found
 
 
-def _typed(each: Any, field: str) -> Array:
+def _typed(each: Any, field: str, intake: Intake | None) -> Array:
     tensor.dtype_of(each.datatype, field=f"{field}.datatype")
     name = _CONTENTS.get(each.datatype)
     if name is None:
@@ -364,4 +368,7 @@ def _typed(each: Any, field: str) -> Array:
     stray = [found.name for found, _ in each.contents.ListFields() if found.name != name]
     if stray:
         raise InvalidError(f"{field}.contents: expected {name} for {each.datatype}, got {stray[0]}")
-    return tensor.from_values(list(getattr(each.contents, name)), each.datatype, each.shape, field=field)
+    if intake is not None:
+        for spec in [spec for spec in intake.inputs if spec.name == each.name]:
+            check_claim(each.datatype, each.shape, spec, intake)
+    return tensor.from_values(getattr(each.contents, name), each.datatype, each.shape, field=field)

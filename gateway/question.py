@@ -25,6 +25,8 @@ from gateway import tensor
 KEPT_MAX: Final = 256
 ALIKE_MAX: Final = 8
 HEADER_BYTES_MAX: Final = 2_048
+# To learn one takes a few copies of all of it, during which nobody else has the interpreter.
+LEARNT_BYTES_MAX: Final = 8 * 1024 * 1024
 # Its length is then one byte of the message.
 ID_BYTES_MAX: Final = 127
 _INVERTED: Final = bytes(255 - byte for byte in range(256))
@@ -121,7 +123,7 @@ class Questions:
 
         What was known goes where there is no room.
         """
-        question = learnt(payload, message, self._form)
+        question = learnt(payload, message, self._form) if len(payload) <= LEARNT_BYTES_MAX else None
         if question is None:
             return
         alike = self._by_length.get(len(payload), ())

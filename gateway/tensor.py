@@ -41,6 +41,8 @@ _DATATYPES: Final = MappingProxyType({dtype: name for name, dtype in DTYPES.item
 RANK_MAX: Final = 32
 ELEMENTS_MAX: Final = 2**31 - 1
 _LENGTH_BYTES: Final = 4
+# Values that are made numbers of in one go: other threads have the interpreter in between.
+_SLICE: Final = 16_384
 
 if sys.byteorder != "little":  # pragma: no cover - no such machine has wheels of ONNX Runtime
     raise ImportError("raw tensor contents are little-endian; this machine is not")
@@ -106,15 +108,18 @@ def encode(array: Array) -> bytes:
 
 
 def from_values(values: Sequence[Any], datatype: str, shape: Sequence[int], *, field: str) -> Array:
-    """Return typed contents (a flat list) as an array; raises InvalidError naming `field`."""
+    """Return typed contents, flat, as an array; raises InvalidError naming `field`, before any is read if by count."""
     dtype = dtype_of(datatype, field=f"{field}.datatype")
     count = elements(shape, field=field)
     if len(values) != count:
         raise InvalidError(f"{field}.contents: expected {count} elements for {list(shape)}, got {len(values)}")
     if datatype == "BYTES":
         return texts(values, field=field).reshape(tuple(shape))
+    found = np.empty(count, dtype)
     try:
-        return np.array(values, dtype).reshape(tuple(shape))
+        for start in range(0, count, _SLICE):
+            found[start : start + _SLICE] = np.array(values[start : start + _SLICE], dtype)
+        return found.reshape(tuple(shape))
     except (OverflowError, ValueError) as error:
         raise InvalidError(f"{field}.contents: expected values of {datatype}: {error}") from error
 

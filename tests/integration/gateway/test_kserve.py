@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from demur import kserve
 from fallback.answer import CantTell
 from fallback.deferral import State
+from gateway import tensor
 from gateway.kserve import _trailing as _inference_trailing
 from gateway.request import Result
 from tests.integration.gateway.conftest import MODELS, Stand
@@ -150,6 +151,36 @@ def test_an_output_is_asked_for_once(client: Any) -> None:
     twice = [triton.InferRequestedOutput("p"), triton.InferRequestedOutput("p")]
     with pytest.raises(InferenceServerException, match="outputs: expected each once, got 'p' again"):
         client.infer("m", _inputs(x=SURE), outputs=twice, client_timeout=SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("model", "datatype", "shape", "code", "sentence"),
+    [
+        ("m", "INT64", [1, 3], "INVALID_ARGUMENT", "inputs[x].datatype: expected FP32, got INT64"),
+        ("m", "FP32", [1, 4], "INVALID_ARGUMENT", "inputs[x].shape: expected [-1, 3], got [1, 4]"),
+        ("m", "FP32", [4096, 3], "INVALID_ARGUMENT", "rows, got 4096"),
+        ("nobody", "FP32", [1, 3], "NOT_FOUND", "model 'nobody' is not served here"),
+    ],
+)
+def test_typed_contents_that_no_model_takes_are_not_read(
+    stub: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    datatype: str,
+    shape: list[int],
+    code: str,
+    sentence: str,
+) -> None:
+    """What is said of them is enough: to read them takes long."""
+    monkeypatch.setattr(tensor, "from_values", lambda *_, **__: pytest.fail("they are read"))
+    request = service_pb2.ModelInferRequest(model_name=model)
+    each = request.inputs.add(name="x", datatype=datatype, shape=shape)
+    name = "int64_contents" if datatype == "INT64" else "fp32_contents"
+    getattr(each.contents, name).extend([1] * int(np.prod(shape)))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(request, timeout=10)
+    assert caught.value.code().name == code
+    assert sentence in (caught.value.details() or "")
 
 
 def test_contents_in_another_place_or_form_are_unimplemented(client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,39 @@ def test_typed_contents_that_do_not_fit_are_refused(values: list[int], datatype:
     """A value outside its type is not wrapped round."""
     with pytest.raises(InvalidError, match=sentence):
         tensor.from_values(values, datatype, (1,), field="x")
+
+
+class Values(Sequence[int]):
+    """Many values that remember how many were asked for at once."""
+
+    def __init__(self, count: int) -> None:
+        self.number = count
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, which: Any) -> Any:
+        found = range(self.number)[which]
+        self.asked.append(len(found))
+        return list(found)
+
+
+def test_typed_contents_are_read_piece_by_piece() -> None:
+    """So that other threads have the interpreter in between; all of them are read."""
+    values = Values(100_001)
+    found = tensor.from_values(values, "INT32", (1, 100_001), field="x")
+    assert np.array_equal(found, np.arange(100_001).reshape(1, -1))
+    assert max(values.asked) <= 20_000
+    assert sum(values.asked) == 100_001
+
+
+def test_typed_contents_that_are_too_many_are_not_read() -> None:
+    """Their count is enough."""
+    values = Values(100_001)
+    with pytest.raises(InvalidError, match=r"expected 3 elements for .* got 100001"):
+        tensor.from_values(values, "INT32", (1, 3), field="x")
+    assert values.asked == []
 
 
 def test_a_type_that_no_name_stands_for_is_refused() -> None:
