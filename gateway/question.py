@@ -7,13 +7,15 @@ numbers has seen the same bytes, and takes the same number of bytes for them. Th
 numbers and of the id, and of nothing else, is proved when a question is learnt: with all bytes there changed, protobuf
 reads the same message with those numbers and that id.
 
-Everything else is read by protobuf. What is kept is bounded, and holds nothing of who asked.
+Everything else is read by protobuf. What is kept is bounded, the oldest goes first, and it holds nothing of who asked.
+A few of one length are looked through one by one, which is quickest; of many those that begin as the message does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -21,9 +23,12 @@ from google.protobuf.message import DecodeError
 from fallback.errors import InvalidError
 from gateway import tensor
 
-# Questions that are kept, how many of one length, and what one may weigh beside its numbers.
+# Questions that are kept, how many of one length with one beginning, and what one may weigh beside its numbers.
 KEPT_MAX: Final = 256
 ALIKE_MAX: Final = 8
+# Of one length: so many are looked through one by one, and beginnings of so many lengths are told apart.
+_FEW_MAX: Final = 8
+_BEGINNINGS_MAX: Final = 8
 HEADER_BYTES_MAX: Final = 2_048
 # To learn one takes a few copies of all of it, during which nobody else has the interpreter.
 LEARNT_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -96,20 +101,24 @@ class Question:
 class Questions:
     """Those that were asked lately in one form. Thread-safe: what is looked at is replaced whole, never changed."""
 
-    __slots__ = ("_by_length", "_count", "_form")
+    __slots__ = ("_few", "_form", "_kept", "_learning", "_many")
 
     def __init__(self, form: Form) -> None:
         self._form = form
-        self._by_length: dict[int, tuple[Question, ...]] = {}
-        self._count = 0
+        self._learning = Lock()
+        # All, the oldest first, each with its length.
+        self._kept: dict[Question, int] = {}
+        # By length, where there are few of it; and where there are many, by the length of their prefix and by that.
+        self._few: dict[int, tuple[Question, ...]] = {}
+        self._many: dict[int, dict[int, dict[bytes, tuple[Question, ...]]]] = {}
 
     def __len__(self) -> int:
         """Return how many are kept."""
-        return self._count
+        return len(self._kept)
 
     def find(self, payload: bytes) -> Question | None:
         """Return the question that a message asks; None where it is not known."""
-        for question in self._by_length.get(len(payload), ()):
+        for question in self._few.get(len(payload)) or self._likely(payload):
             if payload.startswith(question.prefix) and payload.endswith(question.suffix):
                 if question.id_start == question.id_end:
                     return question
@@ -118,19 +127,45 @@ class Questions:
                     return question
         return None
 
+    def _likely(self, payload: bytes) -> Sequence[Question]:
+        """Return those that begin as a message does, where there are many of its length."""
+        many = self._many.get(len(payload))
+        if many is None:
+            return ()
+        return [each for start, found in many.items() for each in found.get(payload[:start], ())]
+
     def learn(self, payload: bytes, message: Any) -> None:
         """Know from now on what `payload`, which reads as `message`, asks, if one message tells of others.
 
-        What was known goes where there is no room.
+        The oldest is forgotten where there is no room.
         """
         question = learnt(payload, message, self._form) if len(payload) <= LEARNT_BYTES_MAX else None
         if question is None:
             return
-        alike = self._by_length.get(len(payload), ())
-        if self._count >= KEPT_MAX or len(alike) >= ALIKE_MAX:
-            self._by_length, self._count, alike = {}, 0, ()
-        self._by_length[len(payload)] = (*alike, question)
-        self._count += 1
+        with self._learning:
+            self._kept[question] = len(payload)
+            if len(self._kept) > KEPT_MAX:
+                self._place(self._kept.pop(next(iter(self._kept))))
+            self._place(len(payload))
+
+    def _place(self, length: int) -> None:
+        """Have those of a length found that are kept, and forget those of them that are too many, the oldest first."""
+        questions = [question for question, its in self._kept.items() if its == length]
+        few = {its: found for its, found in self._few.items() if its != length}
+        many = {its: found for its, found in self._many.items() if its != length}
+        if len(questions) > _FEW_MAX:
+            many[length] = beginnings = dict[int, dict[bytes, tuple[Question, ...]]]()
+            for question in reversed(questions):
+                start = len(question.prefix)
+                known = beginnings.get(start, {}).get(question.prefix, ())
+                if len(known) >= ALIKE_MAX or (start not in beginnings and len(beginnings) >= _BEGINNINGS_MAX):
+                    del self._kept[question]
+                else:
+                    beginnings.setdefault(start, {})[question.prefix] = (*known, question)
+        elif questions:
+            few[length] = tuple(questions)
+        # In this order one that goes from one to the other is found meanwhile.
+        self._many, self._few = many, few
 
 
 def learnt(payload: bytes, message: Any, form: Form) -> Question | None:

@@ -15,7 +15,7 @@ from demur import kserve
 from demur.v1 import prediction_pb2 as pb
 from demur.v1 import types_pb2
 from gateway import plain_infer, plain_predict, tensor
-from gateway.question import HEADER_BYTES_MAX, KEPT_MAX, Form, Question, Questions, Said
+from gateway.question import ALIKE_MAX, HEADER_BYTES_MAX, KEPT_MAX, Form, Question, Questions, Said
 from gateway.quick import varint
 
 # What is sent in all, for both kinds of messages: a hundred thousand and more, of which so many are known again.
@@ -277,3 +277,56 @@ def test_what_is_kept_is_bounded_in_number() -> None:
         questions.learn(payload, plain_infer.FORM.read(payload))
         assert questions.find(payload) is not None
         assert len(questions) <= KEPT_MAX
+
+
+def learnt_of(questions: Questions, payload: bytes) -> None:
+    """Learnt as a service does: what is not known."""
+    if questions.find(payload) is None:
+        questions.learn(payload, plain_infer.FORM.read(payload))
+
+
+@pytest.mark.parametrize("id_", ["", "id-1"])
+def test_many_kinds_of_one_length_are_known_at_a_time(id_: str) -> None:
+    """As many as are kept at all: models that are asked in turn are each known, by other numbers too."""
+    questions = Questions(plain_infer.FORM)
+    models = [f"model-{number:03}" for number in range(KEPT_MAX)]
+    for model in models:
+        learnt_of(questions, named(model, b"abcd", id_))
+    for model in models:
+        question = questions.find(named(model, b"1234", id_.replace("1", "2")))
+        assert question is not None
+        assert question.model == model
+    assert questions.find(named("model-999", b"1234", id_)) is None
+
+
+def named(model: str, numbers: bytes, id_: str = "", **fields: Any) -> bytes:
+    message = kserve.ModelInferRequest.FromString(asked(numbers, id_, **fields))
+    message.model_name = model
+    content: bytes = message.SerializeToString()
+    return content
+
+
+def test_kinds_that_are_too_much_alike_push_out_the_oldest_of_their_like_alone() -> None:
+    """Those that differ in what comes after the numbers; others of their length, and all of other lengths, stay."""
+    questions = Questions(plain_infer.FORM)
+    others = [named(f"model-{number:03}", b"abcdef78") for number in range(9)] + [asked(b"abcd", "an-id")]
+    for payload in others:
+        learnt_of(questions, payload)
+    alike = [asked(b"abcd") + field(99, f"{number:09}".encode()) for number in range(20)]
+    assert len(alike[0]) == len(others[0])
+    for payload in alike:
+        learnt_of(questions, payload)
+    known = [questions.find(payload) is not None for payload in alike]
+    assert known == [False] * (len(alike) - ALIKE_MAX) + [True] * ALIKE_MAX
+    assert all(questions.find(payload) is not None for payload in others)
+    assert len(questions) == len(others) + ALIKE_MAX
+
+
+def test_what_is_forgotten_is_the_oldest() -> None:
+    """Of all, where there are too many in all."""
+    questions = Questions(plain_infer.FORM)
+    payloads = [named("m" * (number % 40 + 1) + f"{number:03}", b"abcd") for number in range(KEPT_MAX + 30)]
+    for payload in payloads:
+        learnt_of(questions, payload)
+    assert [questions.find(payload) is not None for payload in payloads] == [False] * 30 + [True] * KEPT_MAX
+    assert len(questions) == KEPT_MAX
