@@ -46,8 +46,19 @@ _FREE_AXES: Final = (1, 8, 32, 224)
 _SLAB_FAILURES_MAX: Final = 8
 # What a run refuses is told to the caller; logging it as well would let a caller fill the log.
 _LOG_FATAL_ONLY: Final = 4
+# What ONNX Runtime raises where a run fails, whether its input is wrong or a node cannot go on with it.
+_RUN_ERRORS: Final = (ort_errors.InvalidArgument, ort_errors.Fail, ort_errors.RuntimeException, RuntimeError)
 # Words of ONNX Runtime's for trouble that is the machine's, not the input's.
-_MACHINE_SIGNS: Final = ("Failed to allocate", "CUDA failure", "CUDNN failure", "CUBLAS failure", "TensorRT EP")
+_MACHINE_SIGNS: Final = (
+    "Failed to allocate",
+    "bad_alloc",
+    "out of memory",
+    "CUDA failure",
+    "CUDA error",
+    "CUDNN failure",
+    "CUBLAS failure",
+    "TensorRT EP",
+)
 _DRIVER_LIBRARY: Final = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _TENSORRT_LIBRARY: Final = "nvinfer_10.dll" if sys.platform == "win32" else "libnvinfer.so.10"
 
@@ -127,7 +138,8 @@ class Model:
             except Exception as error:  # noqa: BLE001 - what is wrong is told below
                 problem = _brief(error)
         outputs = self._run(session, feeds)
-        if slab is not None:
+        # An answer of other rows than were asked is refused: whoever asks for one switches nothing off for others.
+        if slab is not None and slab.has_rows(outputs):
             self._tell_failed(problem, fits=slab.fits(outputs))
         return outputs
 
@@ -143,7 +155,7 @@ class Model:
         try:
             found = self._run_bound(session, feeds) if self._bindable else session.run(self._outputs, dict(feeds))
             return dict(zip(self._outputs, found, strict=True))
-        except (ort_errors.InvalidArgument, RuntimeError) as error:
+        except _RUN_ERRORS as error:
             if any(sign in str(error) for sign in _MACHINE_SIGNS):
                 raise
             raise InvalidError(f"inputs: the model cannot be run on them: {_brief(error)}") from error

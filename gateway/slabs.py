@@ -43,6 +43,10 @@ class Slab:
         """Whether rows are of its input's type and shape."""
         return bool(self.input.dtype == dtype) and self.input.shape[1:] == row
 
+    def has_rows(self, outputs: Mapping[str, Array]) -> bool:
+        """Whether outputs have as many rows as its input."""
+        return all(output.shape[:1] == self.input.shape[:1] for output in outputs.values())
+
     def fits(self, outputs: Mapping[str, Array]) -> bool:
         """Whether there is room for outputs such as these, and no more."""
         return all(output.shape == self._outputs[name].shape for name, output in outputs.items())

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from fallback.errors import ConfigError, InvalidError, StateError
 from gateway import model as models
@@ -150,3 +151,61 @@ def test_a_session_that_fell_back_to_the_cpu_in_silence_is_refused(path: Path, m
         with pytest.raises(ConfigError, match="got only CPUExecutionProvider: the CUDA provider did not load"):
             start()
     assert probe("auto") == CPU
+
+
+def divides(tmp_path: Path) -> Model:
+    """A model whose only node fails where its input has a 0: one divided by it."""
+    graph = helper.make_graph(
+        [helper.make_node("Div", ["one", "x"], ["y"])],
+        "divides",
+        [helper.make_tensor_value_info("x", TensorProto.INT32, ["rows", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, ["rows", 3])],
+        initializer=[numpy_helper.from_array(np.array(1, np.int32), "one")],
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_of(graph).SerializeToString())
+    return Model.load(path, device="cpu", threads=1)
+
+
+def test_input_that_makes_a_node_fail_is_the_callers_fault(tmp_path: Path) -> None:
+    """In a slab and without; the next run is as ever."""
+    model = divides(tmp_path)
+    slab = model.slab(1)
+    assert slab is not None
+    slab.input[:] = 0
+    for room in (None, slab):
+        with pytest.raises(InvalidError, match=r"inputs: the model cannot be run on them: .*division by zero"):
+            model.run({"x": slab.input}, room)
+    assert model.run({"x": np.ones((1, 3), np.int32)})["y"].tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("kind", [ort_errors.Fail, ort_errors.RuntimeException, RuntimeError])
+@pytest.mark.parametrize(
+    "said",
+    ["Failed to allocate memory for requested buffer of size 64", "std::bad_alloc", "CUDA failure 2: out of memory"],
+)
+def test_what_the_machine_lacks_is_nobodys_fault(tmp_path: Path, kind: type[Exception], said: str) -> None:
+    """It is raised as it is, whatever the type of the error."""
+
+    class Session:
+        def run(self, *_: object) -> None:
+            raise kind(f"Non-zero status code returned while running Div node. {said}")
+
+    model = divides(tmp_path)
+    model._session = Session()
+    with pytest.raises(kind, match=said):
+        model.run({"x": np.ones((1, 3), np.int32)})
+
+
+@pytest.mark.parametrize("kind", [ort_errors.Fail, ort_errors.RuntimeException])
+def test_a_run_that_fails_otherwise_is_the_callers_fault(tmp_path: Path, kind: type[Exception]) -> None:
+    """Nodes fail in two ways."""
+
+    class Session:
+        def run(self, *_: object) -> None:
+            raise kind("Non-zero status code returned while running Reshape node")
+
+    model = divides(tmp_path)
+    model._session = Session()
+    with pytest.raises(InvalidError, match="cannot be run on them: Non-zero status code"):
+        model.run({"x": np.ones((1, 3), np.int32)})
