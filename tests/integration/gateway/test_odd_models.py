@@ -105,6 +105,34 @@ async def test_a_batch_formed_for_the_version_before_keeps_to_the_bound_of_this_
     assert sum(rows) == 12
 
 
+async def test_what_is_larger_than_what_was_short_is_not_run_where_it_came_in(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the model is quick: nobody knows how long that takes, and there all others wait for it."""
+    live = gateway.champions.find("tokens").champion.live
+    assert live is not None
+    ran, run = [""], live.model.run
+
+    def noted(feeds: Any, slab: Any = None) -> Any:
+        ran.append(threading.current_thread().name)
+        return run(feeds, slab)
+
+    monkeypatch.setattr(live.model, "run", noted)
+    async with Client(gateway.address) as client:
+
+        async def ask_until_run_where_it_came_in() -> None:
+            async with asyncio.timeout(30):
+                await client.predict("tokens", inputs={"x": TOKENS})
+                while ran[-1].startswith("batcher"):
+                    await client.predict("tokens", inputs={"x": TOKENS})
+
+        await ask_until_run_where_it_came_in()
+        with pytest.raises(InvalidError, match="expected 3 a row"):
+            await client.predict("tokens", inputs={"x": np.repeat(TOKENS, 4000, axis=1)})
+        assert ran[-1].startswith("batcher")
+        await ask_until_run_where_it_came_in()
+
+
 async def test_a_caller_that_left_before_it_was_parked_lets_go_of_its_version(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
