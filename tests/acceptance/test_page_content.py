@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from PIL import Image
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from fallback import keys
 from fallback.answer import Answer, AnswerKind, Box, Boxes, Json, Label, LabelOption, Labels, Number, Task
@@ -34,6 +34,46 @@ async def test_text_and_json_are_shown_as_text(site: Site) -> None:
     await expect(page.locator(".json")).to_contain_text('"p": 1.0,')
     await expect(page.locator(".json")).to_contain_text('"t": "<b onclick=x>"')
     assert await page.evaluate("window.pwned") is None
+
+
+async def test_json_that_is_too_deep_for_a_tree_is_shown_as_text(site: Site) -> None:
+    """However deep it is nested, it is there to read and to answer, and what comes after it is seen."""
+    for depth in (200, 201, 3_000):
+        await site.park(b"[" * depth + b"1" + b"]" * depth, "application/json")
+    page = await site.open()
+    for key, shown in (("1", ".json"), ("2", ".subject-text pre"), ("3", ".subject-text pre")):
+        await expect(page.locator(shown)).to_contain_text("[")
+        name = await current(page)
+        await page.keyboard.press(key)
+        await next_after(page, name)
+    await expect(page.locator(".why")).to_be_visible()
+
+
+async def test_what_the_page_cannot_show_can_be_left_to_others(site: Site) -> None:
+    """An item that the page fails at offers Skip, Flag and Put back, and the next one is shown as ever."""
+    names = [await site.park(text, "text/plain") for text in (b"unheard of", b"plain")]
+    page = await site.context.new_page()
+
+    async def of_a_kind_to_come(route: Route) -> None:
+        reply = await route.fetch()
+        body = await reply.json()
+        for lease in body.get("leases", []):
+            if lease["deferral"] == names[0]:
+                lease["task"]["kind"] = "melody"
+        await route.fulfill(response=reply, json=body)
+
+    await page.route("**/api/lease", of_a_kind_to_come)
+    await site.open(page=page)
+    await expect(page.locator(".missing")).to_have_text("This page cannot show this item.")
+    assert await current(page) == names[0]
+    await expect(page.locator(".action")).to_have_text(["Skip s", "Flag f", "Put back p"], use_inner_text=True)
+    await page.keyboard.press("s")
+    await page.locator("dialog .field").fill("cannot be shown")
+    await page.keyboard.press("Enter")
+    await next_after(page, names[0])
+    await expect(page.locator(".subject-text pre")).to_have_text("plain")
+    assert [skip.reason for skip in (await site.skipped(names[0])).skips] == ["cannot be shown"]
+    await page.unroute_all(behavior="ignoreErrors")
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,34 @@ import { counted, h } from "./dom.js";
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/gu;
 const FOLD_CHARS = 2_000;
 const TOKENS_MAX = 50_000;
+// What is nested deeper nobody reads as a tree, and walking it could take more stack than there is.
+const DEPTH_MAX = 200;
 
 /** @typedef {{open: string, entries: {key: string | null, value: JsonNode}[], chars: number} | string} JsonNode */
 
 /**
  * Reads a JSON text that JSON.parse has accepted into a tree of its own tokens.
  * @param {string} text
- * @returns {JsonNode | null} null where the text is no JSON or too large for a tree
+ * @returns {JsonNode | null} null where the text is no JSON, or too large or too deep for a tree
  */
 export function readJson(text) {
   try {
     JSON.parse(text);
     const tokens = text.match(TOKEN) ?? [];
-    return tokens.length > TOKENS_MAX ? null : readValue(tokens, { at: 0 });
+    return tokens.length > TOKENS_MAX || depthOf(tokens) > DEPTH_MAX ? null : readValue(tokens, { at: 0 });
   } catch {
     return null;
   }
+}
+
+/** @param {string[]} tokens */
+function depthOf(tokens) {
+  let [depth, deepest] = [0, 0];
+  for (const token of tokens) {
+    if (token === "{" || token === "[") deepest = Math.max(deepest, ++depth);
+    else if (token === "}" || token === "]") depth -= 1;
+  }
+  return deepest;
 }
 
 /**

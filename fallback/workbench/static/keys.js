@@ -60,6 +60,14 @@ export function actionOfKey(keys, key) {
 }
 
 /**
+ * Whether a key was pressed for the page itself: once, alone, and not into a text.
+ * @param {KeyboardEvent} event
+ */
+export function meant(event) {
+  return !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey && !takesText(event.target);
+}
+
+/**
  * @param {string} key
  * @returns {string} as it is shown
  */

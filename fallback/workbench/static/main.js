@@ -9,11 +9,11 @@ import { draftOf, Drafts } from "./drafts.js";
 import { Figures } from "./figures.js";
 import { Holds } from "./holds.js";
 import { forget, identityHeaders, storedName, storedToken, storeName, storeToken } from "./identity.js";
-import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js";
+import { actionKeys, actionOfKey, keyName, meant } from "./keys.js";
 import { calm, notify, sayTrouble } from "./notices.js";
 import { Outbox } from "./outbox.js";
-import { Review } from "./review.js";
 import { Place } from "./place.js";
+import { itemView } from "./plain.js";
 import { chooseScreen, failedScreen, idleScreen, notYoursScreen, pausedScreen, signInScreen, sayWhy, takenOverScreen, unknownScreen } from "./screens.js";
 import { keysOn, lastQueue, openSettings, rememberQueue } from "./settings.js";
 import { Undos } from "./undos.js";
@@ -29,7 +29,7 @@ const who = { name: storedName(), token: storedToken() };
 const api = new Api(() => identityHeaders(who));
 const verdicts = new Verdicts(undo);
 const place = new Place();
-/** @type {Review | null} */
+/** @type {ReturnType<typeof itemView> | null} */
 let review = null;
 /** @type {string[] | null} what who sits here may answer for; null: everything */
 let skills = null;
@@ -114,7 +114,7 @@ function show() {
   const active = document.activeElement;
   const label = active instanceof HTMLElement ? active.dataset.label ?? "" : "";
   review?.close();
-  review = new Review(lease, drafts.read(lease), { answered, drafted: (draft) => drafts.write(lease, draft), act });
+  review = itemView(lease, drafts.read(lease), { answered, drafted: (draft) => drafts.write(lease, draft), act });
   verdicts.nameKey(keyName(review.keys.get("undo") ?? ""));
   review.element.querySelector(".panel")?.append(verdicts.element);
   byId("main").replaceChildren(review.element);
@@ -179,8 +179,7 @@ function undo() {
 }
 
 function help() {
-  const labels = review === null ? [] : withKeys(review.lease.task.labels);
-  openHelp(labels, review?.lease.task.kind ?? "", review?.keys ?? actionKeys([]));
+  openHelp(review?.labels ?? [], review?.lease.task.kind ?? "", review?.keys ?? actionKeys([]));
 }
 
 function waiting() {
@@ -384,7 +383,7 @@ document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") !== null) return;
   if (review !== null) return review.key(event, keysOn());
   // Without an item: the last answer can still be taken back, and the help asked for.
-  if (outbox === undefined || !keysOn() || event.repeat || event.ctrlKey || event.metaKey || event.altKey || takesText(event.target)) return;
+  if (outbox === undefined || !keysOn() || !meant(event)) return;
   /** @type {HTMLElement | null} */ (document.querySelector(`.queue-row[aria-keyshortcuts="${CSS.escape(event.key)}"]`))?.click();
   const action = actionOfKey(actionKeys([]), event.key);
   if (action !== "undo" && action !== "help") return;

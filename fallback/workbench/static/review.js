@@ -1,8 +1,9 @@
 // The item under review: what is asked, what is looked at, how to answer.
 
+import { actionsRow, flagNote, sayFlagged } from "./actions.js";
 import { answerForm } from "./answers/form.js";
-import { announce, h } from "./dom.js";
-import { actionKeys, actionOfKey, keyName, takesText, withKeys } from "./keys.js";
+import { h } from "./dom.js";
+import { actionKeys, actionOfKey, takesText, withKeys } from "./keys.js";
 import { attributesView, subjectView } from "./subject.js";
 import { answerText, sure, thumbOf } from "./verdict.js";
 
@@ -36,7 +37,8 @@ export class Review {
     this.lease = lease;
     this.listener = listener;
     this.draft = draft;
-    this.keys = actionKeys(withKeys(lease.task.labels));
+    this.labels = withKeys(lease.task.labels);
+    this.keys = actionKeys(this.labels);
     this.subject = subjectView(lease.subject, lease.deferral.replace(/[^\w-]+/gu, "_"));
     this.form = answerForm(lease.task, {
       subject: this.subject,
@@ -47,7 +49,7 @@ export class Review {
     });
     this.note = this.#noteField();
     this.kept = h("span", { class: "muted kept", "aria-hidden": "true" });
-    this.flag = h("p", { class: "flagged", hidden: true }, h("span", { class: "tag" }, "Flagged"), " Those who run this queue are told. You can still answer.");
+    this.flag = flagNote("You can still answer.");
     this.element = this.#layout();
     // The second click of a double click falls on the next item.
     this.element.addEventListener("click", (/** @type {MouseEvent} */ event) => {
@@ -91,8 +93,7 @@ export class Review {
   }
 
   flagged() {
-    this.flag.hidden = false;
-    announce(this.flag.textContent);
+    sayFlagged(this.flag);
   }
 
   /** The answer that was taken back, where the form has no way of its own to send it again. */
@@ -143,10 +144,7 @@ export class Review {
         this.#aboutLine(), guidelines(task.guidelines), this.#guess(), this.#takenBack(), this.form.element,
         h("div", { class: "beside" },
           task.cant_tell && h("button", { type: "button", class: `choice cant-tell${this.draft.was?.type === "cant_tell" ? " was" : ""}`, "aria-keyshortcuts": "?", onclick: () => this.#answer({ type: "cant_tell" }) }, h("kbd", {}, "?"), "Can’t tell"),
-          h("div", { class: "actions-row", role: "group", "aria-label": "Besides answering" },
-            this.#action("skip", "Skip", "Leave this item to somebody else and say why"),
-            this.#action("flag", "Flag", "Tell those who run this queue about this item"),
-            this.#action("back", "Put back", "Give this item back for now"))),
+          actionsRow(this.keys, (action) => this.listener.act(action))),
         this.flag,
         this.#noteBox()));
   }
@@ -162,18 +160,6 @@ export class Review {
         },
       }, "Add a note", this.kept), this.note);
     return box;
-  }
-
-  /**
-   * @param {Action} action
-   * @param {string} name
-   * @param {string} title
-   */
-  #action(action, name, title) {
-    const key = this.keys.get(action) ?? "";
-    return h("button", {
-      type: "button", class: "quiet action", title, "data-action": action, "aria-keyshortcuts": key === "" ? null : keyName(key).replace(" ", "+"), onclick: () => this.listener.act(action),
-    }, name, key !== "" && h("kbd", {}, keyName(key)));
   }
 
   #takenBack() {
