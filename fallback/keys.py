@@ -49,7 +49,7 @@ In each queue, after `demur:1:{<queue>}:`
     b:<id>:subject.up, b:<id>:inputs.up
                     HASH    large content on its way; for the orphan time, renamed when its record is accepted
     w:<id>          HASH    <slot>:<reviewer> -> draft, JSON: unfinished work; while OPEN
-    t:<digest>      STRING  a task as JSON; while an OPEN deferral asks it, then for the retention time and a day
+    t:<digest>      STRING  a task as JSON; while an OPEN deferral asks it, then a day longer than any record
     k:<digest>      STRING  "<id> <input digest>" under sha256 of client and idempotency key; lives as its record
     o:<id>          STRING  what reviewers see of a gold item; as that
     r:<digest>      STRING  "<fingerprint> <reply>" of a request id; for the queue's request_seconds

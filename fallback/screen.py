@@ -157,7 +157,7 @@ def gold(queue: str, found: pb.ListGoldResponse, *, json: bool) -> None:
 
 
 def _to(entry: CallbackEntry) -> str:
-    return entry.callback.webhook_url or entry.callback.grpc_target
+    return "-" if entry.callback is None else entry.callback.webhook_url or entry.callback.grpc_target
 
 
 def _callback(entry: CallbackEntry) -> object:

@@ -14,10 +14,10 @@ from typing import Final
 from fallback import keys
 from fallback.config import QUEUE_NAME, check_queue_name
 from fallback.connection import Argument
-from fallback.deferral import Callback
-from fallback.errors import InvalidError, NotFoundError
+from fallback.deferral import Callback, deferral_name
+from fallback.errors import DemurError, InvalidError, NotFoundError
 from fallback.outbox import Delivery, deliveries, target_of, with_gone
-from fallback.records import MS
+from fallback.records import MS, Record
 from fallback.store import NAME_CHARS_MAX, Store, accepted
 
 IDS_MAX: Final = 1_000
@@ -43,13 +43,15 @@ class CallbackEntry:
 
     `time` is when it is due next, or when it was given up, Unix seconds; 0: neither. While an attempt is under way it
     is due when that attempt would be given to another dispatcher. `disabled`: its target answered 410 Gone.
+    `callback` is None where its record cannot be read: `reason` says why, nothing else is known of it, and redelivered
+    it is told once somebody has repaired that.
     """
 
     name: str
     deferral: str
     version: int
     type: str
-    callback: Callback
+    callback: Callback | None
     state: CallbackState
     attempt: int
     create_time: float
@@ -179,13 +181,37 @@ async def _entries(
     store: Store, queue: str, state: CallbackState, rows: Sequence[tuple[str, int]]
 ) -> list[CallbackEntry]:
     times = dict(rows)
-    found = await with_gone(store, queue, deliveries(await store.fetch(queue, list(times))))
-    return [_entry(one, state, times[one.id] / MS) for one in found]
+    read = await store.read(queue, list(times))
+    told = await with_gone(store, queue, deliveries(one for one in read if isinstance(one, Record)))
+    entries = {one.id: _entry(one, state, times[one.id] / MS) for one in told}
+    for one, record in zip(times, read, strict=True):
+        if isinstance(record, DemurError):
+            entries[one] = _unreadable(queue, one, state, times[one] / MS, record)
+    return [entries[one] for one in times if one in entries]
+
+
+def _unreadable(queue: str, one: str, state: CallbackState, time: float, why: DemurError) -> CallbackEntry:
+    return CallbackEntry(
+        name=_name(queue, one),
+        deferral=deferral_name(queue, one),
+        version=0,
+        type="",
+        callback=None,
+        state=state,
+        attempt=0,
+        create_time=0.0,
+        time=time,
+        reason=why.message,
+    )
+
+
+def _name(queue: str, one: str) -> str:
+    return f"queues/{queue}/callbacks/{one}"
 
 
 def _entry(found: Delivery, state: CallbackState, time: float) -> CallbackEntry:
     return CallbackEntry(
-        name=f"queues/{found.deferral.queue}/callbacks/{found.id}",
+        name=_name(found.deferral.queue, found.id),
         deferral=found.deferral.name,
         version=found.deferral.version,
         type=found.type,

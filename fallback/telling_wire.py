@@ -40,7 +40,7 @@ def entry_to_wire(entry: CallbackEntry) -> pb.CallbackEntry:
         name=entry.name,
         deferral=entry.deferral,
         type=entry.type,
-        target=callback_to_wire(entry.callback),
+        target=None if entry.callback is None else callback_to_wire(entry.callback),
         state=getattr(pb.CallbackEntry, entry.state.name),
         attempt=entry.attempt,
         reason=entry.reason,
@@ -57,16 +57,13 @@ def entry_to_wire(entry: CallbackEntry) -> pb.CallbackEntry:
 
 def entry_from_wire(wire: pb.CallbackEntry) -> CallbackEntry:
     """Return what the wire tells of a callback; raises InvalidError naming the field."""
-    callback = callback_from_wire(wire.target, field="target")
-    if callback is None:
-        raise InvalidError("target: expected one, got none")
     state = callback_state_from_wire(wire.state)
     return CallbackEntry(
         name=wire.name,
         deferral=wire.deferral,
         version=wire.version,
         type=wire.type,
-        callback=callback,
+        callback=callback_from_wire(wire.target, field="target"),
         state=state,
         attempt=wire.attempt,
         create_time=timestamp_from_wire(wire.create_time),

@@ -380,7 +380,9 @@ local function finish(id, state, outcome, event, time, retention, mine, base, fi
   end
   if call('HINCRBY', K.tasks, task, -1) <= 0 then
     call('HDEL', K.tasks, task)
-    call('PEXPIRE', P .. 't:' .. task, text(retention + 86400000))
+    -- No record that names it is purged later than the last of all: this one may have been kept for less than those before.
+    local last = call('ZRANGE', K.ended, 0, 0, 'REV', 'WITHSCORES')[2]
+    call('PEXPIREAT', P .. 't:' .. task, text(tonumber(last) + 86400000))
   end
   return version
 end

@@ -12,7 +12,10 @@ from fallback.answer import Identity, Label
 from fallback.deferral import Parking
 from fallback.errors import DemurError, NotFoundError
 from fallback.queue import Parked, Queue
-from tests.queueing import MakeParking
+from fallback.records import encode_task
+from fallback.telling import CallbackState
+from fallback.telling_wire import entry_from_wire, entry_to_wire
+from tests.queueing import MakeParking, OpenQueue
 
 
 @pytest.fixture
@@ -106,12 +109,43 @@ async def test_what_cannot_be_read_is_ended_by_nobody(queue: Queue, parking: Mak
 async def test_an_outcome_that_cannot_be_read_becomes_a_dead_letter(
     queue: Queue, parking: MakeParking, redis: Redis, ann: Identity
 ) -> None:
-    """It is not claimed again and again, and the others are told."""
+    """It is not claimed again and again, and the others are told; operators see it, and tell it once it is repaired."""
     await _names(queue, [parking(), parking()])
     one, two = await queue.lease("digits", reviewer=ann, limit=2)
     for lease in (one, two):
         await queue.submit(lease.token, reviewer=ann, answer=Label("7"), request_id="")
+    body = await redis.hget(_record(one.deferral.name), "body")
+    assert body is not None
     await _break(redis, one.deferral.name, "body")
     (told,) = await queue.due(limit=10)
     assert told.deferral.name == two.deferral.name
-    assert await redis.zscore(keys.index("digits", "dead"), one.deferral.id) is not None
+    (entry,), _ = await queue.callbacks("digits", state=CallbackState.DEAD)
+    assert (entry.deferral, entry.callback) == (one.deferral.name, None)
+    assert entry.reason.startswith(f"{one.deferral.name}: its record cannot be read")
+    assert await queue.callback(entry.name) == entry
+    assert entry_from_wire(entry_to_wire(entry)) == entry
+    await redis.hset(_record(one.deferral.name), "body", body)
+    assert await queue.redeliver_all("digits", request_id="1") == 1
+    assert [delivery.deferral.name for delivery in await queue.due(limit=10)] == [one.deferral.name]
+
+
+async def test_a_task_outlives_every_record_that_names_it(
+    open_queue: OpenQueue, parking: MakeParking, redis: Redis, ann: Identity
+) -> None:
+    """However long an outcome waits to be told, and whatever the queue's retention was set to since."""
+    day = 86_400_000
+    task = keys.task("digits", encode_task(parking().task)[0])
+    long, short = open_queue(retention_seconds=1_000), open_queue(retention_seconds=1)
+    await _names(long, [parking(), parking(callback=None)])
+    one, two = await long.lease("digits", reviewer=ann, limit=2)
+    await long.submit(one.token, reviewer=ann, answer=Label("7"), request_id="")
+    assert await redis.pttl(task) == -1
+    await short.submit(two.token, reviewer=ann, answer=Label("7"), request_id="")
+    assert await redis.pttl(task) > day + 900_000
+    # As it is when both retentions are nearly over.
+    await redis.pexpire(task, 60_000)
+    for deferral in (one.deferral, two.deferral):
+        await redis.zadd(keys.index("digits", "ended"), {deferral.id: 1})
+    assert (await short.reap()).purged == 1
+    assert await redis.pttl(task) > day
+    assert [delivery.deferral.name for delivery in await short.due(limit=10)] == [one.deferral.name]

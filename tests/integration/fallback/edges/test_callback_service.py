@@ -61,7 +61,7 @@ async def test_a_callback_is_followed_from_waiting_to_given_up_to_told(
     name = deferral.replace("/deferrals/", "/callbacks/")
     (entry,) = [entry async for entry in client.callbacks("digits", state=CallbackState.PENDING)]
     assert (entry.name, entry.deferral, entry.type) == (name, deferral, "deferral.resolved")
-    assert (entry.state, entry.attempt, entry.callback.webhook_url) == (CallbackState.PENDING, 0, URL)
+    assert (entry.state, entry.attempt, entry.callback) == (CallbackState.PENDING, 0, Callback(webhook_url=URL))
     assert entry.version == (await queue.get(deferral)).version
     (delivery,) = await queue.due(limit=10)
     waiting = await client.callback(name)
