@@ -342,6 +342,18 @@ def telling(deferral: Deferral, state: State, answer: Answer | None) -> str:
     return AMENDED if overturned(deferral, state, answer) else ""
 
 
+def tried(deferral: Deferral, mark: GoldMark) -> str:
+    """Return the event that a planted item ends with: who was right, who was wrong, and who skipped it. Pure."""
+    known = msgspec.json.encode(mark.answer, order="sorted")
+    said = [
+        (review.reviewer, "right" if msgspec.json.encode(review.answer, order="sorted") == known else "wrong")
+        for review in deferral.reviews
+    ]
+    skipped = [(skip.reviewer, "skipped") for skip in deferral.skips]
+    found = [(f"{mark.id} {reviewer}", how) for reviewer, how in {**dict(skipped), **dict(said)}.items()]
+    return f"gold {msgspec.json.encode(found).decode()}"
+
+
 def overturned(deferral: Deferral, state: State, answer: Answer | None) -> bool:
     """Return whether `answer`, in which an audit ends in `state`, says that the client was given a wrong one."""
     if not deferral.audit or state is not State.RESOLVED or answer is None or isinstance(answer, CantTell):

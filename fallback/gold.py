@@ -17,17 +17,18 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import msgspec
 import structlog
 
-from fallback import contents, keys
+from fallback import contents, keys, settling
 from fallback.answer import Answer, Label, Labels, Subject, Task, check_answer, check_task
 from fallback.config import check_queue_name
 from fallback.deferral import Deferral, GoldMark, Lease, OnExpiry, Parking, deferral_name
-from fallback.errors import DemurError, FullError, InvalidError, NotFoundError
+from fallback.errors import DemurError, FullError, InvalidError, NotFoundError, StateError
 from fallback.intake import Parked, park
 from fallback.limits import Limits
 from fallback.parking import EXCLUDED_MAX, NAME_CHARS_MAX
@@ -96,18 +97,6 @@ class GoldState(msgspec.Struct, frozen=True, kw_only=True):
         return Tried(right=sum(each.right for each in found), wrong=sum(each.wrong for each in found))
 
 
-def tried(deferral: Deferral, mark: GoldMark) -> str:
-    """Return the event that a planted item ends with: who was right, who was wrong, and who skipped it. Pure."""
-    known = msgspec.json.encode(mark.answer, order="sorted")
-    said = [
-        (review.reviewer, "right" if msgspec.json.encode(review.answer, order="sorted") == known else "wrong")
-        for review in deferral.reviews
-    ]
-    skipped = [(skip.reviewer, "skipped") for skip in deferral.skips]
-    found = [(f"{mark.id} {reviewer}", how) for reviewer, how in {**dict(skipped), **dict(said)}.items()]
-    return f"gold {msgspec.json.encode(found).decode()}"
-
-
 class Golds:
     """The gold items of all queues. Every method raises DemurError only."""
 
@@ -146,12 +135,14 @@ class Golds:
         return item.id
 
     async def remove(self, queue: str, one: str) -> None:
-        """Take an item away, and what it found out with it. Raises NotFoundError."""
+        """Take an item away, what was planted of it, and what it found out. Raises NotFoundError."""
         check_queue_name(queue)
         redis, key = self._store.connection.redis, keys.index(queue, "gold")
+        # Without its subject it is planted no more. It goes last: whoever dies before that finds it again.
+        await self._store.connection.attempt(lambda: redis.unlink(keys.gold_subject(queue, one)))
+        await self._end_planted(queue, one)
         if not await self._store.connection.attempt(lambda: redis.hdel(key, one)):
             raise NotFoundError(f"queue {queue} has no gold item {one[:40]!r}; see: demur queue gold list {queue}")
-        await self._store.connection.attempt(lambda: redis.unlink(keys.gold_subject(queue, one)))
         fields = [field for field in await self._tried(queue) if field.partition(" ")[0] == one]
         if fields:
             await self._store.connection.attempt(lambda: redis.hdel(keys.index(queue, "tried"), *fields))
@@ -165,14 +156,18 @@ class Golds:
         for one, kept in items.items():
             if not digest or msgspec.json.decode(kept, type=_Kept).digest != digest:
                 continue
-            item = one.decode()
-            names = [keys.idempotency(queue, NOBODY, _key(item, seen)) for seen in range(EXCLUDED_MAX + 1)]
-            planted = await self._store.connection.attempt(partial(redis.mget, names))
-            for found in planted:
-                if found is not None:
-                    name = deferral_name(queue, found.decode().partition(" ")[0])
-                    await contents.erase(self._store, name, NO_REQUEST)
-            await self.remove(queue, item)
+            await self.remove(queue, one.decode())
+
+    async def _end_planted(self, queue: str, one: str) -> None:
+        """Cancel what is OPEN of an item, and erase the subject of all that was planted of it."""
+        redis = self._store.connection.redis
+        names = [keys.idempotency(queue, NOBODY, _key(one, seen)) for seen in range(EXCLUDED_MAX + 1)]
+        for found in await self._store.connection.attempt(lambda: redis.mget(names)):
+            if found is not None:
+                name = deferral_name(queue, found.decode().partition(" ")[0])
+                await contents.erase(self._store, name, NO_REQUEST)
+                with suppress(StateError):
+                    await settling.cancel(self._store, await self._store.get(name), NO_REQUEST)
 
     async def state(self, queue: str) -> GoldState:
         """Return what a queue has, and how people did."""
@@ -227,6 +222,9 @@ class Golds:
             if isinstance(verdict, DemurError):
                 raise verdict
             if isinstance(verdict, Parked) and verdict.created:
+                # Removed meanwhile by somebody who did not find this one yet.
+                if not await self._store.connection.attempt(partial(redis.exists, keys.gold_subject(queue, one))):
+                    await self._end_planted(queue, one)
                 return
 
     async def _item(self, queue: str, one: str) -> GoldItem | None:

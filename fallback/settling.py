@@ -16,9 +16,8 @@ import structlog
 from fallback.answer import Answer
 from fallback.connection import Argument, Reply
 from fallback.consensus import Escalate, NeedMore, Settled, consensus
-from fallback.deferral import Deferral, Event, OnExpiry, Review, Source, State, deferral_name, overdue, telling
+from fallback.deferral import Deferral, Event, OnExpiry, Review, Source, State, deferral_name, overdue, telling, tried
 from fallback.errors import AbortedError
-from fallback.gold import tried
 from fallback.parking import boost_ms
 from fallback.records import MS, Record, Verdict, encode_verdict
 from fallback.store import NO_REQUEST, Request, Store, accepted, missing, refused

@@ -7,7 +7,7 @@ import pytest
 from fallback import gold, keys
 from fallback.answer import Answer, Box, Boxes, CantTell, Identity, Label, Labels, Subject, Task
 from fallback.deferral import Deferral, Lease, State
-from fallback.errors import InvalidError, NotFoundError
+from fallback.errors import InvalidError, NotFoundError, StateError
 from fallback.gold import GoldItem, Tried
 from fallback.queue import Queue
 from tests.integration.fallback.conftest import TASK
@@ -124,17 +124,51 @@ async def test_without_items_or_a_share_nothing_is_planted(open_queue: OpenQueue
 
 
 async def test_what_an_item_found_out_goes_with_it(open_queue: OpenQueue, parking: MakeParking) -> None:
-    """Its answer may have been the wrong one; what ends later counts for nothing."""
+    """Its answer may have been the wrong one: what is planted of it ends, whoever holds it, and counts for nothing."""
     queue = open_queue(gold_share=ALWAYS)
     one = await queue.gold.add("digits", _item())
     await _plant(queue, parking, "ann", Label("1"))
     await queue.gold._plant("digits")
+    planted = await _take(queue, "bob")
     await queue.gold.remove("digits", one)
-    await _say(queue, await _take(queue, "bob"), "bob", Label("1"))
+    with pytest.raises(StateError, match="cancelled"):
+        await _say(queue, planted, "bob", Label("1"))
+    assert await _take(queue, "cy") is None
     found = await queue.gold.state("digits")
     assert (found.answers, found.reviewers, found.all) == ({}, {}, Tried())
     with pytest.raises(NotFoundError, match="no gold item"):
         await queue.gold.remove("digits", one)
+
+
+async def test_nothing_is_left_of_a_removed_item_that_could_not_be_erased(
+    open_queue: OpenQueue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was planted of it loses its subject too, over or not, and even what is planted while it is removed."""
+    queue = open_queue(gold_share=ALWAYS)
+    one = await queue.gold.add("digits", _item())
+    over = await _plant(queue, parking, "ann", Label("7"))
+    await queue.gold._plant("digits")
+    await queue.gold.remove("digits", one)
+    with pytest.raises(NotFoundError, match="was erased"):
+        await queue.subject(over.deferral.name)
+    await queue.gold.add("digits", _item(b"another"))
+    other = _item(b"another").id
+    read = queue.gold._item
+
+    async def read_then_removed(name: str, item: str) -> GoldItem | None:
+        found = await read(name, item)
+        await queue.gold.remove(name, item)
+        return found
+
+    monkeypatch.setattr(queue.gold, "_item", read_then_removed)
+    await queue.gold._plant("digits")
+    assert await queue._store.connection.redis.exists(keys.idempotency("digits", gold.NOBODY, gold._key(other, 0)))
+    subjects = {
+        await queue._store.connection.redis.get(key) for key in await queue._store.connection.redis.keys("*:subject")
+    }
+    assert subjects <= {parking().subject}
+    assert await _take(queue, "cy") is None
+    assert await queue.reconcile() == []
 
 
 async def test_what_is_erased_is_no_gold_any_more(open_queue: OpenQueue, parking: MakeParking) -> None:
