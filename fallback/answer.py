@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -206,3 +207,31 @@ def check_json(field: str, text: str) -> None:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidError(f"{field}: expected a JSON text, got: {error}") from error
+
+
+def canonical(answer: Answer) -> bytes:
+    """Return what answers that mean the same share, and no others: what is compared wherever answers are, never stored.
+
+    Labels have no order. Of JSON the values count, not how they are spelt: not spaces, the order of fields, escapes,
+    nor 1.0 for 1. One that cannot be read so (numbers beyond a float, nested too deep) equals its own text alone.
+    """
+    match answer:
+        case Labels(labels=labels):
+            answer = Labels(labels=tuple(sorted(labels)))
+        case Number(number=number):
+            # No zero is less than another.
+            answer = Number(number + 0.0)
+        case Json(json=text):
+            try:
+                value = json.loads(text, parse_float=_value, parse_constant=_value)
+                return b"json " + json.dumps(value, sort_keys=True).encode()
+            except (ValueError, RecursionError):
+                pass
+    return msgspec.json.encode(answer, order="sorted")
+
+
+def _value(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text[:40]} is beyond a float")
+    return int(number) if number.is_integer() else number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fallback.answer import Answer
+from fallback.answer import Answer, canonical
 from fallback.deferral import PANEL, Review, SecondOpinion, Source
 
 
@@ -54,13 +54,13 @@ def consensus(
     places = max(places, len(reviews))
     if places == 1:
         return Settled(source=Source.PERSON, answer=reviews[0].answer)
-    counts: dict[bytes, int] = {}
+    alike: dict[bytes, list[Answer]] = {}
     for review in reviews:
-        key = msgspec.json.encode(review.answer, order="sorted")
-        counts[key] = counts.get(key, 0) + 1
-    best = max(counts, key=lambda key: counts[key])
-    if 2 * counts[best] > places:
-        return Settled(source=Source.CONSENSUS, answer=msgspec.json.decode(best, type=Answer))
+        alike.setdefault(canonical(review.answer), []).append(review.answer)
+    best = max(alike.values(), key=len)
+    if 2 * len(best) > places:
+        # As who said it first has spelt it.
+        return Settled(source=Source.CONSENSUS, answer=best[0])
     if len(reviews) < max(places, limit):
         return NeedMore()
     return Escalate() if higher else Settled(source=Source.CONSENSUS, answer=None)

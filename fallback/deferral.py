@@ -29,7 +29,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from fallback.answer import Answer, CantTell, Task
+from fallback.answer import Answer, CantTell, Task, canonical
 
 
 class State(StrEnum):
@@ -213,7 +213,7 @@ class SecondOpinion(msgspec.Struct, frozen=True, kw_only=True):
 
     def suffices(self, reviews: tuple[Review, ...]) -> bool:
         """Return whether one review is all there are, and enough."""
-        said = {msgspec.json.encode(answer, order="sorted") for answer in (*self.predictions, reviews[0].answer)}
+        said = {canonical(answer) for answer in (*self.predictions, reviews[0].answer)}
         return len(said) == len(reviews) == 1 and not self.always
 
 
@@ -344,11 +344,8 @@ def telling(deferral: Deferral, state: State, answer: Answer | None) -> str:
 
 def tried(deferral: Deferral, mark: GoldMark) -> str:
     """Return the event that a planted item ends with: who was right, who was wrong, and who skipped it. Pure."""
-    known = msgspec.json.encode(mark.answer, order="sorted")
-    said = [
-        (review.reviewer, "right" if msgspec.json.encode(review.answer, order="sorted") == known else "wrong")
-        for review in deferral.reviews
-    ]
+    known = canonical(mark.answer)
+    said = [(review.reviewer, "right" if canonical(review.answer) == known else "wrong") for review in deferral.reviews]
     skipped = [(skip.reviewer, "skipped") for skip in deferral.skips]
     found = [(f"{mark.id} {reviewer}", how) for reviewer, how in {**dict(skipped), **dict(said)}.items()]
     return f"gold {msgspec.json.encode(found).decode()}"
@@ -358,7 +355,7 @@ def overturned(deferral: Deferral, state: State, answer: Answer | None) -> bool:
     """Return whether `answer`, in which an audit ends in `state`, says that the client was given a wrong one."""
     if not deferral.audit or state is not State.RESOLVED or answer is None or isinstance(answer, CantTell):
         return False
-    return answer != (deferral.prediction.answer if deferral.prediction is not None else None)
+    return deferral.prediction is None or canonical(answer) != canonical(deferral.prediction.answer)
 
 
 def tier_name(tiers: tuple[str, ...], number: int) -> str:

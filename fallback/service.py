@@ -16,7 +16,7 @@ from demur.v1 import review_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.review_pb2_grpc import ReviewServiceServicer, add_ReviewServiceServicer_to_server
 from fallback import gold_service
-from fallback.answer import Identity
+from fallback.answer import Identity, canonical
 from fallback.config import Config, FallbackSettings
 from fallback.deferral import TERMINAL, Deferral, Lease
 from fallback.deferral_wire import deferral_to_wire, state_from_wire
@@ -106,7 +106,8 @@ class ReviewService(ReviewServiceServicer):  # type: ignore[misc]  # the stubs a
             token, reviewer=reviewer, answer=answer, comment=comment, request_id=request_id
         )
         show = self._may_show(deferral)
-        agreed = deferral.prediction.answer == answer if deferral.prediction and show else None
+        guess = deferral.prediction if show else None
+        agreed = None if guess is None else canonical(guess.answer) == canonical(answer)
         return pb.SubmitReviewResponse(deferral=deferral_to_wire(deferral, show_prediction=show), model_agreed=agreed)
 
     async def SkipDeferral(self, request: pb.SkipDeferralRequest, context: Context) -> pb.SkipDeferralResponse:  # noqa: D102, N802  # named and described by the contract

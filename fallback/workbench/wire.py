@@ -20,7 +20,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from starlette.responses import Response
 
-from fallback.answer import Answer, CantTell, Json, Labels, Task, check_json
+from fallback.answer import Answer, CantTell, Json, Labels, Task, canonical, check_json
 from fallback.deferral import TERMINAL, Content, Deferral, Lease, Prediction, Review
 from fallback.errors import Code, DemurError, InvalidError, StateError, TakenOverError
 
@@ -271,11 +271,8 @@ def normal(answer: Answer) -> Answer:
 
 
 def agrees(prediction: Prediction, answer: Answer) -> bool:
-    """Say whether a model guessed what a person answered; JSON texts are compared as values."""
-    guess = prediction.answer
-    if isinstance(guess, Json) and isinstance(answer, Json):
-        return bool(msgspec.json.decode(guess.json) == msgspec.json.decode(answer.json))
-    return normal(guess) == normal(answer)
+    """Say whether a model guessed what a person answered."""
+    return canonical(prediction.answer) == canonical(answer)
 
 
 def json_response(value: object, status: int = 200) -> Response:

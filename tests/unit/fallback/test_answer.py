@@ -19,6 +19,7 @@ from fallback.answer import (
     Labels,
     Number,
     Task,
+    canonical,
     check_answer,
     check_task,
 )
@@ -120,3 +121,27 @@ def test_tasks_that_can_be_answered() -> None:
     check_task(Task(question="How many?", kind=AnswerKind.NUMBER))
     check_task(Task(question="Describe it", kind=AnswerKind.JSON))
     check_task(Task(question="Which?", labels=(LabelOption(label="a"), LabelOption(label="b"))))
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        [Json('{"a":1,"b":[2]}'), Json('{ "b": [2.0],\n"a": 1e0 }'), Json('{"\\u0061":1,"b":[2]}')],
+        [Json("18446744073709551617"), Json(" 18446744073709551617")],
+        [Json("1e400"), Json("1e400")],
+        [Json("[" * 60_000), Json("[" * 60_000)],
+        [Labels(("a", "b")), Labels(("b", "a"))],
+        [Number(0.0), Number(-0.0)],
+    ],
+)
+def test_answers_that_mean_the_same_are_equal(same: list[Answer]) -> None:
+    """However they are spelt; what cannot be read is at least equal to itself."""
+    assert len({canonical(answer) for answer in same}) == 1
+
+
+def test_answers_that_mean_something_else_are_not_equal() -> None:
+    """Nor does a JSON text mean what an answer of another kind does."""
+    numbers = ("1", "18446744073709551616", "18446744073709551617", "1e400", "2e400")
+    texts = map(Json, (*numbers, "true", '"1"', "[1]", "[1,1]", "null"))
+    answers: list[Answer] = [*texts, Number(1.0), Label("1"), Labels(("1",)), CantTell()]
+    assert len({canonical(answer) for answer in answers}) == len(answers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallback.answer import Answer, CantTell, Label, Labels
+from fallback.answer import Answer, CantTell, Json, Label, Labels
 from fallback.consensus import Escalate, NeedMore, Settled, consensus
 from fallback.deferral import Review, SecondOpinion, Source
 
@@ -34,6 +34,17 @@ def test_more_than_half_decides_and_half_does_not() -> None:
     nobody = Settled(source=Source.CONSENSUS, answer=None)
     assert consensus(_reviews(Label("7"), Label("1"), Label("2")), wanted=2, limit=3) == nobody
     assert consensus(_reviews(Label("7"), Label("1")), wanted=2, limit=2) == nobody
+
+
+def test_what_is_spelt_otherwise_is_the_same_answer() -> None:
+    """JSON by its values; what comes of it is spelt as it first was, and a model that spells otherwise was right."""
+    one, two, other = Json('{"a":1,"b":2}'), Json('{ "b": 2.0, "a": 1 }'), Json('{"a":1,"b":3}')
+    agreed = Settled(source=Source.CONSENSUS, answer=one)
+    assert consensus(_reviews(one, two), wanted=2, limit=3) == agreed
+    assert consensus(_reviews(other, one, two), wanted=2, limit=3) == agreed
+    opinion = SecondOpinion(predictions=(one, two))
+    assert consensus(_reviews(two), wanted=1, limit=1, opinion=opinion) == Settled(source=Source.PERSON, answer=two)
+    assert isinstance(consensus(_reviews(other), wanted=1, limit=1, opinion=opinion), NeedMore)
 
 
 def test_what_places_that_are_still_open_could_change_is_not_decided() -> None:

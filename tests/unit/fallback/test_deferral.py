@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fallback.answer import CantTell, Label, Task
+from fallback.answer import CantTell, Json, Label, Task
 from fallback.deferral import (
     DEFERRAL_TABLE,
     SLOT_TABLE,
@@ -12,14 +12,17 @@ from fallback.deferral import (
     Callback,
     Deferral,
     Event,
+    GoldMark,
     OnExpiry,
     Prediction,
+    Review,
     SlotEvent,
     SlotState,
     State,
     overdue,
     telling,
     tier_name,
+    tried,
 )
 
 PREDICTION = Prediction(model="m", version="1", answer=Label("3"), confidence=0.5)
@@ -96,6 +99,17 @@ def test_an_audit_tells_only_of_an_answer_that_overturns() -> None:
         (State.CANCELLED, None),
     ):
         assert telling(audit, state, answer) == ""
+
+
+def test_an_answer_that_is_spelt_otherwise_overturns_nothing() -> None:
+    """Nor is who gives it wrong about a gold item."""
+    guess = Prediction(model="m", version="1", answer=Json('{"a":1,"b":2}'), confidence=0.5)
+    audit = _deferral(audit=True, prediction=guess)
+    same = Json('{"b": 2, "a": 1}')
+    assert telling(audit, State.RESOLVED, same) == ""
+    assert telling(audit, State.RESOLVED, Json("{}")) == "answer.amended"
+    review = Review(reviewer="ann", answer=same, create_time=0.0, blind=True, duration_seconds=1.0)
+    assert tried(_deferral(reviews=(review,)), GoldMark(id="g", answer=guess.answer)) == 'gold [["g ann","right"]]'
 
 
 def test_a_name_holds_its_queue() -> None:

@@ -19,10 +19,10 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from demur.v1 import review_pb2 as pb
 from demur.v1 import types_pb2
 from demur.v1.review_pb2_grpc import ReviewServiceStub
-from fallback.answer import Identity, Label
+from fallback.answer import AnswerKind, Identity, Json, Label, Task
 from fallback.client import ReviewClient
 from fallback.config import Config, load
-from fallback.deferral import State
+from fallback.deferral import Prediction, State
 from fallback.errors import (
     ForbiddenError,
     InvalidError,
@@ -81,6 +81,17 @@ async def test_another_answer_than_the_models_is_told_as_such(ann: ReviewClient,
     await park()
     (lease,) = await ann.lease("digits")
     assert (await ann.submit(lease.token, Label("1"))).model_agreed is False
+
+
+async def test_the_models_answer_spelt_otherwise_agrees_with_it(ann: ReviewClient, park: Any) -> None:
+    """JSON is compared by its values, and kept as it was given."""
+    guess = Prediction(model="m", version="1", answer=Json('{"a":1,"b":2}'), confidence=0.5)
+    await park(task=Task(question="What is on it?", kind=AnswerKind.JSON), prediction=guess)
+    (lease,) = await ann.lease("digits")
+    reviewed = await ann.submit(lease.token, Json('{"b": 2, "a": 1}'))
+    assert reviewed.model_agreed is True
+    assert reviewed.deferral.outcome is not None
+    assert reviewed.deferral.outcome.answer == Json('{"b": 2, "a": 1}')
 
 
 async def test_without_a_model_nothing_is_said_of_agreement(ann: ReviewClient, park: Any) -> None:
