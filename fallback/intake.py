@@ -1,4 +1,4 @@
-"""Parks requests: content first, then the script that accepts it.
+"""Parks requests: content first, then the script that accepts it, and stores the task where that is new.
 
 Before small content comes goes a note that it is on its way (`arriving`). The script takes the note away, whatever it
 says; where it never runs, the reaper finds the note and forgets the content. One server does all of that in one step,
@@ -191,10 +191,9 @@ def _prepare(queue: str, asked: dict[str, Parking], settings: QueueSettings, lar
 
     `large` is what of the only request lies elsewhere already.
     """
-    orphan = int(settings.orphan_seconds)
     places = settings.reviews_wanted, max(settings.reviews_wanted, settings.reviews_max)
     content: list[tuple[str, bytes]] = []
-    arguments: list[Argument] = [*frame(keys.prefix(queue), NO_REQUEST), *_shared(settings)]
+    each: list[Argument] = []
     # One object stands for a task in all requests of a model: by its identity it is encoded once.
     tasks: dict[int, tuple[str, bytes]] = {}
     for one, parking in asked.items():
@@ -203,13 +202,15 @@ def _prepare(queue: str, asked: dict[str, Parking], settings: QueueSettings, lar
         content += brought.values()
         names = (*brought, *(f"{what}.up" for what in large if large[what].place == REDIS))
         file = any(reference.place == FOLDER for reference in large.values())
-        arguments.append(_words(one, parking, task[0], names, settings, file=file))
-        arguments.append(records.encode_body(parking, expiry_of(parking, settings), places, large))
-    before: list[Command] = [
-        ("SADD", keys.QUEUES, queue),
-        # NX: a repeat after the script accepted the first attempt must not give it a time to live again.
-        *(("SET", keys.task(queue, digest), task, "NX", "EX", orphan) for digest, task in dict(tasks.values()).items()),
-    ]
+        each.append(_words(one, parking, task[0], names, settings, file=file))
+        each.append(records.encode_body(parking, expiry_of(parking, settings), places, large))
+    # The same may come as two objects.
+    distinct = dict(tasks.values())
+    arguments: list[Argument] = [*frame(keys.prefix(queue), NO_REQUEST), *_shared(settings), len(distinct)]
+    for digest, encoded in distinct.items():
+        arguments += (digest, encoded)
+    arguments += each
+    before: list[Command] = [("SADD", keys.QUEUES, queue)]
     stored = _stored(content) if content else []
     if content:
         scores = [word for one in asked for word in (0, one)]

@@ -38,7 +38,7 @@ In each queue, after `demur:1:{<queue>}:`
                               <minute>:<priority>   how many deferrals were parked; for an hour
                               <minute>:reviews, :hold, :asked
                                                     reviews given, ms they were held for, reviews asked for; the same
-                              bytes, drafts         bytes of content and of drafts that are stored now
+                              bytes, drafts         bytes that records say they brought, and of drafts, stored now
 
     d:<id>          HASH    the record: see `fallback.records`; while OPEN, then for the retention time, until it is
                             purged

@@ -34,7 +34,7 @@ _SENTENCES: Final = {
     "depth_max": "holds {0} open deferrals, as many as it may (setting depth_max)",
     "open_max": "holds {0} open deferrals, as many as it keeps in any case (setting open_max)",
     "budget_per_hour": "had {0} reviews asked for in the last hour, and no more may be (setting budget_per_hour)",
-    "bytes_max": "stores {0} bytes of content and has no room for this (setting bytes_max)",
+    "bytes_max": "stores {0} bytes and has no room for this (setting bytes_max)",
     "outbox_max": "has {0} outcomes and dead letters still to be told, and takes no callbacks now (setting outbox_max)",
 }
 # Where these are reached, the queue does as its setting when_over says.

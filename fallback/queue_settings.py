@@ -78,7 +78,7 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         int, Meta(ge=1, le=100_000_000, description="open deferrals that keep never goes beyond; at least depth_max")
     ] = 2_000_000
     bytes_max: Annotated[
-        int, Meta(ge=1, le=2**50, description="subjects and inputs stored, bytes in all; more are refused")
+        int, Meta(ge=1, le=2**50, description="what requests brought that is stored, bytes in all; more are refused")
     ] = 16 * 1024 * _MIB
     drafts_bytes_max: Annotated[
         int, Meta(ge=1, le=2**50, description="drafts stored, bytes in all; more are refused")

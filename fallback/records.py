@@ -14,7 +14,7 @@ A record is a hash. Its `body` is what never changes, as JSON; beside it stand t
     tier                                  the number of the tier that is asked; none at the first, 0
     wanted, limit                         reviews at first and at most, of this tier and (limit) all those before; from
                                           the first escalation on, until then the body says them
-    bytes                                 of content that it brought; none once that was erased
+    bytes                                 that it brought: content until that is erased, body, the task where it was new
     erased                                when its content was erased, ms
     flag.<n>, flags                       [reviewer, comment, ms] each, and how many there are
     s<n>.state, .generation, .last        of slot n once it was held, it is FREE before; `last` is how its last lease

@@ -59,7 +59,7 @@ local function remember(reply)
   return reply
 end
 
--- The record as JSON: one text is read faster than its many fields; and how many bytes of content it brought. False where
+-- The record as JSON: one text is read faster than its many fields; and how many bytes it brought. False where
 -- there is none.
 local function described(id)
   local flat, fields = call('HGETALL', record(id)), {}
@@ -83,7 +83,7 @@ local function tally(what, many, time)
   end
 end
 
--- Content came, or went (less than nothing).
+-- Bytes came, or went (less than nothing).
 local function weigh(bytes)
   if bytes ~= 0 then
     call('HINCRBY', K.load, 'bytes', text(bytes))
@@ -99,7 +99,7 @@ local function with_record(reply, id)
 end
 
 -- The same for a reply that lists leases from `first` on, JSON that begins with the id: each becomes a list of that, the
--- record, and the subject where all content is small, '' where there is none.
+-- record, and the subject where all that it brought is small, '' where there is none.
 local function told(reply, first)
   local SMALL_BYTES = 16384
   for at = first, #reply do

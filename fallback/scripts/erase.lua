@@ -13,8 +13,10 @@ if call('EXISTS', key) == 0 then
   return { 'refused', 'unknown' }
 end
 call('HSETNX', key, 'erased', text(clock()))
-weigh(-tonumber(call('HGET', key, 'bytes') or 0))
-call('HDEL', key, 'bytes')
+-- What is left of it is counted on.
+local bytes, left = tonumber(call('HGET', key, 'bytes') or 0), call('HSTRLEN', key, 'body')
+weigh(left - bytes)
+call('HSET', key, 'bytes', left)
 for _, field in ipairs(call('HKEYS', drafts(id))) do
   forget_draft(id, field)
 end

@@ -4,7 +4,8 @@
 -- call, so a run asks once what is there and writes each index once.
 --   ARGV[5] slots at first   [6] OPEN deferrals beyond which the queue is over   [7] reviews an hour that may be asked for,
 --   0 where nobody counts   [8] 'keep' where what is over is kept all the same   [9] most OPEN deferrals ever
---   [10] most bytes of content   [11] most outcomes that are still to be told
+--   [10] most bytes stored   [11] most outcomes that are still to be told   [12] how many tasks these ask
+--   then for each task two: its digest, and itself, JSON: it is stored with the first deferral that is accepted
 --   then for each deferral two: the words
 --     id, made by the caller: what tells a repeat   digest of client and idempotency key, or -   digest of the input
 --     digest of the task   priority, 0 to 9   its boost, ms   time to review, ms   bytes of content, then 'a' for an audit, then 'c' where
@@ -17,7 +18,8 @@
 --    ['ok', id, 1 if made now, how many are before it or -1, the limit it is over or ''] | ['refused', 'conflict', id]
 --    ['refused', 'over', limit, how much there is, ms until there may be room or 0] | ['refused', 'lost', what]
 -- Not allowed out of memory: it is the one script that makes the server fuller.
-local FIRST, EACH = 12, 2
+local TASKS, EACH = 13, 2
+local FIRST = TASKS + EACH * tonumber(ARGV[12])
 local WORDS = '^(%w+) ([%w-]+) (%w+) (%w+) (%d) (%d+) (%d+) (%d+)(a?)(c?)(f?) ?([^\n]*)\n?(.*)$'
 local slots, depth_max, budget, keep = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == 'keep'
 local open_max, bytes_max, untold_max = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -31,8 +33,15 @@ local function content(id, what)
   return P .. 'b:' .. id .. ':' .. what
 end
 
+-- By digest: its key, itself, whether it is stored already, and whether one that is accepted brings it.
+local tasks = {}
+for at = TASKS, FIRST - 1, EACH do
+  local name = P .. 't:' .. ARGV[at]
+  tasks[ARGV[at]] = { name = name, json = ARGV[at + 1], stored = call('EXISTS', name) == 1, brought = false }
+end
+
 -- What is asked for, and every key that it may stand on.
-local asked, ids, records, contents, tasks, keys = {}, {}, {}, {}, {}, {}
+local asked, ids, records, contents, keys = {}, {}, {}, {}, {}
 for at = FIRST, #ARGV, EACH do
   local id, idempotency, input, task, priority, boost, length, bytes, audit, called, file, brought, whom =
     string.match(ARGV[at], WORDS)
@@ -44,9 +53,9 @@ for at = FIRST, #ARGV, EACH do
   end
   -- One constructor: a table that grows field by field is made anew several times.
   asked[#asked + 1] = { id = id, key = key, idempotency = idempotency, input = input, task = task, priority = priority,
-    boost = boost, length = length, bytes = bytes, audit = audit, called = called, file = file, contents = brought,
+    boost = boost, length = length, bytes = bytes + #ARGV[at + 1], audit = audit, called = called, file = file, contents = brought,
     whom = whom, body = ARGV[at + 1], tier = false, verdict = false }
-  ids[#ids + 1], records[#records + 1], tasks[task] = id, key, P .. 't:' .. task
+  ids[#ids + 1], records[#records + 1] = id, key
   if file ~= '' then
     ids[#ids + 1] = id .. '.file'
   end
@@ -75,9 +84,6 @@ if #keys > 0 then
   for number, value in ipairs(call('MGET', unpack(names))) do
     used[keys[number]] = value
   end
-end
-for digest, name in pairs(tasks) do
-  tasks[digest] = call('EXISTS', name) == 1 and name or nil
 end
 
 -- What the idempotency key made before, nil when it is new.
@@ -112,12 +118,18 @@ local function count_asked()
   return sum
 end
 
+-- What one more would bring: its content, its body, and its task where that is new.
+local function weight(one)
+  local task = tasks[one.task]
+  return one.bytes + ((task.stored or task.brought) and 0 or #task.json)
+end
+
 -- The limit that one more would be over, how much there is, and whether it is kept all the same. The hard ones first.
 local function over(one)
   if depth >= open_max and open_max > depth_max then
     return 'open_max', depth
   end
-  if bytes_stored + came + one.bytes > bytes_max then
+  if bytes_stored + came + weight(one) > bytes_max then
     return 'bytes_max', bytes_stored + came
   end
   if one.called ~= '' then
@@ -153,9 +165,6 @@ local function judge_new(one)
   if one.file ~= '' and not call('ZSCORE', K.arriving, one.id .. '.file') then
     return { 'refused', 'lost', 'file' }
   end
-  if not tasks[one.task] then
-    return { 'refused', 'lost', 'task' }
-  end
   return nil, beyond
 end
 
@@ -171,6 +180,7 @@ for number, one in ipairs(asked) do
       verdict = other
       refused[#refused + 1], refused[#refused + 2] = content(one.id, 'subject'), content(one.id, 'inputs')
     else
+      one.bytes, tasks[one.task].brought = weight(one), true
       made[#made + 1], depth, came, asking = one, depth + 1, came + one.bytes, asking + slots
       one.verdict, verdict[5] = verdict, beyond
       if one.idempotency ~= '' then
@@ -252,7 +262,11 @@ local function make()
     counts[one.task] = (counts[one.task] or 0) + 1
   end
   for task, count in pairs(counts) do
-    call('PERSIST', tasks[task])
+    if tasks[task].stored then
+      call('PERSIST', tasks[task].name)
+    else
+      call('SET', tasks[task].name, tasks[task].json)
+    end
     call('HINCRBY', K.tasks, task, count)
   end
   if #names > 0 then

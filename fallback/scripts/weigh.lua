@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- weigh: the bytes of content that the records ARGV[5..] say they have, and of the drafts beside them. Changes nothing.
--- -> {'ok', bytes of content, bytes of drafts}
+-- weigh: the bytes that the records ARGV[5..] say they brought, and of the drafts beside them. Changes nothing.
+-- -> {'ok', bytes brought, bytes of drafts}
 local content, unfinished = 0, 0
 for at = 5, #ARGV do
   content = content + tonumber(call('HGET', record(ARGV[at]), 'bytes') or 0)

@@ -8,10 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from fallback import keys, limits, load
-from fallback.answer import Identity, Label
+from fallback.answer import Identity, Label, Task
 from fallback.config import Config, QueueSettings, RedisSettings
+from fallback.deferral import OnExpiry, Parking
 from fallback.errors import DemurError, FullError, OverError
 from fallback.queue import Parked, Queue
+from fallback.records import encode_body, encode_task
+from tests.integration.fallback.conftest import TASK
 from tests.queueing import MakeParking, OpenQueue, load_of, review, state_of
 
 
@@ -129,23 +132,33 @@ async def test_being_over_is_said_to_the_log_once_in_a_while(open_queue: OpenQue
 # Bytes.
 
 
-async def test_content_is_counted_while_it_is_stored(open_queue: OpenQueue, parking: MakeParking) -> None:
-    """9 + 7 bytes each: three fit into 50; a repeat counts once; all is given back once the retention is over."""
-    queue = open_queue(bytes_max=50, retention_seconds=1)
+def _bytes(parking: Parking) -> int:
+    """What one more of an accepted request takes: its content and its body."""
+    return len(parking.subject) + len(parking.inputs) + len(encode_body(parking, OnExpiry.ABSTAIN, (1, 3)))
+
+
+async def test_what_requests_bring_is_counted_while_it_is_stored(open_queue: OpenQueue, parking: MakeParking) -> None:
+    """Content, body, and a task once: three fit; a repeat counts once; all is given back once the retention is over."""
+    stored = len(encode_task(TASK)[1]) + 3 * _bytes(parking(callback=None))
+    queue = open_queue(bytes_max=stored + 50, retention_seconds=1, reviews_wanted=1, reviews_max=3, on_expiry="abstain")
     found = await queue.park([parking(idempotency_key=str(number), callback=None) for number in range(4)])
     assert _said(found) == ["parked", "parked", "parked", "bytes_max"]
     refused = found[3]
     assert isinstance(refused, OverError)
-    assert "stores 48 bytes of content" in refused.message
+    assert f"stores {stored} bytes" in refused.message
     assert not refused.unreviewed
     await queue.park([parking(idempotency_key="0", callback=None)])
-    assert (await state_of(queue)).content_bytes == 48
+    assert (await state_of(queue)).content_bytes == stored
     assert await queue.reconcile() == []
     for verdict in found[:3]:
         assert isinstance(verdict, Parked)
         await queue.cancel(verdict.name, request_id="")
-    # Its content is kept for the retention time.
-    assert (await state_of(queue)).content_bytes == 48
+    # It is kept for the retention time; what is left of it once its content is erased is counted on.
+    assert (await state_of(queue)).content_bytes == stored
+    assert isinstance(found[2], Parked)
+    for repeat in "12":
+        await queue.erase(found[2].name, request_id=repeat)
+        assert (await state_of(queue)).content_bytes == stored - 16
     assert await queue.reconcile() == []
     await asyncio.sleep(2.1)
     await queue.reap()
@@ -158,7 +171,35 @@ async def test_a_wrong_count_of_bytes_is_found(queue: Queue, parking: MakeParkin
     """By the reconciler."""
     await queue.park([parking()])
     await queue._store.connection.redis.hincrby(keys.index("digits", "load"), "bytes", 5)
-    assert await queue.reconcile() == ["digits: load: bytes: expected 16, got 21"]
+    (problem,) = await queue.reconcile()
+    stored = (await state_of(queue)).content_bytes - 5
+    assert problem == f"digits: load: bytes: expected {stored}, got {stored + 5}"
+
+
+@pytest.mark.parametrize("many", [1, 10])
+async def test_the_task_of_a_refused_request_is_not_stored(
+    open_queue: OpenQueue, parking: MakeParking, many: int
+) -> None:
+    """A full queue takes nothing of those that it refuses, however large what they ask is."""
+    queue = open_queue(depth_max=1)
+    await queue.park([parking()])
+    tasks = [Task(question="Which?", guidelines=f"{number}" * 60_000, labels=TASK.labels) for number in range(many)]
+    assert _said(await queue.park([parking(task=task) for task in tasks])) == ["depth_max"] * many
+    assert await queue._store.connection.redis.keys("*}:t:*") == [keys.task("digits", encode_task(TASK)[0]).encode()]
+
+
+async def test_new_tasks_and_bodies_fill_a_queue_as_content_does(open_queue: OpenQueue, parking: MakeParking) -> None:
+    """A request without a subject may bring 60 KB of guidelines, or of attributes; a task that is there adds none."""
+    queue = open_queue(bytes_max=100_000)
+    one, other = (Task(question="Which?", guidelines=text * 60_000, labels=TASK.labels) for text in "ab")
+    bare = {"subject": b"", "inputs": b""}
+    heavy = {f"{number}": "a" * 1_000 for number in range(60)}
+    asked = [parking(task=one, **bare), parking(task=other, **bare), parking(task=one, **bare)]
+    found = await queue.park([*asked, parking(task=one, attributes=heavy, **bare)])
+    assert _said(found) == ["parked", "bytes_max", "parked", "bytes_max"]
+    assert await queue.reconcile() == []
+    leases = await queue.lease("digits", reviewer=Identity(name="ann"), limit=2)
+    assert [lease.deferral.task for lease in leases] == [one] * 2
 
 
 async def test_drafts_are_counted_while_they_are_kept(
