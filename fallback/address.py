@@ -25,6 +25,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 _NUMERIC: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_PORTS: Final = {"https": 443, "http": 80}
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 # Prefixes whose addresses hold an IPv4 address, with the number of bits to the right of it (RFC 6052, 3056; RFC 4291
 # for the deprecated IPv4-compatible form). Teredo, which hides its client's address by inversion, and NAT64's prefix
@@ -132,7 +133,10 @@ class Rule:
 
 
 def check_url(field: str, url: str) -> str:
-    """Return `url`; raises InvalidError naming `field` unless it is an http(s) URL, without user or password."""
+    """Return `url`, its scheme in small letters; raises InvalidError naming `field` for what is no http(s) URL.
+
+    Nor may there be a user or password in it.
+    """
     if not url or len(url) > URL_CHARS_MAX:
         raise InvalidError(f"{field}: expected a URL of 1 to {URL_CHARS_MAX} characters, got {len(url)}")
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
@@ -149,7 +153,27 @@ def check_url(field: str, url: str) -> str:
     if port == 0:
         raise InvalidError(f"{field}: expected a port from 1 to {PORT_MAX}, got 0")
     _check_host(field, parts.hostname or "")
-    return url
+    return parts.scheme + url[len(parts.scheme) :]
+
+
+def asks_tls(url: str) -> bool:
+    """Say whether `url` is called with TLS; one that an earlier version stored may have its scheme in capitals."""
+    return urlsplit(url).scheme == "https"
+
+
+def receiver_of(target: str) -> str:
+    """Return host and port of a URL or host:port, the same for all spellings of them; what is neither, as it is."""
+    try:
+        if "://" in target:
+            parts = urlsplit(target)
+            host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        else:
+            host, port = split_target("target", target)
+    except (ValueError, KeyError, InvalidError):
+        return target
+    if ":" in host:
+        host = f"[{ipaddress.ip_address(host).compressed}]" if _is_ip(host) else f"[{host}]"
+    return f"{host.lower().removesuffix('.')}:{port}"
 
 
 def check_target(field: str, target: str) -> str:

@@ -29,11 +29,12 @@ from google.protobuf.json_format import MessageToDict
 
 from demur.v1 import callback_pb2 as pb
 from demur.v1.callback_pb2_grpc import CallbackServiceStub
-from fallback.address import Rule, split_target
+from fallback.address import Rule, asks_tls, receiver_of, split_target
 from fallback.deferral_wire import deferral_to_wire
 from fallback.edge import error_of
 from fallback.errors import ConfigError, ForbiddenError, InvalidError
 from fallback.lookup import Lookups
+from fallback.outbox import target_of
 from fallback.patience import RETRY_AFTER_SECONDS_MAX, Strain
 from fallback.queue import Delivery
 from fallback.wire import outcome_to_wire, timestamp_to_wire
@@ -167,8 +168,7 @@ def headers_of(
 
 def endpoint_of(delivery: Delivery) -> str:
     """Return whom a delivery goes to: host and port, what limits count by."""
-    callback = delivery.callback
-    return callback.grpc_target or "/".join(callback.webhook_url.split("/", 3)[:3])
+    return receiver_of(target_of(delivery.callback))
 
 
 class _RefusedAddressError(OSError):
@@ -248,7 +248,7 @@ class Caller:
         url = delivery.callback.webhook_url
         body = body_of(delivery)
         headers = headers_of(delivery, self._keys, body, time.time(), cloudevents=self._cloudevents)
-        session = self._sessions[url.startswith("https:")]
+        session = self._sessions[asks_tls(url)]
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             if response.status in _TOLD:
                 await _read_bounded(response)

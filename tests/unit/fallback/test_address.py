@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallback.address import Rule, check_target, check_url, split_target, unwrap
+from fallback.address import Rule, asks_tls, check_target, check_url, receiver_of, split_target, unwrap
 from fallback.errors import ConfigError, ForbiddenError, InvalidError
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "2a00:1450:4001:80b::200e", "::ffff:8.8.8.8", "64:ff9b::808:808"]
@@ -108,6 +108,29 @@ def test_a_socket_is_made_only_for_what_may_be_called() -> None:
     with pytest.raises(ForbiddenError):
         Rule().open(socket.AF_INET, socket.SOCK_STREAM, 0, ("127.0.0.1", 80), encrypted=True)
     Rule(["127.0.0.0/8"]).open(socket.AF_INET, socket.SOCK_STREAM, 0, ("127.0.0.1", 80), encrypted=False).close()
+
+
+def test_a_scheme_in_capitals_is_kept_in_small_letters() -> None:
+    """The rest is the receiver's own, and stays."""
+    assert check_url("callback.webhook_url", "HTTPS://Shop.example/Hook?A=B") == "https://Shop.example/Hook?A=B"
+    assert asks_tls("HTTPS://shop.example/")
+
+
+@pytest.mark.parametrize(
+    ("receiver", "targets"),
+    [
+        ("h.example:443", ["https://h.example/x", "https://h.example:443", "HTTPS://H.example./y", "h.example:443"]),
+        ("h.example:443", ["https://h.example?a=1", "https://h.example?a=2", "https://h.example#f"]),
+        ("h.example:80", ["http://h.example", "http://h.example:80/x"]),
+        ("h.example:8443", ["https://h.example:8443/x"]),
+        ("[2001:db8::1]:443", ["https://[2001:db8::1]/", "https://[2001:0DB8:0::1]:443/", "[2001:db8:0:0::1]:443"]),
+        ("nonsense", ["nonsense"]),
+        ("https://h:x/", ["https://h:x/"]),
+    ],
+)
+def test_one_receiver_is_one_however_it_is_spelt(receiver: str, targets: list[str]) -> None:
+    """Limits and paces count by host and port."""
+    assert {receiver_of(target) for target in targets} == {receiver}
 
 
 @pytest.mark.parametrize(

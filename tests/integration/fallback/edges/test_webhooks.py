@@ -280,6 +280,13 @@ async def test_plain_http_to_a_public_address_is_refused() -> None:
     assert "without TLS" in attempt.reason
 
 
+async def test_a_scheme_in_capitals_is_called_with_tls_all_the_same() -> None:
+    """As an earlier version stored it: it is judged by the rule of what is encrypted."""
+    attempt = await call(delivery(webhook="HTTPS://192.0.2.1/hook"), allow=())
+    assert isinstance(attempt, NotTold)
+    assert "only public addresses may be called" in attempt.reason
+
+
 async def test_a_proxy_from_the_environment_is_not_used(listening: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """HTTP_PROXY would connect for us, past the rule; it is ignored."""
     proxy, receiver = await listening(), await listening()
