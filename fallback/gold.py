@@ -143,7 +143,10 @@ class Golds:
         await self._end_planted(queue, one)
         if not await self._store.connection.attempt(lambda: redis.hdel(key, one)):
             raise NotFoundError(f"queue {queue} has no gold item {one[:40]!r}; see: demur queue gold list {queue}")
-        fields = [field for field in await self._tried(queue) if field.partition(" ")[0] == one]
+        found = await self._tried(queue)
+        left = {each.decode() for each in await self._store.connection.attempt(lambda: redis.hkeys(key))}
+        # Of others that are gone, too: an earlier version left some.
+        fields = [field for field in found if field.partition(" ")[0] not in left]
         if fields:
             await self._store.connection.attempt(lambda: redis.hdel(keys.index(queue, "tried"), *fields))
 

@@ -351,11 +351,14 @@ local function finish(id, state, outcome, event, time, retention, mine, base, fi
   end
   call('ZREM', K.open, id)
   call('ZREM', K.expiry, id)
-  -- Of a gold item it is kept who was right; it is told to nobody, and is no outcome for those who read these.
+  -- Of a gold item that is still there it is kept who was right; it is told to nobody, and is no outcome for those who
+  -- read these.
   local tries = string.match(event, '^gold (.*)$')
   if tries then
     for _, try in ipairs(cjson.decode(tries)) do
-      call('HSET', K.tried, try[1], try[2] .. ' ' .. text(time))
+      if call('HEXISTS', K.gold, string.match(try[1], '^%S+')) == 1 then
+        call('HSET', K.tried, try[1], try[2] .. ' ' .. text(time))
+      end
     end
     event = ''
   end

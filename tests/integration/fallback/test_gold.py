@@ -140,6 +140,25 @@ async def test_what_an_item_found_out_goes_with_it(open_queue: OpenQueue, parkin
         await queue.gold.remove("digits", one)
 
 
+async def test_of_an_item_that_is_gone_nothing_is_counted(open_queue: OpenQueue) -> None:
+    """Also where one that was planted ends later all the same; what an earlier version left goes with the next one."""
+    queue = open_queue(gold_share=ALWAYS)
+    redis, tried = queue._store.connection.redis, keys.index("digits", "tried")
+    one, other = [await queue.gold.add("digits", _item(subject)) for subject in (b"a seven", b"another")]
+    await queue.gold._plant("digits")
+    lease = await _take(queue, "ann")
+    assert lease is not None
+    assert lease.deferral.gold is not None
+    gone, kept = (one, other) if lease.deferral.gold.id == one else (other, one)
+    await redis.hdel(keys.index("digits", "gold"), gone)
+    await redis.hset(tried, mapping={f"{gone} cy": "wrong 1", f"{kept} cy": "right 1"})
+    await _say(queue, lease, "ann", Label("7"))
+    assert f"{gone} ann".encode() not in await redis.hkeys(tried)
+    assert await redis.hget(tried, f"{kept} cy") == b"right 1"
+    await queue.gold.remove("digits", kept)
+    assert not await redis.exists(tried)
+
+
 async def test_nothing_is_left_of_a_removed_item_that_could_not_be_erased(
     open_queue: OpenQueue, parking: MakeParking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
