@@ -1,7 +1,7 @@
 """Telling one outcome to one receiver: a webhook (Standard Webhooks 1.0.0) or demur.v1.CallbackService.
 
-One attempt ends as a value: Told, or NotTold with the reason, whether trying again makes sense, and what it says of the
-receiver. When to try again is `fallback.patience`; who tries is the dispatcher.
+One attempt ends as a value: Told, or NotTold with the reason, whether to try again, and what it says of the receiver.
+When to try again is `fallback.patience`; who tries is the dispatcher.
 """
 
 from __future__ import annotations
@@ -52,14 +52,8 @@ _GONE: Final = 410
 _TOLD: Final = range(200, 300)
 _THROTTLING: Final = frozenset({429, 502, 504})
 _SERVER_ERROR: Final = 500
-_FINAL_CODES: Final = frozenset(
-    {
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.INVALID_ARGUMENT,
-    }
-)
+_REFUSED: Final = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
+_FINAL_CODES: Final = frozenset({grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT, *_REFUSED})
 _THROTTLING_CODES: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
 _FAILING_CODES: Final = frozenset(
     {

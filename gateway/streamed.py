@@ -98,7 +98,9 @@ class Streams:
         self._ready = ready
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._changed = asyncio.Condition()
+        self._freed = asyncio.Event()
+        # Who comes first is served first: a large request is not passed over by small ones for ever.
+        self._turn = asyncio.Lock()
 
     @property
     def bytes_under_way(self) -> int:
@@ -128,7 +130,7 @@ class Streams:
                 raise UnavailableError("the gateway is stopping; ask another one", retry_after_seconds=1.0)
         finally:
             await end_all([answering])
-            await self._forget(asked)
+            self._forget(asked)
 
     async def _next(self, call: Call, answering: asyncio.Task[None]) -> bytes | None:
         """Return the stream's next message; None at its end, and where the gateway stops."""
@@ -146,8 +148,10 @@ class Streams:
 
     async def _wait_for_room(self, room: asyncio.Semaphore, size: int) -> None:
         await room.acquire()
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._bytes or self._bytes + size <= self._bytes_max)
+        async with self._turn:
+            while self._bytes and self._bytes + size > self._bytes_max:
+                self._freed.clear()
+                await self._freed.wait()
             self._bytes += size
 
     async def _answer(self, call: Call, asked: asyncio.Queue[One | None], room: asyncio.Semaphore) -> None:
@@ -157,19 +161,19 @@ class Streams:
                 await call.send(await one.answer)
             finally:
                 room.release()
-                await self._free(len(one.payload))
+                self._free(len(one.payload))
 
-    async def _free(self, size: int) -> None:
-        async with self._changed:
-            self._bytes -= size
-            self._changed.notify_all()
+    def _free(self, size: int) -> None:
+        """Never waits: who is cancelled here would be counted for ever."""
+        self._bytes -= size
+        self._freed.set()
 
-    async def _forget(self, asked: asyncio.Queue[One | None]) -> None:
+    def _forget(self, asked: asyncio.Queue[One | None]) -> None:
         """Let go of what nobody will be told of."""
         while not asked.empty():
             if (one := asked.get_nowait()) is not None:
                 one.fail(OverdueError("the stream ended before"))
-                await self._free(len(one.payload))
+                self._free(len(one.payload))
 
 
 async def _received(call: Call) -> bytes | None:
