@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from fallback.errors import NotFoundError, StateError
+from fallback.errors import AbortedError, NotFoundError, StateError
 
 PREVIOUS_MAX: Final = 32
 REASON_CHARS_MAX: Final = 400
@@ -97,8 +97,15 @@ def promote(states: ModelStates, version: str, *, reason: str, time: float) -> M
     return msgspec.structs.replace(states, champion=version, previous=previous)
 
 
-def roll_back(states: ModelStates, *, reason: str, time: float) -> ModelStates:
-    """Go back to the champion before this one; raises StateError where there is none."""
+def roll_back(states: ModelStates, *, reason: str, time: float, expected: str = "") -> ModelStates:
+    """Go back to the champion before this one; raises StateError where there is none.
+
+    Raises AbortedError where another version than `expected` is the champion: who asked saw that one, and two who ask at
+    once mean one step back, not two. Empty: whichever is.
+    """
+    if expected not in {"", states.champion}:
+        now = f"version {states.champion} is the champion now" if states.champion else "there is no champion now"
+        raise AbortedError(f"expected version {expected} to be the champion, {now}; nothing was rolled back")
     if not states.champion or not states.previous:
         raise StateError(f"there is no champion before version {states.champion or '(none)'} to go back to")
     *older, back = states.previous

@@ -110,10 +110,13 @@ class ModelClient:
         )
 
     async def roll_back(
-        self, model: str, *, reason: str = "", timeout_seconds: float = PUBLISH_SECONDS
+        self, model: str, *, reason: str = "", expected_champion: str = "", timeout_seconds: float = PUBLISH_SECONDS
     ) -> pb.ModelVersion:
-        """Go back to the champion before this one, and return it."""
-        request = pb.RollBackModelRequest(model=model, reason=reason)
+        """Go back to the champion before this one, and return it.
+
+        Raises AbortedError where `expected_champion` (a version's name; empty: any) is not the champion any more.
+        """
+        request = pb.RollBackModelRequest(model=model, reason=reason, expected_champion=expected_champion)
         return await self._told(self._stub.RollBackModel(request, timeout=timeout_seconds, metadata=self._metadata))
 
     async def get_policy(self, model: str) -> pb.Policy:

@@ -45,7 +45,7 @@ from gateway.model_wire import (
 )
 from gateway.policy import Policy
 from gateway.quote import Plan, Said, check_problems, plan
-from gateway.registry import ModelVersion, Registry, parse_name
+from gateway.registry import ModelVersion, Registry, parse_name, version_of
 from gateway.transport import Call, Slow
 from gateway.watch import MODELS, POLICIES, Watch, states_of
 from gateway.wire import message_of
@@ -232,11 +232,12 @@ class ModelService:
         request = message_of(call.payload, pb.RollBackModelRequest)
         check_name("model", request.model)
         await asyncio.to_thread(self._known, request.model)
-        reason = request.reason or "rolled back by hand"
-        change = self._change_champion(
-            request.model, lambda states: lifecycle.roll_back(states, reason=reason, time=time.time())
-        )
-        states = await self._to_its_end(change)
+        reason, expected = request.reason or "rolled back by hand", version_of(request.model, request.expected_champion)
+
+        def back(states: ModelStates) -> ModelStates:
+            return lifecycle.roll_back(states, reason=reason, time=time.time(), expected=expected)
+
+        states = await self._to_its_end(self._change_champion(request.model, back))
         version = await asyncio.to_thread(self._registry.get, request.model, states.champion)
         return version_to_wire(version, states)
 

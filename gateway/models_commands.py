@@ -218,8 +218,18 @@ def shadow(
 
 @models.command(epilog="Example: demur models rollback digits --reason 'worse at night'")
 def rollback(model: Model, *, reason: Reason = "", gateway: Gateway = "") -> None:
-    """Go back to the version that was live before this one."""
-    _say(call(gateway, lambda client: client.roll_back(model, reason=reason)), "is live again")
+    """Go back to the version that was live before this one.
+
+    Where another version goes live meanwhile nothing is changed: what was asked was to leave the one before it.
+    """
+
+    async def back(client: ModelClient) -> pb.ModelVersion:
+        from demur.v1 import model_pb2 as pb
+
+        live = [found.name for found in await client.list(model) if found.state == pb.ModelVersion.CHAMPION]
+        return await client.roll_back(model, reason=reason, expected_champion=next(iter(live), ""))
+
+    _say(call(gateway, back), "is live again")
 
 
 def _check_version(version: str) -> None:

@@ -192,6 +192,16 @@ def parse_name(name: str) -> tuple[str, str]:
             raise InvalidError(f"name: expected models/<model>/versions/<version>, got {name[:200]!r}")
 
 
+def version_of(model: str, name: str) -> str:
+    """Return which version of `model` a name is of; "" for no name. Raises InvalidError."""
+    if not name:
+        return ""
+    whose, version = parse_name(name)
+    if whose != model:
+        raise InvalidError(f"name: expected a version of {model!r}, got {name!r}")
+    return version
+
+
 def digest_of(path: Path) -> str:
     """Return the sha256 of a file, hex; raises StateError where it is gone."""
     try:

@@ -95,12 +95,14 @@ class ShadowModelVersionRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ..., stop: _Optional[bool] = ...) -> None: ...
 
 class RollBackModelRequest(_message.Message):
-    __slots__ = ("model", "reason")
+    __slots__ = ("model", "reason", "expected_champion")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_CHAMPION_FIELD_NUMBER: _ClassVar[int]
     model: str
     reason: str
-    def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    expected_champion: str
+    def __init__(self, model: _Optional[str] = ..., reason: _Optional[str] = ..., expected_champion: _Optional[str] = ...) -> None: ...
 
 class Segment(_message.Message):
     __slots__ = ("name", "attributes", "alpha", "delta")

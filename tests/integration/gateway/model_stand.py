@@ -166,8 +166,8 @@ class Gateway:
         request = pb.ShadowModelVersionRequest(name=f"models/m/versions/{version}", stop=stop)
         return pb.ModelVersion.FromString(await self.call("ShadowModelVersion", request))
 
-    async def roll_back(self) -> pb.ModelVersion:
-        request = pb.RollBackModelRequest(model="m", reason="worse")
+    async def roll_back(self, expected: str = "") -> pb.ModelVersion:
+        request = pb.RollBackModelRequest(model="m", reason="worse", expected_champion=expected)
         return pb.ModelVersion.FromString(await self.call("RollBackModel", request))
 
     async def states(self) -> dict[str, str]:

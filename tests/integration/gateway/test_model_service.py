@@ -62,6 +62,25 @@ async def test_a_version_is_published_promoted_and_rolled_back(gateway: Gateway)
         await gateway.promote("1")
 
 
+async def test_two_who_roll_back_what_both_saw_go_one_step_back(gateway: Gateway, other: Gateway) -> None:
+    """At one gateway or at two: the second is told that another version is the champion by now."""
+    for seed in range(3):
+        await gateway.publish("m", content_of(seed), promote=True)
+    await other.watch.start()
+    saw = "models/m/versions/3"
+    told = await asyncio.gather(
+        gateway.roll_back(saw), other.roll_back(saw), gateway.roll_back(saw), return_exceptions=True
+    )
+    assert [each.name for each in told if isinstance(each, pb.ModelVersion)] == ["models/m/versions/2"]
+    refused = [str(each) for each in told if isinstance(each, AbortedError)]
+    assert len(refused) == 2
+    assert all("expected version 3 to be the champion, version 2 is the champion now" in each for each in refused)
+    assert await gateway.states() == {"1": "RETIRED", "2": "CHAMPION", "3": "ROLLED_BACK"}
+    with pytest.raises(InvalidError, match="expected a version of 'm', got 'models/n/versions/2'"):
+        await gateway.roll_back("models/n/versions/2")
+    assert (await gateway.roll_back("models/m/versions/2")).name == "models/m/versions/1"
+
+
 async def test_a_version_goes_into_the_shadow_and_out_of_it(gateway: Gateway, other: Gateway) -> None:
     """Beside the champion, here and at every other gateway; promoted it is no challenger any more."""
     await gateway.publish("m", content_of(0), promote=True)

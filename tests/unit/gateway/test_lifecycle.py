@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallback.errors import NotFoundError, StateError
+from fallback.errors import AbortedError, NotFoundError, StateError
 from gateway import lifecycle
 from gateway.lifecycle import ModelStates, Standing, VersionState
 
@@ -68,7 +68,9 @@ def test_promotion_retires_the_champion_before_and_a_roll_back_returns_to_it() -
     assert (states.champion, states.previous) == ("2", ("1",))
     assert states.states["1"].state is S.RETIRED
     assert "version 2 took over: better 2" in states.states["1"].reason
-    back = lifecycle.roll_back(states, reason="worse at night", time=3.0)
+    with pytest.raises(AbortedError, match="expected version 1 to be the champion, version 2 is the champion now"):
+        lifecycle.roll_back(states, reason="worse at night", time=3.0, expected="1")
+    back = lifecycle.roll_back(states, reason="worse at night", time=3.0, expected="2")
     assert (back.champion, back.previous) == ("1", ())
     assert back.states["2"] == Standing(state=S.ROLLED_BACK, reason="worse at night", time=3.0)
     with pytest.raises(StateError, match="no champion before version 1"):

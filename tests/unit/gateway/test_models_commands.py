@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest.mock import Mock
 
 import pytest
@@ -127,3 +127,33 @@ def test_on_a_terminal_labels_are_asked_for_until_they_fit(monkeypatch: pytest.M
     assert (filled.labels, filled.on_deferral) == (("honest", "fraud"), "wait")
     assert filled.task is not None
     assert filled.task.question == "Is this fraud?"
+
+
+class _Client:
+    """A gateway where version 3 of `mine` is live; keeps what it was asked to roll back."""
+
+    asked: dict[str, str]
+
+    def __init__(self, address: str, **_: object) -> None:
+        assert address == "there:1"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def list(self, model: str) -> list[pb.ModelVersion]:
+        states = {2: pb.ModelVersion.RETIRED, 3: pb.ModelVersion.CHAMPION}
+        return [pb.ModelVersion(name=f"models/{model}/versions/{version}", state=states[version]) for version in states]
+
+    async def roll_back(self, model: str, **asked: str) -> pb.ModelVersion:
+        type(self).asked = asked
+        return pb.ModelVersion(name=f"models/{model}/versions/2")
+
+
+def test_a_roll_back_says_which_version_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that two at once go back one version, not two."""
+    monkeypatch.setattr("gateway.model_client.ModelClient", _Client)
+    models_commands.rollback("mine", reason="worse", gateway="there:1")
+    assert _Client.asked == {"reason": "worse", "expected_champion": "models/mine/versions/3"}
