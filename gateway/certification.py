@@ -6,6 +6,7 @@ every gateway follows it; `Standing` changes while evidence comes in, and is rea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -52,6 +53,31 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         return ""
 
 
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """Audits showed that `version` errs in `segment` more often than promised: `said` tells it.
+
+    It rang when labels up to `second` were in, took back all that was proved of the model, and stands until its segment
+    is proved anew of the version that answers. Where that is another version, it is `outlived`: it stands for its own
+    alone, should that one answer again.
+    """
+
+    version: str
+    segment: str
+    said: str
+    second: int
+    outlived: bool = False
+
+
+def said_of(alarms: Iterable[Alarm], version: str, segment: str) -> str:
+    """Return what stands against `version`: its segment's own alarm where there is one, else the newest; "": nothing.
+
+    An alarm keeps more than its segment with people: nobody knows what else is not as it was.
+    """
+    standing = [alarm for alarm in alarms if alarm.version == version or not alarm.outlived]
+    own = [alarm for alarm in standing if alarm.segment == segment]
+    return (own or standing)[-1].said if standing else ""
+
+
 class Certification(Proof, frozen=True, kw_only=True):
     """The rule by which gateways answer and draw while the policy of `model` has an alpha; itself the rest's proof.
 
@@ -59,8 +85,11 @@ class Certification(Proof, frozen=True, kw_only=True):
     segments, by name, and `others` those of other versions, by version and segment: a gateway answers by them as long,
     or as soon, as such a version is live there. `share` in (0, 1] of what is answered is audited, or the policy's share
     where that is more. `versions`: all that are under certification, for whom records say what they would have
-    answered. `alarm`: what took back everything that was proved. `lost` are names that gateways went by and why nothing
-    they tell counts any more: each takes another name.
+    answered. `lost` are names that gateways went by and why nothing they tell counts any more: each takes another name.
+
+    While any of `alarms` stands for a version, all requests go to people but those that a proof answers: whatever is
+    proved here was proved after them. `alarm` says what stands for `version`. An `alarm` without `alarms` (the evidence
+    is not what it was, or a certifier of before there were `alarms` wrote this) leaves no proof standing.
     """
 
     epoch: str
@@ -70,18 +99,25 @@ class Certification(Proof, frozen=True, kw_only=True):
     others: dict[str, dict[str, Proof]] = {}
     share: float = 0.0
     alarm: str = ""
+    alarms: tuple[Alarm, ...] = ()
     lost: dict[str, str] = {}
 
     def proof(self, segment: str, version: str) -> Proof | None:
         """Return what is proved of a segment, or of the rest, for `version`; None: nothing was said."""
+        if self.alarm and not self.alarms:
+            return None
         if version != self.version and version in self.others:
             return self.others[version].get(segment)
         return self.segments.get(segment) if segment else self
 
+    def alarm_of(self, version: str, segment: str) -> str:
+        """Return what keeps with people all of a segment, or of the rest, that nothing is proved of; "": no alarm."""
+        return said_of(self.alarms, version, segment) if self.alarms else self.alarm
+
 
 class Stage(StrEnum):
     """How far the proof is: no alpha is set, confidences are gathered for a grid, evidence is, tau is in force, or an
-    alarm took it back.
+    alarm took it back and it is not there anew.
     """  # noqa: D205 - one sentence needs two lines
 
     OFF = "off"

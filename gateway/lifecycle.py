@@ -100,8 +100,8 @@ def promote(states: ModelStates, version: str, *, reason: str, time: float) -> M
 def roll_back(states: ModelStates, *, reason: str, time: float, expected: str = "") -> ModelStates:
     """Go back to the champion before this one; raises StateError where there is none.
 
-    Raises AbortedError where another version than `expected` is the champion: who asked saw that one, and two who ask at
-    once mean one step back, not two. Empty: whichever is.
+    Raises AbortedError where another version than `expected` is the champion: two who ask at once mean one step back,
+    not two. Empty: whichever is.
     """
     if expected not in {"", states.champion}:
         now = f"version {states.champion} is the champion now" if states.champion else "there is no champion now"

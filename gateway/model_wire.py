@@ -171,7 +171,7 @@ def certificate_to_wire(
     """
     if policy.alpha is None:
         return pb.Certificate(model=model, stage=pb.Certificate.OFF)
-    version = "" if certification is None else certification.version
+    version = "" if certification is None else certification.version or next(iter(certification.versions), "")
     rules = Rules.compile(policy, (), certification=certification, version=version)
     wire = _proof_to_wire(model, rules, standing, second)
     told = {} if standing is None else standing.segments
@@ -181,7 +181,7 @@ def certificate_to_wire(
             policy,
             (),
             certification=certification,
-            version="" if proof is None else proof.version,
+            version=version if proof is None else proof.version,
             segment=segment.name,
         )
         wire.segments.append(_proof_to_wire(model, own, told.get(segment.name), second))
@@ -196,8 +196,8 @@ def _proof_to_wire(model: str, rules: Rules, standing: Standing | None, second: 
     """Return how the proof of the segment of `rules` stands."""
     promise, certification, proof = rules.policy.promise(rules.segment), rules.certification, rules.proof
     assert promise is not None, "without a promise there is nothing to prove"
-    alarm = "" if certification is None else certification.alarm
     tau = rules.tau(second)
+    alarm = "" if tau is not None else rules.alarm
     if standing is not None and standing.alpha != promise.alpha:
         standing = None  # of another promise
     wire = pb.Certificate(
@@ -272,7 +272,7 @@ def _stage(standing: Standing | None, tau: float | None, alarm: str) -> Stage:
         return Stage.CERTIFIED
     if standing is None:
         return Stage.SURVEYING
-    return Stage.PROVING if standing.stage in {Stage.CERTIFIED, Stage.OFF} else standing.stage
+    return Stage.SURVEYING if standing.stage is Stage.SURVEYING else Stage.PROVING
 
 
 def _tell_standing(wire: pb.Certificate, model: str, standing: Standing) -> None:

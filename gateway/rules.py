@@ -274,8 +274,9 @@ class Rules:
         return self.policy.scored_by
 
     @property
-    def _alarm(self) -> str:
-        return "" if self.certification is None else self.certification.alarm
+    def alarm(self) -> str:
+        """What keeps everything that nothing is proved of with people; empty where nothing does."""
+        return "" if self.certification is None else self.certification.alarm_of(self.version, self.segment)
 
     @property
     def sampled(self) -> bool:
@@ -293,7 +294,7 @@ class Rules:
     def tau(self, second: int) -> float | None:
         """Return the proved threshold in force at `second`; None: there is none, or not for what the policy asks."""
         # Without audits nothing would keep what was proved true.
-        if self.proof is None or self.unfit or self.share <= 0 or self._alarm:
+        if self.proof is None or self.unfit or self.share <= 0:
             return None
         return self.proof.threshold(self.version, second)
 
@@ -304,15 +305,15 @@ class Rules:
         """
         if self.policy.alpha is None or self.policy.until_proved != "answer" or self.share <= 0:
             return False
-        return self.tau(second) is None and not self._alarm
+        return self.tau(second) is None and not self.alarm
 
     def unproved(self) -> str:
         """Return why there is no threshold."""
         whose = f" of segment {self.segment}" if self.segment else ""
+        if self.alarm:
+            return f"an alarm took the certificate back ({self.alarm})"
         if self.proof is None:
             return f"nothing is proved{whose} yet"
-        if self._alarm:
-            return f"an alarm took the certificate back ({self._alarm})"
         return self.unfit or "nothing is proved for this version now"
 
     def decide(

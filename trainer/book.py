@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, assert_never
 
+import msgspec
+
+from gateway.certification import Alarm
 from gateway.samples import ClosingRow, JoinRow, SampledRecord
 from trainer.course import Course, set_out
 from trainer.rows import (
@@ -33,6 +36,8 @@ SURVEY_MAX: Final = 2_000
 COURSES_MAX: Final = 8
 # A gateway that was given up takes another name within seconds of hearing so.
 LOST_MAX: Final = 64
+# A version that was followed by so many that rang is not gone back to.
+ALARMS_MAX: Final = 64
 _HOUR: Final = 3_600
 
 
@@ -61,9 +66,10 @@ class Book:
     """One model's rows, taken in.
 
     `epochs` are those whose secret is not out, the last one the newest. `survey` has the newest scores by version,
-    scorer, eligibility and segment, without a gap by others. `alarm` says what an alarm said until something is proved
-    anew, and `renewed` whether an epoch began since; it rang when labels up to `alarm_second` were in. `lost` are
-    gateways that were given up, the newest last, and why.
+    scorer, eligibility and segment, without a gap by others; `answering` is the version that answered the newest
+    record. `alarms` are those that
+    stand, by version and segment, the newest last, and `renewed` says whether an epoch began since. `lost` are gateways
+    that were given up, the newest last, and why.
     """
 
     model: str
@@ -78,8 +84,8 @@ class Book:
     gateways: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
     survey: dict[Surveyed, deque[Score]] = field(default_factory=dict)
-    alarm: str = ""
-    alarm_second: int = -1
+    answering: str = ""
+    alarms: dict[tuple[str, str], Alarm] = field(default_factory=dict)
     renewed: bool = True
     requests_per_hour: float = 0.0
     _since: int = -1
@@ -143,6 +149,9 @@ class Book:
         self.newest, self.records = max(self.newest, row.second), self.records + 1
         epoch = self.epochs[row.epoch]
         epoch.newest = max(epoch.newest, row.second)
+        if row.scored and row.scored[0].version != self.answering:
+            self.answering = row.scored[0].version
+            self._calm()
         known = self.pending.record(row.place) is not None
         self.pending = arrive(self.pending, [row])
         if known or not row.drawn:
@@ -166,8 +175,9 @@ class Book:
             return
         for course in self.courses:
             course.take(counted)
-            if course.alarmed(counted):
-                self._ring(course, reached, counted)
+        # All are asked before one takes back what is proved of the others.
+        for course in [course for course in self.courses if course.alarmed(counted)]:
+            self._ring(course, reached, counted)
 
     def _ring(self, rung: Course, reached: int, counted: Sequence[Counted]) -> None:
         """Take back everything that was proved: nobody knows since when it is not so.
@@ -178,15 +188,35 @@ class Book:
         if rung.row.version not in {scored.version for record in records for scored in record.scored[:1]}:
             rung.revoked = True
             return
-        whose = f", segment {rung.row.segment}" if rung.row.segment else ""
-        self.alarm = (
-            f"version {rung.row.version}{whose}: more than {rung.row.alpha:.3g} of the answers from {rung.row.scorer} "
-            f"{rung.steps[-1].tau:.4g} on were wrong, seen at second {self.passed}"
+        version, segment = rung.row.version, rung.row.segment
+        said = (
+            f"version {version}{f', segment {segment}' if segment else ''}: more than {rung.row.alpha:.3g} of the "
+            f"answers from {rung.row.scorer} {rung.steps[-1].tau:.4g} on were wrong, seen at second {self.passed}"
         )
-        self.alarm_second, self.renewed = reached, False
+        self.alarms.pop((version, segment), None)
+        self.alarms[version, segment] = Alarm(version=version, segment=segment, said=said, second=reached)
+        if len(self.alarms) > ALARMS_MAX:
+            outlived = (key for key, alarm in self.alarms.items() if alarm.outlived)
+            del self.alarms[next(outlived, next(iter(self.alarms)))]
+        self.renewed = False
         self.survey.clear()
         for course in self.courses:
             course.revoked = True
+
+    def _calm(self) -> None:
+        """Let alarms go whose own segment is proved anew of the version that answers; see `Alarm`."""
+        if not self.alarms:
+            return
+        proved = {
+            course.row.segment
+            for course in self.courses
+            if course.row.version == self.answering and course.standing is not None
+        }
+        self.alarms = {
+            key: msgspec.structs.replace(alarm, outlived=True) if alarm.segment in proved else alarm
+            for key, alarm in self.alarms.items()
+            if alarm.segment not in proved or alarm.version != self.answering
+        }
 
     def _requested(self, row: ClosingRow) -> None:
         """Keep how many requests come in an hour, over the hours that the watermark passed."""
@@ -210,8 +240,7 @@ class Book:
                 course = self.course(row.epoch)
                 if course is not None:
                     course.certify(row, passed=self.passed, digest=digest)
-                    if course.standing is not None:
-                        self.alarm = ""
+                    self._calm()
             case RevealRow():
                 self.epochs.pop(row.epoch, None)
                 self.pending = forget(self.pending, row.epoch)

@@ -24,7 +24,7 @@ from fallback.errors import AbortedError, DemurError
 from fallback.gold import Golds
 from fallback.secret import secret
 from gateway import lifecycle
-from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Standing
+from gateway.certification import CERTIFICATIONS, STANDINGS, Alarm, Certification, Standing
 from gateway.manifest import Manifest
 from gateway.policy import Policy
 from gateway.promise import Promise
@@ -71,7 +71,7 @@ class _Open:
     told: float = 0.0
     looked: float = 0.0
     standing: tuple[str, Sequence[Terms], Share] | None = None
-    alarm: str = ""
+    alarms: frozenset[Alarm] = frozenset()
     rang: bool = False
     challenged: bool = False
     gold: Share = _NO_GOLD
@@ -133,7 +133,9 @@ class Certify:
     def alarms(self) -> Mapping[str, int]:
         """Return the models whose promise is not kept, and the second up to which that was seen."""
         return {
-            model: each.certifier.book.alarm_second for model, each in self._open.items() if each.certifier.book.alarm
+            model: max(alarm.second for alarm in alarms)
+            for model, each in self._open.items()
+            if (alarms := _standing(each.certifier.book))
         }
 
     async def _asked(
@@ -248,11 +250,11 @@ class Certify:
                 snapshot.write(mine.chain, certifier.book, certifier.secret)
         for notice in certifier.notices:
             log.warning("evidence", model=model, notice=notice)
-        if certifier.book.alarm != mine.alarm:
-            mine.alarm = certifier.book.alarm
-            mine.rang = bool(mine.alarm)
-            if mine.alarm:
-                log.error("ALARM: a promise is not kept; everything goes to people", model=model, alarm=mine.alarm)
+        alarms = _standing(certifier.book)
+        for alarm in alarms - mine.alarms:
+            mine.rang = True
+            log.error("ALARM: a promise is not kept; everything goes to people", model=model, alarm=alarm.said)
+        mine.alarms = alarms
 
     async def _tell(
         self, model: str, mine: _Open, asked: Sequence[Terms], now: int, documents: Mapping[str, Document]
@@ -266,6 +268,7 @@ class Certify:
             return
         mine.told, mine.standing = time.monotonic(), (book.digest, asked, gold)
         miss = Share(count=mine.certifier.overturned, total=mine.certifier.agreed)
+        alarms = standing.standing_alarms(book, asked, now)
         ground = mine.certifier.ground
 
         def stands() -> Standing:
@@ -280,7 +283,7 @@ class Certify:
             return msgspec.structs.replace(champion, challengers={each.version: each for each in challengers})
 
         def one(terms: Terms) -> Standing:
-            return standing.standing(book, terms, ground, now=now, miss=miss, gold=gold)
+            return standing.standing(book, terms, ground, now=now, miss=miss, gold=gold, alarms=alarms)
 
         told = await asyncio.to_thread(stands)
         await self._write(STANDINGS + model, msgspec.json.encode(told), documents)
@@ -301,7 +304,9 @@ class Certify:
         if known is None:
             return
         rule = msgspec.json.decode(known.body, type=Certification)
-        changed = msgspec.structs.replace(rule, tau=None, certificate="", alarm=error.message)
+        changed = msgspec.structs.replace(
+            rule, tau=None, certificate="", segments={}, others={}, alarm=error.message, alarms=()
+        )
         await self._write(CERTIFICATIONS + model, msgspec.json.encode(changed), documents)
 
     async def _notice_lost_history(self, model: str, mine: _Open, cursor: str) -> str:
@@ -314,6 +319,11 @@ class Certify:
             return cursor
         log.warning("the server lost its history; what gateways tell is read anew", model=model, cursor=cursor)
         return START
+
+
+def _standing(book: Book) -> frozenset[Alarm]:
+    """Return the alarms of a book that no later version made up for."""
+    return frozenset(alarm for alarm in book.alarms.values() if not alarm.outlived)
 
 
 def terms_of(policy: Policy, version: str) -> tuple[Terms, ...]:

@@ -267,8 +267,13 @@ async def _publish(rooms: Rooms, gateway: ModelClient, parent: ModelVersion, mad
 
 
 def promised(certificate: pb.Certificate) -> bool:
-    """Return whether a version is to be proved in shadow before it answers, by how the model's proof stands."""
-    return bool(certificate.epoch) and certificate.stage not in {pb.Certificate.OFF, pb.Certificate.ALARMED}
+    """Return whether a version is to be proved in shadow before it answers, by how the model's proof stands.
+
+    After an alarm there is nothing to lose, unless a segment is proved anew already.
+    """
+    stages = {part.stage for part in (certificate, *certificate.segments)}
+    lost = pb.Certificate.ALARMED in stages and pb.Certificate.CERTIFIED not in stages
+    return bool(certificate.epoch) and certificate.stage != pb.Certificate.OFF and not lost
 
 
 async def _check_live(gateway: ModelClient, parent: ModelVersion, consequence: str) -> None:

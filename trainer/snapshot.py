@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from fallback.presence import write_atomic
-from gateway import samples
+from gateway import certification, samples
 from trainer import book as books
 from trainer import certificate, course, drift, rows, watermark
 from trainer.book import Book
@@ -28,7 +28,7 @@ from trainer.errors import disk
 NAME: Final = "book.snapshot"
 _TAG_BYTES: Final = 32
 # What a book is made of: with any of these changed, what an earlier release kept is another thing.
-_SOURCES: Final = (books, certificate, course, drift, rows, samples, watermark)
+_SOURCES: Final = (books, certificate, certification, course, drift, rows, samples, watermark)
 
 log = structlog.get_logger(__name__)
 

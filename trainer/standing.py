@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from gateway.certification import Certification, Proof, Stage, Standing, Threshold
+from gateway.certification import Alarm, Certification, Proof, Stage, Standing, Threshold, said_of
 from gateway.quote import audits_needed
 from gateway.segments import REST
 from trainer.adjudicate import Reach, Share, judge_reviewers
@@ -42,7 +42,7 @@ def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[st
     # Of versions in shadow, and of one that a gateway has not swapped yet, or could not.
     versions = dict.fromkeys(course.row.version for course in book.courses if course.row.version != rest.version)
     others = {version: _proofs(book, [replace(terms, version=version) for terms in own], now) for version in versions}
-    proofs = _proofs(book, own, now)
+    proofs, alarms = _proofs(book, own, now), standing_alarms(book, asked, now)
     return Certification(
         **msgspec.structs.asdict(proofs.pop(REST, Proof())),
         epoch=epoch.epoch,
@@ -50,10 +50,21 @@ def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[st
         versions=tuple(dict.fromkeys(terms.version for terms in asked)),
         segments=proofs,
         others={version: found for version, found in others.items() if found},
-        alarm=book.alarm,
+        alarm=said_of(alarms, rest.version, REST),
+        alarms=alarms,
         lost=dict(lost),
         share=min(1.0, _RAISED * rest.audit_share) if any(each.raised for each in book.courses) else 0.0,
     )
+
+
+def standing_alarms(book: Book, asked: Sequence[Terms], now: int) -> tuple[Alarm, ...]:
+    """Return the alarms that stand under what is asked for, the rest's first.
+
+    One of a segment that the policy has no more would stand for ever. Its requests are the rest's now: it is over where
+    the rest has a proof.
+    """
+    segments, rest = {terms.segment for terms in asked}, in_force(book, asked[0], now)
+    return tuple(alarm for alarm in book.alarms.values() if alarm.segment in segments or rest is None)
 
 
 def _proofs(book: Book, asked: Sequence[Terms], now: int) -> dict[str, Proof]:
@@ -77,15 +88,29 @@ def _proofs(book: Book, asked: Sequence[Terms], now: int) -> dict[str, Proof]:
     return found
 
 
-def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share, gold: Share = _NO_GOLD) -> Standing:
-    """Return how the proof of what `terms` ask for stands; `gold` is what of gold items reviewers got wrong."""
+def standing(
+    book: Book,
+    terms: Terms,
+    ground: Ground,
+    *,
+    now: int,
+    miss: Share,
+    gold: Share = _NO_GOLD,
+    alarms: Sequence[Alarm] | None = None,
+) -> Standing:
+    """Return how the proof of what `terms` ask for stands; `gold` is what of gold items reviewers got wrong.
+
+    `alarms` are those that stand (`standing_alarms`); None: all of the book.
+    """
     forced = in_force(book, terms, now)
     fitting = [course for course in book.courses if fits(course, terms) and now < course.expire_second]
     # What is told of audits is of the process that goes on: the one in force where it is not over.
     course = forced or (fitting[-1] if fitting else None)
     step = forced.standing if forced is not None else None
+    rung = book.alarms.values() if alarms is None else alarms
+    alarm = "" if step is not None else said_of(rung, terms.version, terms.segment)
     told = Standing(
-        stage=_stage(book, course, certified=step is not None),
+        stage=_stage(course, alarm, certified=step is not None),
         alpha=terms.promise.alpha,
         delta=terms.promise.delta,
         version=terms.version,
@@ -94,7 +119,7 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share,
         miss=miss.estimate if miss.total else None,
         reviewer_error=gold.estimate if gold.total else None,
         digest=book.digest,
-        advice=_survey_advice(book, terms, ground) + _reviewers(gold, terms.promise.alpha),
+        advice=_survey_advice(book, terms, ground, alarm) + _reviewers(gold, terms.promise.alpha),
         requests_per_hour=book.requests_per_hour,
         risks=risks(book, version=terms.version, segment=terms.segment),
         processes=book.processes,
@@ -114,7 +139,7 @@ def standing(book: Book, terms: Terms, ground: Ground, *, now: int, miss: Share,
         requests=course.requests,
         expire_second=course.expire_second if step is not None else 0,
         thresholds=thresholds(book, course),
-        advice=_advice(book, course, needed) + _reviewers(gold, terms.promise.alpha),
+        advice=_advice(book, course, needed, alarm) + _reviewers(gold, terms.promise.alpha),
     )
 
 
@@ -171,11 +196,11 @@ def risks(book: Book, *, version: str = "", segment: str = "") -> tuple[tuple[fl
     )
 
 
-def _stage(book: Book, course: Course | None, *, certified: bool) -> Stage:
-    if book.alarm:
-        return Stage.ALARMED
+def _stage(course: Course | None, alarm: str, *, certified: bool) -> Stage:
     if certified:
         return Stage.CERTIFIED
+    if alarm:
+        return Stage.ALARMED
     return Stage.SURVEYING if course is None else Stage.PROVING
 
 
@@ -199,19 +224,18 @@ def _reviewers(gold: Share, alpha: float) -> str:
     return "" if found.reach is Reach.REACHABLE else f". {found.advice[0].upper()}{found.advice[1:]}"
 
 
-def _survey_advice(book: Book, terms: Terms, ground: Ground) -> str:
-    if book.alarm:
-        first = f"ALARM: {book.alarm}; everything goes to people until something is proved anew. "
-    else:
-        first = "nothing is proved yet; "
+def _survey_advice(book: Book, terms: Terms, ground: Ground, alarm: str) -> str:
+    first = (
+        f"ALARM: {alarm}; everything goes to people until it is proved anew. " if alarm else "nothing is proved yet; "
+    )
     seen = len(book.survey.get((terms.version, terms.scorer, terms.eligibility, terms.segment), ()))
     return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
 
 
-def _advice(book: Book, course: Course, needed: int | None) -> str:
+def _advice(book: Book, course: Course, needed: int | None, said: str) -> str:
     """Return what would change the standing, in a sentence."""
     place, alpha = course.proved, course.row.alpha
-    alarm = f"ALARM: {book.alarm}. " if book.alarm else ""
+    alarm = f"ALARM: {said}. " if said else ""
     waits = sum(len(here) for here in book.pending.records.values())
     waiting = f"; {waits} more wait for their labels" if waits else ""
     if place >= len(course.row.grid):

@@ -33,10 +33,22 @@ class _Proof(msgspec.Struct, frozen=True, kw_only=True):
     expire_second: int = 0
 
 
+class _Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """What rang, in which segment."""
+
+    segment: str
+    said: str
+    outlived: bool = False
+
+
 class _Certification(_Proof, frozen=True, kw_only=True):
-    """What gateways answer by: the requests of no segment, and each segment's."""
+    """What gateways answer by: the requests of no segment, and each segment's.
+
+    `alarm`: what keeps everything with people that has no proof; where there are no `alarms`, that with one, too.
+    """
 
     alarm: str = ""
+    alarms: tuple[_Alarm, ...] = ()
     segments: dict[str, _Proof] = {}
 
 
@@ -180,12 +192,24 @@ def views(documents: Mapping[str, Document], *, second: int) -> list[Certificate
             continue
         if standing.stage == "off":
             continue
-        found.append(_view(model, "", standing, proved, proved.alarm, second))
+        found.append(_view(model, "", standing, _proof(proved, ""), _alarm(proved, ""), second))
         for segment, each in standing.segments.items():
-            found.append(_view(model, segment, each, proved.segments.get(segment, _Proof()), proved.alarm, second))
+            found.append(_view(model, segment, each, _proof(proved, segment), _alarm(proved, segment), second))
         for challenger in standing.challengers.values():
             found += [_shadow_view(model, segment, each, second) for segment, each in _parts(challenger)]
     return found
+
+
+def _proof(proved: _Certification, segment: str) -> _Proof:
+    if proved.alarm and not proved.alarms:
+        return _Proof()
+    return proved.segments.get(segment, _Proof()) if segment else proved
+
+
+def _alarm(proved: _Certification, segment: str) -> str:
+    """Return what stands against a segment: its own alarm where there is one, else what keeps all with people."""
+    own = [alarm.said for alarm in proved.alarms if alarm.segment == segment and not alarm.outlived]
+    return own[-1] if own else proved.alarm
 
 
 def _parts(standing: _Standing) -> list[tuple[str, _Standing]]:
@@ -204,10 +228,11 @@ def _shadow_view(model: str, segment: str, standing: _Standing, second: int) -> 
 
 def _view(model: str, segment: str, standing: _Standing, proved: _Proof, alarm: str, second: int) -> CertificateView:
     in_time = proved.begin_second <= second < proved.expire_second
-    in_force = in_time and proved.tau is not None and not alarm
+    in_force = in_time and proved.tau is not None
+    alarm = "" if in_force else alarm
     # Numbers that were counted for another certificate than the one in force say nothing of it.
     counted = in_force and standing.certificate == proved.certificate
-    stage = "certified" if in_force else "proving" if standing.stage == "certified" else standing.stage
+    stage = "certified" if in_force else "surveying" if standing.stage == "surveying" else "proving"
     return CertificateView(
         model=model,
         segment=segment,

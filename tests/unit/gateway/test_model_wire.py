@@ -11,7 +11,7 @@ import pytest
 
 from demur.v1 import model_pb2 as pb
 from fallback.errors import InvalidError
-from gateway.certification import Certification, Proof, Stage, Standing, Threshold
+from gateway.certification import Alarm, Certification, Proof, Stage, Standing, Threshold
 from gateway.model_wire import certificate_to_wire, plan_from_wire, policy_from_wire, policy_to_wire
 from gateway.policy import Policy
 from gateway.quote import Work, check_plan
@@ -163,6 +163,24 @@ def test_segments_and_challengers_are_told_each_with_its_own() -> None:
     assert [each.segment for each in challenger.segments] == ["north"]
 
 
+ALARM = Alarm(version="3", segment="north", said="10 % wrong in the north", second=90)
+
+
+def test_beside_an_alarm_a_proof_that_came_after_it_is_in_force() -> None:
+    """A segment without one is told as taken back, with its own alarm's words where it rang."""
+    segments = tuple(Segment(name=name, attributes={"at": name}) for name in ("north", "south"))
+    policy = msgspec.structs.replace(POLICY, segments=segments)
+    rest = msgspec.structs.replace(ALARM, segment="", said="10 % wrong", second=95)
+    proved = msgspec.structs.replace(PROVED, eligibility=policy.eligibility, alarm="10 % wrong", alarms=(ALARM, rest))
+    told = _told(policy=policy, proved=proved)
+    assert (told.stage, told.tau, told.alarm) == (pb.Certificate.CERTIFIED, 0.625, "")
+    assert [(each.stage, each.alarm) for each in told.segments] == [
+        (pb.Certificate.ALARMED, "10 % wrong in the north"),
+        (pb.Certificate.ALARMED, "10 % wrong"),
+    ]
+    assert _told(policy=policy, proved=msgspec.structs.replace(proved, alarms=())).stage == pb.Certificate.ALARMED
+
+
 @pytest.mark.parametrize(
     ("changes", "stage"),
     [
@@ -170,6 +188,7 @@ def test_segments_and_challengers_are_told_each_with_its_own() -> None:
         ({"policy": msgspec.structs.replace(POLICY, scorer="max_softmax")}, pb.Certificate.PROVING),
         ({"policy": msgspec.structs.replace(POLICY, alpha=0.005)}, pb.Certificate.SURVEYING),
         ({"proved": msgspec.structs.replace(PROVED, alarm="10 % wrong")}, pb.Certificate.ALARMED),
+        ({"proved": msgspec.structs.replace(PROVED, tau=None, alarm="x", alarms=(ALARM,))}, pb.Certificate.ALARMED),
         ({"proved": msgspec.structs.replace(PROVED, tau=None)}, pb.Certificate.PROVING),
         ({"proved": None}, pb.Certificate.PROVING),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallback.errors import InvalidError
-from gateway.certification import Certification, Proof
+from gateway.certification import Alarm, Certification, Proof, said_of
 from gateway.confidence import Scorer
 from gateway.policy import Policy
 from gateway.rules import Decision, Decisions, Rules, Wish
@@ -31,6 +31,9 @@ POLICIES = st.builds(
     allow_model_wish=st.booleans(),
     until_proved=st.sampled_from(["ask", "answer"]),
 )
+ALARM = Alarm(version="1", segment="", said="drift", second=5)
+OTHERS = msgspec.structs.replace(ALARM, version="2", segment="north", said="north")
+OUTLIVED = msgspec.structs.replace(OTHERS, outlived=True)
 CERTIFICATIONS = st.builds(
     Certification,
     epoch=st.just("1"),
@@ -42,6 +45,7 @@ CERTIFICATIONS = st.builds(
     expire_second=SECONDS,
     share=SHARES,
     alarm=st.sampled_from(["", "", "drift"]),
+    alarms=st.sampled_from([(), (), (ALARM,), (OTHERS,), (OUTLIVED,)]),
     alpha=st.sampled_from([0.0, 0.01, 0.05]),
     delta=st.sampled_from([0.0, 0.05, 0.1]),
     eligibility=st.sampled_from(["", Policy().eligibility]),
@@ -120,7 +124,7 @@ def test_only_what_was_proved_is_answered(
         or proved.delta > policy.delta
         or proved.eligibility not in {"", policy.eligibility}
         or share == 0
-        or proved.alarm
+        or (proved.alarm and not proved.alarms)
     ):
         tau = None
     assert decisions.tau == tau
@@ -144,7 +148,7 @@ def test_only_what_was_proved_is_answered(
 def _own_answers(policy: Policy, proved: Certification | None, tau: float | None) -> bool:
     """Whether the operator's own threshold answers."""
     share = max(policy.audit_share, 0.0 if proved is None else proved.share)
-    alarm = proved is not None and proved.alarm
+    alarm = proved is not None and (proved.alarms not in {(), (OUTLIVED,)} if proved.alarms else bool(proved.alarm))
     return policy.until_proved == "answer" and tau is None and not alarm and share > 0
 
 
@@ -183,11 +187,31 @@ def test_a_row_is_judged_alike_alone_and_in_company(
 
 @given(POLICIES, CERTIFICATIONS, ROWS, SECONDS)
 def test_an_alarm_leaves_nothing_answered(policy: Policy, proved: Certification, rows: list[Row], second: int) -> None:
-    """Nor granted: everything goes to a person, with certainty."""
-    alarmed = msgspec.structs.replace(proved, alarm="drift")
+    """Nor granted: everything goes to a person, with certainty. Where nothing is said of what was proved after it."""
+    alarmed = msgspec.structs.replace(proved, alarm="drift", alarms=())
     decisions = _decide(policy, alarmed, rows, second)
     assert decisions.deferred.all()
     assert (decisions.q == 1).all()
+
+
+@given(POLICIES, CERTIFICATIONS, ROWS, SECONDS, st.sampled_from([ALARM, OTHERS]))
+def test_while_an_alarm_stands_only_a_proof_answers(
+    policy: Policy, proved: Certification, rows: list[Row], second: int, alarm: Alarm
+) -> None:
+    """One that was made after it, as all that are told beside it; no operator's threshold, whatever segment rang."""
+    alarmed = msgspec.structs.replace(proved, alarm="drift", alarms=(alarm,))
+    decisions = _decide(policy, alarmed, rows, second)
+    assert not decisions.uncertified
+    assert decisions.deferred.all() or decisions.tau == proved.threshold("1", second) is not None
+
+
+def test_what_stands_against_a_version_names_its_segments_own_alarm_first() -> None:
+    """Else the newest; one that is outlived stands against its own version alone."""
+    assert said_of((ALARM, OTHERS), "1", "") == "drift"
+    assert said_of((ALARM, OTHERS), "3", "west") == "north"
+    assert said_of((ALARM, OUTLIVED), "1", "north") == "drift"
+    assert said_of((ALARM, OUTLIVED), "2", "north") == "north"
+    assert said_of((OUTLIVED,), "1", "north") == ""
 
 
 def test_a_threshold_answers_in_its_time_only() -> None:

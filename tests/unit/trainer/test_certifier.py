@@ -139,11 +139,11 @@ def test_killed_at_any_moment_it_goes_on(tmp_path_factory: pytest.TempPathFactor
     known = world.book
     world.kill()
     again = world.book
-    assert (again.rows, again.digest, again.passed, again.alarm) == (
+    assert (again.rows, again.digest, again.passed, again.alarms) == (
         known.rows,
         known.digest,
         known.passed,
-        known.alarm,
+        known.alarms,
     )
     for course, before in zip(again.courses, known.courses, strict=True):
         np.testing.assert_allclose(course.state.peaks, before.state.peaks)

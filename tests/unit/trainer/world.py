@@ -68,11 +68,16 @@ class Gateway:
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """Everything around one model; `risk` are the chances of an error at and above each tenth of confidence."""
+    """Everything around one model; `risk` are the chances of an error at and above each tenth of confidence.
+
+    A share `north_share` of the requests is in the segment, where there is one, and errs with `north_risk` besides.
+    """
 
     folder: Path
     asked: Terms
     north: Terms | None = None
+    north_share: float = 0.5
+    north_risk: float = 0.0
     challenger: Terms | None = None
     challenger_risk: float = 0.0
     seed: int = 1
@@ -177,7 +182,7 @@ class World:
 
     @property
     def terms(self) -> list[Terms]:
-        """What is asked: of the rest, of every other request where there is a segment, of a challenger."""
+        """What is asked: of the rest, of the segment where there is one, of a challenger."""
         return [terms for terms in (self.asked, self.north, self.challenger) if terms is not None]
 
     def kill(self) -> None:
@@ -199,10 +204,12 @@ class World:
         confidences = self.rng.random(self.per_second)
         if rule is not None:
             for confidence in confidences:
-                segment = self.north.segment if self.north is not None and self.rng.random() < 0.5 else ""
+                segment = self.north.segment if self.north is not None and self.rng.random() < self.north_share else ""
                 proof = rule.proof(segment, gateway.version)
                 tau = None if proof is None else proof.threshold(gateway.version, second)
                 wrong = bool(self.rng.random() < self.risk[int(confidence * len(self.risk))])
+                if segment and self.north_risk:
+                    wrong = wrong or bool(self.rng.random() < self.north_risk)
                 automatic = tau is not None and bool(confidence >= tau)
                 sampled += self._decide(
                     gateway, rule, second, float(confidence), wrong, automatic, tau is not None, segment

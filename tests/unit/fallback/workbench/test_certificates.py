@@ -17,7 +17,7 @@ from fallback.identity import Credentials
 from fallback.queue import Queue
 from fallback.workbench.app import build
 from fallback.workbench.certificates import AMENDMENTS, CertificateView, ThresholdView, views
-from gateway.certification import CERTIFICATIONS, STANDINGS, Certification, Proof, Stage, Standing, Threshold
+from gateway.certification import CERTIFICATIONS, STANDINGS, Alarm, Certification, Proof, Stage, Standing, Threshold
 from tests.serving import served
 from tests.unit.fallback.workbench.calls import Page
 
@@ -108,6 +108,22 @@ def test_what_is_not_in_force_any_more_is_not_shown(changes: dict[str, Any], sta
     found = _view(**changes)
     assert found.stage == stage
     assert (found.tau, found.coverage, found.error_bound, found.certificate) == (None, None, None, "")
+
+
+def test_a_segment_that_rang_is_shown_as_such_beside_what_was_proved_after() -> None:
+    """With its own alarm's words; what says nothing of alarms by segment was written before there were any."""
+    alarm = Alarm(version="3", segment="north", said="10 % wrong in the north", second=90)
+    newer = msgspec.structs.replace(alarm, segment="west", said="20 % wrong in the west")
+    standing = msgspec.structs.replace(STANDING, segments={"north": STANDING, "south": STANDING})
+    proved = msgspec.structs.replace(PROVED, alarm=newer.said, alarms=(alarm, newer))
+    found = views(_documents(standing=standing, proved=proved), second=150)
+    assert [(each.segment, each.stage, each.alarm) for each in found] == [
+        ("", "certified", ""),
+        ("north", "alarmed", "10 % wrong in the north"),
+        ("south", "alarmed", "20 % wrong in the west"),
+    ]
+    before = views(_documents(standing=standing, proved=msgspec.structs.replace(proved, alarms=())), second=150)
+    assert [(each.stage, each.tau) for each in before] == [("alarmed", None)] * 3
 
 
 def test_numbers_of_another_certificate_are_not_shown_for_this_one() -> None:
