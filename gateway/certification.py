@@ -151,7 +151,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     `coverage` in [0, 1] is the share of the population that `tau` lets through, `error_bound` an upper bound on the
     wrong ones among these; `audits` have been counted, `audits_needed` more are expected to certify or to loosen, None
     where nobody can tell. `advice` is a sentence: what would change it. `miss` is the estimated share of wrong answers
-    that a single reviewer let pass, `reviewer_error` what gold items say; None where nothing is known.
+    that a single reviewer let pass, `reviewer_error` what gold items say, `share` which share of all that the model is
+    asked is in this segment, or in the rest; None where nothing is known.
     `thresholds` are of the process told of, strictest first. `digest` is that of the newest row of the chain.
     Where the policy has segments all this is of the rest, and `segments` has the same of each, by name; `challengers`
     has that of each version in shadow, by its number.
@@ -181,6 +182,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     segments: dict[str, Standing] = {}
     challengers: dict[str, Standing] = {}
+    share: float | None = None
     requests_per_hour: float = 0.0
     risks: tuple[tuple[float, float], ...] = ()
     processes: int = 0

@@ -280,7 +280,7 @@ def _tell_standing(wire: pb.Certificate, model: str, standing: Standing) -> None
     wire.version = version_name(model, standing.version) if standing.version else ""
     wire.epoch = standing.epoch
     wire.audits, wire.requests = standing.audits, standing.requests
-    for field in ("audits_needed", "miss", "reviewer_error"):
+    for field in ("audits_needed", "miss", "reviewer_error", "share"):
         if (value := getattr(standing, field)) is not None:
             setattr(wire, field, value)
     if standing.watermark:

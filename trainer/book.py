@@ -32,6 +32,8 @@ from trainer.rows import (
 from trainer.watermark import Counted, Pending, arrive, count, count_up_to, forget
 
 SURVEY_MAX: Final = 2_000
+# Of so many of the newest requests it is known how many are in which segment.
+_TRAFFIC_MAX: Final = 50_000.0
 # Of more processes of a segment at once nobody would look at the oldest again.
 COURSES_MAX: Final = 8
 # A gateway that was given up takes another name within seconds of hearing so.
@@ -66,8 +68,8 @@ class Book:
     """One model's rows, taken in.
 
     `epochs` are those whose secret is not out, the last one the newest. `survey` has the newest scores by version,
-    scorer, eligibility and segment, without a gap by others; `answering` is the version that answered the newest
-    record. `alarms` are those that
+    scorer, eligibility and segment, without a gap by others; `traffic` has the newest requests by segment, as many as
+    the reviewed ones stand for. `answering` is the version that answered the newest record. `alarms` are those that
     stand, by version and segment, the newest last, and `renewed` says whether an epoch began since. `lost` are gateways
     that were given up, the newest last, and why.
     """
@@ -86,10 +88,13 @@ class Book:
     survey: dict[Surveyed, deque[Score]] = field(default_factory=dict)
     answering: str = ""
     alarms: dict[tuple[str, str], Alarm] = field(default_factory=dict)
+    traffic: dict[str, float] = field(default_factory=dict)
     renewed: bool = True
     requests_per_hour: float = 0.0
     _since: int = -1
     _requests: int = 0
+    _rules: str = ""
+    _answered: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.digest = self.digest or genesis(self.model)
@@ -145,6 +150,11 @@ class Book:
         """Return a process by its name, None where it is forgotten."""
         return next((course for course in self.courses if course.row.epoch == process), None)
 
+    def share(self, segment: str) -> float | None:
+        """Return which share of the newest requests is in a segment; None where there are none."""
+        whole = sum(self.traffic.values())
+        return self.traffic.get(segment, 0.0) / whole if whole else None
+
     def _sampled(self, row: SampledRecord) -> None:
         self.newest, self.records = max(self.newest, row.second), self.records + 1
         epoch = self.epochs[row.epoch]
@@ -156,6 +166,7 @@ class Book:
         self.pending = arrive(self.pending, [row])
         if known or not row.drawn:
             return
+        self._passed_by(row)
         here = {(scored.version, scored.scorer, scored.eligibility): scored for scored in row.scored}
         for surveyed in [surveyed for surveyed in self.survey if surveyed[:3] not in here]:
             # Another version answered, or by other rules: whose requests these were is not for this one to say.
@@ -165,12 +176,23 @@ class Book:
             surveyed = version, scorer, eligibility, row.segment
             self.survey.setdefault(surveyed, deque(maxlen=SURVEY_MAX)).append(score)
 
+    def _passed_by(self, row: SampledRecord) -> None:
+        """Count a request, and those that it stands for, as one of its segment."""
+        rules = row.scored[0].eligibility if row.scored else ""
+        if rules != self._rules:
+            # These rules may have other segments.
+            self.traffic, self._rules = {}, rules
+        self.traffic[row.segment] = self.traffic.get(row.segment, 0.0) + 1 / row.q
+        if sum(self.traffic.values()) > _TRAFFIC_MAX:
+            self.traffic = {segment: requests / 2 for segment, requests in self.traffic.items()}
+
     def _counted(self, counted: Sequence[Counted], reached: int) -> None:
         """Let what the watermark passed count, and ring where a promise is not kept any more."""
+        versions = self._versions(counted)
         for row in self.pending.over:
             self._requested(row)
             for course in self.courses:
-                course.close(row)
+                course.close(row, versions[row.second, row.gateway])
         if not counted:
             return
         for course in self.courses:
@@ -178,6 +200,21 @@ class Book:
         # All are asked before one takes back what is proved of the others.
         for course in [course for course in self.courses if course.alarmed(counted)]:
             self._ring(course, reached, counted)
+
+    def _versions(self, counted: Sequence[Counted]) -> dict[tuple[int, str], str]:
+        """Return which version answered in each second that the watermark passed, by its records; "": more than one."""
+        found: dict[tuple[int, str], set[str]] = {}
+        for each in counted:
+            if each.record is not None and each.record.scored:
+                found.setdefault((each.second, each.gateway), set()).add(each.record.scored[0].version)
+        versions = {}
+        for row in self.pending.over:
+            here = found.get((row.second, row.gateway), set())
+            if here:
+                self._answered[row.gateway] = here.pop() if len(here) == 1 else ""
+            versions[row.second, row.gateway] = self._answered.get(row.gateway, "")
+        self._answered = {name: version for name, version in self._answered.items() if name in self.pending.spans}
+        return versions
 
     def _ring(self, rung: Course, reached: int, counted: Sequence[Counted]) -> None:
         """Take back everything that was proved: nobody knows since when it is not so.

@@ -22,7 +22,8 @@ from trainer.drift import Drift
 from trainer.rows import CertificateRow, ProcessRow
 from trainer.watermark import Counted, evidence, scored_for
 
-# So many requests are compared with those that it was proved on, at a time.
+# So many requests are compared at a time, and with so many at least: those that it was proved on or, of a version that
+# was proved before it answered, the first that it answered.
 _HISTOGRAM_REQUESTS: Final = 2_000
 # Records that do not say what this version thinks, by the same rules, count as its errors; with so many of them it is
 # begun anew.
@@ -46,8 +47,9 @@ class Course:
     """A process and what came of it; `number` counts the model's processes from 1.
 
     `audits` and `errors` are by threshold (counted once each, whatever their weight), `weights` and `wrong` the same by
-    weight: what is reviewed more often than other requests weighs less. `requests` are all of the population in its
-    seconds. `revoked`: an alarm ended it.
+    weight: what is reviewed more often than other requests weighs less. `closed` are all requests of the model in its
+    seconds, of every segment. `before` and `recent` count confidences, in seconds in which its version answered.
+    `revoked`: an alarm ended it.
     """
 
     row: ProcessRow
@@ -59,7 +61,7 @@ class Course:
     wrong: Floats
     steps: list[Step] = field(default_factory=list)
     shown: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
-    requests: int = 0
+    closed: int = 0
     foreign: int = 0
     revoked: bool = False
     raised: bool = False
@@ -70,6 +72,8 @@ class Course:
         default_factory=lambda: (array("d"), array("d"), array("d"))
     )
     _bound: tuple[float, State, int] | None = None
+    _own: float = 0.0
+    _all: float = 0.0
 
     @property
     def promise(self) -> Promise:
@@ -101,6 +105,13 @@ class Course:
         """How many thresholds are certified, counted from the strictest."""
         return int(certified(self.state, self.row.delta))
 
+    @property
+    def requests(self) -> int:
+        """How many requests of its segment came in its seconds: of all, the share that its reviewed ones stand for."""
+        if not self._all:
+            return 0 if self.row.segment else self.closed
+        return round(self.closed * self._own / self._all)
+
     def tau_at(self, second: int) -> float | None:
         """Return the threshold that held at `second` by what was proved before it; None: none, or it was over."""
         if second >= self.expire_second:
@@ -109,6 +120,11 @@ class Course:
 
     def take(self, counted: Sequence[Counted]) -> None:
         """Count what the watermark passed."""
+        for each in counted:
+            record = each.record
+            if record is not None and record.drawn and self.row.first_second <= each.second <= self.row.last_second:
+                self._all += 1 / record.q
+                self._own += (record.segment == self.row.segment) / record.q
         found = evidence(counted, self.row)
         if not len(found.weight):
             return
@@ -132,14 +148,14 @@ class Course:
         self.drift = drift.watch(self.drift, columns[:, 0], columns[:, 1], self.row.alpha)
         return bool(drift.alarmed(self.drift))
 
-    def close(self, row: ClosingRow) -> None:
-        """Take in what a gateway says of a second that the watermark passed."""
+    def close(self, row: ClosingRow, version: str) -> None:
+        """Take in what a gateway, where `version` answered, says of a second that the watermark passed."""
         if not self.row.first_second <= row.second <= self.row.last_second:
             return
-        self.requests += row.eligible
-        if len(row.histogram) != HISTOGRAM_BINS:
+        self.closed += row.eligible
+        if len(row.histogram) != HISTOGRAM_BINS or version != self.row.version:
             return
-        if not self.steps:
+        if not self.steps or self.before.sum() < _HISTOGRAM_REQUESTS:
             self.before += row.histogram
             return
         self.recent += row.histogram

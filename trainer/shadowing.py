@@ -27,14 +27,19 @@ log = structlog.get_logger(__name__)
 def let_through(certificate: pb.Certificate) -> float | None:
     """Return the share of all requests that a certificate lets through, segments and all; 0 where nothing is proved.
 
-    None for a moment after it changed, until that is counted.
+    Each segment counts by its share of the model's requests, whichever version answers them. None for a moment after
+    it changed, until that is counted.
     """
     parts = [certificate, *certificate.segments]
     if any(part.HasField("tau") and not part.HasField("coverage") for part in parts):
         return None
-    shares = [part.coverage if part.HasField("tau") else 0.0 for part in parts]
-    requests = [max(1, part.requests) for part in parts]
-    return sum(share * count for share, count in zip(shares, requests, strict=True)) / sum(requests)
+    through = [part.coverage if part.HasField("tau") else 0.0 for part in parts]
+    if len(parts) == 1:
+        return through[0]
+    whole = sum(part.share for part in parts)
+    if not whole or not all(part.HasField("share") for part in parts):
+        return None
+    return sum(part.share * let for part, let in zip(parts, through, strict=True)) / whole
 
 
 def better(challenger: pb.Certificate, champion: pb.Certificate) -> bool:

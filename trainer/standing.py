@@ -53,7 +53,15 @@ def certification(book: Book, asked: Sequence[Terms], now: int, lost: Mapping[st
         alarm=said_of(alarms, rest.version, REST),
         alarms=alarms,
         lost=dict(lost),
-        share=min(1.0, _RAISED * rest.audit_share) if any(each.raised for each in book.courses) else 0.0,
+        share=min(1.0, _RAISED * rest.audit_share) if _other_inputs(book, rest.version, now) else 0.0,
+    )
+
+
+def _other_inputs(book: Book, version: str, now: int) -> bool:
+    """Return whether what `version` answers is not like what something that stands was proved on."""
+    return any(
+        course.raised and course.row.version == version and course.standing is not None and now < course.expire_second
+        for course in book.courses
     )
 
 
@@ -123,6 +131,7 @@ def standing(
         requests_per_hour=book.requests_per_hour,
         risks=risks(book, version=terms.version, segment=terms.segment),
         processes=book.processes,
+        share=book.share(terms.segment),
     )
     if course is None:
         return told

@@ -229,7 +229,7 @@ class GetCertificateRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class Certificate(_message.Message):
-    __slots__ = ("model", "stage", "alpha", "delta", "version", "epoch", "certificate", "tau", "coverage", "error_bound", "audits", "audits_needed", "requests", "watermark_time", "expire_time", "advice", "miss", "reviewer_error", "digest", "thresholds", "alarm", "segment", "segments", "challengers")
+    __slots__ = ("model", "stage", "alpha", "delta", "version", "epoch", "certificate", "tau", "coverage", "error_bound", "audits", "audits_needed", "requests", "watermark_time", "expire_time", "advice", "miss", "reviewer_error", "digest", "thresholds", "alarm", "segment", "segments", "challengers", "share")
     class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STAGE_UNSPECIFIED: _ClassVar[Certificate.Stage]
@@ -285,6 +285,7 @@ class Certificate(_message.Message):
     SEGMENT_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     CHALLENGERS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
     model: str
     stage: Certificate.Stage
     alpha: float
@@ -309,7 +310,8 @@ class Certificate(_message.Message):
     segment: str
     segments: _containers.RepeatedCompositeFieldContainer[Certificate]
     challengers: _containers.RepeatedCompositeFieldContainer[Certificate]
-    def __init__(self, model: _Optional[str] = ..., stage: _Optional[_Union[Certificate.Stage, str]] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., version: _Optional[str] = ..., epoch: _Optional[str] = ..., certificate: _Optional[str] = ..., tau: _Optional[float] = ..., coverage: _Optional[float] = ..., error_bound: _Optional[float] = ..., audits: _Optional[int] = ..., audits_needed: _Optional[int] = ..., requests: _Optional[int] = ..., watermark_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., advice: _Optional[str] = ..., miss: _Optional[float] = ..., reviewer_error: _Optional[float] = ..., digest: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[Certificate.Threshold, _Mapping]]] = ..., alarm: _Optional[str] = ..., segment: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., challengers: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ...) -> None: ...
+    share: float
+    def __init__(self, model: _Optional[str] = ..., stage: _Optional[_Union[Certificate.Stage, str]] = ..., alpha: _Optional[float] = ..., delta: _Optional[float] = ..., version: _Optional[str] = ..., epoch: _Optional[str] = ..., certificate: _Optional[str] = ..., tau: _Optional[float] = ..., coverage: _Optional[float] = ..., error_bound: _Optional[float] = ..., audits: _Optional[int] = ..., audits_needed: _Optional[int] = ..., requests: _Optional[int] = ..., watermark_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., advice: _Optional[str] = ..., miss: _Optional[float] = ..., reviewer_error: _Optional[float] = ..., digest: _Optional[str] = ..., thresholds: _Optional[_Iterable[_Union[Certificate.Threshold, _Mapping]]] = ..., alarm: _Optional[str] = ..., segment: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., challengers: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., share: _Optional[float] = ...) -> None: ...
 
 class ListAmendmentsRequest(_message.Message):
     __slots__ = ("model",)
