@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fallback.errors import InvalidError, StateError
 from gateway.certification import Standing
-from gateway.policy import Policy
+from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, Policy
 from gateway.promise import STAKES, Promise, false_error, lifetime_delta
 from gateway.samples import AGREEMENT_SHARE
 
@@ -32,6 +32,7 @@ _ERRORS_MAX: Final = 2_500
 # Kernels of a binomial are cut where what is left out cannot move a median.
 _TAIL: Final = 1e-9
 _DAY_HOURS: Final = 24.0
+_ROUNDING: Final = 1e-9
 # What there must be to plan by.
 _KNOWN: Final = ("requests_per_hour", "coverage", "true_error", "model_error")
 _PROMISED: Final = frozenset(Policy.__struct_fields__) - {
@@ -90,13 +91,21 @@ class Said:
     def over(self, known: Work | None) -> Work | None:
         """Return the work as it was said, the rest as `known`; None where something is missing that nobody knows.
 
-        Raises InvalidError for what is out of range.
+        Raises InvalidError for what is out of range, or cannot be together.
         """
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         said = {name: value for name, value in said.items() if value is not None}
-        if known is not None:
-            return replace(known, **said)
-        return None if self.missing else Work(**said)
+        if known is None and self.missing:
+            return None
+        work = Work(**said) if known is None else replace(known, **said)
+        wrong = work.coverage * work.true_error
+        # What the evidence alone says is estimated, each number by itself.
+        if wrong > work.model_error * (1 + _ROUNDING) and said.keys() & {"coverage", "true_error", "model_error"}:
+            raise InvalidError(
+                f"true_error: {work.true_error:g} of the answered {work.coverage:g} are {wrong:.4g} of all requests, "
+                f"but model_error says that {work.model_error:g} of all are wrong"
+            )
+        return work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,8 +282,12 @@ def check_plan(policy: Policy, alpha: float, work: Work, *, number: int = 1) -> 
         raise InvalidError(
             f"audit_share: expected a share in (0, 1], got {audit_share}; without audits nothing is proved"
         )
-    if (most is not None and not most > 0) or not expire_days > 0:
-        raise InvalidError(f"expected reviews_per_hour_max and expire_days above 0, got {most} and {expire_days}")
+    for name, value, greatest in (
+        ("expire_days", expire_days, EXPIRE_DAYS_MAX),
+        ("reviews_per_hour_max", most, REVIEWS_PER_HOUR_MAX),
+    ):
+        if value is not None and not 0 < value <= greatest:
+            raise InvalidError(f"{name}: expected a number above 0 and at most {greatest}, got {value:g}")
     promise = Promise(alpha=alpha, delta=lifetime_delta(policy.delta, number) if policy.lifetime else policy.delta)
     if policy.until_proved == "answer":
         work = replace(work, blind_before=audit_share)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,6 +22,12 @@ if TYPE_CHECKING:
     from trainer.rows import ProcessRow
     from trainer.verify import Finding
 
+# Fields of a policy or of its work, as errors name them; their options are called like them, but for one.
+_FIELDS: Final = re.compile(
+    r"^(?:policy\.|work\.)?(alpha|delta|coverage)(?=:)"
+    r"|\b(?:policy\.|work\.)?(audit_share|expire_days|reviews_per_hour|requests_per_hour|true_error|model_error"
+    r"|review_seconds)(?:_max)?\b"
+)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
 Models = Annotated[
     str, typer.Argument(metavar="[MODEL]", help="The model's name; all that have evidence, if left out.")
@@ -181,7 +190,8 @@ def plan(
     _check_until_proved(until_proved)
     said = _said(requests_per_hour, coverage, true_error, model_error, review_seconds)
     known, number = _known(load(config, data), model, alpha)
-    work = said.over(known)
+    with _options_named():
+        work = said.over(known)
     if work is None:
         options = ", ".join("--" + name.replace("_", "-") for name in said.missing)
         raise InvalidError(f"there is no evidence of {model} yet, so say {options}")
@@ -193,7 +203,9 @@ def plan(
         lifetime=lifetime,
         until_proved="answer" if until_proved == "answer" else "ask",
     )
-    _tell(check_plan(policy, alpha, work, number=number))
+    with _options_named():
+        found = check_plan(policy, alpha, work, number=number)
+    _tell(found)
 
 
 @certificate.command(epilog="Example: demur certificate promise digits --alpha 0.05")
@@ -248,7 +260,8 @@ def promise(
                 _say(f"not planned: nothing is known of the work of {model} yet, and nothing was said of it")
             await gateway.update_policy(policy, work=work, accept_problems=anyway)
 
-    asyncio.run(change())
+    with _options_named():
+        asyncio.run(change())
     _say(
         f"promised: at most {alpha:.3g} of the automatic answers of {model} wrong; see `demur certificate show {model}`"
     )
@@ -331,6 +344,18 @@ def _known(settings: Config, model: str, alpha: float) -> tuple[Work | None, int
         reviewer_error=gold.estimate if gold.total else None,
     )
     return known_work(told, alpha), book.processes + 1
+
+
+@contextmanager
+def _options_named() -> Iterator[None]:
+    """Say of what is wrong which option that is: who types one has not heard of a policy's fields."""
+    from fallback.errors import InvalidError
+
+    try:
+        yield
+    except InvalidError as error:
+        named = _FIELDS.sub(lambda found: "--" + (found[1] or found[2]).replace("_", "-"), error.message)
+        raise InvalidError(named) from error
 
 
 def _check_until_proved(value: str) -> None:

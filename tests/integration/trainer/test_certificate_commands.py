@@ -49,6 +49,32 @@ async def test_a_plan_says_what_a_promise_costs(config: Config) -> None:
     assert "there is no evidence of digits yet, so say --requests-per-hour, --coverage, --true-error" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--expire-days", "-1", *KNOWN), "--expire-days: expected a number above 0 and at most 3650, got -1"),
+        (
+            ("--reviews-per-hour", "-5", *KNOWN),
+            "--reviews-per-hour: expected a number above 0 and at most 1000000, got -5",
+        ),
+        (("--audit-share", "0", *KNOWN), "--audit-share: expected a share in (0, 1], got 0.0"),
+        (("--delta", "2", *KNOWN), "--delta: expected a share above 0 and at most 0.5, got 2.0"),
+        (("--requests-per-hour", "-3", *KNOWN[2:]), "--requests-per-hour: expected a number above 0, got -3.0"),
+        (("--coverage", "1.5", *KNOWN[:2], *KNOWN[4:]), "--coverage: expected a share in (0, 1], got 1.5"),
+        (
+            ("--coverage", "0.8", "--true-error", "0.09", "--model-error", "0.05", *KNOWN[:2]),
+            "--true-error: 0.09 of the answered 0.8 are 0.072 of all requests, but --model-error says that 0.05",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_named_as_it_was_typed(config: Config, options: tuple[str, ...], sentence: str) -> None:
+    """One option, what is expected and what came."""
+    assert config.data_folder
+    code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01", *options)
+    assert code == 2
+    assert sentence in said
+
+
 async def test_what_nobody_sampled_cannot_be_verified_or_shown(config: Config) -> None:
     """The sentence says where was looked."""
     for command in (("verify",), ("verify", "digits"), ("certificate", "show")):
@@ -67,6 +93,8 @@ async def test_a_promise_is_checked_before_anything_changes(config: Config, gate
     assert code == 1
     assert "cannot be proved" in said
     assert "nothing was changed" in said
+    code, said = await demur("certificate", "promise", "digits", "--alpha", "0.01", "--expire-days", "-1")
+    assert (code, "--expire-days: expected a number above 0 and at most 3650, got -1" in said) == (2, True), said
     async with client(config) as calls:
         before = await calls.get_policy("digits")
         assert not before.HasField("alpha")
@@ -79,7 +107,7 @@ async def test_a_promise_is_checked_before_anything_changes(config: Config, gate
         assert (before.until_proved, after.until_proved) == ("ask", "answer")
         assert (after.threshold, after.expire_days) == (before.threshold, 30.0)
         code, said = await demur("certificate", "promise", "digits", "--alpha", "0.04", "--coverage", "0.5")
-        assert (code, "so say all of it: requests_per_hour, true_error, model_error" in said) == (2, True), said
+        assert (code, "so say all of it: --requests-per-hour, --true-error, --model-error" in said) == (2, True), said
         code, said = await demur("certificate", "promise", "digits", "--alpha", "0.01", "--anyway", *hopeless)
         assert code == 0, said
         assert "problem: alpha 0.01 cannot be proved" in said

@@ -117,8 +117,12 @@ def test_nothing_is_proved_without_audits() -> None:
     """A share of 0 and other impossible numbers are refused."""
     with pytest.raises(InvalidError, match="audit_share"):
         _plan(audit_share=0.0)
-    with pytest.raises(InvalidError, match="reviews_per_hour_max"):
+    with pytest.raises(
+        InvalidError, match=r"^reviews_per_hour_max: expected a number above 0 and at most 1000000, got 0$"
+    ):
         _plan(reviews_per_hour_max=0.0)
+    with pytest.raises(InvalidError, match=r"^expire_days: expected a number above 0 and at most 3650, got -1$"):
+        _plan(expire_days=-1.0)
     with pytest.raises(InvalidError, match="coverage"):
         Work(requests_per_hour=1, coverage=0, true_error=0, model_error=0)
     with pytest.raises(InvalidError, match="true_error"):
@@ -173,6 +177,19 @@ def test_what_somebody_says_of_the_work_counts_before_the_evidence() -> None:
     assert part.over(None) is None
     assert part.missing == ("coverage", "model_error")
     assert Said(requests_per_hour=100, coverage=0.7, true_error=0.003, model_error=0.07).over(None) == WORK
+
+
+def test_no_more_can_be_wrong_among_the_answered_than_among_all() -> None:
+    """Whoever says so means something else; what the evidence alone says is estimated, and goes."""
+    said = Said(requests_per_hour=100, coverage=0.8, true_error=0.09, model_error=0.05)
+    sentence = "^true_error: 0.09 of the answered 0.8 are 0.072 of all requests, but model_error says that 0.05 of all"
+    with pytest.raises(InvalidError, match=sentence):
+        said.over(None)
+    with pytest.raises(InvalidError, match=r"0.3 of the answered 0.7 are 0.21 of all requests"):
+        Said(true_error=0.3).over(WORK)
+    assert Said(requests_per_hour=1, coverage=0.7, true_error=0.1, model_error=0.07).over(None) is not None
+    odd = Work(requests_per_hour=100, coverage=0.8, true_error=0.09, model_error=0.05)
+    assert Said(review_seconds=5.0).over(odd) is not None
 
 
 def test_a_plan_is_told_in_words() -> None:
