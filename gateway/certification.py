@@ -130,14 +130,15 @@ class Stage(StrEnum):
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
     """One threshold that is to be proved, and what was counted from it on.
 
-    `log_peak` is ln of the highest evidence so far, and `proved` whether it and all stricter ones have enough.
-    `coverage` in [0, 1] is the share of the population that it lets through; `audits` of these were counted, of which
-    `errors` were wrong; `seen_error` is the share of wrong ones by weight, since the unsure are audited more often.
-    None where nothing is known.
+    `log_peak` is ln of the highest evidence so far, `log_needed` what it takes (0: not said, ln 1 / delta), `proved`
+    whether it is. `coverage` in [0, 1] is the share of the population that it lets through; `audits` of these were
+    counted, of which `errors` were wrong; `seen_error` is the share of wrong ones by weight, since the unsure are
+    audited more often. None where nothing is known.
     """
 
     threshold: float
     log_peak: float = 0.0
+    log_needed: float = 0.0
     proved: bool = False
     coverage: float | None = None
     audits: int = 0

@@ -290,7 +290,7 @@ def _tell_standing(wire: pb.Certificate, model: str, standing: Standing) -> None
     for each in standing.thresholds:
         wire.thresholds.add(
             threshold=each.threshold,
-            evidence=min(1.0, max(0.0, each.log_peak / needed)),
+            evidence=min(1.0, max(0.0, each.log_peak / (each.log_needed or needed))),
             proved=each.proved and not wire.alarm,
             coverage=each.coverage,
             audits=each.audits,

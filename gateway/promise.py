@@ -13,6 +13,12 @@ from gateway.samples import AGREEMENT_SHARE
 STAKES: Final = (0.1, 0.25, 0.45, 0.65, 0.8, 0.92)
 # What a promise may say; more than a half wrong is none.
 RISK_MAX: Final = 0.5
+# Thresholds are tried by the share of requests that they let through: from `WALK_COVERAGE` on in a walk that has nearly
+# all of delta. At the stricter ones few audits come; each has a little of delta to itself, for models that are sure of
+# less: this costs the others hardly an audit, and without it nothing would ever be proved of those.
+WALK_COVERAGE: Final = 0.4
+HEAD_COVERAGES: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
+HEAD_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +48,13 @@ def lifetime_delta(delta: float, number: int) -> float:
     if number < 1:
         raise InvalidError(f"number: expected 1 or more, got {number}")
     return 6 * delta / (pi**2 * number**2)
+
+
+def delta_of_coverage(delta: float, coverage: float) -> float:
+    """Return what of `delta` a threshold that lets a share `coverage` through is proved with; 0: none is so strict.
+
+    More where a stricter one is proved already.
+    """
+    if coverage >= WALK_COVERAGE:
+        return delta * (1 - HEAD_SHARE)
+    return delta * HEAD_SHARE / len(HEAD_COVERAGES) if coverage >= HEAD_COVERAGES[0] else 0.0

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fallback.errors import InvalidError, StateError
 from gateway.certification import Standing
 from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, Policy
-from gateway.promise import STAKES, Promise, false_error, lifetime_delta
+from gateway.promise import HEAD_COVERAGES, STAKES, Promise, delta_of_coverage, false_error, lifetime_delta
 from gateway.samples import AGREEMENT_SHARE
 
 AUDITS_MAX: Final = 200_000
@@ -257,7 +257,9 @@ def _binomial(trials: int, error: float) -> NDArray[np.float64]:
 def quote(promise: Promise, work: Work) -> Quote:
     """Return what a certificate costs, for a threshold whose answers are wrong at `work.true_error`."""
     seen = min(1.0, work.true_error + (1 - work.true_error) * false_error(work.reviewer_error))
-    audits, high = (None, None) if seen >= promise.alpha else audits_needed(promise, seen, shares=(0.5, 0.9))
+    level, audits, high = delta_of_coverage(promise.delta, work.coverage), None, None
+    if level > 0 and seen < promise.alpha:
+        audits, high = audits_needed(replace(promise, delta=level), seen, shares=(0.5, 0.9))
     if audits is None:
         return Quote(seen_error=seen, audits=None, audits_high=None, requests=None, days=None, person_hours=None)
     requests = audits / (work.coverage * work.blind_before)
@@ -277,17 +279,8 @@ def check_plan(policy: Policy, alpha: float, work: Work, *, number: int = 1) -> 
 
     `number` is that of the model's next process, counted from 1. Raises InvalidError for what is out of range.
     """
+    _check_ranges(policy)
     audit_share, expire_days, most = policy.audit_share, policy.expire_days, policy.reviews_per_hour_max
-    if not 0 < audit_share <= 1:
-        raise InvalidError(
-            f"audit_share: expected a share in (0, 1], got {audit_share}; without audits nothing is proved"
-        )
-    for name, value, greatest in (
-        ("expire_days", expire_days, EXPIRE_DAYS_MAX),
-        ("reviews_per_hour_max", most, REVIEWS_PER_HOUR_MAX),
-    ):
-        if value is not None and not 0 < value <= greatest:
-            raise InvalidError(f"{name}: expected a number above 0 and at most {greatest}, got {value:g}")
     promise = Promise(alpha=alpha, delta=lifetime_delta(policy.delta, number) if policy.lifetime else policy.delta)
     if policy.until_proved == "answer":
         work = replace(work, blind_before=audit_share)
@@ -321,6 +314,20 @@ def check_plan(policy: Policy, alpha: float, work: Work, *, number: int = 1) -> 
     )
 
 
+def _check_ranges(policy: Policy) -> None:
+    """Raise InvalidError for what is out of range, and name it."""
+    if not 0 < policy.audit_share <= 1:
+        raise InvalidError(
+            f"audit_share: expected a share in (0, 1], got {policy.audit_share}; without audits nothing is proved"
+        )
+    for name, value, greatest in (
+        ("expire_days", policy.expire_days, EXPIRE_DAYS_MAX),
+        ("reviews_per_hour_max", policy.reviews_per_hour_max, REVIEWS_PER_HOUR_MAX),
+    ):
+        if value is not None and not 0 < value <= greatest:
+            raise InvalidError(f"{name}: expected a number above 0 and at most {greatest}, got {value:g}")
+
+
 def sentences(plan: Plan) -> list[str]:
     """Return a plan in words, but for its problems."""
     work, offer = plan.work, plan.quote
@@ -337,6 +344,11 @@ def sentences(plan: Plan) -> list[str]:
 
 
 def _unreachable(promise: Promise, work: Work, seen: float) -> str:
+    if work.coverage < HEAD_COVERAGES[0]:
+        return (
+            f"coverage {work.coverage:g}: the strictest threshold that is tried lets {HEAD_COVERAGES[0]:.0%} of the "
+            "requests through, and nothing is proved of fewer; have a better model, or raise alpha"
+        )
     most = audits_most(promise)
     said = f"alpha {promise.alpha:g} cannot be proved within {most} audits: they will show {seen:.4f} wrong"
     if work.true_error < promise.alpha <= seen:

@@ -166,7 +166,7 @@ class Book:
         self.pending = arrive(self.pending, [row])
         if known or not row.drawn:
             return
-        self._passed_by(row)
+        self._count_request(row)
         here = {(scored.version, scored.scorer, scored.eligibility): scored for scored in row.scored}
         for surveyed in [surveyed for surveyed in self.survey if surveyed[:3] not in here]:
             # Another version answered, or by other rules: whose requests these were is not for this one to say.
@@ -176,7 +176,7 @@ class Book:
             surveyed = version, scorer, eligibility, row.segment
             self.survey.setdefault(surveyed, deque(maxlen=SURVEY_MAX)).append(score)
 
-    def _passed_by(self, row: SampledRecord) -> None:
+    def _count_request(self, row: SampledRecord) -> None:
         """Count a request, and those that it stands for, as one of its segment."""
         rules = row.scored[0].eligibility if row.scored else ""
         if rules != self._rules:

@@ -22,10 +22,16 @@ before t alone, in an order fixed before any label is known (`trainer.watermark`
 *An error that is only assumed* (no label in time) makes a factor smaller, as does a record that never came and counts
 as an error at every confidence with p / q = 1: both keep K below the process of the proof.
 
-*Fixed sequence.* The grid is frozen before the first record counts and goes from the strictest threshold to the
-loosest; each is judged at full delta, and the first that is not certified ends the walk. Let theta be the first of the
-grid whose risk is above alpha. To certify it or any looser one, its own process must reach 1 / delta; one process,
-fixed beforehand: delta. That risk rises as the threshold falls is not needed.
+*A walk that begins at several places.* The grid is frozen before the first record counts and goes from the strictest
+threshold to the loosest. With it each has a share of delta, most of them none. A threshold is certified at its own
+share and, if the one before is certified, at what that one was certified at besides; where it is not, what it had is
+lost. Let theta be one whose risk is above alpha, and theta' the nearest such before it. While theta' is not certified,
+theta has no more than the shares from behind theta' up to itself; to be certified at that level its own process must
+reach 1 / level, which has at most that probability. Over all such theta these levels add up to delta at most, so with
+probability 1 - delta none is ever certified. (The fallback procedure of Wiens and Dmitrienko, 2005; with all of delta
+at the strictest it is a fixed sequence.) That risk rises as the threshold falls is not needed. `grid` puts 95 % of
+delta where 40 % of the requests get through, for a walk from there to the loosest, and the rest on stricter ones in
+equal parts: they see few audits, and a walk that had to begin with them would keep every model waiting.
 
 *What is kept.* ln F depends on its record alone and an unsampled record has F = 1: the sums of logarithms, thresholds x
 stakes, add up over any cut of the ledger. The supremum does not: it is found by going through the records in their
@@ -39,19 +45,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, log
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fallback.errors import InvalidError
-from gateway.promise import RISK_MAX, STAKES, Promise
+from gateway.promise import HEAD_COVERAGES, HEAD_SHARE, RISK_MAX, STAKES, WALK_COVERAGE, Promise
 
 Floats = NDArray[np.float64]
+Shares: TypeAlias = tuple[float, ...]
 
-THRESHOLDS: Final = 20
-COVERAGE_MIN: Final = 0.4
-THRESHOLDS_MAX: Final = 100
+_WALK: Final = 20
+_COVERAGES: Final = np.concatenate([HEAD_COVERAGES, np.linspace(WALK_COVERAGE, 1.0, _WALK)])
+_SHARES: Final = np.array(
+    [HEAD_SHARE / len(HEAD_COVERAGES)] * len(HEAD_COVERAGES) + [1 - HEAD_SHARE] + [0] * (_WALK - 1)
+)
 # Of so many records at a time are the factors in memory, and multiplied from the exact sum on.
 _STRIDE: Final = 256
 # Sums of logarithms beyond this are as good as proved; a stride later their powers must still be numbers.
@@ -124,34 +133,61 @@ def log_evidence(state: State) -> Floats:
     return np.minimum(values, _PEAK_MAX)
 
 
-def certified(state: State, delta: float) -> NDArray[np.intp]:
-    """Return how many thresholds are certified, counted from the strictest; shape (...)."""
-    held: NDArray[np.intp] = np.logical_and.accumulate(state.peaks >= log(1 / delta), axis=-1).sum(axis=-1)
-    return held
+def walk(state: State, delta: float, shares: Shares = ()) -> tuple[NDArray[np.bool_], Floats]:
+    """Return which thresholds are certified, and the ln K that each takes; both (..., thresholds).
 
-
-def tau(state: State, thresholds: Floats, delta: float) -> float | None:
-    """Return the loosest certified threshold of one stream; None while there is none."""
-    count = int(certified(state, delta))
-    return float(thresholds[count - 1]) if count else None
-
-
-def grid(confidences: Floats, *, thresholds: int = THRESHOLDS, coverage_min: float = COVERAGE_MIN) -> Floats:
-    """Return the thresholds to certify, strictest first, from unlabelled `confidences`.
-
-    Each lets through an equal step more than the one before, from `coverage_min` in (0, 1] up to everything; fewer than
-    `thresholds` where confidences tie. Raises InvalidError for no confidences or an impossible number.
+    `shares` of `delta` are the thresholds' own, the strictest's above 0; none: the strictest has all of it. Where a
+    threshold waits for the one before, what it takes is told as if that one were certified as it stands.
     """
-    if not 1 <= thresholds <= THRESHOLDS_MAX or not 0 < coverage_min <= 1:
-        raise InvalidError(
-            f"grid: expected 1 to {THRESHOLDS_MAX} thresholds, coverage_min in (0, 1], got {thresholds}, {coverage_min}"
-        )
+    shares = shares or _strictest(state.peaks.shape[-1])
+    held, needed = np.zeros(state.peaks.shape, np.bool_), np.empty(state.peaks.shape)
+    here, level = np.zeros(state.peaks.shape[:-1], np.bool_), np.zeros(state.peaks.shape[:-1])
+    for place, share in enumerate(shares):
+        level = np.where(here | (share == 0), level, 0.0) + delta * share
+        needed[..., place] = -np.log(level)
+        here = (here | (share > 0)) & (state.peaks[..., place] >= needed[..., place])
+        held[..., place] = here
+    return held, needed
+
+
+def _strictest(thresholds: int) -> Shares:
+    return (1.0, *[0.0] * (thresholds - 1))
+
+
+def certified(state: State, delta: float, shares: Shares = ()) -> NDArray[np.intp]:
+    """Return the place of the loosest certified threshold, counted from 1 at the strictest; 0: none; shape (...)."""
+    held, _ = walk(state, delta, shares)
+    places: NDArray[np.intp] = (held * np.arange(1, held.shape[-1] + 1)).max(axis=-1)
+    return places
+
+
+def tau(state: State, thresholds: Floats, delta: float, shares: Shares = ()) -> float | None:
+    """Return the loosest certified threshold of one stream; None while there is none."""
+    place = int(certified(state, delta, shares))
+    return float(thresholds[place - 1]) if place else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Grid:
+    """Thresholds to certify, strictest first, and which share of delta each has to itself."""
+
+    thresholds: Floats
+    shares: Shares
+
+
+def grid(confidences: Floats) -> Grid:
+    """Return what to certify, from unlabelled `confidences`; raises InvalidError for none.
+
+    The strictest lets 5 % of them through, the loosest all; fewer thresholds where confidences tie, which share what
+    they have.
+    """
     if not len(confidences) or not np.isfinite(confidences).all():
         raise InvalidError(f"grid: expected finite confidences, got {len(confidences)} values")
     descending = np.sort(confidences)[::-1]
-    shares = np.linspace(coverage_min, 1.0, thresholds) if thresholds > 1 else np.array([coverage_min])
-    places = [ceil(share * len(descending) - 1e-9) - 1 for share in shares]
-    return np.unique(descending[places])[::-1].astype(np.float64)
+    places = [ceil(share * len(descending) - 1e-9) - 1 for share in _COVERAGES]
+    negative, place = np.unique(-descending[places], return_inverse=True)
+    shares = np.bincount(place, weights=_SHARES)
+    return Grid(thresholds=-negative.astype(np.float64), shares=tuple((shares / max(1.0, shares.sum())).tolist()))
 
 
 def error_bound(evidence: Evidence, tau: float, promise: Promise) -> float:

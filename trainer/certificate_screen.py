@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from math import log
 from pathlib import Path
 from typing import Final
 
@@ -103,14 +102,15 @@ def draw(book: Book, path: Path) -> None:
         if course.proved:
             place = course.proved - 1
             left.plot([shares[place]], [risks[place]], marker="*", markersize=14, color="tab:green", label="proved")
-        needed = log(1 / course.row.delta)
+        _, needed = course.walked
         minutes = [(second - course.row.first_second) / _MINUTE for second, _ in course.shown]
         for place, threshold in enumerate(course.row.grid):
             label = f"{threshold:.3g}" if place in {0, len(course.row.grid) - 1} else None
-            right.plot(minutes, [values[place] for _, values in course.shown], linewidth=1, label=label)
-        right.axhline(needed, linestyle="--", color="tab:red", label="proved from here")
+            way = [values[place] / needed[place] for _, values in course.shown]
+            right.plot(minutes, way, linewidth=1, label=label)
+        right.axhline(1, linestyle="--", color="tab:red", label="proved from here")
     left.set(xlabel="coverage", ylabel="share of answers wrong", title=f"{book.model}: risk")
-    right.set(xlabel="minutes", ylabel="ln K", title="evidence by threshold")
+    right.set(xlabel="minutes", ylabel="ln K over what it takes", title="evidence by threshold")
     for axes in (left, right):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
@@ -151,11 +151,11 @@ def _standing(book: Book, course: Course, gold: Share) -> Standing:
 
 def _table(book: Book, course: Course) -> list[str]:
     lines = ["  threshold  coverage  audits  wrong    risk  evidence"]
-    needed, proved, let = log(1 / course.row.delta), course.proved, coverages(book, course)
+    (held, needed), let = course.walked, coverages(book, course)
     for place, threshold in enumerate(course.row.grid):
-        way = min(1.0, max(0.0, float(course.state.peaks[place]) / needed))
+        way = min(1.0, max(0.0, float(course.state.peaks[place] / needed[place])))
         bar = ("#" * round(way * _BAR_CHARS)).ljust(_BAR_CHARS, ".")
-        mark = "  proved" if place < proved else ""
+        mark = "  proved" if held[place] else ""
         lines.append(
             f"  {threshold:9.4f}  {_share(let[place]):>8}  {int(course.audits[place]):6d}  "
             f"{int(course.errors[place]):5d}  {_share(expected_error(course, place)):>6}  {bar}{mark}"

@@ -22,7 +22,7 @@ import numpy as np
 from gateway.samples import ClosingRow, JoinRow, Place, SampledRecord, UnparkedRow, commit, epoch_secret
 from trainer import labels
 from trainer.book import Book, Score, note_lost
-from trainer.certificate import COVERAGE_MIN, THRESHOLDS, grid, log_evidence, tau
+from trainer.certificate import grid, log_evidence, tau
 from trainer.course import Course
 from trainer.drift import renew_second
 from trainer.labels import Told
@@ -278,13 +278,14 @@ class Certifier:
 
     def _show(self, course: Course, now: int) -> None:
         """Write down what a process proved: where a looser threshold is through, and on the way as audits come."""
-        found = tau(course.state, course.grid, course.row.delta)
+        found = tau(course.state, course.grid, course.row.delta, course.row.shares)
         told = course.steps[-1].tau if course.steps else None
-        when, audits = self._shown.setdefault(course.row.epoch, (now, int(course.audits[0])))
-        due = course.audits[0] >= audits * _SHOW_GROWTH + _SHOW_AUDITS or now - when >= _SHOW_SECONDS
+        seen = int(course.audits[course.main])
+        when, audits = self._shown.setdefault(course.row.epoch, (now, seen))
+        due = seen >= audits * _SHOW_GROWTH + _SHOW_AUDITS or now - when >= _SHOW_SECONDS
         if course.revoked or (found == told and not due):
             return
-        self._shown[course.row.epoch] = now, int(course.audits[0])
+        self._shown[course.row.epoch] = now, seen
         self.put(
             CertificateRow(
                 epoch=course.row.epoch,
@@ -351,6 +352,7 @@ class Certifier:
         book = self.book
         number = book.processes + 1
         first = max(now, book.newest, book.passed) + _AHEAD_SECONDS
+        chosen = grid(confidences)
         return ProcessRow(
             epoch=f"{number}-{book.digest[:8]}",
             version=terms.version,
@@ -358,7 +360,8 @@ class Certifier:
             segment=terms.segment,
             alpha=terms.promise.alpha,
             delta=delta_of(terms, number),
-            grid=tuple(grid(confidences, thresholds=THRESHOLDS, coverage_min=COVERAGE_MIN).tolist()),
+            grid=tuple(chosen.thresholds.tolist()),
+            shares=chosen.shares,
             first_second=first,
             last_second=first + terms.expire_seconds - 1,
             eligibility=terms.eligibility,

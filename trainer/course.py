@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gateway.promise import Promise
 from gateway.samples import HISTOGRAM_BINS, ClosingRow
 from trainer import drift
-from trainer.certificate import Evidence, Floats, State, advance, begin, begin_bound, bound, certified, narrow
+from trainer.certificate import Evidence, Floats, State, advance, begin, begin_bound, bound, certified, narrow, walk
 from trainer.drift import Drift
 from trainer.rows import CertificateRow, ProcessRow
 from trainer.watermark import Counted, evidence, scored_for
@@ -102,8 +102,30 @@ class Course:
 
     @property
     def proved(self) -> int:
-        """How many thresholds are certified, counted from the strictest."""
-        return int(certified(self.state, self.row.delta))
+        """The place of the loosest certified threshold, counted from 1 at the strictest; 0: none."""
+        return int(certified(self.state, self.row.delta, self.row.shares))
+
+    @property
+    def walked(self) -> tuple[NDArray[np.bool_], Floats]:
+        """Which thresholds are certified, and the ln K that each takes; see `trainer.certificate.walk`."""
+        return walk(self.state, self.row.delta, self.row.shares)
+
+    @property
+    def main(self) -> int:
+        """The place of the threshold that has most of delta."""
+        return self.row.shares.index(max(self.row.shares)) if self.row.shares else 0
+
+    @property
+    def open(self) -> list[int]:
+        """The places behind the loosest certified threshold that may be certified next, strictest first."""
+        held, _ = self.walked
+        shares = self.row.shares or (1.0,)
+        begun = {place for place, share in enumerate(shares) if share > 0}
+        return [
+            place
+            for place in range(self.proved, len(self.row.grid))
+            if place in begun or (place > 0 and held[place - 1])
+        ]
 
     @property
     def requests(self) -> int:

@@ -71,8 +71,9 @@ class ProcessRow(msgspec.Struct, frozen=True, kw_only=True, tag="process"):
     """One process begins: it counts records of `segment` ("": the rest) from `first_second` to `last_second`.
 
     `epoch` names the process, not the draws: overlapping processes share these. `delta` is what this process has,
-    `grid` its thresholds from the strictest to the loosest. `eligibility` (`gateway.policy.Policy`) says which requests
-    a rule lets through at all: with another one, another process.
+    `grid` its thresholds from the strictest to the loosest. `shares` are those of delta that each has to itself; none
+    were said before there were any, and then the strictest has all (see `trainer.certificate`). `eligibility`
+    (`gateway.policy.Policy`) says which requests a rule lets through at all: with another one, another process.
     """
 
     epoch: str
@@ -85,6 +86,7 @@ class ProcessRow(msgspec.Struct, frozen=True, kw_only=True, tag="process"):
     first_second: int
     last_second: int
     eligibility: str = ""
+    shares: tuple[float, ...] = ()
 
 
 class WatermarkRow(msgspec.Struct, frozen=True, kw_only=True, tag="watermark"):

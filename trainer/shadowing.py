@@ -3,7 +3,8 @@
 Of a version that takes over at once nothing is proved, and everything would go to people until it is; one that is
 retrained again and again would never be proved. So it goes into the shadow, is judged by what people say of the same
 requests, and takes over as soon as its own certificate lets no less through than the one in force. Until then no other
-one is trained. After an alarm there is nothing to lose: then it takes over at once.
+one is trained. After an alarm there is nothing to lose until a part of the requests is proved anew: then it takes over
+at once.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def certified_coverage(scores: Floats, error: Floats, promise: Promise) -> float
     They count in an order drawn by lot, the same each time: the order that they were kept in says whence they came.
     """
     order = np.random.default_rng(0).permutation(len(scores))
-    thresholds = grid(scores)
+    chosen = grid(scores)
     evidence = Evidence(confidence=scores[order], weight=np.ones(len(scores)), error=error[order])
-    state = advance(begin(len(thresholds)), evidence, thresholds, promise.alpha)
-    return coverage_at(scores, tau(state, thresholds, promise.delta))
+    state = advance(begin(len(chosen.thresholds)), evidence, chosen.thresholds, promise.alpha)
+    return coverage_at(scores, tau(state, chosen.thresholds, promise.delta, chosen.shares))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import exp
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from gateway.certification import Alarm, Certification, Proof, Stage, Standing, Threshold, said_of
+from gateway.promise import RISK_MAX, Promise
 from gateway.quote import audits_needed
 from gateway.segments import REST
 from trainer.adjudicate import Reach, Share, judge_reviewers
@@ -135,8 +137,9 @@ def standing(
     )
     if course is None:
         return told
-    place = course.row.grid.index(step.tau) if step is not None else 0
-    needed = _needed(course)
+    aim = aimed_at(course)
+    place = course.row.grid.index(step.tau) if step is not None else aim or 0
+    needed = _needed(course, aim)
     return msgspec.structs.replace(
         told,
         certificate=step.name if step is not None else "",
@@ -148,18 +151,19 @@ def standing(
         requests=course.requests,
         expire_second=course.expire_second if step is not None else 0,
         thresholds=thresholds(book, course),
-        advice=_advice(book, course, needed, alarm) + _reviewers(gold, terms.promise.alpha),
+        advice=_advice(book, course, aim, needed, alarm) + _reviewers(gold, terms.promise.alpha),
     )
 
 
 def thresholds(book: Book, course: Course) -> tuple[Threshold, ...]:
     """Return what was counted at each threshold of a process, strictest first."""
-    proved, let = course.proved, coverages(book, course)
+    (held, needed), let = course.walked, coverages(book, course)
     return tuple(
         Threshold(
             threshold=threshold,
             log_peak=float(course.state.peaks[place]),
-            proved=place < proved,
+            log_needed=float(needed[place]),
+            proved=bool(held[place]),
             coverage=let[place],
             audits=int(course.audits[place]),
             errors=int(course.errors[place]),
@@ -213,16 +217,26 @@ def _stage(course: Course | None, alarm: str, *, certified: bool) -> Stage:
     return Stage.SURVEYING if course is None else Stage.PROVING
 
 
-def _needed(course: Course) -> int | None:
+def aimed_at(course: Course) -> int | None:
+    """Return the place of the threshold that is thought to be certified next; None: the loosest is.
+
+    The loosest of those whose turn it is that is not thought to be wrong too often, or else the first of them.
+    """
+    found = course.open
+    good = [place for place in found if expected_error(course, place) < course.row.alpha]
+    return next(iter(good[-1:] or found), None)
+
+
+def _needed(course: Course, aim: int | None) -> int | None:
     """Return how many more audits the next threshold is expected to need; None: nobody can tell, or all are proved."""
-    place = course.proved
-    if place >= len(course.row.grid):
+    if aim is None:
         return None
-    error = expected_error(course, place)
+    error = expected_error(course, aim)
     if error >= course.row.alpha:
         return None
     far = min(_AUDITS_FAR, int(_ERRORS_FAR / course.row.alpha))
-    return audits_needed(course.promise, error, logs=course.state.logs[:, place], audits_max=far)[0]
+    promise = Promise(alpha=course.row.alpha, delta=min(RISK_MAX, exp(-course.walked[1][aim])))
+    return audits_needed(promise, error, logs=course.state.logs[:, aim], audits_max=far)[0]
 
 
 def _reviewers(gold: Share, alpha: float) -> str:
@@ -241,13 +255,13 @@ def _survey_advice(book: Book, terms: Terms, ground: Ground, alarm: str) -> str:
     return f"{first}{seen} of {ground.survey_requests} scores of version {terms.version} are in to choose thresholds by"
 
 
-def _advice(book: Book, course: Course, needed: int | None, said: str) -> str:
-    """Return what would change the standing, in a sentence."""
-    place, alpha = course.proved, course.row.alpha
+def _advice(book: Book, course: Course, place: int | None, needed: int | None, said: str) -> str:
+    """Return what would change the standing, in a sentence; `place`: of the threshold that is next."""
+    alpha = course.row.alpha
     alarm = f"ALARM: {said}. " if said else ""
     waits = sum(len(here) for here in book.pending.records.values())
     waiting = f"; {waits} more wait for their labels" if waits else ""
-    if place >= len(course.row.grid):
+    if place is None:
         return f"{alarm}everything that may be answered is: the loosest threshold is proved"
     threshold = course.row.grid[place]
     let = coverages(book, course)[place]

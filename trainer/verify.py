@@ -192,6 +192,13 @@ class _Pass:
         for name, value in (("alpha", row.alpha), ("delta", row.delta)):
             if not 0 < value <= _RISK_MAX:
                 raise _DiffersError(f"a process with {name} {value}: expected above 0 and at most {_RISK_MAX}")
+        if row.shares and (
+            len(row.shares) != len(row.grid)
+            or not row.shares[0] > 0
+            or not min(row.shares) >= 0
+            or not sum(row.shares) <= 1 + _TOLERANCE
+        ):
+            raise _DiffersError("shares of delta that are not one for each threshold, or more than delta")
         key = row.epoch, row.version, row.segment
         if key in self.processes:
             raise _DiffersError(f"process {key} begins twice")
@@ -267,11 +274,14 @@ class _Pass:
             for threshold, said, found in zip(process.row.grid, told, values, strict=True):
                 if abs(said - found) > _TOLERANCE * max(1.0, abs(found)):
                     raise _DiffersError(f"ln {name} at {threshold}: the row says {said}, its records say {found}")
-        needed, tau = log(1 / process.row.delta), None
-        for threshold, said in zip(process.row.grid, row.log_peaks, strict=True):
-            if said < needed:
-                break
-            tau = threshold
+        tau, level, goes_on = None, 0.0, False
+        shares = process.row.shares or (1.0, *[0.0] * (len(process.row.grid) - 1))
+        for threshold, share, said in zip(process.row.grid, shares, row.log_peaks, strict=True):
+            # What the threshold before was certified at goes on to this one, else it has its own share alone.
+            level = (level if goes_on else 0.0) + process.row.delta * share
+            goes_on = level > 0 and said >= -log(level)
+            if goes_on:
+                tau = threshold
         if tau != row.tau:
             raise _DiffersError(f"tau: the row says {row.tau}, its evidence says {tau}")
 

@@ -57,6 +57,7 @@ class _Threshold(msgspec.Struct, frozen=True, kw_only=True):
 
     threshold: float
     log_peak: float = 0.0
+    log_needed: float = 0.0
     proved: bool = False
     coverage: float | None = None
     audits: int = 0
@@ -260,7 +261,7 @@ def _view(model: str, segment: str, standing: _Standing, proved: _Proof, alarm: 
 def _threshold_view(counted: _Threshold, delta: float, *, alarmed: bool) -> ThresholdView:
     return ThresholdView(
         threshold=counted.threshold,
-        evidence=min(1.0, max(0.0, counted.log_peak / math.log(1 / delta))),
+        evidence=min(1.0, max(0.0, counted.log_peak / (counted.log_needed or math.log(1 / delta)))),
         proved=counted.proved and not alarmed,
         coverage=counted.coverage,
         audits=counted.audits,

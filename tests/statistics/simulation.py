@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.promise import Promise
-from trainer.certificate import Evidence, State, advance, begin, certified
+from trainer.certificate import Evidence, Shares, State, advance, begin, certified
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.intp]
@@ -75,15 +75,19 @@ def simulate(
     audit_share: float,
     blind_share: float = 1.0,
     ignore_q: bool = False,
+    shares: Shares = (),
 ) -> Outcome:
-    """Certify runs x requests; below tau a share `blind_share` is reviewed blind, above `audit_share`."""
+    """Certify runs x requests; below tau a share `blind_share` is reviewed blind, above `audit_share`.
+
+    `shares` of delta are the thresholds' own; none: the strictest has all.
+    """
     runs, requests = confidence.shape
     state = begin(len(thresholds), (runs,))
     steps = np.concatenate([[np.inf], thresholds])
     in_force, reviews = [], np.zeros(runs, np.intp)
     for first in range(0, requests, BLOCK):
         c, e = confidence[:, first : first + BLOCK], error[:, first : first + BLOCK]
-        held = certified(state, promise.delta)
+        held = certified(state, promise.delta, shares)
         q = np.where(c >= steps[held][:, np.newaxis], audit_share, blind_share)
         floor = np.where(held > 0, min(audit_share, blind_share), blind_share)[:, np.newaxis]
         drawn = rng.random(c.shape) < q

@@ -35,9 +35,12 @@ def _certify(
 ) -> Told:
     """Draw requests with replacement from the examples, whose own risk is the hidden truth."""
     rng = np.random.default_rng(seed)
-    thresholds = grid(confidence[rng.integers(0, len(confidence), 2_000)])
+    found = grid(confidence[rng.integers(0, len(confidence), 2_000)])
+    thresholds = found.thresholds
     chosen = rng.integers(0, len(confidence), (runs, requests))
-    end = simulate(confidence[chosen], error[chosen], thresholds, promise, rng, audit_share=audit_share)
+    end = simulate(
+        confidence[chosen], error[chosen], thresholds, promise, rng, audit_share=audit_share, shares=found.shares
+    )
     risk = np.array([0.0] + [float(error[confidence >= threshold].mean()) for threshold in thresholds])
     coverage = np.array([0.0] + [coverage_at(confidence, threshold) for threshold in thresholds])
     steps = np.concatenate([[np.inf], thresholds])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from gateway.promise import Promise
+from gateway.promise import HEAD_COVERAGES, WALK_COVERAGE, Promise
 from tests.statistics.simulation import Bands, Floats, report, simulate, violations
-from trainer.certificate import Evidence, advance, begin
+from trainer.certificate import Evidence, advance, begin, grid, walk
 
 RUNS, REQUESTS, VIOLATIONS_MAX = 1_000, 4_000, 63
 # Five seconds each on an idle core; a busy machine is no finding.
@@ -29,6 +29,47 @@ def test_thresholds_that_are_a_little_too_loose_are_not_certified(audit_share: f
     report(f"audit share {audit_share}: {broken} of {RUNS} violate; the three safe ones certified in {safe:.3f}")
     assert broken <= VIOLATIONS_MAX
     assert safe > 0.5
+
+
+_COVERAGE = np.concatenate([HEAD_COVERAGES, np.linspace(WALK_COVERAGE, 1.0, 20)])
+_NEVER = PROMISE.alpha * np.full(27, 1.02)
+
+
+@pytest.mark.parametrize(
+    ("risk", "audit_share"),
+    [
+        (_NEVER, 1.0),
+        (_NEVER, 0.1),
+        # Bad at the strictest, then good, then bad again: what is lost at the strictest is not there behind them.
+        (PROMISE.alpha * np.where((_COVERAGE > 0.1) & (_COVERAGE < 0.4), 0.02 + 0.1 / _COVERAGE, 1.02), 0.3),
+        # Good as far as the walk's beginning, then bad: all of delta is there for the first bad one.
+        (PROMISE.alpha * np.array([0.4] * 8 + [1.02] * 19), 0.3),
+    ],
+)
+def test_a_walk_from_several_places_certifies_nothing_that_is_too_loose(risk: Floats, audit_share: float) -> None:
+    """The grid of the running system, whatever is good and bad in it: delta is for all of its beginnings together."""
+    bands, rng = Bands(coverage=_COVERAGE, risk=risk), np.random.default_rng(47)
+    shares = grid(np.linspace(0, 1, 1_000)).shares
+    confidence, error = bands.stream(rng, RUNS, REQUESTS)
+    end = simulate(confidence, error, bands.thresholds, PROMISE, rng, audit_share=audit_share, shares=shares)
+    held, _ = walk(end.state, PROMISE.delta, shares)
+    broken = int((held & (risk > PROMISE.alpha)).any(axis=1).sum())
+    report(f"shares of delta, audit share {audit_share}: {broken} of {RUNS} violate")
+    assert broken <= VIOLATIONS_MAX
+
+
+def test_a_model_that_is_sure_of_little_is_certified_for_that() -> None:
+    """Three in ten right, the others wrong too often: nothing could be proved of a walk from 40 % on."""
+    risk = (0.001 * np.minimum(_COVERAGE, 0.3) + 0.4 * np.maximum(_COVERAGE - 0.3, 0)) / _COVERAGE
+    bands, rng = Bands(coverage=_COVERAGE, risk=risk), np.random.default_rng(48)
+    confidence, error = bands.stream(rng, 100, REQUESTS)
+    shares = grid(np.linspace(0, 1, 1_000)).shares
+    told = simulate(confidence, error, bands.thresholds, PROMISE, rng, audit_share=0.3, shares=shares)
+    before = simulate(confidence, error, bands.thresholds[7:], PROMISE, rng, audit_share=0.3)
+    found = np.concatenate([[0.0], _COVERAGE])[told.in_force[:, -1]]
+    report(f"sure of 30 %: coverage {found.mean():.3f}, of a walk from 40 % on {before.in_force[:, -1].mean():.3f}")
+    assert (found >= 0.25).mean() > 0.9
+    assert before.in_force[:, -1].max() == 0
 
 
 def _at_alpha(seed: int) -> tuple[Floats, Floats]:

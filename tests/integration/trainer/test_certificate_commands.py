@@ -33,7 +33,7 @@ async def test_a_plan_says_what_a_promise_costs(config: Config) -> None:
     assert config.data_folder
     code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01", *KNOWN)
     assert code == 0, said
-    assert "about 869 audits" in said
+    assert "about 876 audits" in said
     assert "hours of people" in said
     assert "problem" not in said
     code, said = await demur("certificate", "plan", "digits", "--alpha", "0.01", "--reviews-per-hour", "60", *KNOWN)

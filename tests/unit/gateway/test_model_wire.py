@@ -137,6 +137,13 @@ def test_a_certificate_in_force_is_told_whole() -> None:
     assert not told.thresholds[2].HasField("seen_error")
 
 
+def test_how_far_a_proof_is_goes_by_what_it_takes() -> None:
+    """A stricter threshold has less of delta, and takes more."""
+    strict = Threshold(threshold=0.9, log_peak=4.0, log_needed=8.0)
+    told = _told(standing=msgspec.structs.replace(STANDING, thresholds=(strict, *STANDING.thresholds)))
+    assert [each.evidence for each in told.thresholds] == [0.5, 1.0, 1.0, 0.0]
+
+
 def test_segments_and_challengers_are_told_each_with_its_own() -> None:
     """A segment by what is in force for it, a challenger by what was counted, for it answers nobody."""
     segments = tuple(Segment(name=name, attributes={"at": name}, alpha=0.02) for name in ("north", "south"))

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from fallback.errors import InvalidError
 from gateway.certification import Stage, Standing
 from gateway.policy import Policy
-from gateway.promise import Promise
+from gateway.promise import HEAD_COVERAGES, WALK_COVERAGE, Promise, delta_of_coverage
 from gateway.quote import Plan, Said, Work, audits_needed, boundary, check_plan, known_work, quote, sentences
 from tests.statistics.simulation import report
 from trainer.certificate import Evidence, advance, begin, certified
@@ -179,6 +179,19 @@ def test_what_somebody_says_of_the_work_counts_before_the_evidence() -> None:
     assert Said(requests_per_hour=100, coverage=0.7, true_error=0.003, model_error=0.07).over(None) == WORK
 
 
+def test_a_plan_counts_with_what_a_threshold_has_of_delta() -> None:
+    """Nearly all where the walk begins, little at stricter ones; that nothing is proved of fewer is said."""
+    assert sum(delta_of_coverage(0.05, each) for each in (*HEAD_COVERAGES, WALK_COVERAGE)) == pytest.approx(0.05)
+    quotes = [
+        quote(ONE_PER_CENT, Work(requests_per_hour=100, coverage=coverage, true_error=0, model_error=0.07)).audits
+        for coverage in (0.4, 0.39, 0.05, 0.049)
+    ]
+    assert quotes == [444, 1_018, 1_018, None]
+    little = Work(requests_per_hour=100, coverage=0.03, true_error=0, model_error=0.07)
+    (problem,) = _plan(little).problems
+    assert problem.startswith("coverage 0.03: the strictest threshold that is tried lets 5% of the requests through")
+
+
 def test_no_more_can_be_wrong_among_the_answered_than_among_all() -> None:
     """Whoever says so means something else; what the evidence alone says is estimated, and goes."""
     said = Said(requests_per_hour=100, coverage=0.8, true_error=0.09, model_error=0.05)
@@ -196,5 +209,5 @@ def test_a_plan_is_told_in_words() -> None:
     """What it goes by, what it costs, how many reviews an hour."""
     first, second, third = sentences(_plan())
     assert first == "planned by 100 requests an hour, of which 70% would be answered, 0.30% of these wrong"
-    assert second.startswith("about 869 audits, nine times of ten at most ")
+    assert second.startswith("about 876 audits, nine times of ten at most ")
     assert third == "reviews an hour: 133 until it is proved, 58 after"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from fallback.errors import InvalidError
-from gateway.promise import STAKES, Promise, lifetime_delta
+from gateway.promise import HEAD_COVERAGES, STAKES, WALK_COVERAGE, Promise, lifetime_delta
 from trainer.certificate import (
     Evidence,
     Floats,
@@ -21,6 +21,7 @@ from trainer.certificate import (
     grid,
     log_evidence,
     tau,
+    walk,
 )
 
 THRESHOLDS = np.array([0.9, 0.5, 0.1])
@@ -148,33 +149,76 @@ def test_a_certificate_survives_being_carried_on() -> None:
     assert certified(at_line, 0.05) == 1
 
 
+def _walked(peaks: list[float], shares: tuple[float, ...], delta: float = 0.05) -> tuple[list[bool], list[float]]:
+    state = begin(len(peaks))
+    held, needed = walk(type(state)(logs=state.logs, peaks=np.array(peaks)), delta, shares)
+    return held.tolist(), np.exp(-needed).tolist()
+
+
+def test_a_walk_begins_wherever_there_is_a_share_and_takes_along_what_was_certified() -> None:
+    """What one that is not certified had is lost to those behind it; without shares the strictest has all."""
+    shares, proof = (0.25, 0.25, 0.5, 0.0), log(1 / 0.05)
+    quarter, half = log(1 / 0.0125), log(1 / 0.025)
+    assert _walked([quarter + 1e-9, half + 1e-9, proof + 1e-9, proof + 1e-9], shares)[0] == [True] * 4
+    assert _walked([quarter + 1e-9, quarter - 0.1, half, half], shares)[0] == [True, True, True, True]
+    held, levels = _walked([0.0, quarter - 0.1, proof, proof], shares)
+    assert held == [False] * 4
+    assert levels == pytest.approx([0.0125, 0.0125, 0.025, 0.025])
+    held, levels = _walked([0.0, quarter + 1e-9, proof, half], shares)
+    assert held == [False, True, False, False]
+    assert levels == pytest.approx([0.0125, 0.0125, 0.0375, 0.0375])
+    held, levels = _walked([0.0, 0.0, half + 1e-9, half + 1e-9], shares)
+    assert held == [False, False, True, True]
+    assert _walked([0.0, proof, proof], ())[0] == [False] * 3
+
+
 @given(
-    st_numpy.arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1)),
-    st.integers(1, 100),
-    st.floats(0.05, 1),
+    st.lists(st.floats(0, 8), min_size=1, max_size=6),
+    st.lists(st.floats(0, 1), min_size=6, max_size=6),
 )
-def test_a_grid_goes_down_from_the_least_coverage_to_everything(
-    confidences: Floats, thresholds: int, coverage_min: float
-) -> None:
-    """Strictly falling; the first lets through what was asked for, and the last of several everything."""
-    found = grid(confidences, thresholds=thresholds, coverage_min=coverage_min)
-    assert (np.diff(found) < 0).all()
-    assert 1 <= len(found) <= thresholds
-    assert (confidences >= found[0]).mean() >= coverage_min - 1e-9
-    if thresholds > 1:
-        assert found[-1] == confidences.min()
+def test_a_walk_never_spends_more_than_delta(peaks: list[float], parts: list[float]) -> None:
+    """What those are tried at that are not certified, of those whose turn it is, adds up to delta at most."""
+    parts[0] += 0.01
+    shares = tuple(part / sum(parts[: len(peaks)]) for part in parts[: len(peaks)])
+    held, levels = _walked(peaks, shares)
+    turn = [share > 0 or before for share, before in zip(shares, [False, *held], strict=False)]
+    lost = sum(level for level, here, tried in zip(levels, held, turn, strict=True) if tried and not here)
+    assert lost <= 0.05 * (1 + 1e-9)
+    assert all(peak >= -np.log(level) - 1e-9 for peak, level, here in zip(peaks, levels, held, strict=True) if here)
+
+
+@given(st_numpy.arrays(np.float64, st.integers(1, 300), elements=st.floats(0, 1)))
+def test_a_grid_goes_down_from_a_twentieth_to_everything(confidences: Floats) -> None:
+    """Strictly falling; the first lets through what was asked for, the last everything; all of delta is shared out."""
+    found = grid(confidences)
+    assert (np.diff(found.thresholds) < 0).all()
+    assert 1 <= len(found.thresholds) == len(found.shares) <= 27
+    assert (confidences >= found.thresholds[0]).mean() >= HEAD_COVERAGES[0] - 1e-9
+    assert found.thresholds[-1] == confidences.min()
+    assert found.shares[0] > 0
+    assert sum(found.shares) == pytest.approx(1)
+
+
+def test_nearly_all_of_delta_is_where_the_walk_begins() -> None:
+    """Seven stricter thresholds share a twentieth; what ties has its shares together."""
+    found = grid(np.linspace(0, 1, 1_000))
+    assert [round(float((np.linspace(0, 1, 1_000) >= each).mean()), 3) for each in found.thresholds[:8]] == [
+        *HEAD_COVERAGES,
+        WALK_COVERAGE,
+    ]
+    assert found.shares[:8] == pytest.approx([0.05 / 7] * 7 + [0.95])
+    assert found.shares[8:] == (0.0,) * 19
+    assert grid(np.ones(50)).shares == (1.0,)
+    half = grid(np.concatenate([np.ones(50), np.linspace(0, 0.9, 50)]))
+    assert half.shares[0] == pytest.approx(1)
 
 
 def test_a_grid_of_nothing_is_refused() -> None:
-    """And so are impossible numbers."""
+    """And one of what is no number."""
     with pytest.raises(InvalidError, match="finite confidences"):
         grid(np.array([]))
     with pytest.raises(InvalidError, match="finite confidences"):
         grid(np.array([np.nan]))
-    with pytest.raises(InvalidError, match="thresholds"):
-        grid(np.ones(3), thresholds=0)
-    with pytest.raises(InvalidError, match="coverage"):
-        grid(np.ones(3), coverage_min=0)
 
 
 @pytest.mark.parametrize("values", [{"alpha": 0.0}, {"alpha": 0.6}, {"alpha": 0.1, "delta": 0.0}])

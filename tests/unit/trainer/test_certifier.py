@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.certification import Stage
+from gateway.promise import HEAD_COVERAGES
 from gateway.quote import known_work
 from gateway.samples import ClosingRow, SampledRecord, UnparkedRow
 from tests.unit.trainer.world import (
@@ -72,7 +73,9 @@ def test_from_the_first_request_to_a_certificate(tmp_path: Path) -> None:
     assert told.stage is Stage.CERTIFIED
     assert told.certificate == world.rule.certificate
     assert told.coverage == pytest.approx(1 - world.rule.tau, abs=0.06)
-    assert [each.proved for each in told.thresholds] == [each.threshold >= world.rule.tau for each in told.thresholds]
+    walked = told.thresholds[len(HEAD_COVERAGES) :]
+    assert [each.proved for each in walked] == [each.threshold >= world.rule.tau for each in walked]
+    assert all(each.proved == (each.log_peak >= each.log_needed) for each in told.thresholds)
     at_tau = next(each for each in told.thresholds if each.threshold == world.rule.tau)
     assert (at_tau.coverage, at_tau.audits) == (told.coverage, told.audits)
     assert at_tau.seen_error is not None
@@ -108,7 +111,7 @@ def test_a_tau_of_this_path_is_the_one_of_the_certificate_itself(tmp_path: Path)
     np.testing.assert_allclose(state.logs, course.state.logs, atol=1e-9)
     np.testing.assert_allclose(state.peaks, course.state.peaks, atol=1e-9)
     assert world.rule is not None
-    assert tau(state, grid, course.row.delta) == world.rule.tau == course.steps[-1].tau
+    assert tau(state, grid, course.row.delta, course.row.shares) == world.rule.tau == course.steps[-1].tau
     assert course.error_bound() == pytest.approx(
         min(
             0.1, error_bound(columns, course.steps[-1].tau, replace(course.promise, delta=course.row.delta / len(grid)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from copy import deepcopy
 from dataclasses import replace
+from math import log
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ import pytest
 from gateway.certification import Stage
 from gateway.promise import lifetime_delta
 from gateway.samples import SampledRecord
-from tests.unit.trainer.world import GROUND, SECRET, World, new_world, rows_of, standing_of, terms, verified
-from trainer.rows import EpochRow, ProcessRow, RevealRow
+from tests.unit.trainer.world import GROUND, MODEL, SECRET, World, new_world, rows_of, standing_of, terms, verified
+from trainer import certifier
+from trainer.certificate import Grid, grid
+from trainer.chain import Chain
+from trainer.rows import EpochRow, ProcessRow, RevealRow, decode, genesis, link
+from trainer.standing import aimed_at
 from trainer.terms import in_force
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -214,6 +219,66 @@ def test_a_certificate_ends_and_the_next_one_is_there(tmp_path: Path) -> None:
     world.run(processes[0].last_second - world.now + 5)
     assert world.rule.expire_second == processes[1].last_second + 1
     assert world.rule.tau is not None, "without a gap"
+    assert verified(world).agrees
+
+
+def test_a_model_that_is_sure_of_little_is_certified_for_that(tmp_path: Path) -> None:
+    """The surest three in ten are right, the others mostly not: these three answer, and verify agrees."""
+    world = new_world(tmp_path, risk=(0.6,) * 7 + (0.0,) * 3)
+    world.run(400)
+    told = standing_of(world)
+    assert told.tau is not None
+    assert 0.65 < told.tau < 0.8
+    assert told.coverage is not None
+    assert 0.2 < told.coverage < 0.36
+    assert not any(each.proved for each in told.thresholds if each.threshold < told.tau)
+    assert world.answered_wrong <= 0.1 * world.answered
+    finding = verified(world)
+    assert (finding.agrees, finding.reason) == (True, "")
+
+
+def test_what_is_told_is_of_the_threshold_that_is_next(tmp_path: Path) -> None:
+    """At first where the walk begins, not at the strictest, which sees few; where that is hopeless, one that is not."""
+    world = new_world(tmp_path, risk=(0.6,) * 7 + (0.0,) * 3)
+    world.run(50)
+    [course] = world.book.courses
+    assert aimed_at(course) == course.main == 7
+    assert standing_of(world).audits == course.audits[7]
+    world.run_until(lambda: aimed_at(course) != 7, most=100)
+    aim = aimed_at(course)
+    assert aim is not None
+    assert 3 <= aim < 7
+    assert f" {course.grid[aim]:.4g}, which lets " in standing_of(world).advice
+    best = new_world(tmp_path / "best", risk=(0.0,) * 10)
+    best.run(150)
+    assert aimed_at(best.book.courses[0]) is None
+    assert "the loosest threshold is proved" in standing_of(best).advice
+
+
+def test_a_process_that_began_before_there_were_shares_goes_on_with_its_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of delta at the strictest threshold, one walk from there; a new one begins when it is due, not before."""
+    with monkeypatch.context() as then:
+        then.setattr(certifier, "grid", lambda found: Grid(thresholds=grid(found).thresholds[7:], shares=()))
+        world = new_world(tmp_path)
+        world.run(30)
+    # As a release wrote it that had no shares.
+    bodies = [link.body.replace(b',"shares":[]', b"") for link in Chain(world.folder, MODEL).links()]
+    kept = Chain(world.folder, MODEL)
+    kept.read(lambda *_: None)
+    shutil.rmtree(kept.folder)
+    Chain(world.folder, MODEL).append(link(genesis(MODEL), [decode(body) for body in bodies]), kept.notes)
+    world.kill()
+    world.run(300)
+    [process] = rows_of(ProcessRow, world)
+    [course] = world.book.courses
+    told = standing_of(world)
+    assert told.tau is not None
+    assert len(told.thresholds) == 20
+    assert [each.proved for each in told.thresholds] == [each.threshold >= told.tau for each in told.thresholds]
+    assert course.walked[1].tolist() == pytest.approx([-log(0.05)] * 20)
+    assert (process.shares, course.main, course.open) == ((), 0, [course.proved])
     assert verified(world).agrees
 
 

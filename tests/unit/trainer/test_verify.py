@@ -12,7 +12,7 @@ from gateway.promise import Promise
 from gateway.samples import ClosingRow, SampledRecord, commit
 from tests.statistics.fleet import EACH, GATEWAYS, TICKS, Fleet, Trouble, arrivals, process_of, request_key
 from tests.statistics.simulation import Bands, Floats
-from trainer.certificate import advance, begin, log_evidence, tau
+from trainer.certificate import State, advance, begin, log_evidence, tau
 from trainer.rows import (
     CertificateRow,
     EpochRow,
@@ -89,6 +89,30 @@ def test_a_true_ledger_agrees_row_by_row(ledger: list[Row]) -> None:
     assert finding.unrevealed == ()
     last = next(row for row in reversed(ledger) if isinstance(row, CertificateRow))
     assert last.tau == pytest.approx(0.4)
+
+
+def test_a_walk_from_several_places_is_gone_again(ledger: list[Row]) -> None:
+    """By the shares that the process began with: another tau than theirs is found, and so are shares of too much."""
+    process = ledger[1]
+    assert isinstance(process, ProcessRow)
+    shares = (1e-10, 1e-7, 0.9)
+    begun = msgspec.structs.replace(process, shares=shares)
+    rows = [ledger[0], begun, *(_by_shares(row, begun) for row in ledger[2:])]
+    assert _verified(rows).reason == ""
+    first = next(row for row in rows if isinstance(row, CertificateRow) and row.tau is not None)
+    assert first.tau == pytest.approx(0.4), "though the strictest is not proved"
+    assert first.log_peaks[0] < -np.log(0.05e-10)
+    assert first.log_peaks[1] >= -np.log(0.05e-7)
+    assert "tau: the row says None, its evidence says 0.4" in _verified([*rows[:1], process, *rows[2:]]).reason
+    for wrong in ((0.1, 0.9), (0.0, 1.0, 0.0), (0.5, 0.6, 0.0), (0.5, -0.1, 0.0)):
+        assert "shares of delta" in _verified(_changed(rows, 1, shares=wrong)).reason
+
+
+def _by_shares(row: Row, process: ProcessRow) -> Row:
+    if not isinstance(row, CertificateRow):
+        return row
+    state = State(logs=np.zeros((6, 3)), peaks=np.array(row.log_peaks))
+    return msgspec.structs.replace(row, tau=tau(state, np.array(process.grid), process.delta, process.shares))
 
 
 def test_before_the_secret_is_out_the_draws_are_open(ledger: list[Row]) -> None:

@@ -94,6 +94,13 @@ def test_what_the_certifier_wrote_is_shown() -> None:
     )
 
 
+def test_how_far_a_proof_is_goes_by_what_it_takes() -> None:
+    """A stricter threshold has less of delta, and takes more."""
+    strict = Threshold(threshold=0.9, log_peak=4.0, log_needed=8.0)
+    found = _view(standing=msgspec.structs.replace(STANDING, thresholds=(strict,)))
+    assert [each.evidence for each in found.thresholds] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("changes", "stage"),
     [
