@@ -108,7 +108,10 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def check(self, name: str) -> None:
         """Raise ConfigError where two of its keys do not go together; `name` is the table's in errors."""
-        for more, less in (("reviews_max", "reviews_wanted"), ("open_max", "depth_max")):
+        pairs = [("reviews_max", "reviews_wanted")]
+        if self.when_over == "keep":
+            pairs.append(("open_max", "depth_max"))
+        for more, less in pairs:
             if getattr(self, more) < getattr(self, less):
                 raise ConfigError(
                     f"{name}.{more}: expected at least {less} ({getattr(self, less)}), got {getattr(self, more)}"

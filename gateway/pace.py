@@ -2,11 +2,11 @@
 
 Theory of operation. Nothing can end a run, and one on the transport's thread holds up everybody. So only that is run
 there whose like is known to be short: of the same group (shapes and types), with no more rows, and measured before.
-Sizes are told apart by powers of two; fewer rows take no longer than more.
+Sizes are told apart by powers of two; fewer rows take no longer than more, unless they were measured and did.
 
 What a run takes may depend on what is in its tensors as well (Loop, If, NonZero), which no like tells. A run that was
 to be short and is far longer is a surprise: from then on nothing of the model is short before many runs of its like
-were, with none so long among them, and after each further surprise twice as many.
+were, with none so long among them, and after each further surprise twice as many, up to a bound.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ INLINE_SECONDS_MAX: Final = 0.001
 # One that was to be short and takes so long is a surprise; after the first, so many short runs show that one is short.
 SURPRISE_SECONDS: Final = 0.02
 SURPRISED_RUNS: Final = 1_024
+# So many at most: beside a GPU a stall of the machine is taken for a surprise, too.
+SURPRISED_RUNS_MAX: Final = 65_536
 # Groups of which it is known how long they take; the oldest goes first.
 GROUPS_MAX: Final = 256
 # Weight of the newest run in the mean: one that took 100 ms is remembered for some thirty that are short.
@@ -30,34 +32,40 @@ _RUNS_MAX: Final = 8
 
 
 class _Size:
-    """Runs of one group and about as many rows: the mean of what they took, and how many were short, if that counts."""
+    """Runs of one group and about as many rows: the mean of what they took, and how many were short, if that counts.
 
-    __slots__ = ("runs", "seconds", "short")
+    `short` and `long`: what is known of them; neither, as long as too few were measured.
+    """
+
+    __slots__ = ("long", "runs", "seconds", "short")
 
     def __init__(self) -> None:
         self.seconds = math.inf
         self.runs = 0
-        self.short = False
+        self.short = self.long = False
 
 
 class _Group:
-    """Runs of one group, by the power of two that their rows are within; up to `rows` they are short."""
+    """Runs of one group, by the power of two that their rows are within.
 
-    __slots__ = ("rows", "sizes")
+    Up to `rows` rows they are short, but for those powers that were found `long`.
+    """
+
+    __slots__ = ("long", "rows", "sizes")
 
     def __init__(self) -> None:
         self.rows = 0
+        self.long: frozenset[int] = frozenset()
         self.sizes: dict[int, _Size] = {}
 
     def judge(self) -> None:
-        """Say anew up to how many rows runs are short."""
-        self.rows = 0
-        for power in sorted(self.sizes):
-            size = self.sizes[power]
-            if size.short:
-                self.rows = 1 << power
-            elif size.seconds >= INLINE_SECONDS_MAX:
-                break
+        """Say anew which runs are short."""
+        self.rows = max((1 << power for power, size in self.sizes.items() if size.short), default=0)
+        self.long = frozenset(power for power, size in self.sizes.items() if size.long)
+
+    def is_short(self, rows: int) -> bool:
+        """Whether a run of `rows` rows is known to be short."""
+        return rows <= self.rows and not (self.long and (rows - 1).bit_length() in self.long)
 
 
 class Pace:
@@ -88,7 +96,7 @@ class Pace:
     def is_short(self, group: Hashable, rows: int) -> bool:
         """Whether a run of `rows` rows of `group` is known to be short."""
         found = self._groups.get(group)
-        return found is not None and rows <= found.rows
+        return found is not None and found.is_short(rows)
 
     def renew(self) -> None:
         """Know nothing of what is short: another version runs from now on."""
@@ -108,18 +116,19 @@ class Pace:
             size = found.sizes[power] = _Size()
         if seconds >= SURPRISE_SECONDS:
             size.runs = 0
-            if rows <= found.rows:
+            if found.is_short(rows):
                 self._groups.clear()
-                self._needed = max(SURPRISED_RUNS, 2 * self._needed)
+                self._needed = min(max(SURPRISED_RUNS, 2 * self._needed), SURPRISED_RUNS_MAX)
                 return True
         mean = size.seconds
         size.seconds = mean = seconds if mean == math.inf else mean + _NEWEST * (seconds - mean)
         if size.runs < self._needed and seconds < INLINE_SECONDS_MAX:
             size.runs += 1
-        short = mean < INLINE_SECONDS_MAX and size.runs >= self._needed
-        if short is size.short:
+        long = mean >= INLINE_SECONDS_MAX
+        short = not long and size.runs >= self._needed
+        if short is size.short and long is size.long:
             return False
-        size.short = short
+        size.short, size.long = short, long
         found.judge()
         return True
 

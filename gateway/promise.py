@@ -15,10 +15,14 @@ STAKES: Final = (0.1, 0.25, 0.45, 0.65, 0.8, 0.92)
 RISK_MAX: Final = 0.5
 # Thresholds are tried by the share of requests that they let through: from `WALK_COVERAGE` on in a walk that has nearly
 # all of delta. At the stricter ones few audits come; each has a little of delta to itself, for models that are sure of
-# less: this costs the others hardly an audit, and without it nothing would ever be proved of those.
+# less: without it nothing would ever be proved of those. It costs others few audits, unless one is sure of a part and
+# wrong in the next.
 WALK_COVERAGE: Final = 0.4
 HEAD_COVERAGES: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
 HEAD_SHARE: Final = 0.05
+# Coverage is measured on what came lately: that of a threshold is a little more or less than what it was chosen for.
+COVERAGE_MIN: Final = 0.8 * HEAD_COVERAGES[0]
+_NEARLY: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,6 @@ def delta_of_coverage(delta: float, coverage: float) -> float:
 
     More where a stricter one is proved already.
     """
-    if coverage >= WALK_COVERAGE:
+    if coverage >= _NEARLY * WALK_COVERAGE:
         return delta * (1 - HEAD_SHARE)
-    return delta * HEAD_SHARE / len(HEAD_COVERAGES) if coverage >= HEAD_COVERAGES[0] else 0.0
+    return delta * HEAD_SHARE / len(HEAD_COVERAGES) if coverage >= COVERAGE_MIN else 0.0

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from fallback.errors import InvalidError, StateError
 from gateway.certification import Standing
 from gateway.policy import EXPIRE_DAYS_MAX, REVIEWS_PER_HOUR_MAX, Policy
-from gateway.promise import HEAD_COVERAGES, STAKES, Promise, delta_of_coverage, false_error, lifetime_delta
+from gateway.promise import (
+    COVERAGE_MIN,
+    HEAD_COVERAGES,
+    STAKES,
+    Promise,
+    delta_of_coverage,
+    false_error,
+    lifetime_delta,
+)
 from gateway.samples import AGREEMENT_SHARE
 
 AUDITS_MAX: Final = 200_000
@@ -344,7 +352,7 @@ def sentences(plan: Plan) -> list[str]:
 
 
 def _unreachable(promise: Promise, work: Work, seen: float) -> str:
-    if work.coverage < HEAD_COVERAGES[0]:
+    if work.coverage < COVERAGE_MIN:
         return (
             f"coverage {work.coverage:g}: the strictest threshold that is tried lets {HEAD_COVERAGES[0]:.0%} of the "
             "requests through, and nothing is proved of fewer; have a better model, or raise alpha"

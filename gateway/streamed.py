@@ -29,6 +29,8 @@ from gateway.transport import Call, Hot, Metadata, Slow
 METHOD: Final = f"/{kserve.SERVICE}/ModelStreamInfer"
 # Requests of one stream under way.
 ASKED_MAX: Final = 64
+# By its identity.
+_STOPPED: Final = bytes(bytearray(b"stopped"))
 # The tag of ModelStreamInferResponse.infer_response.
 _ANSWER: Final = b"\x12"
 # What Triton's clients look for where an answer may have several parts; a message goes on in whatever follows it.
@@ -116,7 +118,7 @@ class Streams:
         room = asyncio.Semaphore(ASKED_MAX)
         answering = asyncio.create_task(self._answer(call, asked, room))
         try:
-            while (payload := await self._next(call, answering)) is not None:
+            while (payload := await self._next(call, answering)) is not None and payload is not _STOPPED:
                 await self._wait_for_room(room, len(payload))
                 one = One(call, payload, asyncio.get_running_loop())
                 asked.put_nowait(one)
@@ -126,14 +128,14 @@ class Streams:
                     one.fail(told(error, method=call.method))
             asked.put_nowait(None)
             await answering
-            if not self._ready():
+            if payload is _STOPPED:
                 raise UnavailableError("the gateway is stopping; ask another one", retry_after_seconds=1.0)
         finally:
             await end_all([answering])
             self._forget(asked)
 
     async def _next(self, call: Call, answering: asyncio.Task[None]) -> bytes | None:
-        """Return the stream's next message; None at its end, and where the gateway stops."""
+        """Return the stream's next message; None at its end, _STOPPED where the gateway stops."""
         receiving = asyncio.create_task(_received(call))
         try:
             while not receiving.done() and self._ready():
@@ -141,7 +143,7 @@ class Streams:
                 await asyncio.wait({receiving, answering}, timeout=SLICE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if answering.done():
                     await answering
-            return receiving.result() if receiving.done() else None
+            return receiving.result() if receiving.done() else _STOPPED
         finally:
             if not receiving.done():
                 await end_all([receiving])
@@ -158,10 +160,12 @@ class Streams:
         """Send the answers in the order of the requests."""
         while (one := await asked.get()) is not None:
             try:
-                await call.send(await one.answer)
+                answer = await one.answer
             finally:
-                room.release()
                 self._free(len(one.payload))
+            # What waits for a client who does not read keeps no room from others' requests, only its own.
+            await call.send(answer)
+            room.release()
 
     def _free(self, size: int) -> None:
         """Never waits: who is cancelled here would be counted for ever."""

@@ -71,10 +71,15 @@ def standing_alarms(book: Book, asked: Sequence[Terms], now: int) -> tuple[Alarm
     """Return the alarms that stand under what is asked for, the rest's first.
 
     One of a segment that the policy has no more would stand for ever. Its requests are the rest's now: it is over where
-    the rest has a proof.
+    the rest has a proof. So would one of the rest where all requests are in segments by now: both are over where all
+    that is asked and has any requests has a proof.
     """
-    segments, rest = {terms.segment for terms in asked}, in_force(book, asked[0], now)
-    return tuple(alarm for alarm in book.alarms.values() if alarm.segment in segments or rest is None)
+    asking = {terms.segment for terms in asked if book.share(terms.segment)}
+    proved = {terms.segment for terms in asked if in_force(book, terms, now) is not None}
+    calm = bool(asking) and asking <= proved
+    segments = {terms.segment for terms in asked} - ({REST} - asking if calm else set())
+    rest = REST in proved
+    return tuple(alarm for alarm in book.alarms.values() if alarm.segment in segments or not (rest or calm))
 
 
 def _proofs(book: Book, asked: Sequence[Terms], now: int) -> dict[str, Proof]:

@@ -252,6 +252,7 @@ function count() {
 /** Reads the queues' figures. */
 async function refresh() {
   await figures.read(api, holds.tokens);
+  opening = false;
   showQueues(figures.names, queue);
   count();
   if (queue === "") return put(chooseScreen(figures.queues, skills, choose));

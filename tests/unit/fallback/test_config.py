@@ -145,8 +145,14 @@ def test_a_table_of_another_package_is_read_by_its_own_struct() -> None:
             r"gateway.rejoin_seconds: expected less than trainer.lost_seconds (3600), got 3600",
         ),
         ("[trainer]\nlost_seconds = 60", r"expected less than trainer.lost_seconds (60), got 600"),
-        ("[queues.a]\ndepth_max = 9\nopen_max = 8", r"queues.a.open_max: expected at least depth_max (9), got 8"),
-        ("[queues.default]\ndepth_max = 3_000_000", r"open_max: expected at least depth_max (3000000), got 2000000"),
+        (
+            '[queues.a]\nwhen_over = "keep"\ndepth_max = 9\nopen_max = 8',
+            r"queues.a.open_max: expected at least depth_max (9), got 8",
+        ),
+        (
+            '[queues.default]\nwhen_over = "keep"\ndepth_max = 3_000_000',
+            r"open_max: expected at least depth_max (3000000), got 2000000",
+        ),
         ("x = = 3", r"demur.toml: expected TOML, got "),
     ],
 )

@@ -5,7 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pace import GROUPS_MAX, INLINE_SECONDS_MAX, SURPRISE_SECONDS, SURPRISED_RUNS, Pace
+from gateway.pace import (
+    GROUPS_MAX,
+    INLINE_SECONDS_MAX,
+    SURPRISE_SECONDS,
+    SURPRISED_RUNS,
+    SURPRISED_RUNS_MAX,
+    Pace,
+)
 
 SHORT = INLINE_SECONDS_MAX / 10
 
@@ -35,17 +42,20 @@ def test_nothing_is_short_whose_like_was_not(runs: list[tuple[str, int, float]])
         assert pace.short == any(map(any, after))
 
 
-def test_a_size_that_takes_long_leaves_smaller_ones_short() -> None:
-    """But no larger ones."""
+def test_a_size_that_takes_long_is_not_short_and_others_are_as_they_were_measured() -> None:
+    """However often either is asked for, and whichever was measured first."""
     pace = Pace()
     for rows in (1, 8, 64):
         pace.computed("", rows, SHORT)
     for _ in range(10):
         pace.computed("", 8, SURPRISE_SECONDS / 2)
-    assert [pace.is_short("", rows) for rows in (1, 2, 8, 64)] == [True, False, False, False]
+    assert [pace.is_short("", rows) for rows in (1, 5, 8, 9, 64, 65)] == [True, False, False, True, True, False]
     for _ in range(100):
         pace.computed("", 8, SHORT)
-    assert pace.is_short("", 64)
+    assert pace.is_short("", 8)
+    pace.computed("first", 1, INLINE_SECONDS_MAX)
+    pace.computed("first", 32, SHORT)
+    assert [pace.is_short("first", rows) for rows in (1, 2, 32)] == [False, True, True]
 
 
 def runs_until_short(pace: Pace) -> int:
@@ -68,6 +78,9 @@ def test_each_surprise_doubles_how_many_short_runs_are_needed() -> None:
         assert pace.computed("other", 1, SURPRISE_SECONDS)
         assert not pace.short
         assert runs_until_short(pace) == SURPRISED_RUNS << surprises
+    for _ in range(10):
+        pace.computed("", 1, SURPRISE_SECONDS)
+        assert runs_until_short(pace) <= SURPRISED_RUNS_MAX
     pace.renew()
     assert not pace.short
     assert runs_until_short(pace) == 1

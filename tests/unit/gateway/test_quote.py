@@ -184,7 +184,7 @@ def test_a_plan_counts_with_what_a_threshold_has_of_delta() -> None:
     assert sum(delta_of_coverage(0.05, each) for each in (*HEAD_COVERAGES, WALK_COVERAGE)) == pytest.approx(0.05)
     quotes = [
         quote(ONE_PER_CENT, Work(requests_per_hour=100, coverage=coverage, true_error=0, model_error=0.07)).audits
-        for coverage in (0.4, 0.39, 0.05, 0.049)
+        for coverage in (0.4, 0.35, 0.05, 0.039)
     ]
     assert quotes == [444, 1_018, 1_018, None]
     little = Work(requests_per_hour=100, coverage=0.03, true_error=0, model_error=0.07)

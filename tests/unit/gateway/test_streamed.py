@@ -18,8 +18,9 @@ class Stream:
     method = METHOD
     peer = "unix:"
 
-    def __init__(self, *messages: bytes) -> None:
+    def __init__(self, *messages: bytes | None) -> None:
         self.cancelled = False
+        self.reads = True
         self._messages = list(messages)
         self.sent: list[bytes] = []
 
@@ -29,6 +30,8 @@ class Stream:
         return self._messages.pop(0)
 
     async def send(self, payload: bytes) -> None:
+        if not self.reads:
+            await asyncio.Event().wait()
         self.sent.append(payload)
 
 
@@ -67,6 +70,40 @@ async def test_requests_of_all_streams_are_bounded_by_weight_and_one_goes_in_any
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+async def test_who_does_not_read_keeps_others_from_nothing() -> None:
+    """What is answered has no weight any more, sent or not."""
+    asked: list[One] = []
+    infer: Any = asked.append
+    streams = Streams(infer, ready=lambda: True, bytes_max=100)
+    stuck, other = Stream(bytes(100)), Stream(bytes(100))
+    stuck.reads = False
+    tasks = [begun(streams, each) for each in (stuck, other)]
+    for _ in range(2):
+        await settled()
+        asked[-1].reply(b"")
+    await settled()
+    assert (len(asked), len(stuck.sent), len(other.sent)) == (2, 0, 1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert streams.bytes_under_way == 0
+
+
+async def test_a_whole_stream_ends_well_while_the_gateway_stops() -> None:
+    """Nothing of it is left to ask another one."""
+    asked: list[One] = []
+    infer: Any = asked.append
+    ready = True
+    streams = Streams(infer, ready=lambda: ready, bytes_max=100)
+    stream = Stream(bytes(10), None)
+    task = begun(streams, stream)
+    await settled()
+    ready = False
+    asked[0].reply(b"")
+    await asyncio.wait_for(task, 5)
+    assert len(stream.sent) == 1
 
 
 @pytest.mark.parametrize("answered", [0, 1, 3])

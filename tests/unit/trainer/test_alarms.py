@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -160,3 +162,30 @@ def test_what_an_earlier_certifier_said_of_an_alarm_leaves_no_proof_standing(tmp
     before = msgspec.convert(body, Certification)
     assert {_decision(told, segment, world.now) for segment in ("", "north")} == {Decision.ANSWERED}
     assert {_decision(before, segment, world.now) for segment in ("", "north")} == {Decision.DEFERRED}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "proved", "rang", "stands"),
+    [
+        ({"": 0.5, "north": 0.5}, {"north"}, "", True),
+        ({"": 0.5, "north": 0.5}, {"", "north"}, "south", False),
+        ({"": 0.5, "north": 0.5}, {"north"}, "south", True),
+        ({"north": 1.0}, {"north"}, "", False),
+        ({"north": 1.0}, {"north"}, "south", False),
+        ({"north": 1.0}, set(), "", True),
+        ({"north": 1.0}, {"north"}, "north", True),
+        ({}, set(), "", True),
+    ],
+)
+def test_an_alarm_of_what_no_request_is_in_any_more_ends_with_the_proofs_of_all_others(
+    monkeypatch: pytest.MonkeyPatch, traffic: dict[str, float], proved: set[str], rang: str, stands: bool
+) -> None:
+    """Nothing could prove it anew; as long as it has requests, or the policy asks for it, only its own proof does."""
+
+    def in_force(_: object, asked: Terms, __: int) -> object:
+        return object() if asked.segment in proved else None
+
+    monkeypatch.setattr("trainer.standing.in_force", in_force)
+    alarm = SimpleNamespace(segment=rang)
+    book: Any = SimpleNamespace(alarms={("1", rang): alarm}, share=lambda segment: traffic.get(segment, 0.0))
+    assert bool(standing_alarms(book, [REST, NORTH], 0)) is stands
