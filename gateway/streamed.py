@@ -131,8 +131,10 @@ class Streams:
             if payload is _STOPPED:
                 raise UnavailableError("the gateway is stopping; ask another one", retry_after_seconds=1.0)
         finally:
-            await end_all([answering])
+            # Before anything is awaited: who is cancelled twice would leave what follows undone.
+            answering.cancel()
             self._forget(asked)
+            await end_all([answering])
 
     async def _next(self, call: Call, answering: asyncio.Task[None]) -> bytes | None:
         """Return the stream's next message; None at its end, _STOPPED where the gateway stops."""

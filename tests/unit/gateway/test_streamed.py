@@ -21,6 +21,7 @@ class Stream:
     def __init__(self, *messages: bytes | None) -> None:
         self.cancelled = False
         self.reads = True
+        self.lingers = False
         self._messages = list(messages)
         self.sent: list[bytes] = []
 
@@ -31,7 +32,11 @@ class Stream:
 
     async def send(self, payload: bytes) -> None:
         if not self.reads:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(20 * self.lingers):
+                    await asyncio.sleep(0)
         self.sent.append(payload)
 
 
@@ -88,6 +93,26 @@ async def test_who_does_not_read_keeps_others_from_nothing() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+    assert streams.bytes_under_way == 0
+
+
+async def test_a_stream_that_is_cancelled_while_it_ends_leaves_nothing_under_way() -> None:
+    """As one is whose client leaves while it ends anyway."""
+    asked: list[One] = []
+    infer: Any = asked.append
+    streams = Streams(infer, ready=lambda: True, bytes_max=100)
+    stream = Stream(*[bytes(10)] * 5)
+    stream.reads, stream.lingers = False, True
+    task = begun(streams, stream)
+    await settled()
+    asked[0].reply(b"")
+    await settled()
+    assert streams.bytes_under_way == 40
+    for _ in range(10):
+        task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([task])
+    await settled()
     assert streams.bytes_under_way == 0
 
 
