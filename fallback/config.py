@@ -24,8 +24,7 @@ from fallback.errors import ConfigError, InvalidError
 from fallback.identity import Credentials
 from fallback.listening import check_address
 from fallback.patience import RETRY_SECONDS
-from fallback.queue_settings import QUEUE_NAME as QUEUE_NAME  # noqa: PLC0414 - what names a queue
-from fallback.queue_settings import TIERS_MAX as TIERS_MAX  # noqa: PLC0414 - of a queue's settings
+from fallback.queue_settings import QUEUE_NAME
 from fallback.queue_settings import QueueSettings as QueueSettings  # noqa: PLC0414 - a table like the others here
 from fallback.redis_settings import RedisSettings as RedisSettings  # noqa: PLC0414 - a table like the others here
 from fallback.tables import Table, check_keys, description, read_table, shown, type_text, value_text

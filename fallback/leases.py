@@ -12,11 +12,12 @@ import structlog
 from fallback import keys, token
 from fallback.answer import TEXT_CHARS_MAX, Answer, Identity, check_answer, check_json
 from fallback.blobs import SUBJECT
-from fallback.config import TIERS_MAX, QueueSettings, check_queue_name
+from fallback.config import QueueSettings, check_queue_name
 from fallback.connection import Argument
 from fallback.contents import LEASE_BYTES_MAX, check, read_large, reference
 from fallback.deferral import Content, Deferral, Lease, deferral_name
 from fallback.errors import ForbiddenError, InvalidError
+from fallback.queue_settings import TIERS_MAX
 from fallback.records import MS, Record
 from fallback.settling import ascent, close, conclude, foresee
 from fallback.store import Store, accepted, missing, parse

@@ -14,7 +14,7 @@ import structlog
 from fallback import keys, records
 from fallback.answer import Task
 from fallback.blobs.places import BlobStore
-from fallback.config import QUEUE_NAME, Config
+from fallback.config import Config
 from fallback.connection import Argument, Connection, Reply, script
 from fallback.deferral import Deferral, deferral_name
 from fallback.errors import (
@@ -27,6 +27,7 @@ from fallback.errors import (
     StateError,
     TakenOverError,
 )
+from fallback.queue_settings import QUEUE_NAME
 from fallback.records import Record
 from fallback.troubles import Troubles
 

@@ -12,11 +12,12 @@ from enum import Enum
 from typing import Final
 
 from fallback import keys
-from fallback.config import QUEUE_NAME, check_queue_name
+from fallback.config import check_queue_name
 from fallback.connection import Argument
 from fallback.deferral import Callback, deferral_name
 from fallback.errors import DemurError, InvalidError, NotFoundError
 from fallback.outbox import Delivery, deliveries, target_of, with_gone
+from fallback.queue_settings import QUEUE_NAME
 from fallback.records import MS, Record
 from fallback.store import NAME_CHARS_MAX, Store, accepted
 

@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from fallback.config import QUEUE_NAME
 from fallback.errors import InvalidError
+from fallback.queue_settings import QUEUE_NAME
 
 TOKEN_CHARS_MAX: Final = 512
 

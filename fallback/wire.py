@@ -30,9 +30,9 @@ from fallback.answer import (
     check_json,
     check_task,
 )
-from fallback.config import QUEUE_NAME
 from fallback.deferral import Callback, OnExpiry, Outcome, Prediction, Source
 from fallback.errors import InvalidError
+from fallback.queue_settings import QUEUE_NAME
 
 LABEL_CHARS_MAX: Final = 256
 ATTRIBUTES_MAX: Final = 64

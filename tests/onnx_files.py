@@ -27,60 +27,42 @@ def linear(*, width: int = 4, labels: int = 3, softmax: bool = True, seed: int =
 
 def looping(*, rounds: int) -> Any:
     """A model whose run takes `rounds` rounds of a loop to return its input."""
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go_on"], ["still"]), helper.make_node("Identity", ["kept"], ["next"])],
-        "body",
-        [
-            helper.make_tensor_value_info("round", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["rows", 4]),
-        ],
-        [
-            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["rows", 4]),
-        ],
-    )
-    held = [
-        numpy_helper.from_array(np.array(rounds), "rounds"),
-        numpy_helper.from_array(np.array([1], bool)[0:1].reshape(()), "yes"),
-    ]
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["rounds", "yes", "x"], ["y"], body=body)],
-        "looping",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 4])],
-        initializer=held,
-    )
-    return model_of(graph)
+    loop, yes = _loop("y", width=4)
+    held = numpy_helper.from_array(np.array(rounds), "rounds")
+    return _looping("looping", [loop], "y", 4, [held, yes])
 
 
 def counting_up() -> Any:
     """A model that gives three numbers back after as many rounds of a loop as the largest of them says."""
+    loop, yes = _loop("p", width=3)
+    most = helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0)
+    rounds = helper.make_node("Cast", ["most"], ["rounds"], to=TensorProto.INT64)
+    return _looping("counting_up", [most, rounds, loop], "p", 3, [yes])
+
+
+def _loop(output: str, *, width: int) -> tuple[Any, Any]:
+    """A loop of `rounds` rounds that returns `x`, and the value `yes` that it needs."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go_on"], ["still"]), helper.make_node("Identity", ["kept"], ["next"])],
         "body",
         [
             helper.make_tensor_value_info("round", TensorProto.INT64, []),
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["rows", 3]),
+            helper.make_tensor_value_info("kept", TensorProto.FLOAT, ["rows", width]),
         ],
         [
             helper.make_tensor_value_info("still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["rows", 3]),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["rows", width]),
         ],
     )
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
-            helper.make_node("Cast", ["most"], ["rounds"], to=TensorProto.INT64),
-            helper.make_node("Loop", ["rounds", "yes", "x"], ["p"], body=body),
-        ],
-        "counting_up",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 3])],
-        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["rows", 3])],
-        initializer=[numpy_helper.from_array(np.array([1], bool).reshape(()), "yes")],
-    )
-    return model_of(graph)
+    yes = numpy_helper.from_array(np.array([1], bool).reshape(()), "yes")
+    return helper.make_node("Loop", ["rounds", "yes", "x"], [output], body=body), yes
+
+
+def _looping(name: str, nodes: list[Any], output: str, width: int, held: list[Any]) -> Any:
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", width])]
+    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows", width])]
+    return model_of(helper.make_graph(nodes, name, inputs, outputs, initializer=held))
 
 
 def timed(*, width: int = 128, weight: int = 1) -> Any:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fallback.blobs import INPUTS, SUBJECT, Blob
-from fallback.config import QUEUE_NAME
 from fallback.errors import FullError, UnavailableError
 from fallback.presence import write_atomic
+from fallback.queue_settings import QUEUE_NAME
 
 WHATS: Final = (SUBJECT, INPUTS)
 RETRY_SECONDS: Final = 5.0

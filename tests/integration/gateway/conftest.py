@@ -13,7 +13,9 @@ import msgspec
 import numpy as np
 import pytest
 import redis
+import tritonclient.grpc as triton
 from onnx import TensorProto
+from tritonclient.grpc import service_pb2_grpc
 
 from fallback import embedded
 from fallback.answer import Answer, Identity, Label
@@ -114,6 +116,18 @@ def stand(server: embedded.Server, tmp_path_factory: pytest.TempPathFactory) -> 
         promote(config, name, "1")
     with running(config) as gateway:
         yield Stand(gateway, config)
+
+
+@pytest.fixture(scope="module")
+def client(stand: Stand) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(stand.address) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stub(stand: Stand) -> Iterator[Any]:
+    with grpc.insecure_channel(stand.address) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 @pytest.fixture

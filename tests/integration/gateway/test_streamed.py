@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import np_to_triton_dtype
 
 from fallback.config import Config
 from gateway.server import Gateway
 from gateway.streamed import ASKED_MAX
 from tests.integration.gateway.conftest import Stand
+from tests.integration.gateway.tritons import inputs
 from tests.live_gateway import JUDGED, SURE, UNSURE, install, promote, running, settings, told
 
 SECONDS = 20.0
@@ -30,18 +30,6 @@ def _asked(model: str, x: np.ndarray, id_: str = "") -> Any:
     return request
 
 
-def _input(x: np.ndarray) -> list[triton.InferInput]:
-    found = triton.InferInput("x", list(x.shape), np_to_triton_dtype(x.dtype))
-    found.set_data_from_numpy(x)
-    return [found]
-
-
-@pytest.fixture
-def stub(stand: Stand) -> Iterator[Any]:
-    with grpc.insecure_channel(stand.address) as channel:
-        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-
 def test_tritons_client_streams(stand: Stand) -> None:
     """Every request has its own answer, in order, with its id; one that is wrong is told and ends nothing."""
     heard: queue.Queue[Any] = queue.Queue()
@@ -50,7 +38,7 @@ def test_tritons_client_streams(stand: Stand) -> None:
         for number in range(200):
             wrong = number % 50 == 49
             x = np.zeros((1, 9), np.float32) if wrong else SURE * (1 - number / 1000)
-            client.async_stream_infer("m", _input(x), request_id=str(number))
+            client.async_stream_infer("m", inputs(x=x), request_id=str(number))
         found = [heard.get(timeout=SECONDS) for _ in range(200)]
         client.stop_stream()
     for number, (result, error) in enumerate(found):
